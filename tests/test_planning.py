@@ -14,7 +14,7 @@ from pipeline.errors import SetupError
 from pipeline.facts import Interval, MachineLoad, Plan, Tier, Workload
 from pipeline.limits import Hours, price_of
 from pipeline.parts import price_for, votes_usd
-from pipeline.planner.estimate import PilotFacts, planned
+from pipeline.planner.estimate import PilotFacts, make_plan
 from pipeline.planner.recorder import tier_from
 from pipeline.planner.rehearsals import bound_by, folder_of, part_of, sample_of, tier_of
 from pipeline.planner.schedule import PacingLimits, simulate, until_used_up
@@ -47,20 +47,20 @@ def seen(records: int = 1_010, **more: Any) -> PilotFacts:
         )
         for number in range(10)
     ]
-    return PilotFacts(**{"records": records, "done": 10, "asked": asked, "now": NOON, **more})
+    return PilotFacts(**{"records": records, "done": 10, "outcomes": asked, "now": NOON, **more})
 
 
 def estimated(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
     wanted = settings(limits=limits or {}, model=model or {})
-    return planned(wanted, seen(**more), price_of("gpt-6-luna", service_tier=(model or {}).get("tier")))
+    return make_plan(wanted, seen(**more), price_of("gpt-6-luna", service_tier=(model or {}).get("tier")))
 
 
 def test_voters_cost_what_their_models_cost() -> None:
     voters = [{"model": "other", "price": {"input": 10.0, "output": 10.0}}, {"prompt": "again {{ text }}"}]
     wanted = settings(model={"price": {"input": 1.0, "output": 1.0}}, quality={"voters": voters})
     assert votes_usd(wanted, Usage(100, 10)) == pytest.approx(110e-6 * (1 + 10))
-    asked = [replace(one, usage=Usage(200, 20), cost_usd=110e-6 * 11) for one in seen().asked]
-    found = planned(wanted, seen(asked=asked), price_for(wanted))
+    asked = [replace(one, usage=Usage(200, 20), cost_usd=110e-6 * 11) for one in seen().outcomes]
+    found = make_plan(wanted, seen(outcomes=asked), price_for(wanted))
     assert found.cost is not None
     assert found.cost.middle == pytest.approx(1_000 * 110e-6 * 11)
 
@@ -123,11 +123,11 @@ def test_what_binds(limits: dict[str, Any], binding: str, seconds: float) -> Non
 
 
 def test_limits_that_the_server_told_count_where_the_config_has_none_or_higher_ones() -> None:
-    told = Tier(requests_per_minute=60, requests_per_day=100_000)
-    assert estimated({"requests_per_minute": 6_000}, told=told).binding == "requests a minute"
-    assert estimated(told=told).durations_s["requests a minute"] == pytest.approx(1_000)
-    assert estimated({"requests_per_minute": 30}, told=told).durations_s["requests a minute"] == pytest.approx(2_000)
-    assert "the server   says 60 requests a minute" in "\n".join(plan_lines(estimated(told=told)))
+    tier = Tier(requests_per_minute=60, requests_per_day=100_000)
+    assert estimated({"requests_per_minute": 6_000}, tier=tier).binding == "requests a minute"
+    assert estimated(tier=tier).durations_s["requests a minute"] == pytest.approx(1_000)
+    assert estimated({"requests_per_minute": 30}, tier=tier).durations_s["requests a minute"] == pytest.approx(2_000)
+    assert "the server   says 60 requests a minute" in "\n".join(plan_lines(estimated(tier=tier)))
 
 
 def test_where_nothing_is_known_no_time_is_made_up() -> None:
@@ -180,7 +180,7 @@ def test_a_config_on_flex_is_estimated_at_its_price() -> None:
     price = price_for(wanted)
     assert price is not None
     assert price.input == pytest.approx(0.05)
-    live, flex, _ = planned(wanted, seen(), price).lanes
+    live, flex, _ = make_plan(wanted, seen(), price).lanes
     assert flex.chosen
     assert live.cost is not None
     assert flex.cost is not None
@@ -197,12 +197,12 @@ def test_a_config_on_flex_is_estimated_at_its_price() -> None:
     ],
 )
 def test_where_a_lane_is_not_known_it_has_no_price(model: dict[str, Any]) -> None:
-    _, flex, batch = planned(settings(model=model), seen(), None).lanes
+    _, flex, batch = make_plan(settings(model=model), seen(), None).lanes
     assert (flex.cost, batch.cost) == (None, None)
 
 
 def test_a_model_without_a_flex_price_has_none() -> None:
-    _, flex, batch = planned(settings(model={"name": "gpt-4o-mini"}), seen(), None).lanes
+    _, flex, batch = make_plan(settings(model={"name": "gpt-4o-mini"}), seen(), None).lanes
     assert flex.cost is None
     assert batch.cost is not None
 
@@ -211,7 +211,7 @@ def test_a_model_without_a_flex_price_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "tier"),
     [
         (None, Tier()),
         (ServerLimits(), Tier()),
@@ -221,8 +221,8 @@ def test_a_model_without_a_flex_price_has_none() -> None:
         (ServerLimits(500), Tier(500, None, None)),
     ],
 )
-def test_a_limit_a_day_is_told_from_one_a_minute(limits: ServerLimits | None, told: Tier) -> None:
-    assert tier_from(limits) == told
+def test_a_limit_a_day_is_told_from_one_a_minute(limits: ServerLimits | None, tier: Tier) -> None:
+    assert tier_from(limits) == tier
 
 
 # -- a rehearsal -----------------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def lines(found: Plan) -> str:
 
 
 @pytest.mark.parametrize(
-    ("limits", "told", "serves"),
+    ("limits", "expected", "serves"),
     [
         ({"concurrency": 40}, "40 is all that is known to limit: 80 may halve the time (a guess)", None),
         ({"concurrency": "auto"}, "auto finds it", None),
@@ -359,11 +359,11 @@ def lines(found: Plan) -> str:
     ],
 )
 def test_what_concurrency_serves_is_only_said_where_a_limit_is_known(
-    limits: dict[str, Any], told: str, serves: int | None
+    limits: dict[str, Any], expected: str, serves: int | None
 ) -> None:
     found = estimated(limits)
     assert found.concurrency == serves
-    assert told in lines(found)
+    assert expected in lines(found)
     assert "96" not in lines(found)
 
 
@@ -374,15 +374,15 @@ def test_where_nothing_is_left_nothing_binds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problems", "told"),
+    ("problems", "expected"),
     [
         ({"invalid_label": 20}, "None of the 20 records so far got a label: invalid_label 20. "),
         ({"timeout": 1, "refused": 2}, "3 of the 20 records so far got no label: refused 2, timeout 1. "),
         ({"timeout": 2}, None),
     ],
 )
-def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], told: str | None) -> None:
+def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], expected: str | None) -> None:
     found = estimated({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
     first = plan_lines(found)[0]
-    assert first.startswith(told or "The budget does not do")
-    assert ("runs/a/failed.csv says why" in first) == (told is not None)
+    assert first.startswith(expected or "The budget does not do")
+    assert ("runs/a/failed.csv says why" in first) == (expected is not None)

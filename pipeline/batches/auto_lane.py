@@ -22,7 +22,7 @@ LEAST_WAIT_S = 600.0
 #: A batch of many records may take so many times as long as the slowest one of the run so far.
 SLOWER = 3
 #: So many times the time that live calls are expected to take is kept for them: the server may let fewer through.
-KEPT = 1.5
+LIVE_TIME_FACTOR = 1.5
 
 
 class Route(enum.StrEnum):
@@ -61,7 +61,7 @@ class LaneInputs:
     @property
     def spare_s(self) -> float:
         """How long batches can be waited for, so that live calls can still do all of it."""
-        return self.latest_s(KEPT * self.live_s) - CANCEL_S
+        return self.latest_s(LIVE_TIME_FACTOR * self.live_s) - CANCEL_S
 
     def latest_s(self, needed_s: float) -> float:
         """When live calls that take so long have to begin; less than nothing where it is too late for that."""
@@ -127,18 +127,18 @@ def _choose_route(inputs: LaneInputs) -> LaneChoice:
     if inputs.spare_s < LEAST_WAIT_S:
         return LaneChoice(Route.LIVE, f"limits.stop_at is in {until}, and live calls may need {live} of it")
     took_s = max([*inputs.took_s, inputs.waited_s])
-    took, is_slow = duration(took_s), SLOWER * took_s > inputs.spare_s
+    longest, is_slow = duration(took_s), SLOWER * took_s > inputs.spare_s
     if is_slow and took_s > inputs.waited_s:
         return LaneChoice(
-            Route.LIVE, f"this run's batches took up to {took}, and no more than {spare} can be waited for others"
+            Route.LIVE, f"this run's batches took up to {longest}, and no more than {spare} can be waited for others"
         )
     if is_slow:
         return LaneChoice(
-            Route.LIVE, f"a batch is not back after {took}, and no more than {spare} can be waited for others"
+            Route.LIVE, f"a batch is not back after {longest}, and no more than {spare} can be waited for others"
         )
     if not inputs.took_s:
         return LaneChoice(Route.FIRST, f"nobody knows yet how long one takes; it can be waited for {spare}")
-    return LaneChoice(Route.BATCH, f"this run's own took up to {took}, and {spare} can be waited for more")
+    return LaneChoice(Route.BATCH, f"this run's own took up to {longest}, and {spare} can be waited for more")
 
 
 def uses_flex(inputs: LaneInputs, route: Route, patience_s: float | None) -> bool:
@@ -160,9 +160,9 @@ class AutoLane(BatchLane):
     """
 
     def __init__(
-        self, *given: Any, left: Callable[[], int | None], patience_s: float | None = None, **named: Any
+        self, *args: Any, left: Callable[[], int | None], patience_s: float | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(*given, **named)
+        super().__init__(*args, **kwargs)
         self._left = left
         self._patience_s = patience_s
         # All state that changes: what was chosen, for which end of the run, and by what.

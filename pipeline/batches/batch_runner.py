@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.batches.cancellation import Cancellation
 from pipeline.batches.config import LaneConfig
 from pipeline.batches.messages import empty_text, gone_text, still_text
-from pipeline.batches.part_progress import made_again, marked, still_s, told
+from pipeline.batches.part_progress import batch_metadata, still_s, to_recreate, with_server_facts
 from pipeline.batches.queue import BatchQueue
 from pipeline.batches.result_reader import ResultReader
 from pipeline.engine import Verdict, backoff_s, verdict_of
@@ -103,7 +103,7 @@ class BatchRunner:
             if part.state is not PartState.CLOSED:
                 self.parts[part.number] = part
 
-    def packed(self, part: Part) -> None:
+    def on_packed(self, part: Part) -> None:
         """A new part is there."""
         self.parts[part.number] = part
         self._wake.set()
@@ -180,7 +180,7 @@ class BatchRunner:
     async def _moved(self, part: Part) -> None:
         """The next act on a part; where it fails, when it is tried again."""
         number = part.number
-        self.cancellation.looked.add(number)
+        self.cancellation.checked.add(number)
         self._next_at.pop(number, None)
         try:
             after = await self._acted(part)
@@ -263,7 +263,7 @@ class BatchRunner:
             return part
         part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
         try:
-            made = await self._api.create(part.file_id, marked(part, self._run_id))
+            made = await self._api.create(part.file_id, batch_metadata(part, self._run_id))
         except CallError as error:
             # Without a status nobody was there to hear it, or it may be billed.
             if not error.billed and (error.status is None or verdict_of(error) is not Verdict.RETRY):
@@ -273,19 +273,19 @@ class BatchRunner:
 
     async def _created(self, part: Part, made: BatchFacts) -> Part:
         part = replace(part, state=PartState.CREATED, begun=False, batch_id=made.id)
-        return await self._noted(told(made, part, self._clock()))
+        return await self._noted(with_server_facts(made, part, self._clock()))
 
     async def _adopt(self, part: Part) -> Part:
         """Look for a batch whose making was not answered; it is made anew only where the server's list has none."""
         try:
-            found = await self._api.find(marked(part, self._run_id), part.file_id)
+            batch = await self._api.find(batch_metadata(part, self._run_id), part.file_id)
         except CallError as error:
             if error.status not in NO_LIST:
                 raise
             return await self._lost(part, error)
-        if found is not None:
-            log_event("a batch was taken over", part=part.number, batch=found.id)
-            return await self._created(part, found)
+        if batch is not None:
+            log_event("a batch was taken over", part=part.number, batch=batch.id)
+            return await self._created(part, batch)
         now = self._clock()
         shows_at = (part.sent_at or 0.0) + SHOWS_AFTER_S
         if now < shows_at:
@@ -312,7 +312,7 @@ class BatchRunner:
                 return await self._gone(part, error)
             raise
         now = self._clock()
-        after = told(facts, part, now)
+        after = with_server_facts(facts, part, now)
         if not facts.is_over:
             return part if after is part else await self._noted(after)
         # Nobody may have looked for hours: how long it took, the server knows better.
@@ -342,7 +342,7 @@ class BatchRunner:
         self._failed_alike += 1
         if self._failed_alike > 1 or not any(line is None for _, line, _ in facts.errors):
             self._stop(RequestShapeError(f"the server refuses the batch: {words[:400]}", certain=True))
-        return await self._noted(made_again(part))
+        return await self._noted(to_recreate(part))
 
     async def _wait_for_queue(self, part: Part, words: str) -> Part:
         """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
@@ -355,7 +355,7 @@ class BatchRunner:
         often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else RAREST
         self._next_at[part.number] = self._clock() + self.config.poll_s * often
         # The file is there: only the batch is made again, under a name by which the failed one is not found.
-        return await self._noted(made_again(part))
+        return await self._noted(to_recreate(part))
 
     async def _fetch(self, part: Part) -> Part:
         await self._reader.fetch(part, partial(self._result_path, part))

@@ -22,14 +22,14 @@ class Cancellation:
         self.is_shut = False
         self._parts: set[int] = set()
         self._known: set[int] = set()
-        self.looked: set[int] = set()
+        self.checked: set[int] = set()
 
     def shut(self, *, is_shut: bool) -> bool:
         """Make no batch any more, or some again; gives whether that is news."""
         if is_shut is self.is_shut:
             return False
         self.is_shut = is_shut
-        self.looked.clear()
+        self.checked.clear()
         return True
 
     def has(self, part: Part) -> bool:

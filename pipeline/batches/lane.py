@@ -239,7 +239,7 @@ class BatchLane:
             if self.batch_runner.open or not self.goes_live:
                 self.say(f"labelpipe: {near_text(ends_at)}")
         waiting = self.batch_runner.at_server
-        if all(part.number in self.batch_runner.cancellation.looked for part in waiting):
+        if all(part.number in self.batch_runner.cancellation.checked for part in waiting):
             back = [(part, remaining_s(part, now, self.batch_runner.took_s)) for part in waiting]
             if given_up := self.batch_runner.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
                 self.say(f"labelpipe: {given_up_text(given_up)}")
@@ -348,7 +348,7 @@ class BatchLane:
 
     def _packed(self, part: Part) -> None:
         self._scan = None
-        self.part_admission.packed(part)
+        self.part_admission.on_packed(part)
 
     def _look(self) -> None:
         self._scan = None

@@ -42,14 +42,14 @@ class OpenBatches:
     @property
     def text(self) -> str:
         """For people; empty where none are open."""
-        told = []
+        texts = []
         if self.at_server:
             ago = duration(max(0.0, time.time() - self.since))
             count = _batches(self.at_server)
-            told.append(f"{count} with {self.lines:,} records at the server, {self.done:,} done, sent {ago} ago")
+            texts.append(f"{count} with {self.lines:,} records at the server, {self.done:,} done, sent {ago} ago")
         if self.unsent:
-            told.append(f"{_batches(self.unsent)} with {self.unsent_lines:,} records to be sent")
-        return "; ".join(told)
+            texts.append(f"{_batches(self.unsent)} with {self.unsent_lines:,} records to be sent")
+        return "; ".join(texts)
 
 
 def return_hint(took_s: Sequence[float]) -> str:

@@ -48,8 +48,8 @@ class PartAdmission:
 
     def size(self) -> int:
         """How many lines the part that is being filled may have."""
-        wanted = self._config.first_part if self._packs_first else self._config.part_records
-        return min(self._affordable_lines, self._queue.most_lines or MOST_LINES, wanted)
+        most = self._config.first_part if self._packs_first else self._config.part_records
+        return min(self._affordable_lines, self._queue.most_lines or MOST_LINES, most)
 
     @property
     def _packs_first(self) -> bool:
@@ -60,10 +60,10 @@ class PartAdmission:
     def _is_proven(self) -> bool:
         return self.proven or self._queue.proven
 
-    def packed(self, part: Part) -> None:
+    def on_packed(self, part: Part) -> None:
         """A part is packed."""
         self._first = part.number if self._packs_first else self._first
-        self._batch_runner().packed(part)
+        self._batch_runner().on_packed(part)
 
     def leaves_room(self, usd: float, tokens: int) -> bool:
         """Whether the budget has room for a part that can cost so much."""
@@ -92,8 +92,8 @@ class PartAdmission:
             return False
         if self._day is not None and await self._day.take_many(part.lines):
             if self._config.stops_at_day_limit and self._is_idle(others):
-                told = f"the {self._day.limit:,} requests a day leave no room for a batch of {part.lines:,}"
-                self._stop(DayLimitReachedError(f"{told}; the same command resumes tomorrow (UTC)"))
+                message = f"the {self._day.limit:,} requests a day leave no room for a batch of {part.lines:,}"
+                self._stop(DayLimitReachedError(f"{message}; the same command resumes tomorrow (UTC)"))
             return False
         self.count_queued(part)
         return True

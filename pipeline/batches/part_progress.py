@@ -16,21 +16,21 @@ CANCEL_S = 600.0
 MOST_LIVE_S = 3000.0
 
 
-def marked(part: Part, run_id: str) -> dict[str, str]:
+def batch_metadata(part: Part, run_id: str) -> dict[str, str]:
     """The metadata of a part's batch: nobody else's has it, nor one that was made of it before and failed."""
     made = part.books.get("made") or 0
     return {"labelpipe_run": run_id, "labelpipe_part": f"{part.number}.{made}", "labelpipe_sha256": part.sha256}
 
 
-def made_again(part: Part) -> Part:
+def to_recreate(part: Part) -> Part:
     """The part, of whose file another batch is to be made."""
     made = (part.books.get("made") or 0) + 1
     return replace(part, state=PartState.UPLOADED, batch_id="", begun=False, books={**part.books, "made": made})
 
 
-def told(facts: BatchFacts, part: Part, now: float) -> Part:
+def with_server_facts(facts: BatchFacts, part: Part, now: float) -> Part:
     """The part, with what the ledger keeps of what the server says; `moved_at` is when that was last something new."""
-    said: dict[str, JSON] = {
+    news: dict[str, JSON] = {
         "status": facts.status,
         "output_file_id": facts.output_file_id,
         "error_file_id": facts.error_file_id,
@@ -41,7 +41,7 @@ def told(facts: BatchFacts, part: Part, now: float) -> Part:
         "expires_at": facts.expires_at,
     }
     before = {name: value for name, value in part.facts.items() if name != "moved_at"}
-    return part if said == before else replace(part, facts={**said, "moved_at": now})
+    return part if news == before else replace(part, facts={**news, "moved_at": now})
 
 
 def still_s(part: Part, now: float) -> float:

@@ -59,12 +59,12 @@ class ResultReader:
         doubts: dict[int, CallError] = {}
         for path in files:
             async for block in _blocks(path):
-                landed, part = self._judged(part, block, waiting, counts, doubts)
+                landed, part = self._read_lines(part, block, waiting, counts, doubts)
                 await self._land(part, landed)
         if counts["unknown"] and len(waiting) == expected and not give_up:
-            shown = ", ".join(str(path) for path in files)
+            paths = ", ".join(str(path) for path in files)
             raise RequestShapeError(
-                f"none of the {expected:,} lines of batch {part.batch_id} can be read. Its files are kept: {shown}. "
+                f"none of the {expected:,} lines of batch {part.batch_id} can be read. Its files are kept: {paths}. "
                 "labelpipe cancel gives the batch up"
             )
         left = [LineResult(place, ItemState.AGAIN) for place in sorted(waiting)]
@@ -81,7 +81,7 @@ class ResultReader:
         await self._book.record_results(part, landed)
         self._at_landing(part, [one.answer.response for one in landed if one.answer is not None])
 
-    def _judged(
+    def _read_lines(
         self,
         part: Part,
         lines: Sequence[bytes],
@@ -102,22 +102,22 @@ class ResultReader:
                 # A line comes twice, or is none of ours: the first one counts.
                 counts["unknown" if place is None or place >= part.lines else "twice"] += 1
                 continue
-            one = self._landed(place, item, end, model, doubts)
+            one = self._landing(place, item, end, model, doubts)
             counts[one.state.value] += 1
             if one.answer is not None:
                 records += item.number == 0
                 used += one.answer.response.usage
                 cost = add_usd(cost, one.answer.response.cost_usd)
             landed.append(one)
-        told = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
+        totals = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
         price, standard = self._prices_of(model)
         if price is not None and standard is not None:
-            told |= {"standard_usd": standard.cost_usd(used)}
-            told |= {"cached_usd": price.saved_usd(used), "cache_write_usd": price.cache_write_usd(used)}
-        books = {**part.books, **told}
+            totals |= {"standard_usd": standard.cost_usd(used)}
+            totals |= {"cached_usd": price.saved_usd(used), "cache_write_usd": price.cache_write_usd(used)}
+        books = {**part.books, **totals}
         return landed, replace(part, books=books)
 
-    def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> LineResult:
+    def _landing(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> LineResult:
         if end.response is not None:
             response = end.response
             name = response.request_id or f"batch-{line_name(item.part, place)}"

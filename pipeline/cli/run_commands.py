@@ -70,7 +70,7 @@ def init(
 
         try:
             sources = await in_daemon(lambda: sources_of(settings))
-            return await write_config(path, sources, to, said=said, force=force, quiet=False)
+            return await write_config(path, sources, to, input_keys=said, force=force, quiet=False)
         except InputError as error:
             command = ["labelpipe", "init", path, *(["--to", str(to)] if to else []), *(["--force"] * force)]
             again = command_with_answer(str(error), command, sets or [])
@@ -80,7 +80,7 @@ def init(
 
     made = run_async(write())
     target = made.path
-    echo("\n".join(["Found:", *(f"  {line}" for line in made.told)]))
+    echo("\n".join(["Found:", *(f"  {line}" for line in made.description)]))
     echo(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
     echo(f"  labelpipe check   {target}")
     echo(f"  labelpipe preview {target} -n 5")

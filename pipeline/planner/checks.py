@@ -31,7 +31,7 @@ from pipeline.parts import (
 )
 from pipeline.planner.input_scan import InputScan
 from pipeline.planner.lanes import cache_checks, flex_checks
-from pipeline.planner.media_check import look_at_media
+from pipeline.planner.media_check import check_media
 from pipeline.planner.server_check import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import show_count
 from pipeline.readers import FILE_FORMATS, ReadProgress, Source, is_url, peek
@@ -58,51 +58,53 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     Where nothing has to be fixed, a server that is not OpenAI's is asked at most three times what it does with calls.
     Local files are read through; where that takes long it is seen in a terminal, unless `quiet`.
     """
-    found: list[Check] = []
-    task = _try(found, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
-    found += [*_meanings(settings), *cache_checks(settings, task)] if task is not None else []
-    sources = await _sources(settings, found)
+    results: list[Check] = []
+    task = _try(results, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
+    results += [*_meanings(settings), *cache_checks(settings, task)] if task is not None else []
+    sources = await _sources(settings, results)
     if sources is not None and task is not None:
-        found += await _records(settings, sources, task, quiet=quiet)
+        results += await _records(settings, sources, task, quiet=quiet)
     refused = settings_errors(settings)
-    found += [_output(settings), _price(settings), _limits(settings, refused), *api_checks(settings)]
+    results += [_output(settings), _price(settings), _limits(settings, refused), *api_checks(settings)]
     if task is not None:
-        found += [*_votes(settings, task), *await _gold(settings, task)]
-    found += [Check(name, False, told) for name, told in refused.items() if name != "limits"] + flex_checks(settings)
-    found += _ray(settings)
+        results += [*_votes(settings, task), *await _gold(settings, task)]
+    results += [Check(name, False, message) for name, message in refused.items() if name != "limits"] + flex_checks(
+        settings
+    )
+    results += _ray(settings)
     if settings.output.sql is not None:
-        found.append(await _table(settings, online=online))
+        results.append(await _table(settings, online=online))
     if sources is not None and task is not None:
-        found += await _folder(settings, task, sources, budget="budget" not in refused)
+        results += await _folder(settings, task, sources, budget="budget" not in refused)
     if overridden := describe_overrides(settings):
-        found.append(Check("set by", None, overridden))
-    found += await _telemetry(settings)
+        results.append(Check("set by", None, overridden))
+    results += await _telemetry(settings)
     models = await model_checks(settings, online=online)
-    free = online and not any(one.ok is False or one.blocks for one in (*found, *models))
+    free = online and not any(one.ok is False or one.blocks for one in (*results, *models))
     served = await server_checks(settings) if free else []
     if any(one.card for one in served):  # it answers calls, so it need not tell about its models
         models = [one for one in models if UNSURE not in one.detail]
-    return [*found, *models, *served]
+    return [*results, *models, *served]
 
 
-def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:
+def _try(results: list[Check], name: str, make: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:
     try:
         made = make()
     except LabelpipeError as error:
-        found.append(Check(name, False, str(error)))
+        results.append(Check(name, False, str(error)))
         return None
-    found.append(Check(name, True, tell(made)))
+    results.append(Check(name, True, tell(made)))
     return made
 
 
-async def _sources(settings: Settings, found: list[Check]) -> list[Source] | None:
+async def _sources(settings: Settings, results: list[Check]) -> list[Source] | None:
     """The inputs, found in a thread: an address that does not answer must not hold off a Ctrl-C."""
     try:
         sources = await in_daemon(partial(sources_of, settings))
     except LabelpipeError as error:
-        found.append(Check("input", False, str(error)))
+        results.append(Check("input", False, str(error)))
         return None
-    found.append(Check("input", True, _told_sources(sources)))
+    results.append(Check("input", True, _told_sources(sources)))
     return sources
 
 
@@ -123,8 +125,8 @@ def _holds(field: LabelField) -> str:
 def _meanings(settings: Settings) -> list[Check]:
     """Which labels have no meaning where others of their field have one."""
     bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
-    told = "; ".join(f"{name}: {shorten_list(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
-    return [Check("meanings", None, f"no meaning is given for some labels of a field: {told}")] if told else []
+    text = "; ".join(f"{name}: {shorten_list(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
+    return [Check("meanings", None, f"no meaning is given for some labels of a field: {text}")] if text else []
 
 
 def _ray(settings: Settings) -> list[Check]:
@@ -136,13 +138,13 @@ def _ray(settings: Settings) -> list[Check]:
     travel, run = portable_files(settings), settings.output.dir
     if not is_url(settings.scale.folder or ""):
         shared = [*travel.files, *(path for _, path in travel.stays), settings.scale.folder or run]
-        told = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
-        return [Check("ray", None, f"{told}. A file system that all of them see has it")]
-    told = f"go to the nodes with the run: {', '.join(travel.files) or 'nothing'}"
+        text = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
+        return [Check("ray", None, f"{text}. A file system that all of them see has it")]
+    text = f"go to the nodes with the run: {', '.join(travel.files) or 'nothing'}"
     if not travel.stays:
-        return [Check("ray", True, told)]
+        return [Check("ray", True, text)]
     stays = ", ".join(f"{path} ({key})" for key, path in travel.stays)
-    return [Check("ray", None, f"{told}; have to be on each under the same name: {stays}")]
+    return [Check("ray", None, f"{text}; have to be on each under the same name: {stays}")]
 
 
 def _told_sources(sources: list[Source]) -> str:
@@ -158,7 +160,7 @@ def _told_sources(sources: list[Source]) -> str:
 
 async def _records(settings: Settings, sources: list[Source], task: Task, *, quiet: bool) -> list[Check]:
     """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
-    found = [Check("records", None, f"{source.name} cannot be looked at before the run")
+    results = [Check("records", None, f"{source.name} cannot be looked at before the run")
              for source in sources if source.single_pass]  # fmt: skip
     scan, reading = InputScan(settings, task), ReadProgress()
     try:
@@ -171,34 +173,34 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
                 add(len(records))
         fields = await check_columns(settings, sources)
     except LabelpipeError as error:
-        return [*found, Check("records", False, str(error))]
-    found += [Check("reading", not doubtful, told) for told, doubtful in reading.notes_with_doubts()]
-    found += [Check("left out", True, _left_out(reading))] if reading.excluded_counts else []
+        return [*results, Check("records", False, str(error))]
+    results += [Check("reading", not doubtful, message) for message, doubtful in reading.notes_with_doubts()]
+    results += [Check("left out", True, _left_out(reading))] if reading.excluded_counts else []
     if not scan.records:
         none = reading.describe_empty([source.name for source in sources])
-        return found if any(source.single_pass for source in sources) else [*found, Check("records", False, none)]
-    found += scan.checks(frozenset(source.format for source in sources))
-    found.append(_columns(settings, fields))
+        return results if any(source.single_pass for source in sources) else [*results, Check("records", False, none)]
+    results += scan.checks(frozenset(source.format for source in sources))
+    results.append(_columns(settings, fields))
     if task.media_kinds:
-        found.append(Check("media", *await look_at_media(settings, task, scan.first)))
-    return found
+        results.append(Check("media", *await check_media(settings, task, scan.first)))
+    return results
 
 
 def _left_out(reading: ReadProgress) -> str:
-    told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.excluded_counts.items())
+    counts = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.excluded_counts.items())
     unclear = (
         f"; {reading.unclear_count:,} of them because a field is missing or null, or of another type"
         if reading.unclear_count
         else ""
     )
-    return told + unclear
+    return counts + unclear
 
 
 def _columns(settings: Settings, fields: ColumnCheck) -> Check:
     if fields.told:
         return Check("columns", False, fields.told)
-    wanted = settings.output.columns
-    return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
+    columns = settings.output.columns
+    return Check("columns", True, ", ".join(columns) if columns else "all fields of the input are carried along")
 
 
 async def _read(
@@ -212,8 +214,8 @@ async def _read(
         return
     for place, source in enumerate(sources):
         # Each is opened, as a run does before it begins; the records of the first ones are looked at.
-        wanted = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
-        records = await peek(source, n=wanted, key=settings.input.key, progress=reading)
+        most = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
+        records = await peek(source, n=most, key=settings.input.key, progress=reading)
         yield records if place < SOURCES_LOOKED_AT else []
 
 
@@ -235,18 +237,20 @@ def _output(settings: Settings) -> Check:
 async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
     """What the run folder says: a run at work in it, one with other settings, a budget that is used up."""
     run_dir = RunDir(Path(settings.output.dir))
-    found: list[Check] = []
+    results: list[Check] = []
     if run_dir.is_running():
-        found.append(Check("in use", None, f"a run is at work in {run_dir.path}; another one waits for its end", True))
+        results.append(
+            Check("in use", None, f"a run is at work in {run_dir.path}; another one waits for its end", True)
+        )
     try:
         if budget:
-            found += await _budget(settings, task, sources, run_dir)
+            results += await _budget(settings, task, sources, run_dir)
         if run_dir.ledger.exists():
             async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-                found += await _changes(settings, task, sources, run_dir, ledger)
+                results += await _changes(settings, task, sources, run_dir, ledger)
     except LabelpipeError as error:
-        found.append(Check("resume", False, str(error)))
-    return found
+        results.append(Check("resume", False, str(error)))
+    return results
 
 
 async def _changes(
@@ -284,9 +288,9 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
 
 async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> TokenBound:
     """What the first record's call can use at most; next to nothing where none can be looked at."""
-    wanted = settings.input
+    config = settings.input
     for source in sources[:1]:
-        records = [] if source.single_pass else await peek(source, n=LOOKED_AT, key=wanted.key)
+        records = [] if source.single_pass else await peek(source, n=LOOKED_AT, key=config.key)
         for record in records:
             with suppress(RenderError):
                 if record.problem is None:

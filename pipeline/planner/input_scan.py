@@ -14,7 +14,7 @@ from pipeline.task import Task
 from pipeline.units import dollars
 
 #: Records that are kept, for what needs a look at a few: their media, what a call takes.
-KEPT = 200
+SAMPLE_RECORDS = 200
 #: Keys and texts that are told apart; beyond them none is said to come twice.
 TOLD_APART = 3_000_000
 #: Values of a gold column.
@@ -31,7 +31,7 @@ class InputScan:
         self._gold = gold_fields(settings)
         # All state that changes: how many records there are, and how many could be asked, with the bytes of their
         # prompts; why others could not, with one of each kind; what was seen before, and how often.
-        self.records = self.asked = self.bytes = 0
+        self.records = self.askable = self.bytes = 0
         self.problems: Counter[str] = Counter()
         self._one_of: dict[str, str] = {}
         self._keys: set[int] = set()
@@ -45,7 +45,7 @@ class InputScan:
         """So many more records."""
         for record in records:
             self.records += 1
-            if len(self.first) < KEPT:
+            if len(self.first) < SAMPLE_RECORDS:
                 self.first.append(record)
             if record.problem is not None:
                 self._reject(record.problem.code, record.problem.message)
@@ -62,7 +62,7 @@ class InputScan:
         except RenderError as error:
             self._reject(error.code, str(error))
         else:
-            self.asked += 1
+            self.askable += 1
             self.bytes += len(text.encode())
             self.repeated_texts += _is_repeated(text, self._texts)
 
@@ -92,31 +92,33 @@ class InputScan:
             return [Check("prompt", False, SAME_PROMPT)]
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:
-            return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
+            return [Check("prompt", True, f"made for {self.askable:,} records")] if self.askable else []
         text = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
         total = sum(self.problems[code] for code in codes)
-        return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {text}")]
+        return [
+            Check("prompt", None if self.askable else False, f"{total:,} of {self._whose} will be rejected; {text}")
+        ]
 
     def _tokens(self) -> list[Check]:
         usage = expected_usage(self._task, self.first)
-        if usage is None or not self.asked:
+        if usage is None or not self.askable:
             return []  # what media take, and turns, is known once some records were asked
         one_vote, votes = self._usage(usage), self._settings.quality.fewest
         text = f"about {votes * one_vote.prompt:,} in and {votes * one_vote.completion:,} out"
         usd = votes_usd(self._settings, one_vote)
         if usd is not None:
             text += f": about {dollars(usd)}"
-        each = f"{votes * one_vote.total // self.asked:,} a record"
+        each = f"{votes * one_vote.total // self.askable:,} a record"
         same = f"; {self.repeated_texts:,} ask the same as another" if self.repeated_texts else ""
         return [Check("tokens", True, f"{text} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
 
     def _usage(self, each: Usage) -> Usage:
         """What one vote on all takes: the first ones' mean, and what the prompts are longer or shorter by."""
         first = InputScan(self._settings, self._task)
-        first.add(self.first[:KEPT] if self.records > KEPT else [])
-        more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
-        prompt, cached = max(0, each.prompt * self.asked + more // 4), each.cached * self.asked
-        return Usage(prompt, each.completion * self.asked, cached=cached)
+        first.add(self.first[:SAMPLE_RECORDS] if self.records > SAMPLE_RECORDS else [])
+        more = self.bytes - first.bytes * self.askable // first.askable if first.askable else 0
+        prompt, cached = max(0, each.prompt * self.askable + more // 4), each.cached * self.askable
+        return Usage(prompt, each.completion * self.askable, cached=cached)
 
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key
@@ -139,29 +141,29 @@ class InputScan:
 
     def _labels(self) -> list[Check]:
         """Whether the right labels that the input holds are labels of the task."""
-        found = []
+        results = []
         fields = label_fields(self._settings)
         for label, column in self._gold.items():
             field = fields.get(label)
-            values = field.values if field is not None and field.kind == "one" else None
-            seen = self.right[column]
+            labels = field.values if field is not None and field.kind == "one" else None
+            values = self.right[column]
             text = f"{column!r} holds " + ", ".join(
-                f"{value or '(empty)'} {count:,}" for value, count in seen.most_common(12)
+                f"{value or '(empty)'} {count:,}" for value, count in values.most_common(12)
             )
-            known = None if values is None else {_as_text(value) for value in values} | {""}
-            if unknown := [value for value in seen if known is not None and value not in known]:
-                found.append(Check("gold", None, f"{text}; no label of the task: {', '.join(unknown[:5])}"))
+            known = None if labels is None else {_as_text(value) for value in labels} | {""}
+            if unknown := [value for value in values if known is not None and value not in known]:
+                results.append(Check("gold", None, f"{text}; no label of the task: {', '.join(unknown[:5])}"))
             else:
-                found.append(Check("gold", True, text))
-        return found
+                results.append(Check("gold", True, text))
+        return results
 
 
-def _is_repeated(text: str, seen: set[int]) -> bool:
+def _is_repeated(text: str, hashes: set[int]) -> bool:
     mark = hash(text)
-    if mark in seen:
+    if mark in hashes:
         return True
-    if len(seen) < TOLD_APART:
-        seen.add(mark)
+    if len(hashes) < TOLD_APART:
+        hashes.add(mark)
     return False
 
 

@@ -101,8 +101,8 @@ def _listed(settings: Settings) -> Price | None:
 def _cheaper(settings: Settings, *, service_tier: str | None = None, batch: bool = False) -> Price | None:
     """The price list's for the lane; None where it has none of its own."""
     live = _listed(settings)
-    found = price_of(settings.model.name, service_tier=service_tier, batch=batch)
-    return None if live is None or found is None or found.input >= live.input else found
+    price = price_of(settings.model.name, service_tier=service_tier, batch=batch)
+    return None if live is None or price is None or price.input >= live.input else price
 
 
 def _batch_note(records: int) -> str:
@@ -113,8 +113,8 @@ def _batch_note(records: int) -> str:
 
 def cache_checks(settings: Settings, task: Task) -> list[Check]:
     """What is done for the server's prompt cache, where there is enough to keep."""
-    told = cache_text(settings, task)
-    return [Check("cache", True, told)] if told else []
+    text = cache_text(settings, task)
+    return [Check("cache", True, text)] if text else []
 
 
 async def batch_checks(settings: Settings) -> list[Check]:
@@ -156,18 +156,18 @@ def flex_checks(settings: Settings) -> list[Check]:
     OpenAI and Azure refuse it with a 400 for models that have none; other servers may not know the parameter.
     """
     if settings.model.lane != "flex":
-        told = 'model.parameters.service_tier = "flex" fails where there is no room; model.lane = "flex" waits for it'
-        return [Check("flex", None, told)] if service_tier_of(settings) == FLEX else []
+        text = 'model.parameters.service_tier = "flex" fails where there is no room; model.lane = "flex" waits for it'
+        return [Check("flex", None, text)] if service_tier_of(settings) == FLEX else []
     name, url = settings.model.name, settings.model.base_url
     if is_groq(settings):
         return [Check("flex", None, "Groq's flex tier has more room, but costs the same as its standard tier")]
     otherwise = 'If calls are refused, set model.lane = "live"'
     if is_openai(settings) and settings.model.price is None and _cheaper(settings, service_tier=FLEX) is None:
-        told = f"the price list has no flex price for {name}; OpenAI refuses flex for some models"
-        return [Check("flex", None, f"{told}. {otherwise}")]
+        text = f"the price list has no flex price for {name}; OpenAI refuses flex for some models"
+        return [Check("flex", None, f"{text}. {otherwise}")]
     if not (is_openai(settings) or is_azure(settings) or is_simulated(settings)):
         return [Check("flex", None, f"whether {url} has a flex tier is not known. {otherwise}")]
     if settings.model.timeout_s < FLEX_TIMEOUT_S:
-        told = f"model.timeout_s = {settings.model.timeout_s:g} is short for flex, whose answers can take minutes"
-        return [Check("flex", None, f"{told}; OpenAI recommends {FLEX_TIMEOUT_S}, which is the default of this lane")]
+        text = f"model.timeout_s = {settings.model.timeout_s:g} is short for flex, whose answers can take minutes"
+        return [Check("flex", None, f"{text}; OpenAI recommends {FLEX_TIMEOUT_S}, which is the default of this lane")]
     return [Check("flex", True, f"calls wait {settings.flex.patience_s:g} s for room, then they go out without flex")]

@@ -26,7 +26,7 @@ from pipeline.parts import (
     validate_selection,
     validate_settings,
 )
-from pipeline.planner.estimate import PILOT_AT_ONCE, PilotFacts, planned
+from pipeline.planner.estimate import PILOT_AT_ONCE, PilotFacts, make_plan
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import show_count
 from pipeline.providers import BatchApi, HttpProvider
@@ -42,7 +42,7 @@ from pipeline.threads import in_daemon
 #: Outcomes of the run folder that are looked at, at the most.
 LOOKED_AT = 2_000
 #: Where the ledger keeps what the server told of its limits in a pilot.
-_TOLD = "told_limits"
+_SERVER_LIMITS_KEY = "told_limits"
 
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
@@ -77,21 +77,21 @@ async def plan_with(
     recorder = CallRecorder(provider)
     options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
     summary = await arun(_for_pilot(settings, pilot), options)
-    seen = await _look(settings, records, recorder)
+    facts = await _look(settings, records, recorder)
     if settings.model.lane == "auto" and isinstance(provider, HttpProvider):
-        seen = replace(seen, has_batches=await BatchApi(provider).is_offered())
-    if not seen.asked:
-        codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
-        why = summary.reason or (codes if seen.problems else "the run ended before")
+        facts = replace(facts, has_batches=await BatchApi(provider).is_offered())
+    if not facts.outcomes:
+        codes = f"{codes_text(facts.problems)}; see {facts.failed_path}"
+        why = summary.reason or (codes if facts.problems else "the run ended before")
         raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
-    wanted = estimate_for or settings
-    return planned(wanted, seen, lane_price(wanted))
+    run_settings = estimate_for or settings
+    return make_plan(run_settings, facts, lane_price(run_settings))
 
 
 def _for_pilot(settings: Settings, pilot: int) -> Settings:
     # The first records of a file may be unlike the rest. A larger sample, and the whole run, hold this one.
     # Somebody waits for it: a pilot neither waits for its hours nor for tomorrow.
-    wanted: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "input.sample": min(pilot, settings.input.sample or pilot),
         "limits.run_between": None,
         "limits.stop_at": None,
@@ -99,8 +99,8 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
         "model.lane": "live",
     }
     if settings.limits.concurrency != "auto":
-        wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
-    return override_settings(settings, wanted)
+        overrides["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
+    return override_settings(settings, overrides)
 
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
@@ -123,24 +123,24 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
 async def _look(settings: Settings, records: int, recorder: CallRecorder) -> PilotFacts:
     """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
     run_dir, task = RunDir(Path(settings.output.dir)), task_of(settings)
-    told = tier_from(recorder.limits)
+    tier = tier_from(recorder.limits)
     with run_dir.open_for_writing():
         async with await Ledger.open(run_dir.ledger) as ledger:
-            if told == Tier():
-                told = Tier(**codec.loads(await ledger.meta_get(_TOLD) or "{}"))
+            if tier == Tier():
+                tier = Tier(**codec.loads(await ledger.meta_get(_SERVER_LIMITS_KEY) or "{}"))
             else:
-                await ledger.meta_set(_TOLD, codec.dumps(asdict(told)).decode())
+                await ledger.meta_set(_SERVER_LIMITS_KEY, codec.dumps(asdict(tier)).decode())
             outcomes = [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT)]
             return PilotFacts(
                 records=records,
                 done=sum((await ledger.count_by_status()).values()),
-                asked=[outcome for outcome in outcomes if outcome.attempts],
+                outcomes=[outcome for outcome in outcomes if outcome.attempts],
                 looked_at=len(outcomes),
                 problems=Counter(outcome.problem.code for outcome in outcomes if outcome.problem is not None),
                 failed_path=str(run_dir.failed),
                 used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
                 spent=await total_spend(ledger, price_for(settings)),
-                told=told,
+                tier=tier,
                 cache=cache_text(settings, task),
                 marks_constant=task.marks_prefix,
                 gold=await _gold_ahead(settings, task, ledger, records),
@@ -153,8 +153,8 @@ async def _gold_ahead(settings: Settings, task: Task, ledger: Ledger, records: i
     gold = await gold_of(settings, task)
     if gold is None or not gold.mixed:
         return 0
-    asked = {outcome.record.key for outcome in await ledger.canaries()} & {record.key for record in gold.mixed}
-    return max(0, min(len(gold.mixed), records // settings.quality.every) - len(asked))
+    done = {outcome.record.key for outcome in await ledger.canaries()} & {record.key for record in gold.mixed}
+    return max(0, min(len(gold.mixed), records // settings.quality.every) - len(done))
 
 
 async def asked_in(settings: Settings) -> list[Outcome]:

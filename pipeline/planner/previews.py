@@ -80,15 +80,15 @@ async def preview(
     task = task_of(settings)
     if not prompt:
         validate_prompt(task)
-    items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
+    items = await _pick_items(settings, task, records, Which(n, tuple(keys), sample))
     if prompt:
         rejected = [item for item in items if isinstance(item, Outcome)]
         requests = [with_call_form(settings, item) for item in items if isinstance(item, Request)]
         return Preview(task.columns, rejected, 0.0, is_simulated(settings), requests=requests)
-    return await _asked(settings, task, items)
+    return await _ask(settings, task, items)
 
 
-async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outcome]) -> Preview:
+async def _ask(settings: Settings, task: Task, items: Sequence[Request | Outcome]) -> Preview:
     stopped = None
     outcomes: list[Outcome] = []
     async with AsyncExitStack() as stack:
@@ -97,12 +97,12 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
         # A preview writes nowhere, and what callbacks do nobody knows.
         terms = Terms(task, callbacks=False, panel=panel_of(settings, task))
         prepare = await media_for(settings, task, stack)
-        impatient = _Impatient(provider, admission.gate)
+        fail_fast = _FailFastProvider(provider, admission.gate)
         # Somebody waits for it: no call waits for room at the flex tier.
         rules, stats = replace(rules_of(settings), flex_patience_s=None), Stats(time.monotonic)
         ping = provider.ping
         tariff = tariff_of(settings)
-        asker = Asker(impatient, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
+        asker = Asker(fail_fast, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
         stack.callback(asker.close)
         for item in items:
             try:
@@ -119,7 +119,7 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
     return Preview(task.columns, outcomes, cost, simulated, stopped, hopeless, gold_fields(settings))
 
 
-class _Impatient:
+class _FailFastProvider:
     """The provider for somebody who waits: calls that fail one after another shut the gate, and say why."""
 
     def __init__(self, provider: Provider, gate: Gate) -> None:
@@ -138,51 +138,53 @@ class _Impatient:
         return response
 
 
-async def _picked(settings: Settings, task: Task, given: RecordInput | None, which: Which) -> list[Request | Outcome]:
+async def _pick_items(
+    settings: Settings, task: Task, text: RecordInput | None, which: Which
+) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
-    sources = await in_daemon(partial(sources_of, settings, given))
+    sources = await in_daemon(partial(sources_of, settings, text))
     await validate_selection(sources, settings)
     reading = ReadProgress()
     beginning = Beginning([source.name for source in sources], reading.describe_empty)
     first: list[Request | Outcome] = []
-    picked = _Picked(which, settings.input.seed)
+    picker = _RecordPicker(which, settings.input.seed)
     async with aclosing(read(sources, settings, progress=reading)) as batches:
         async for batch in batches:
-            if _asked_in(first) < which.n:
+            if _count_requests(first) < which.n:
                 first += beginning.passed([_item(task, record) for record in batch])
-            picked.look(batch)
-            if _asked_in(first) >= which.n and picked.is_complete:
+            picker.add(batch)
+            if _count_requests(first) >= which.n and picker.is_complete:
                 break
         else:
             first += beginning.ended(0) if which.n else []
     first = _cut(first, which.n)
-    shown = {item.record.ordinal for item in first}
-    return first + [_item(task, record) for record in picked.records() if record.ordinal not in shown]
+    ordinals = {item.record.ordinal for item in first}
+    return first + [_item(task, record) for record in picker.records() if record.ordinal not in ordinals]
 
 
-class _Picked:
+class _RecordPicker:
     """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
 
     def __init__(self, which: Which, seed: int) -> None:
         self._which = which
         self._mark: Callable[[Record], int] = lambda record: sample_rank(record.key, seed)
         # All state that changes: the records of keys, some keys that there are, and the sample so far.
-        self._found: dict[str, Record] = {}
-        self._there: list[str] = []
+        self._by_key: dict[str, Record] = {}
+        self._known_keys: list[str] = []
         self._sample: list[Record] = []
 
     @property
     def is_complete(self) -> bool:
         """Whether there is nothing more to look for: a sample is drawn from all."""
-        return not self._which.sample and len(self._found) == len(set(self._which.keys))
+        return not self._which.sample and len(self._by_key) == len(set(self._which.keys))
 
-    def look(self, batch: Sequence[Record]) -> None:
+    def add(self, batch: Sequence[Record]) -> None:
         """So many more records."""
         if self._which.keys:
-            self._there += [record.key for record in batch[: KEYS_KNOWN - len(self._there)]]
+            self._known_keys += [record.key for record in batch[: KEYS_KNOWN - len(self._known_keys)]]
             for record in batch:
                 if record.key in self._which.keys:
-                    self._found.setdefault(record.key, record)
+                    self._by_key.setdefault(record.key, record)
         if self._which.sample:
             # The ones that `run --sample` would label, without those that cannot be read.
             good = [record for record in batch if record.problem is None]
@@ -192,9 +194,9 @@ class _Picked:
     def records(self) -> list[Record]:
         """What was found."""
         for key in self._which.keys:
-            if key not in self._found:
-                raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._there)}")
-        by_place = {record.ordinal: record for record in (*self._found.values(), *self._sample)}
+            if key not in self._by_key:
+                raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._known_keys)}")
+        by_place = {record.ordinal: record for record in (*self._by_key.values(), *self._sample)}
         return list(by_place.values())
 
 
@@ -208,16 +210,16 @@ def _item(task: Task, record: Record) -> Request | Outcome:
     return Outcome(record=record, status=Status.REJECTED, problem=problem, cost_usd=0.0, finished_at=time.time())
 
 
-def _asked_in(items: Sequence[Request | Outcome]) -> int:
+def _count_requests(items: Sequence[Request | Outcome]) -> int:
     return sum(isinstance(item, Request) for item in items)
 
 
 def _cut(items: Sequence[Request | Outcome], n: int) -> list[Request | Outcome]:
     """Up to the n-th that is asked, with a few of those that are rejected before."""
-    kept: list[Request | Outcome] = []
+    within: list[Request | Outcome] = []
     for item in items:
-        if _asked_in(kept) == n:
+        if _count_requests(within) == n:
             break
-        if isinstance(item, Request) or len(kept) - _asked_in(kept) < REJECTED_SHOWN:
-            kept.append(item)
-    return kept
+        if isinstance(item, Request) or len(within) - _count_requests(within) < REJECTED_SHOWN:
+            within.append(item)
+    return within

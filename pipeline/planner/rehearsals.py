@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,27 +48,27 @@ async def rehearse_plan(
     if total < 2:
         raise SetupError(f"a rehearsal needs two records at least, and the input has {total}")
     pilot = min(pilot, max(1, total // 4))
-    held = tier_of(settings, tier or Tier())
+    limits = tier_of(settings, tier or Tier())
     latency_s, latency_from = await _latency(settings)
     folder = folder_of(settings)
     _clear(folder)
-    ready = override_settings(settings, _overrides(folder, held, latency_s))
+    ready = override_settings(settings, _overrides(folder, limits, latency_s))
     async with AsyncExitStack() as stack:
         provider = await open_provider(ready, stack)
         plan = await plan_with(ready, provider, total, pilot, quiet=quiet, estimate_for=settings)
-        sample = sample_of(plan, held, records)
+        sample = sample_of(plan, limits, records)
         recorder = CallRecorder(provider)
         options = RunOptions(quiet=quiet, title="rehearsal", provider=recorder)
         began, cpu_began = time.monotonic(), time.process_time()
         summary = await arun(override_settings(ready, {"input.sample": plan.done + sample}), options)
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
-    happened, used = _happened(ready, held, recorder, summary)
+    happened, used = _happened(ready, limits, recorder, summary)
     effort = MachineLoad(recorder.busy_s / max(1, recorder.calls), round(core_share, 3))
     happened = replace(happened, binding=bound_by(planned, happened, used, effort, latency_s))
     return RehearsedPlan(
         plan=plan,
-        tier=held,
+        tier=limits,
         latency_s=latency_s,
         latency_from=latency_from,
         planned=planned,
@@ -88,29 +88,23 @@ async def rehearse_plan(
 # -- before ------------------------------------------------------------------------------------------------------------
 
 
-def tier_of(settings: Settings, wished: Tier) -> Tier:
-    """The endpoint's limits: as wished, else as the table [rehearsal] says, else as [limits] does."""
+def tier_of(settings: Settings, requested: Tier) -> Tier:
+    """The endpoint's limits: as requested, else as the table [rehearsal] says, else as [limits] does."""
 
     def limit(name: str) -> int | None:
-        for place in (wished, settings.rehearsal, settings.limits):
-            found: int | None = getattr(place, name)
-            if found is not None:
-                return found
-        return None
+        # The table [rehearsal] has no limit a day.
+        values = (getattr(place, name, None) for place in (requested, settings.rehearsal, settings.limits))
+        return next((value for value in values if value is not None), None)
 
-    return Tier(
-        requests_per_minute=limit("requests_per_minute"),
-        requests_per_day=limit("requests_per_day"),
-        tokens_per_minute=limit("tokens_per_minute"),
-    )
+    return Tier(**{each.name: limit(each.name) for each in fields(Tier)})
 
 
 async def _latency(settings: Settings) -> tuple[float, str]:
     """Seconds that the endpoint takes for an answer, and who says so: the config, or the run so far."""
     if "rehearsal.latency_ms" not in settings.origins():
-        asked = await asked_in(settings)
-        if asked:
-            return latency_of(asked), "the run so far"
+        outcomes = await asked_in(settings)
+        if outcomes:
+            return latency_of(outcomes), "the run so far"
     return settings.rehearsal.latency_ms / 1000, "rehearsal.latency_ms"
 
 
@@ -147,16 +141,18 @@ def _overrides(folder: Path, tier: Tier, latency_s: float) -> dict[str, Any]:
         "notify.command": None,
         "telemetry.enabled": False,
         "rehearsal.latency_ms": round(latency_s * 1000, 3),
-        **{f"rehearsal.{name}": limit for name, limit in asdict(tier).items()},
+        # A sample never uses up a day's requests, so the endpoint need not count them.
+        "rehearsal.requests_per_minute": tier.requests_per_minute,
+        "rehearsal.tokens_per_minute": tier.tokens_per_minute,
     }
 
 
-def sample_of(plan: Plan, tier: Tier, wished: int | None) -> int:
+def sample_of(plan: Plan, tier: Tier, requested: int | None) -> int:
     """How many records are rehearsed after the pilot. A day's requests are not used up: nobody waits for tomorrow."""
     per_record = max(plan.calls_per_record, 1e-9)
     pace = plan.per_s / per_record
     fitting = SAMPLE_MOST if math.isinf(pace) else min(SAMPLE_MOST, math.ceil(pace * SAMPLE_S))
-    sample = max(SAMPLE_LEAST, fitting) if wished is None else wished
+    sample = max(SAMPLE_LEAST, fitting) if requested is None else requested
     days = [day for day in (plan.requests_per_day, tier.requests_per_day) if day is not None]
     if days:
         sample = min(sample, math.floor(DAY_SHARE * min(days) / per_record) - plan.done)
@@ -196,7 +192,7 @@ def _happened(
     a_minute = 60 / seconds if seconds else 0.0
     used = _used(settings, tier, recorder, summary)
     bound = max(used, key=lambda name: used[name], default="nothing")
-    took = Workload(
+    workload = Workload(
         records=summary.session_records,
         calls=recorder.calls,
         tokens=recorder.usage.total,
@@ -206,7 +202,7 @@ def _happened(
         cost_usd=None if price is None else price.cost_usd(recorder.usage),
         binding=bound if summary.ended == "complete" else "stopped early",
     )
-    return took, used
+    return workload, used
 
 
 def bound_by(
@@ -246,14 +242,14 @@ def _used(settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSu
     if not recorder.seconds:
         return {}
     limits, minutes = settings.limits, recorder.seconds / 60
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     at_once = summary.learned.get("concurrency") if limits.concurrency == "auto" else limits.concurrency
     if at_once:
-        found["concurrency"] = recorder.busy_s / recorder.seconds / at_once
+        shares["concurrency"] = recorder.busy_s / recorder.seconds / at_once
     requests = least(limits.requests_per_minute, tier.requests_per_minute)
     if requests:
-        found["requests a minute"] = recorder.calls / minutes / requests
+        shares["requests a minute"] = recorder.calls / minutes / requests
     tokens = least(limits.tokens_per_minute, tier.tokens_per_minute)
     if tokens:
-        found["tokens a minute"] = recorder.usage.total / minutes / tokens
-    return {name: round(share, 3) for name, share in found.items()}
+        shares["tokens a minute"] = recorder.usage.total / minutes / tokens
+    return {name: round(share, 3) for name, share in shares.items()}

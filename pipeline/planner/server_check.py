@@ -57,13 +57,13 @@ _MOST_CHARS = 60
 
 
 class FormResult(NamedTuple):
-    """Whether a form of a call was held to; None where the answer does not tell. `told` says what came instead.
+    """Whether the server follows a form of a call; None where the answer does not tell.
 
-    `refused`: the server refused the call. `tokens` is what it used.
+    `detail` says what came instead. `refused`: the server refused the call. `tokens` is what it used.
     """
 
-    held: bool | None
-    told: str = ""
+    follows: bool | None
+    detail: str = ""
     refused: bool = False
     tokens: int = 0
 
@@ -115,7 +115,7 @@ async def server_checks(settings: Settings) -> list[Check]:
     if not has_card(settings):
         return []
     forms = ("forced", "required", BY_SCHEMA) if takes_single_call(settings) else ("required",)
-    found: dict[str, FormResult] = {}
+    results: dict[str, FormResult] = {}
     why = ""
     try:
         async with AsyncExitStack() as stack:
@@ -125,22 +125,24 @@ async def server_checks(settings: Settings) -> list[Check]:
             why = ""
             for form in forms:
                 try:
-                    found[form] = await _tried(provider, settings, form)
+                    results[form] = await _try_form(provider, settings, form)
                 except CallError as error:
-                    if not any(one.held for one in found.values()):
+                    if not any(one.follows for one in results.values()):
                         raise
-                    found[form] = FormResult(None, str(error))  # it answers calls, and there is a form that holds
+                    results[form] = FormResult(None, str(error))  # it answers calls, and there is a form that holds
     except RenderError:
         return []  # the schema depends on the record
     except LabelpipeError as error:
         return [Check("server", None, f"{address(settings)}: what it does with calls is not known: {why}{error}")]
-    if all(one.refused for one in found.values()) and settings.model.tool_choice is None:
-        said = [one.told for one in found.values()]
-        return [Check("server", False, "\n".join(filter(None, [said[0], advise(advice_context(settings), said)])))]
-    card = _card(settings, found)
+    if all(one.refused for one in results.values()) and settings.model.tool_choice is None:
+        messages = [one.detail for one in results.values()]
+        return [
+            Check("server", False, "\n".join(filter(None, [messages[0], advise(advice_context(settings), messages)])))
+        ]
+    card = _card(settings, results)
     with suppress(StoreError, OSError):  # a run works without it
         RunDir(Path(settings.output.dir)).write_server(card)
-    return [_told(settings, found, card)]
+    return [_card_check(settings, results, card)]
 
 
 def _probe_settings(settings: Settings, form: str) -> Settings:
@@ -151,7 +153,7 @@ def _probe_settings(settings: Settings, form: str) -> Settings:
     return settings.model_copy(update={"task": task, "model": model})
 
 
-async def _tried(provider: Provider, settings: Settings, form: str) -> FormResult:
+async def _try_form(provider: Provider, settings: Settings, form: str) -> FormResult:
     """What comes of a call in this form. Raises a CallError that says nothing of the form."""
     task = task_of(_probe_settings(settings, form))
     try:
@@ -182,38 +184,38 @@ def _is_about_form(error: CallError) -> bool:
     return isinstance(error, CredentialsError | UnavailableError) and error.status in _NO_TO_A_FORM
 
 
-def _card(settings: Settings, found: dict[str, FormResult]) -> dict[str, JSON]:
-    form = next((one for one in FORMS if one in found and found[one].held), None)
+def _card(settings: Settings, results: dict[str, FormResult]) -> dict[str, JSON]:
+    form = next((one for one in FORMS if one in results and results[one].follows), None)
     return {
         "fingerprint": fingerprint_of(settings),
         "server": address(settings),
         "model": settings.model.name,
         "api": api_of(settings),
         "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "has": {name: {"held": one.held, "told": one.told} for name, one in found.items()},
+        "has": {name: {"held": one.follows, "told": one.detail} for name, one in results.items()},
         "form": form,
         "worked_around": [FORM_NOTES[form]] if form in FORM_NOTES else [],
-        "calls": len(found),
-        "tokens": sum(one.tokens for one in found.values()),
+        "calls": len(results),
+        "tokens": sum(one.tokens for one in results.values()),
     }
 
 
-def _told(settings: Settings, found: dict[str, FormResult], card: dict[str, JSON]) -> Check:
+def _card_check(settings: Settings, results: dict[str, FormResult], card: dict[str, JSON]) -> Check:
     """The card in one line."""
-    held = " and by ".join(_NAMES[name] for name, one in found.items() if one.held)
-    others = [f"not by {_NAMES[name]} ({_why(one)})" for name, one in found.items() if not one.held]
-    told = f"forces a call by {held}" if held else "forces no call, so answers in words are asked for again"
+    forms = " and by ".join(_NAMES[name] for name, one in results.items() if one.follows)
+    others = [f"not by {_NAMES[name]} ({_why(one)})" for name, one in results.items() if not one.follows]
+    text = f"forces a call by {forms}" if forms else "forces no call, so answers in words are asked for again"
     own = settings.model.tool_choice
-    ok = True if held else None
-    if own in found and not found[own].held and held:
+    ok = True if forms else None
+    if own in results and not results[own].follows and forms:
         ok, others = None, [*others, f"and model.tool_choice is {own!r}: take it out"]
     elif own is None:
         others += [f"worked around: {one}" for one in card["worked_around"]]
-    return Check("server", ok, f"{card['server']}: {'; '.join([told, *others])}", card=card)
+    return Check("server", ok, f"{card['server']}: {'; '.join([text, *others])}", card=card)
 
 
 def _why(one: FormResult) -> str:
     """Why a form is not held, in a few words; the card has the others."""
-    if one.held is None:
+    if one.follows is None:
         return "unclear"
-    return f"{one.told[:_MOST_CHARS]}..." if one.refused else "in words"
+    return f"{one.detail[:_MOST_CHARS]}..." if one.refused else "in words"

@@ -182,9 +182,9 @@ class BatchStore:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def create(self, asked: Any) -> tuple[dict[str, Any] | ErrorReply, bool]:
+    def create(self, body: Any) -> tuple[dict[str, Any] | ErrorReply, bool]:
         """A new batch, and whether the answer that says so is lost."""
-        fields = asked if isinstance(asked, dict) else {}
+        fields = body if isinstance(body, dict) else {}
         file = self._files.get(str(fields.get("input_file_id")))
         endpoint = str(fields.get("endpoint"))
         if file is None:
@@ -222,26 +222,26 @@ class BatchStore:
         most = self._options.batch_queue_tokens
         queued = sum(one.tokens for one in self._batches.values() if one.status not in _OVER)
         if most is not None and queued + batch.tokens > most:
-            told = f"Enqueued token limit reached for this model. Limit: {most} enqueued tokens."
-            batch.errors.append({"code": "token_limit_exceeded", "message": told, "param": None, "line": None})
+            message = f"Enqueued token limit reached for this model. Limit: {most} enqueued tokens."
+            batch.errors.append({"code": "token_limit_exceeded", "message": message, "param": None, "line": None})
         if batch.fault == "batch_refused":
             batch.errors.append({"code": "invalid_request", "message": "A fault.", "param": None, "line": None})
 
     def batches(self, after: str | None, limit: int) -> dict[str, Any]:
         """The batches, the newest first."""
-        return _page([self._seen(one) for one in reversed(self._batches.values())], after, limit)
+        return _page([self._view(one) for one in reversed(self._batches.values())], after, limit)
 
     def batch(self, batch_id: str) -> dict[str, Any] | None:
         """What has become of a batch; None for one that nobody knows."""
         batch = self._batches.get(batch_id)
-        return None if batch is None else self._seen(batch)
+        return None if batch is None else self._view(batch)
 
     def cancel(self, batch_id: str) -> dict[str, Any] | ErrorReply | None:
         """End a batch early."""
         batch = self._batches.get(batch_id)
         if batch is None:
             return None
-        if self._seen(batch)["status"] in _OVER:
+        if self._view(batch)["status"] in _OVER:
             return ErrorReply(409, f"Cannot cancel a batch with status '{batch.status}'.", "invalid_request_error")
         if batch.status != "cancelling":
             self._pass_to(batch, "cancelling")
@@ -253,7 +253,7 @@ class BatchStore:
         most = 0.5 if batch.fault == "batch_stuck" else 1.0
         return min(most, (self._clock() - batch.began) / max(self._options.batch_s, 1e-9))
 
-    def _seen(self, batch: _Batch) -> dict[str, Any]:
+    def _view(self, batch: _Batch) -> dict[str, Any]:
         """The batch as it is now: it moves on when it is looked at."""
         if batch.status == "validating":
             if batch.errors:
@@ -293,8 +293,8 @@ class BatchStore:
                     self._answer_line(batch, loads(line), rng.unit(), good, bad)
                 elif end == "expired":
                     name = loads(line)["custom_id"]
-                    told = "This request could not be executed before the completion window expired."
-                    bad.write(_written(name, None, {"code": "batch_expired", "message": told}))
+                    message = "This request could not be executed before the completion window expired."
+                    bad.write(_written(name, None, {"code": "batch_expired", "message": message}))
                     batch.failed += 1
         for path, what in ((output, "output"), (error, "error")):
             if path.stat().st_size or (what == "error" and batch.fault == "batch_empty_error_file"):
@@ -345,13 +345,13 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _problem_of(line: bytes, endpoint: str, names: set[str]) -> dict[str, Any] | None:
     try:
-        found = loads(line)
+        request = loads(line)
     except JSONDecodeError:
         return {"code": "invalid_json_line", "message": "This line is not parseable as valid JSON."}
-    name = found.get("custom_id") if isinstance(found, dict) else None
-    if not isinstance(name, str) or not isinstance(found.get("body"), dict) or found.get("method") != "POST":
+    name = request.get("custom_id") if isinstance(request, dict) else None
+    if not isinstance(name, str) or not isinstance(request.get("body"), dict) or request.get("method") != "POST":
         return {"code": "missing_required_parameter", "message": "custom_id, method and body are required."}
-    if found.get("url") != endpoint:
+    if request.get("url") != endpoint:
         return {
             "code": "invalid_url",
             "message": "The URL provided for this request does not match the batch endpoint.",
@@ -365,16 +365,16 @@ def _problem_of(line: bytes, endpoint: str, names: set[str]) -> dict[str, Any] |
 def _page(objects: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
     ids = [one["id"] for one in objects]
     start = ids.index(after) + 1 if after in ids else 0
-    shown = objects[start : start + limit]
+    page = objects[start : start + limit]
     return {
         "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
         "has_more": start + limit < len(objects),
     }
 
 
-def sent(found: dict[str, Any] | ErrorReply) -> Reply:
+def to_reply(result: dict[str, Any] | ErrorReply) -> Reply:
     """What is sent of an object or an error."""
-    return found.reply() if isinstance(found, ErrorReply) else Reply(200, dumps(found))
+    return result.reply() if isinstance(result, ErrorReply) else Reply(200, dumps(result))

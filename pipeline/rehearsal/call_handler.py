@@ -108,7 +108,7 @@ class CallHandler:
         """What a call for the flex tier is told that finds no room; None where it finds some."""
         options = self._options
         is_over = options.flex_full_s is not None and self._books.since_first_s() >= options.flex_full_s
-        if not options.flex_full or is_over or tier_of(call.asked) != FLEX:
+        if not options.flex_full or is_over or tier_of(call.request) != FLEX:
             return None
         has_room = SeededRandom("flex", options.seed, call.record, attempt).unit() >= options.flex_full
         return None if has_room else NO_ROOM[options.flex_form]
@@ -132,7 +132,7 @@ class CallHandler:
 
     def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool, api: ApiFormat) -> Reply:
         done = self._completions.complete(call, kind if kind in TWISTS else None)
-        body = dumps(api.write(done.body, call.asked))
+        body = dumps(api.write(done.body, call.request))
         if kind == "cut":
             self._books.close_call(entry, Ending("cut", 0, done.tokens, lost=True))
             return Reply(200, body, wire="cut")

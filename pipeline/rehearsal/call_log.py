@@ -250,12 +250,12 @@ def read_call_log(path: str | Path) -> CallLog:
     with Path(path).open("rb") as lines:
         for line in lines:
             try:
-                found = loads(line)
+                entry_json = loads(line)
             except JSONDecodeError:
                 continue  # torn by a kill: its answer was never sent
             books.calls += 1
-            entry = None if found["record"] is None else books.entry(found["record"])
-            books.close_call(entry, Ending(**{name: found[name] for name in Ending.__slots__}))
+            entry = None if entry_json["record"] is None else books.entry(entry_json["record"])
+            books.close_call(entry, Ending(**{name: entry_json[name] for name in Ending.__slots__}))
     return books
 
 

@@ -11,7 +11,7 @@ from pipeline.rehearsal.faults import TWISTS, CompletionChoice, tier_of
 from pipeline.rehearsal.label_generator import LabelGenerator, outside
 from pipeline.rehearsal.prompt_cache import PromptCache
 from pipeline.rehearsal.request_parser import CHARS_A_TOKEN, Call
-from pipeline.rehearsal.tool_choice import called
+from pipeline.rehearsal.tool_choice import choose_tools
 from pipeline.rehearsal.tools import Tool
 
 #: faults of calls and labels: where the answer is in free words there is nothing that they could spoil
@@ -49,24 +49,24 @@ class CompletionGenerator:
         self._cache = PromptCache()
         self._numbers = itertools.count(1)
         # How often each prompt was asked with a temperature: only then does the same prompt get other labels.
-        self._asked: Counter[int] = Counter()
+        self._times_asked: Counter[int] = Counter()
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
         """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
         call = self._warmed(call)
-        said = self._calls(call, kind)
-        if not said and call.schema is None and kind in _OF_CALLS:
+        calls = self._calls(call, kind)
+        if not calls and call.schema is None and kind in _OF_CALLS:
             kind = None
-        words = None if said else self._words(call, kind)
-        choice = _choice(call, said, words)
-        chars = len(words) if words is not None else sum(len(one.arguments) for one in said)
+        words = None if calls else self._words(call, kind)
+        choice = _choice(call, calls, words)
+        chars = len(words) if words is not None else sum(len(one.arguments) for one in calls)
         if call.max_output_tokens is not None and _tokens(chars) > call.max_output_tokens:
             _cut(choice, call.max_output_tokens * CHARS_A_TOKEN)
         if kind:
             TWISTS[kind](choice)
-        if kind == "two_calls" and said:
+        if kind == "two_calls" and calls:
             # The added call says something else: whoever takes the last one is caught.
-            choice["message"]["tool_calls"][-1]["function"] = self._beside(call, said)
+            choice["message"]["tool_calls"][-1]["function"] = self._beside(call, calls)
         usage = self._usage(call, chars)
         body = {
             "id": f"chatcmpl-rehearsal{next(self._numbers)}",
@@ -75,35 +75,35 @@ class CompletionGenerator:
             "model": call.model,
             "choices": [choice],
             "usage": usage,
-            "service_tier": tier_of(call.asked),
+            "service_tier": tier_of(call.request),
             "system_fingerprint": "rehearsal",
         }
-        return Completion(body, _told(said, words), usage["total_tokens"], kind)
+        return Completion(body, _answer_text(calls, words), usage["total_tokens"], kind)
 
     def _warmed(self, call: Call) -> Call:
         """The call as a model of its name sees it this time, where the request asks for a temperature."""
-        if not call.asked.get("temperature"):
+        if not call.request.get("temperature"):
             return call
-        self._asked[call.prompt_digest] += 1
-        seeds = f"{call.prompt_digest} {call.model} {self._asked[call.prompt_digest]}"
+        self._times_asked[call.prompt_digest] += 1
+        seeds = f"{call.prompt_digest} {call.model} {self._times_asked[call.prompt_digest]}"
         return replace(call, prompt_digest=digest64(seeds.encode()))
 
     def _calls(self, call: Call, kind: str | None) -> list[_FunctionCall]:
         """The calls of the answer; those of one function differ."""
         made: dict[str, list[Any]] = {}
-        said: list[_FunctionCall] = []
-        for tool in called(call.offer, call.results, call.text, self._seed, call.prompt_digest):
+        calls: list[_FunctionCall] = []
+        for tool in choose_tools(call.offer, call.results, call.text, self._seed, call.prompt_digest):
             known = made.setdefault(tool.name, [])
             if known:
                 value = self._labels.another(call, tool.generator, known)
             else:
-                value = self._labels.first(call, tool.generator, len(said))
+                value = self._labels.first(call, tool.generator, len(calls))
             if value in known:
                 continue
             known.append(value)
-            wrong = kind == "bad_label" and not said
-            said.append(_FunctionCall(tool, dumps(outside(tool.generator, value) if wrong else value).decode()))
-        return said
+            wrong = kind == "bad_label" and not calls
+            calls.append(_FunctionCall(tool, dumps(outside(tool.generator, value) if wrong else value).decode()))
+        return calls
 
     def _words(self, call: Call, kind: str | None) -> str:
         if call.schema is not None:
@@ -113,9 +113,9 @@ class CompletionGenerator:
             return f"Done, after {call.results.calls} results. {_PLAIN}"
         return _PLAIN
 
-    def _beside(self, call: Call, said: list[_FunctionCall]) -> dict[str, str]:
-        tool = said[0].tool
-        known = [one.arguments for one in said if one.tool is tool]
+    def _beside(self, call: Call, calls: list[_FunctionCall]) -> dict[str, str]:
+        tool = calls[0].tool
+        known = [one.arguments for one in calls if one.tool is tool]
         value = self._labels.another(call, tool.generator, [loads(text) for text in known])
         return {"name": tool.name, "arguments": dumps(value).decode()}
 
@@ -123,13 +123,13 @@ class CompletionGenerator:
         completion = _tokens(chars)
         if call.max_output_tokens is not None:
             completion = min(completion, call.max_output_tokens)
-        kept = self._cache.keep(call.prefixes)
-        written = {} if kept.written is None else {"cache_write_tokens": kept.written}
+        tokens = self._cache.keep(call.prefixes)
+        written = {} if tokens.written is None else {"cache_write_tokens": tokens.written}
         return {
             "prompt_tokens": call.prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": call.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": kept.read, **written, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": tokens.read, **written, "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
         }
 
@@ -138,9 +138,9 @@ def _tokens(chars: int) -> int:
     return max(1, -(-chars // CHARS_A_TOKEN))
 
 
-def _choice(call: Call, said: list[_FunctionCall], words: str | None) -> CompletionChoice:
+def _choice(call: Call, calls: list[_FunctionCall], words: str | None) -> CompletionChoice:
     message: dict[str, Any] = {"role": "assistant", "content": words, "refusal": None, "annotations": []}
-    if said:
+    if calls:
         name = f"call_{call.prompt_digest & (1 << 64) - 1:016x}"
         message["tool_calls"] = [
             {
@@ -148,9 +148,9 @@ def _choice(call: Call, said: list[_FunctionCall], words: str | None) -> Complet
                 "type": "function",
                 "function": {"name": one.tool.name, "arguments": one.arguments},
             }
-            for place, one in enumerate(said)
+            for place, one in enumerate(calls)
         ]
-    reason = "tool_calls" if said and not call.offer.named else "stop"
+    reason = "tool_calls" if calls and not call.offer.named else "stop"
     return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
 
@@ -161,20 +161,20 @@ def _cut(choice: CompletionChoice, chars: int) -> None:
     if "tool_calls" not in message:
         message["content"] = message["content"][:chars]
         return
-    kept: list[Any] = []
+    calls: list[Any] = []
     for one in message["tool_calls"]:
         if chars <= 0:
             break
         arguments = one["function"]["arguments"]
         one["function"]["arguments"] = arguments[:chars]
         chars -= len(arguments)
-        kept.append(one)
-    message["tool_calls"] = kept
+        calls.append(one)
+    message["tool_calls"] = calls
 
 
-def _told(said: list[_FunctionCall], words: str | None) -> str:
-    if len(said) == 1:
-        return said[0].arguments
-    if not said:
+def _answer_text(calls: list[_FunctionCall], words: str | None) -> str:
+    if len(calls) == 1:
+        return calls[0].arguments
+    if not calls:
         return words or ""
-    return dumps([{"name": one.tool.name, "arguments": loads(one.arguments)} for one in said]).decode()
+    return dumps([{"name": one.tool.name, "arguments": loads(one.arguments)} for one in calls]).decode()

@@ -206,9 +206,9 @@ OF_LINE = ("line_500", "line_zero", "line_missing", "line_twice")
 BATCH_FAULTS = (*OF_FILE, *OF_BATCH, *OF_LINE)
 
 
-def tier_of(asked: Mapping[str, Any]) -> str:
+def tier_of(body: Mapping[str, Any]) -> str:
     """The tier that serves a call: flex for one that asks for it, else the standard one."""
-    return FLEX if asked.get("service_tier") == FLEX else "default"
+    return FLEX if body.get("service_tier") == FLEX else "default"
 
 
 def drawn(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> str | None:

@@ -84,10 +84,10 @@ def _fitting(schema: Schema, right: Any) -> tuple[bool, Any]:
     """Whether a gold value, which may come as a CSV's text, is one that the schema allows; and that value."""
     text = str(right).strip()
     if "enum" in schema:
-        found = [value for value in schema["enum"] if value == right] or [
+        matches = [value for value in schema["enum"] if value == right] or [
             value for value in schema["enum"] if str(value).casefold() == text.casefold()
         ]
-        return bool(found), found[0] if found else None
+        return bool(matches), matches[0] if matches else None
     kind = schema.get("type")
     try:
         match kind:
@@ -110,8 +110,8 @@ def _fitting_list(schema: Schema, right: Any) -> tuple[bool, Any]:
     """The same for a list, which a CSV holds as JSON; one value stands for a list of it, an empty cell for none."""
     if isinstance(right, str):
         right = loads(right) if right.lstrip().startswith("[") else [right] if right.strip() else []
-    found = [_fitting(schema.get("items", {}), each) for each in (right if isinstance(right, list) else [right])]
-    return all(fits for fits, _ in found), [value for _, value in found]
+    items = [_fitting(schema.get("items", {}), each) for each in (right if isinstance(right, list) else [right])]
+    return all(fits for fits, _ in items), [value for _, value in items]
 
 
 def _another(schema: Schema, value: Any, rng: SeededRandom) -> Any:

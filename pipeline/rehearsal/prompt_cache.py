@@ -39,7 +39,7 @@ class Prefix:
 class Prefixes:
     """The prefixes of a prompt that may be kept, the shortest first. `has_breakpoints`: as from gpt-5.6 on."""
 
-    found: tuple[Prefix, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
     has_breakpoints: bool = False
 
 
@@ -55,20 +55,20 @@ class PromptCache:
     """Remembers prefixes; those that were not asked for of late are dropped."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, None] = {}
+        self._known: dict[int, None] = {}
 
     def keep(self, prompt: Prefixes) -> CacheTokens:
         """What a call with this prompt finds, and what it leaves behind."""
-        read = max((one.tokens for one in prompt.found if one.digest in self._seen), default=0)
-        for one in prompt.found:
-            self._seen.pop(one.digest, None)
-            self._seen[one.digest] = None
-        while len(self._seen) > _KEEP_PREFIXES:
-            del self._seen[next(iter(self._seen))]
+        read = max((one.tokens for one in prompt.prefixes if one.digest in self._known), default=0)
+        for one in prompt.prefixes:
+            self._known.pop(one.digest, None)
+            self._known[one.digest] = None
+        while len(self._known) > _KEEP_PREFIXES:
+            del self._known[next(iter(self._known))]
         if not prompt.has_breakpoints:
             return CacheTokens(read // _STEP_TOKENS * _STEP_TOKENS, None)
         # A longer prefix is written from where the one that was found ends.
-        return CacheTokens(read, prompt.found[-1].tokens - read if prompt.found else 0)
+        return CacheTokens(read, prompt.prefixes[-1].tokens - read if prompt.prefixes else 0)
 
 
 def prefixes_of(body: Mapping[str, Any], raw: Sequence[bytes], tools_tokens: float, measure: Measure) -> Prefixes:
@@ -85,14 +85,14 @@ def prefixes_of(body: Mapping[str, Any], raw: Sequence[bytes], tools_tokens: flo
     elif isinstance(options, Mapping) and options.get("mode") == "explicit":
         ends = list(_marks(messages, raw, tools_tokens, start, measure))
     else:
-        found = zip(messages, _ends(messages, raw, tools_tokens, start, measure), strict=True)
-        ends = [end for message, end in found if message["role"] in _ROLES]
+        pairs = zip(messages, _ends(messages, raw, tools_tokens, start, measure), strict=True)
+        ends = [end for message, end in pairs if message["role"] in _ROLES]
     return Prefixes(tuple(end for end in ends if end.tokens >= LEAST_TOKENS), has_breakpoints)
 
 
 def _has_breakpoints(model: str) -> bool:
-    found = _MODEL.search(model)
-    return found is not None and (int(found[1]), int(found[2] or 0)) >= _FIRST_WITH_BREAKPOINTS
+    match = _MODEL.search(model)
+    return match is not None and (int(match[1]), int(match[2] or 0)) >= _FIRST_WITH_BREAKPOINTS
 
 
 def _ends(

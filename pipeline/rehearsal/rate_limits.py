@@ -131,13 +131,13 @@ class Limits:
     def headers(self) -> dict[str, str]:
         """The `x-ratelimit-*` headers as of now; where only a day's limit is set, the requests are the day's."""
         now = self._clock()
-        found: dict[str, str] = {}
+        headers: dict[str, str] = {}
         for word, meter in (("requests", self._requests or self._day), ("tokens", self._tokens)):
             if meter:
-                found[f"x-ratelimit-limit-{word}"] = str(int(meter.limit))
-                found[f"x-ratelimit-remaining-{word}"] = str(max(0, int(meter.bucket.level(now) + _SLACK)))
-                found[f"x-ratelimit-reset-{word}"] = duration_text(meter.bucket.full_in_s(now))
-        return found
+                headers[f"x-ratelimit-limit-{word}"] = str(int(meter.limit))
+                headers[f"x-ratelimit-remaining-{word}"] = str(max(0, int(meter.bucket.level(now) + _SLACK)))
+                headers[f"x-ratelimit-reset-{word}"] = duration_text(meter.bucket.full_in_s(now))
+        return headers
 
 
 def _longer(one: Shortfall, other: Shortfall) -> bool:

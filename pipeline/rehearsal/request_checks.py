@@ -27,37 +27,37 @@ def check_messages(messages: Any) -> ErrorReply | None:
 
 
 def _message_faults(messages: Sequence[Any]) -> Iterator[ErrorReply]:
-    asked: set[Any] = set()  # the calls of the last assistant message that no tool message has answered yet
+    pending_ids: set[Any] = set()  # the calls of the last assistant message that no tool message has answered yet
     for place, message in enumerate(messages):
-        fault = _message_fault(message, f"messages[{place}]", asked)
+        fault = _message_fault(message, f"messages[{place}]", pending_ids)
         if fault:
             yield fault
             return
         if message["role"] == "tool":
-            asked.discard(message["tool_call_id"])
+            pending_ids.discard(message["tool_call_id"])
         else:
-            asked = _calls_of(message)
-    if asked:
-        yield _unanswered(asked, "messages")
+            pending_ids = _calls_of(message)
+    if pending_ids:
+        yield _unanswered(pending_ids, "messages")
 
 
-def _message_fault(message: Any, where: str, asked: set[Any]) -> ErrorReply | None:
+def _message_fault(message: Any, where: str, pending_ids: set[Any]) -> ErrorReply | None:
     role = message.get("role") if isinstance(message, dict) else None
     if role not in _ROLES:
         return invalid(f"Invalid value {role!r} for '{where}.role'; expected one of {_ROLES}.", f"{where}.role")
     if not isinstance(message.get("content"), str | list) and role != "assistant":
         return invalid(f"Invalid '{where}.content': expected a string or an array.", f"{where}.content")
     if role != "tool":
-        return _unanswered(asked, where) if asked else None
-    if message.get("tool_call_id") in asked:
+        return _unanswered(pending_ids, where) if pending_ids else None
+    if message.get("tool_call_id") in pending_ids:
         return None
     text = "Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
     return invalid(text, f"{where}.role")
 
 
-def _unanswered(asked: set[Any], where: str) -> ErrorReply:
+def _unanswered(pending_ids: set[Any], where: str) -> ErrorReply:
     text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'."
-    return invalid(f"{text} Without a response: {', '.join(sorted(map(str, asked)))}.", where)
+    return invalid(f"{text} Without a response: {', '.join(sorted(map(str, pending_ids)))}.", where)
 
 
 def _calls_of(message: Body) -> set[Any]:

@@ -32,12 +32,12 @@ _KEEP_SCHEMAS = 256
 class Call:
     """One request that may be answered.
 
-    `asked` is the body as it came. `text` is what the last user message says, `user_text` what all of them say. `offer`
-    is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be like.
-    `door_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
+    `request` is the body as it came. `text` is what the last user message says, `user_text` what all of them say.
+    `offer` is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be
+    like. `door_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
     """
 
-    asked: Body
+    request: Body
     record: str
     model: str
     text: str
@@ -65,12 +65,12 @@ class RequestParser:
     def read(self, raw: bytes, api: ApiFormat = CHAT) -> tuple[str | None, Call | ErrorReply]:
         """The record's name, if one can be told, and the call or what is wrong with it."""
         try:
-            asked = loads(raw)
+            raw_body = loads(raw)
         except JSONDecodeError as error:
             return None, invalid(f"We could not parse the JSON body of your request: {error}.")
-        if not isinstance(asked, dict):
+        if not isinstance(raw_body, dict):
             return None, invalid("Invalid body: expected a JSON object.")
-        body = api.read(asked)
+        body = api.read(raw_body)
         if isinstance(body, ErrorReply):
             return None, body
         fault = check_messages(body.get("messages"))
@@ -79,10 +79,12 @@ class RequestParser:
         texts = [_text(message) for message in body["messages"] if message["role"] == "user"]
         text = texts[-1] if texts else ""
         record = _record_name(body.get("metadata"), text)
-        call = self._read_checked(body, asked, record, text, texts)
+        call = self._read_checked(body, raw_body, record, text, texts)
         return record, api.named(call) if isinstance(call, ErrorReply) else call
 
-    def _read_checked(self, body: Body, asked: Body, record: str, text: str, texts: Sequence[str]) -> Call | ErrorReply:
+    def _read_checked(
+        self, body: Body, raw_body: Body, record: str, text: str, texts: Sequence[str]
+    ) -> Call | ErrorReply:
         fault = self._model_fault(body.get("model")) or check_parameters(body)
         if fault:
             return fault
@@ -99,7 +101,7 @@ class RequestParser:
         raw = [dumps(message) for message in body["messages"]]
         most = next((int(body[word]) for word in MAX_ANSWER_WORDS if body.get(word)), None)
         call = Call(
-            asked=asked,
+            request=raw_body,
             record=record,
             model=body["model"],
             text=text,
@@ -141,13 +143,13 @@ def unknown_model(model: str) -> ErrorReply:
 
 
 def _response_schema(raw: bytes) -> ValueGenerator | ErrorReply | None:
-    wanted = loads(raw)
-    kind = wanted.get("type") if isinstance(wanted, dict) else wanted
+    response_format = loads(raw)
+    kind = response_format.get("type") if isinstance(response_format, dict) else response_format
     if kind in (None, "text"):
         return None
     if kind == "json_object":
         return ValueGenerator({"type": "object", "properties": {"answer": {"type": "string"}}})
-    schema = wanted.get("json_schema") if kind == "json_schema" else None
+    schema = response_format.get("json_schema") if kind == "json_schema" else None
     if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
         return invalid("Invalid 'response_format': expected text, json_object or json_schema.", "response_format")
     generator = ValueGenerator(schema["schema"])

@@ -62,8 +62,8 @@ def _as_chat(body: Body) -> Json:
     if body.get("max_output_tokens") is not None:
         chat["max_completion_tokens"] = body["max_output_tokens"]
     effort, text = _table(body, "reasoning").get("effort"), _table(body, "text")
-    found = {"reasoning_effort": effort, "verbosity": text.get("verbosity"), "response_format": _format(text)}
-    return {**chat, **{name: value for name, value in found.items() if value is not None}}
+    others = {"reasoning_effort": effort, "verbosity": text.get("verbosity"), "response_format": _format(text)}
+    return {**chat, **{name: value for name, value in others.items() if value is not None}}
 
 
 def _check(body: Body) -> None:
@@ -112,18 +112,21 @@ def _choice(choice: Any) -> Any:
 
 
 def _format(text: Mapping[str, Any]) -> Any:
-    wanted = text.get("format")
-    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
-        return wanted
-    return {"type": "json_schema", "json_schema": {name: value for name, value in wanted.items() if name != "type"}}
+    format_json = text.get("format")
+    if not isinstance(format_json, Mapping) or format_json.get("type") != "json_schema":
+        return format_json
+    return {
+        "type": "json_schema",
+        "json_schema": {name: value for name, value in format_json.items() if name != "type"},
+    }
 
 
 # -- the conversation ------------------------------------------------------------------------------------------------
 
 
 def _messages(body: Body) -> list[Json]:
-    given = body.get("input")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else _list(given, "input")
+    input_json = body.get("input")
+    items = [{"role": "user", "content": input_json}] if isinstance(input_json, str) else _list(input_json, "input")
     messages: list[Json] = []
     if body.get("instructions"):
         messages.append({"role": "system", "content": body["instructions"]})
@@ -140,8 +143,8 @@ def _add(messages: list[Json], item: Any, where: str, after: Any) -> None:
         case "message":
             role, content = item.get("role"), _content(item.get("content"), where)
             is_said = role == "assistant" and isinstance(content, list)
-            said = "".join(part["text"] for part in content) if is_said else content
-            messages.append({"role": role, "content": said})
+            text = "".join(part["text"] for part in content) if is_said else content
+            messages.append({"role": role, "content": text})
         case "function_call":
             _add_call(messages, item)
         case "function_call_output":
@@ -204,7 +207,7 @@ def _sealed(name: str) -> str:
 # -- the answer ------------------------------------------------------------------------------------------------------
 
 
-def _response_of(completion: Mapping[str, Any], asked: Body) -> Json:
+def _response_of(completion: Mapping[str, Any], request: Body) -> Json:
     """The completion as this API's answer to the request."""
     number = str(completion["id"]).removeprefix("chatcmpl-")
     choice = completion["choices"][0]
@@ -218,31 +221,31 @@ def _response_of(completion: Mapping[str, Any], asked: Body) -> Json:
         "background": False,
         "error": None,
         "incomplete_details": {"reason": reason} if reason else None,
-        "instructions": asked.get("instructions"),
-        "max_output_tokens": asked.get("max_output_tokens"),
+        "instructions": request.get("instructions"),
+        "max_output_tokens": request.get("max_output_tokens"),
         "model": completion["model"],
         "output": list(_output(choice["message"], number, status)),
-        "parallel_tool_calls": asked.get("parallel_tool_calls", True),
+        "parallel_tool_calls": request.get("parallel_tool_calls", True),
         "previous_response_id": None,
-        "reasoning": asked.get("reasoning") or {"effort": None, "summary": None},
+        "reasoning": request.get("reasoning") or {"effort": None, "summary": None},
         "service_tier": completion["service_tier"],
-        "store": asked.get("store", True),
-        "temperature": asked.get("temperature", 1.0),
-        "text": asked.get("text") or {"format": {"type": "text"}},
-        "tool_choice": asked.get("tool_choice", "auto"),
-        "tools": asked.get("tools") or [],
-        "top_p": asked.get("top_p", 1.0),
+        "store": request.get("store", True),
+        "temperature": request.get("temperature", 1.0),
+        "text": request.get("text") or {"format": {"type": "text"}},
+        "tool_choice": request.get("tool_choice", "auto"),
+        "tools": request.get("tools") or [],
+        "top_p": request.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": _usage(completion["usage"]),
         "user": None,
-        "metadata": asked.get("metadata") or {},
+        "metadata": request.get("metadata") or {},
     }
 
 
 def _output(message: Mapping[str, Any], number: str, status: str) -> Iterator[Json]:
     thought = f"rs_{number}"
     yield {"id": thought, "type": "reasoning", "summary": [], "encrypted_content": _sealed(thought)}
-    parts = list(_said(message))
+    parts = list(_output_items(message))
     if parts:
         yield {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status, "content": parts}
     for place, call in enumerate(message.get("tool_calls") or ()):
@@ -250,7 +253,7 @@ def _output(message: Mapping[str, Any], number: str, status: str) -> Iterator[Js
         yield {"id": name, "type": "function_call", "call_id": call["id"], "status": status, **call["function"]}
 
 
-def _said(message: Mapping[str, Any]) -> Iterator[Json]:
+def _output_items(message: Mapping[str, Any]) -> Iterator[Json]:
     if message.get("content") is not None:
         yield {"type": "output_text", "text": message["content"], "annotations": [], "logprobs": []}
     if message.get("refusal") is not None:

@@ -61,8 +61,8 @@ class ValueGenerator:
     def properties(self) -> dict[str, Schema]:
         """The schemas of an object's fields, references followed."""
         self._steps = 0
-        found = self._plain(self._root).get("properties", {})
-        return {name: self._plain(schema) for name, schema in found.items()}
+        fields = self._plain(self._root).get("properties", {})
+        return {name: self._plain(schema) for name, schema in fields.items()}
 
     def _plain(self, schema: Any) -> Schema:
         """The schema without `$ref` and allOf at its top; an empty one for `true`."""
@@ -71,11 +71,11 @@ class ValueGenerator:
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise ValueError("its references do not come to an end")
-        seen = 0
-        while "$ref" in schema and seen < _BOTTOM:
+        hops = 0
+        while "$ref" in schema and hops < _BOTTOM:
             siblings = {word: value for word, value in schema.items() if word != "$ref"}
             schema = {**self._resolve(schema["$ref"]), **siblings}
-            seen += 1
+            hops += 1
         if "allOf" in schema:
             merged = {word: value for word, value in schema.items() if word != "allOf"}
             for part in schema["allOf"]:
@@ -155,22 +155,22 @@ class ValueGenerator:
         return [self._value(item, rng, choose, depth + 1) for item in items]
 
     def _unique(self, item: Any, length: int, rng: SeededRandom, depth: int) -> list[Any]:
-        found: dict[bytes, Any] = {}
+        values: dict[bytes, Any] = {}
         for _ in range(length * _UNIQUE_TRIES):
-            if len(found) == length:
+            if len(values) == length:
                 break
             value = self._value(item, rng, any_of, depth + 1)
-            found.setdefault(dumps(value), value)
-        return list(found.values())
+            values.setdefault(dumps(value), value)
+        return list(values.values())
 
 
 def _different(values: Sequence[Any], length: int, rng: SeededRandom, choose: Choose) -> list[Any]:
     """So many of an enum's values: a list of labels says each once."""
     left = list(values)
-    found: list[Any] = []
-    while len(found) < length:
-        found.append(left.pop(left.index(choose(left, rng))))
-    return found
+    chosen: list[Any] = []
+    while len(chosen) < length:
+        chosen.append(left.pop(left.index(choose(left, rng))))
+    return chosen
 
 
 def _length(schema: Schema, rng: SeededRandom, depth: int) -> int:

@@ -47,12 +47,12 @@ _KOREAN_NOT_BEFORE = re.compile(r"(?:^|\s)(?:안|못) ?$")
 
 def sentiment_values(values: Sequence[Any]) -> dict[int, Any] | None:
     """Which of an enum's values mean praise (1), blame (-1) and neither (0); None for an enum of another kind."""
-    found: dict[int, Any] = {}
+    by_sign: dict[int, Any] = {}
     for value in values:
         sign = _SIGN.get(value.strip().casefold()) if isinstance(value, str) else None
         if sign is not None:
-            found.setdefault(sign, value)
-    return found if 1 in found and -1 in found else None
+            by_sign.setdefault(sign, value)
+    return by_sign if 1 in by_sign and -1 in by_sign else None
 
 
 def sentiment_sign(text: str) -> int:
@@ -86,9 +86,9 @@ def _english(text: str) -> tuple[int, int]:
 
 def _korean(text: str) -> tuple[int, int]:
     score = mild = 0
-    for found in _STEM.finditer(text):
-        weight = _STEMS[found[0]]
-        turned = _KOREAN_NOT_AFTER.match(text, found.end()) or _KOREAN_NOT_BEFORE.search(text[: found.start()])
+    for match in _STEM.finditer(text):
+        weight = _STEMS[match[0]]
+        turned = _KOREAN_NOT_AFTER.match(text, match.end()) or _KOREAN_NOT_BEFORE.search(text[: match.start()])
         score += weight if not turned else (weight < 0) - (weight > 0)
         mild += weight == 0
     return score, mild

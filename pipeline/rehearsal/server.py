@@ -21,7 +21,7 @@ from aiohttp import web
 
 from pipeline.codec import dumps, loads
 from pipeline.errors import SetupError
-from pipeline.rehearsal.batch_api import BatchStore, sent
+from pipeline.rehearsal.batch_api import BatchStore, to_reply
 from pipeline.rehearsal.call_handler import CallHandler
 from pipeline.rehearsal.call_log import CallLog, CallTotals, Ending
 from pipeline.rehearsal.options import RehearsalOptions
@@ -160,8 +160,8 @@ class Rehearsal:
         )
 
     def _has_key(self, request: web.BaseRequest) -> bool:
-        given = request.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {self.options.api_key}".encode())
+        header = request.headers.get("Authorization", "")
+        return hmac.compare_digest(header.encode("utf-8", "surrogateescape"), f"Bearer {self.options.api_key}".encode())
 
     async def _answer(self, request: web.BaseRequest, api: ApiFormat) -> web.StreamResponse:
         self.books.arrive()
@@ -204,8 +204,8 @@ class Rehearsal:
                         file.write(block)
         if not name:
             return self._error(400, "'file' is a required property.")
-        kept = self._store.keep(path, name, purpose)
-        return await self._fail(request, _LOST) if self._store.loses(kept) else self._json(kept)
+        file_json = self._store.keep(path, name, purpose)
+        return await self._fail(request, _LOST) if self._store.loses(file_json) else self._json(file_json)
 
     async def _files(self, request: web.BaseRequest) -> web.StreamResponse:
         query = request.query
@@ -222,16 +222,20 @@ class Rehearsal:
         return self._json(file.as_json())
 
     async def _create_batch(self, request: web.BaseRequest) -> web.StreamResponse:
-        found, is_lost = self._store.create(loads(await request.read()))
-        return await self._fail(request, _LOST) if is_lost else self._send(sent(found))
+        result, is_lost = self._store.create(loads(await request.read()))
+        return await self._fail(request, _LOST) if is_lost else self._send(to_reply(result))
 
     async def _batches(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json(self._store.batches(request.query.get("after"), int(request.query.get("limit", "20"))))
 
     def _batch(self, method: str, batch_id: str, rest: str = "") -> web.StreamResponse:
         is_cancel = method == "POST" and rest == "cancel"
-        found = self._store.cancel(batch_id) if is_cancel else self._store.batch(batch_id)
-        return self._error(404, f"No batch found with id '{batch_id}'.") if found is None else self._send(sent(found))
+        result = self._store.cancel(batch_id) if is_cancel else self._store.batch(batch_id)
+        return (
+            self._error(404, f"No batch found with id '{batch_id}'.")
+            if result is None
+            else self._send(to_reply(result))
+        )
 
     async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json({"status": "ok", "calls": self.books.calls, "in_flight": self.books.in_flight})
@@ -341,11 +345,11 @@ def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | Non
 
     For the main thread of a process; the signal handlers that were there are put back.
     """
-    found = {one: signal.getsignal(one) for one in _SIGNALS}
+    handlers = {one: signal.getsignal(one) for one in _SIGNALS}
     try:
         return asyncio.run(_serve(options, on_ready))
     finally:
-        for one, handler in found.items():
+        for one, handler in handlers.items():
             signal.signal(one, handler)
 
 

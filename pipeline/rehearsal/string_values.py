@@ -49,9 +49,9 @@ def text_for(schema: Mapping[str, Any], rng: SeededRandom) -> str:
     if least > MOST_CHARS:
         raise ValueError(f"minLength is {least:,}; the rehearsal makes texts of up to {MOST_CHARS:,} characters")
     if "pattern" in schema:
-        found = _matching(str(schema["pattern"]), least, most, rng)
-        if found is not None:
-            return found
+        text = _matching(str(schema["pattern"]), least, most, rng)
+        if text is not None:
+            return text
     if (make := _FORMATS.get(schema.get("format", ""))) is not None:
         return make(rng)
     words = [_WORDS[rng.below(len(_WORDS))] for _ in range(2 + rng.below(4))]
@@ -106,16 +106,16 @@ def _repeats(parts: Any, within: bool) -> tuple[int, bool]:
     for op, argument in parts:
         match str(op):
             case "SUBPATTERN":
-                found = [_repeats(argument[-1], within)]
+                counts = [_repeats(argument[-1], within)]
             case "BRANCH":
-                found = [(0, within), *(_repeats(one, within) for one in argument[1])]
+                counts = [(0, within), *(_repeats(one, within) for one in argument[1])]
             case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
                 low, high, inner = argument
-                found = [(int(low != high), within and low != high), _repeats(inner, within or int(high) > 1)]
+                counts = [(int(low != high), within and low != high), _repeats(inner, within or int(high) > 1)]
             case _:
                 continue
-        count += sum(one for one, _ in found)
-        nested |= any(one for _, one in found)
+        count += sum(one for one, _ in counts)
+        nested |= any(one for _, one in counts)
     return count, nested
 
 
@@ -132,11 +132,11 @@ class _Maker:
         return "".join(self._part(op, argument) for op, argument in parts)
 
     def _repeat(self, low: int, high: int, parts: Any) -> str:
-        found: list[str] = []
+        texts: list[str] = []
         for _ in range(min(high, low + self._stretch)):
             self._step()
-            found.append(self.all_of(parts))
-        return "".join(found)
+            texts.append(self.all_of(parts))
+        return "".join(texts)
 
     def _step(self) -> None:
         self._left -= 1

@@ -105,7 +105,7 @@ def _complains(text: str) -> bool:
     return first is not None and _AGAIN.search(text, first.end()) is not None
 
 
-def called(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[Tool, ...]:
+def choose_tools(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[Tool, ...]:
     """The functions that the answer calls, in order; one may come several times. None: it speaks in words."""
     if len(offer.tools) == 1 and not offer.parallel and not results.rounds:
         return offer.tools  # nearly every call; spares it the rng
@@ -113,10 +113,10 @@ def called(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[T
         return ()
     rng = SeededRandom("calls", *seeds)
     if offer.free and results.rounds:
-        return (_meant(offer, text, rng),) if _calls_on(results, rng) else ()
+        return (_best_match(offer, text, rng),) if _calls_on(results, rng) else ()
     if len(offer.tools) == 1:
         return offer.tools * (1 + rng.below(_MOST_PARALLEL) if offer.parallel else 1)
-    return (_meant(offer, text, rng),) if offer.parallel is False else offer.tools
+    return (_best_match(offer, text, rng),) if offer.parallel is False else offer.tools
 
 
 def _calls_on(results: Results, rng: SeededRandom) -> bool:
@@ -125,7 +125,7 @@ def _calls_on(results: Results, rng: SeededRandom) -> bool:
     return results.rounds == 1 and rng.unit() < _ONCE_MORE
 
 
-def _meant(offer: Offer, text: str, rng: SeededRandom) -> Tool:
+def _best_match(offer: Offer, text: str, rng: SeededRandom) -> Tool:
     """The function of whose name and description the text says most; where it says nothing of any, one by rng.
 
     The last line counts first: there stands the record, before it what the prompt says of all records.
@@ -138,10 +138,12 @@ def _meant(offer: Offer, text: str, rng: SeededRandom) -> Tool:
     return best[rng.below(len(best))]
 
 
-def _scores(tools: Sequence[Tool], said: set[str]) -> list[int]:
+def _scores(tools: Sequence[Tool], stems: set[str]) -> list[int]:
     names = [_stems(tool.name.replace("_", " ")) for tool in tools]
-    told = [_stems(tool.description) for tool in tools]
-    return [_NAME_WEIGHT * len(name & said) + len(words & said) for name, words in zip(names, told, strict=True)]
+    descriptions = [_stems(tool.description) for tool in tools]
+    return [
+        _NAME_WEIGHT * len(name & stems) + len(words & stems) for name, words in zip(names, descriptions, strict=True)
+    ]
 
 
 def _stems(text: str) -> set[str]:

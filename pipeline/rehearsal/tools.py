@@ -42,15 +42,15 @@ def read_tools(raw: bytes) -> ToolSet | ErrorReply:
     tools = loads(raw)
     if not isinstance(tools, list) or not tools:
         return invalid("Invalid 'tools': expected an array with at least one function.", "tools")
-    found: dict[str, Tool] = {}
+    tools_by_name: dict[str, Tool] = {}
     for place, tool in enumerate(tools):
         read = _read_tool(tool, f"tools[{place}]")
         if isinstance(read, ErrorReply):
             return read
-        if read.name in found:
+        if read.name in tools_by_name:
             return invalid(f"Invalid 'tools': the function name {read.name!r} is given twice.", f"tools[{place}]")
-        found[read.name] = read
-    return ToolSet(tuple(found.values()), len(raw))
+        tools_by_name[read.name] = read
+    return ToolSet(tuple(tools_by_name.values()), len(raw))
 
 
 def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:

@@ -26,7 +26,7 @@ _DIGITS = re.compile(r"(\.\d)\d+")
 Points = list[tuple[float, float | None]]
 
 
-def throughput_chart(pace: Timeline, told: str) -> dict[str, str]:
+def throughput_chart(pace: Timeline, description: str) -> dict[str, str]:
     """Answered and refused calls a minute, the limit and the outages, over the time at work; an SVG a size.
 
     `told` says in words what is to be seen.
@@ -57,10 +57,10 @@ def throughput_chart(pace: Timeline, told: str) -> dict[str, str]:
         at = _time_ticks(pace.length_s, 8 if width > 500 else 4)
         return _lines(width, height, series, at, ticks, _length, (0.0, pace.length_s))
 
-    return _drawn(draw, "throughput", told)
+    return _drawn(draw, "throughput", description)
 
 
-def latency_chart(latencies: Mapping[int, int], step_s: float, told: str) -> dict[str, str]:
+def latency_chart(latencies: Mapping[int, int], step_s: float, description: str) -> dict[str, str]:
     """How many answers took how long, in bars that grow by a quarter."""
     counts: dict[int, int] = {}
     for step, count in latencies.items():
@@ -80,10 +80,10 @@ def latency_chart(latencies: Mapping[int, int], step_s: float, told: str) -> dic
         chart.add("answers", [count for _, _, count in bars])
         return chart
 
-    return _drawn(draw, "latency", told)
+    return _drawn(draw, "latency", description)
 
 
-def calibration_chart(bins: Sequence[tuple[float, float]], told: str) -> dict[str, str]:
+def calibration_chart(bins: Sequence[tuple[float, float]], description: str) -> dict[str, str]:
     """How often labels are right by how sure the model said it was: (confidence, accuracy) of each bin, from 0 to 1."""
     series: dict[str, tuple[Points, bool]] = {
         "ideal": ([(0.0, 0.0), (1.0, 1.0)], False),
@@ -94,7 +94,7 @@ def calibration_chart(bins: Sequence[tuple[float, float]], told: str) -> dict[st
     def draw(width: int, height: int) -> Any:
         return _lines(width, height, series, ticks, ticks, _percent, (0.0, 1.0), value=_percent, dots="calibration")
 
-    return _drawn(draw, "calibration", told)
+    return _drawn(draw, "calibration", description)
 
 
 @cache
@@ -150,16 +150,21 @@ def _lines(
     return chart
 
 
-def _drawn(draw: Callable[[int, int], Any], name: str, told: str) -> dict[str, str]:
+def _drawn(draw: Callable[[int, int], Any], name: str, description: str) -> dict[str, str]:
     """A chart in each size, as an element that can stand in a page."""
-    return {size: _cleaned(draw(*box), name, told) for size, box in SIZES.items()}
+    return {size: _cleaned(draw(*box), name, description) for size, box in SIZES.items()}
 
 
-def _cleaned(chart: Any, name: str, told: str) -> str:
+def _cleaned(chart: Any, name: str, description: str) -> str:
     """The chart as the library draws it, without what is for its scripts; each series has the class of its name."""
     names = [options["title"] for _, options in chart.raw_series]
     root = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - the library's own text, of our numbers
-    root.attrib = {"viewBox": root.attrib["viewBox"], "class": f"chart {name}", "role": "img", "aria-label": told}
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "class": f"chart {name}",
+        "role": "img",
+        "aria-label": description,
+    }
     _clean(root, names)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -171,8 +176,8 @@ def _clean(node: ElementTree.Element, names: Sequence[str]) -> None:
         words = below.get("class", "")
         if below.tag in _TAGS or words == "plot tooltip-overlay" or (below.tag == "g" and not len(below)):
             node.remove(below)
-        elif found := re.match(r"series serie-(\d+)", words):
-            below.set("class", f"series {names[int(found[1])]}")
+        elif match := re.match(r"series serie-(\d+)", words):
+            below.set("class", f"series {names[int(match[1])]}")
     if "d" in node.attrib:
         node.set("d", _DIGITS.sub(r"\1", node.attrib["d"]))
 

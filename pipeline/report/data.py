@@ -77,8 +77,8 @@ def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What `status` would say of a session with this summary."""
     same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
             "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip
-    told = {name: summary[name] for name in same}
-    return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
+    values = {name: summary[name] for name in same}
+    return {**values, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
 
 
 async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
@@ -89,7 +89,7 @@ async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
 def _certificates(folder: Path) -> list[Mapping[str, Any]]:
     """Those that the run was given, as they stand today; one that cannot be read is left out."""
     try:
-        found = [certificate_of(folder, one["column"]) for one in read_certificates(folder)]
+        certificates = [certificate_of(folder, one["column"]) for one in read_certificates(folder)]
     except LabelpipeError:
         return []
-    return [one for one in found if one is not None]
+    return [one for one in certificates if one is not None]

@@ -28,33 +28,33 @@ _FIGURES = {
 }
 
 
-def quality_of(found: ReportData) -> dict[str, Any]:
+def quality_of(report: ReportData) -> dict[str, Any]:
     """Accuracy, classes, confusion and calibration of each column, the votes, and the certificates."""
-    votes = (found.state["summary"] or {}).get("votes")
+    votes = (report.state["summary"] or {}).get("votes")
     return {
-        "quality": [_column(name, measure) for name, measure in view.measured(found)],
-        "so_far": _so_far(found),
+        "quality": [_column(name, measure) for name, measure in view.measured(report)],
+        "so_far": _so_far(report),
         "votes": "" if votes is None else f"Votes on labels: {votes_text(votes)}.",
-        "measured_by": _measured_by(found.evaluation),
-        "certificates": [_certificate(one) for one in found.certificates],
+        "measured_by": _measured_by(report.evaluation),
+        "certificates": [_certificate(one) for one in report.certificates],
     }
 
 
-def _so_far(found: ReportData) -> str:
+def _so_far(report: ReportData) -> str:
     """`0.91 (0.86 to 0.94)`: what gold in the run says while it is at work."""
-    live = found.state["live"] if found.state["running"] else None
+    live = report.state["live"] if report.state["running"] else None
     return view.plain((live or {}).get("gold")).removeprefix("gold ")
 
 
 def _column(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
     bins = _bins(measure)
-    told = ", ".join(f"{view.percent(accuracy)} at {view.percent(at, 0)}" for at, accuracy in bins)
+    text = ", ".join(f"{view.percent(accuracy)} at {view.percent(at, 0)}" for at, accuracy in bins)
     return {
         "name": name,
         "figures": list(_figures(measure)),
         "classes": list(_classes(measure)),
         "matrix": _matrix(measure),
-        "calibration": charts.calibration_chart(bins, f"Calibration: accuracy {told}") if bins else {},
+        "calibration": charts.calibration_chart(bins, f"Calibration: accuracy {text}") if bins else {},
     }
 
 
@@ -66,8 +66,8 @@ def _figures(measure: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if codec.is_number(measure.get("n")):
         yield "Gold records with a label", f"{measure['n']:,}"
     for name, title in (("unlabelled", "Gold records without a label"), ("examples", "Left out: shown as examples")):
-        given = measure.get(name)
-        number = given.get("n") if isinstance(given, dict) else given
+        value = measure.get(name)
+        number = value.get("n") if isinstance(value, dict) else value
         if number and codec.is_number(number):
             yield title, f"{number:,}"
     if confusions := measure.get("confusions"):
@@ -99,12 +99,12 @@ def _matrix(measure: Mapping[str, Any]) -> dict[str, Any] | None:
         golds[gold] = golds.get(gold, 0) + count
     classes = measure.get("classes")
     known = classes if isinstance(classes, dict) else ()
-    names = list(dict.fromkeys([*known, *golds, *(said for _, said in counts)]))
+    names = list(dict.fromkeys([*known, *golds, *(label for _, label in counts)]))
     if more := max(0, len(names) - CLASSES):
         names = sorted(names, key=lambda name: -golds.get(name, 0))[:CLASSES]
-    rows = [(gold, [_cell(counts.get((gold, said), 0), golds.get(gold, 0), gold == said) for said in names])
+    rows = [(gold, [_cell(counts.get((gold, label), 0), golds.get(gold, 0), gold == label) for label in names])
             for gold in names]  # fmt: skip
-    confused = [(gold, said, count) for (gold, said), count in counts.items() if gold != said]
+    confused = [(gold, label, count) for (gold, label), count in counts.items() if gold != label]
     return {
         "columns": names,
         "rows": rows,
@@ -118,21 +118,21 @@ def _cell(count: int, of: int, right: bool) -> tuple[int, int, bool]:
     return count, 0 if not count else max(1, min(SHADES, round(count / of * SHADES))), right
 
 
-def _confusion(given: Any) -> dict[tuple[str, str], int]:
+def _confusion(cells: Any) -> dict[tuple[str, str], int]:
     """How often each (gold, label) occurs, from {gold: {label: count}} or [gold, label, count] rows."""
-    if isinstance(given, dict):
-        given = [(gold, label, n) for gold, row in given.items() if isinstance(row, dict) for label, n in row.items()]
-    if not isinstance(given, Sequence):
+    if isinstance(cells, dict):
+        cells = [(gold, label, n) for gold, row in cells.items() if isinstance(row, dict) for label, n in row.items()]
+    if not isinstance(cells, Sequence):
         return {}
-    rows = [row for row in given if isinstance(row, Sequence) and len(row) == 3 and codec.is_number(row[2])]
+    rows = [row for row in cells if isinstance(row, Sequence) and len(row) == 3 and codec.is_number(row[2])]
     return {(str(gold), str(label)): int(count) for gold, label, count in rows}
 
 
 def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(confidence, accuracy) of the bins that hold records."""
-    given = measure.get("calibration")
-    given = given.get("bins") if isinstance(given, dict) else given
-    rows = [one for one in given or () if isinstance(one, dict)] if isinstance(given, Sequence) else []
+    calibration = measure.get("calibration")
+    calibration = calibration.get("bins") if isinstance(calibration, dict) else calibration
+    rows = [one for one in calibration or () if isinstance(one, dict)] if isinstance(calibration, Sequence) else []
     return [
         (one["confidence"], one["accuracy"])
         for one in rows
@@ -144,20 +144,23 @@ def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
     """What the figures of an evaluation rest on."""
     if evaluation is None:
         return ""
-    given, at = evaluation.get("gold"), view.clock(evaluation.get("at"))
-    gold: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    source, at = evaluation.get("gold"), view.clock(evaluation.get("at"))
+    gold: Mapping[str, Any] = source if isinstance(source, dict) else {}
     columns = ", ".join(map(str, gold.get("columns") or ()))
     name = gold.get("file") or (f"the input's {columns}" if columns else "gold")
-    told = f"Measured{f' on {at}' if at else ''} against {name}."
+    text = f"Measured{f' on {at}' if at else ''} against {name}."
     if codec.is_number(gold.get("compared")):
-        told += f" {gold['compared']:,} records have gold."
+        text += f" {gold['compared']:,} records have gold."
     if not_here := gold.get("not_in_run"):
-        told += f" {not_here:,} more are not in this run."
-    return told
+        text += f" {not_here:,} more are not in this run."
+    return text
 
 
-def _certificate(given: Mapping[str, Any]) -> dict[str, str]:
+def _certificate(certificate: Mapping[str, Any]) -> dict[str, str]:
     """Its title, and its paragraph; where it does not hold any more, why."""
-    void = "" if given["certified"] else view.plain(given.get("void")) or "it does not hold any more"
+    void = "" if certificate["certified"] else view.plain(certificate.get("void")) or "it does not hold any more"
     title = "Void certificate" if void else "Certificate"
-    return {"title": f"{title} of {given['column']}", "text": f"{void}." if void else view.plain(given.get("text"))}
+    return {
+        "title": f"{title} of {certificate['column']}",
+        "text": f"{void}." if void else view.plain(certificate.get("text")),
+    }

@@ -48,8 +48,8 @@ class _Page:
         self._good_until = 0.0
         self._making = asyncio.Lock()
 
-    async def answer(self, asked: PageRequest) -> PageResponse:
-        if asked.path:
+    async def answer(self, request: PageRequest) -> PageResponse:
+        if request.path:
             return PageResponse(b"Not found.", kind="text/plain", status=404)
         return PageResponse(await self.made(), policy=policy(is_live=True))
 
@@ -58,9 +58,9 @@ class _Page:
         async with self._making:
             if time.monotonic() >= self._good_until:
                 began_at = time.monotonic()
-                found = await load_report_data(self._folder)
-                refresh_s = max(REFRESH_S, (time.monotonic() - began_at) / SHARE) if found.state["running"] else 0
-                page = await in_daemon(lambda: render(found, refresh_s=round(refresh_s)))
+                report = await load_report_data(self._folder)
+                refresh_s = max(REFRESH_S, (time.monotonic() - began_at) / SHARE) if report.state["running"] else 0
+                page = await in_daemon(lambda: render(report, refresh_s=round(refresh_s)))
                 self._body = page.encode(errors="replace")
                 now = time.monotonic()
                 self._good_until = now + max(LOOK_S, (now - began_at) / SHARE)

@@ -59,48 +59,48 @@ def _digest(name: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(_part(name).encode()).digest()).decode()}'"
 
 
-def render(found: ReportData, *, refresh_s: float = 0) -> str:
+def render(report: ReportData, *, refresh_s: float = 0) -> str:
     """The page. With `refresh_s` it renews itself after so many seconds."""
-    head, reason = view.head_of(found)
-    fingerprint = found.manifest.get("fingerprint") or {}
-    columns, rows = view.sample(found)
+    head, reason = view.head_of(report)
+    fingerprint = report.manifest.get("fingerprint") or {}
+    columns, rows = view.sample(report)
     return _environment().get_template("report.html").render(
         style=_part("report.css"),
         script=_part("watch.js"),
         policy=policy(is_live=refresh_s > 0),
         refresh_s=refresh_s,
-        title=found.folder.absolute().name,
-        folder=str(found.folder),
-        simulated=SIMULATED if found.state["simulated"] else "",
+        title=report.folder.absolute().name,
+        folder=str(report.folder),
+        simulated=SIMULATED if report.state["simulated"] else "",
         state=head,
         reason=reason,
-        tiles=list(view.tiles(found)),
-        facts=list(view.facts(found)),
+        tiles=list(view.tiles(report)),
+        facts=list(view.facts(report)),
         prompt=view.plain(fingerprint.get("prompt")),
         system=view.plain(fingerprint.get("system")),
-        fields=list(view.fields_of(found)),
-        distributions=list(view.distributions(found)),
+        fields=list(view.fields_of(report)),
+        distributions=list(view.distributions(report)),
         columns=columns,
         rows=rows,
-        costs=list(view.costs(found)),
-        failures=list(view.failures(found)),
-        percentiles=view.percentiles(found),
-        config=view.config_of(found),
+        costs=list(view.costs(report)),
+        failures=list(view.failures(report)),
+        percentiles=view.percentiles(report),
+        config=view.config_of(report),
         version=__version__,
         made_at=view.clock(time.time()),
-        **_speed(found),
-        **quality_of(found),
+        **_speed(report),
+        **quality_of(report),
     )  # fmt: skip
 
 
-def _speed(found: ReportData) -> Mapping[str, Any]:
-    pace, told = found.pace, view.pace_text(found)
-    latencies = found.overview.latencies
-    quick = ", ".join(f"{name} {text}" for name, text in view.percentiles(found))
+def _speed(report: ReportData) -> Mapping[str, Any]:
+    pace, text = report.pace, view.pace_text(report)
+    latencies = report.overview.latencies
+    quick = ", ".join(f"{name} {seconds}" for name, seconds in view.percentiles(report))
     return {
-        "throughput": charts.throughput_chart(pace, f"Throughput over time. {told}") if len(pace.buckets) > 1 else {},
+        "throughput": charts.throughput_chart(pace, f"Throughput over time. {text}") if len(pace.buckets) > 1 else {},
         "latency": charts.latency_chart(latencies, STEP_S, f"Latency of answers: {quick}") if latencies else {},
-        "pace_text": told,
+        "pace_text": text,
         "unit": pace.unit,
         "has_refusals": any(one.refused for one in pace.buckets),
         "has_limit": any(one.limit is not None for one in pace.buckets),

@@ -16,16 +16,16 @@ async def write_report(folder: Path, to: Path | None = None) -> facts.ReportFile
 
     Raises SetupError where there is no run, or where the file cannot be written.
     """
-    found = await load_report_data(folder)
-    path = await in_daemon(lambda: _write(to or RunDir(folder).report, render(found)))
-    return facts.ReportFile(str(path), path.stat().st_size, bool(found.state["simulated"]))
+    report = await load_report_data(folder)
+    path = await in_daemon(lambda: _write(to or RunDir(folder).report, render(report)))
+    return facts.ReportFile(str(path), path.stat().st_size, bool(report.state["simulated"]))
 
 
 async def after_run(summary: RunSummary) -> tuple[str, str]:
     """Write the report of a session that ends, for its summary: what the file is, and where."""
     folder = Path(summary.run_dir)
-    found = await load_report_data(folder, summary.as_dict())
-    return "report", str(await in_daemon(lambda: _write(RunDir(folder).report, render(found))))
+    report = await load_report_data(folder, summary.as_dict())
+    return "report", str(await in_daemon(lambda: _write(RunDir(folder).report, render(report))))
 
 
 def _write(path: Path, page: str) -> Path:

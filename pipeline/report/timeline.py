@@ -78,7 +78,7 @@ def read_timeline(path: Path) -> Timeline | None:
     return Timeline(
         buckets=_buckets(sessions, tokens_each),
         tokens_each=tokens_each,
-        outages=[found for one in sessions for found in _outages(one)],
+        outages=[outage for one in sessions for outage in _outages(one)],
         borders=[one.offset_s for one in sessions[1:]],
         totals=totals,
         ended_at=max(span["at"] for one in sessions for span in one.spans),
@@ -97,19 +97,19 @@ def timeline_of(finished: Mapping[int, int], span_s: float) -> Timeline:
 
 
 def _sessions(path: Path) -> list[_Session]:
-    found: dict[float, _Session] = {}
+    sessions: dict[float, _Session] = {}
     for line in _lines(path):
-        session = found.setdefault(line["session"], _Session(line["session"]))
+        session = sessions.setdefault(line["session"], _Session(line["session"]))
         if codec.is_number(line.get("since")) and codec.is_number(line.get("until")):
             session.outages.append(line)
         elif all(codec.is_number(line.get(name)) for name in _COUNTS) and line["span_s"] > 0:
             session.spans.append(line)
             session.length_s += line["span_s"]
     offset_s = 0.0
-    for session in found.values():
+    for session in sessions.values():
         session.offset_s = offset_s
         offset_s += session.length_s
-    return list(found.values())
+    return list(sessions.values())
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

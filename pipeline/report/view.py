@@ -49,39 +49,39 @@ def clock(seconds: float | str | None) -> str:
 # -- what was done -----------------------------------------------------------------------------------------------------
 
 
-def done_of(found: ReportData) -> int:
+def done_of(report: ReportData) -> int:
     """Records with an outcome."""
-    return int(found.state["labelled"] + found.state["rejected"] + found.state["failed"])
+    return int(report.state["labelled"] + report.state["rejected"] + report.state["failed"])
 
 
-def worked_s(found: ReportData) -> float:
+def worked_s(report: ReportData) -> float:
     """How long the run was at work, in seconds."""
-    return found.pace.length_s or float((found.state["summary"] or {}).get("session_s") or 0.0)
+    return report.pace.length_s or float((report.state["summary"] or {}).get("session_s") or 0.0)
 
 
-def head_of(found: ReportData) -> tuple[str, str]:
+def head_of(report: ReportData) -> tuple[str, str]:
     """How the run stands, in a word, and why."""
-    state = found.state
+    state = report.state
     if state["running"]:
         live = state["live"] or {}
         return "Running", live.get("trouble") or ""
-    told = state["summary"] or {}
-    return _HEADS.get(state["ended"] or "", (state["ended"] or "Not started").capitalize()), told.get("reason") or ""
+    summary = state["summary"] or {}
+    return _HEADS.get(state["ended"] or "", (state["ended"] or "Not started").capitalize()), summary.get("reason") or ""
 
 
-def tiles(found: ReportData) -> Iterator[tuple[str, str, str]]:
+def tiles(report: ReportData) -> Iterator[tuple[str, str, str]]:
     """The figures that somebody looks for first: what it is, the figure, and what it stands against."""
-    state, done, time_s = found.state, done_of(found), worked_s(found)
-    total = _total(found)
+    state, done, time_s = report.state, done_of(report), worked_s(report)
+    total = _total(report)
     of = f"of {total:,} records" if total else f"of {done:,} records so far"
     yield "Labeled", f"{state['labelled']:,}", f"{of} ({percent(state['labelled'] / (total or done or 1))})"
     without = state["rejected"] + state["failed"]
     reasons = len(state["problems"])
     yield "Without a label", f"{without:,}", f"for {reasons} reason{'s' * (reasons != 1)}" if without else "none"
-    for name, measure in list(measured(found))[:1]:
+    for name, measure in list(measured(report))[:1]:
         if measure.get("accuracy") is not None:
             yield f"Accuracy of {name}", percent(measure["accuracy"]), interval(measure)
-    for one in [given for given in found.certificates if given["certified"]][:1]:
+    for one in [certificate for certificate in report.certificates if certificate["certified"]][:1]:
         yield "Certified error", f"≤ {percent(one.get('error'))}", f"with {percent(one.get('confidence'))} confidence"
     cost = state["cost_usd"]
     if cost is not None:
@@ -91,55 +91,55 @@ def tiles(found: ReportData) -> Iterator[tuple[str, str, str]]:
         yield "Time at work", duration(time_s), f"{done / time_s * 60:,.0f} records a minute"
 
 
-def _total(found: ReportData) -> int | None:
+def _total(report: ReportData) -> int | None:
     """How many records there are; None where nobody knows."""
-    live, told = found.state["live"] or {}, found.state["summary"] or {}
-    if found.state["running"]:
+    live, summary = report.state["live"] or {}, report.state["summary"] or {}
+    if report.state["running"]:
         return round(live["total"]) if live.get("total_known") and live.get("total") else None
-    return None if told.get("pending") is None else done_of(found) + int(told["pending"])
+    return None if summary.get("pending") is None else done_of(report) + int(summary["pending"])
 
 
-def facts(found: ReportData) -> Iterator[tuple[str, str]]:
+def facts(report: ReportData) -> Iterator[tuple[str, str]]:
     """What was done: by name, in order; without what is not known."""
-    manifest, fingerprint = found.manifest, found.manifest.get("fingerprint") or {}
+    manifest, fingerprint = report.manifest, report.manifest.get("fingerprint") or {}
     reading = manifest.get("reading") or {}
-    first, last = clock(manifest.get("created_at")), clock(_last_at(found))
-    eta_s = (found.state["live"] or {}).get("eta_s")
+    first, last = clock(manifest.get("created_at")), clock(_last_at(report))
+    eta_s = (report.state["live"] or {}).get("eta_s")
     eta = "" if eta_s is None else f"in {duration(eta_s)}"
     rows = {
         "Input": ", ".join(map(str, reading.get("paths") or ())) or plain((fingerprint.get("input") or {}).get("path")),
-        "Records": f"{done_of(found):,}" + (f" of {total:,}" if (total := _total(found)) else ""),
+        "Records": f"{done_of(report):,}" + (f" of {total:,}" if (total := _total(report)) else ""),
         "Model": plain(fingerprint.get("model")),
         "Began": first,
-        "Ends" if found.state["running"] else "Ended": eta if found.state["running"] else last,
-        "Sessions": f"{found.pace.sessions}" if found.pace.sessions > 1 else "",
-        "Batches": batches_text(found.batches) if found.batches else "",
-        "Identical records": _copied(found),
-        "Checked by people": _checked(found),
-        "Run folder": str(found.folder),
+        "Ends" if report.state["running"] else "Ended": eta if report.state["running"] else last,
+        "Sessions": f"{report.pace.sessions}" if report.pace.sessions > 1 else "",
+        "Batches": batches_text(report.batches) if report.batches else "",
+        "Identical records": _copied(report),
+        "Checked by people": _checked(report),
+        "Run folder": str(report.folder),
         "labelpipe": plain(manifest.get("labelpipe")),
     }
     return ((name, text) for name, text in rows.items() if text)
 
 
-def _copied(found: ReportData) -> str:
-    copied = (found.state["summary"] or {}).get("copied")
+def _copied(report: ReportData) -> str:
+    copied = (report.state["summary"] or {}).get("copied")
     return f"{copied:,} took the answer of an identical record" if copied else ""
 
 
-def _checked(found: ReportData) -> str:
-    checked = len(found.corrected.by_key)
+def _checked(report: ReportData) -> str:
+    checked = len(report.corrected.by_key)
     return f"{checked:,} record{'s' * (checked != 1)}; their labels are what people said" if checked else ""
 
 
-def _last_at(found: ReportData) -> float | str | None:
-    last = found.pace.ended_at or found.overview.last_at
-    return last or (found.state["live"] or {}).get("written_at") or found.manifest.get("session_at")
+def _last_at(report: ReportData) -> float | str | None:
+    last = report.pace.ended_at or report.overview.last_at
+    return last or (report.state["live"] or {}).get("written_at") or report.manifest.get("session_at")
 
 
-def fields_of(found: ReportData) -> Iterator[dict[str, Any]]:
+def fields_of(report: ReportData) -> Iterator[dict[str, Any]]:
     """The fields of the labels as the model sees them: name, kind, values, meaning; the tool where it has several."""
-    tools = [one for one in (found.manifest.get("fingerprint") or {}).get("tools") or () if isinstance(one, dict)]
+    tools = [one for one in (report.manifest.get("fingerprint") or {}).get("tools") or () if isinstance(one, dict)]
     for tool in tools:
         function = tool.get("function") or {}
         properties = (function.get("parameters") or {}).get("properties") or {}
@@ -175,50 +175,50 @@ def _kind(schema: Mapping[str, Any]) -> str:
 # -- labels, quality ---------------------------------------------------------------------------------------------------
 
 
-def distributions(found: ReportData) -> Iterator[dict[str, Any]]:
+def distributions(report: ReportData) -> Iterator[dict[str, Any]]:
     """Each label column of classes: its values with count, share of the records, and length of the bar.
 
     Classes begin with the most frequent one. Numbers stand in their order, in spans if there are many of them.
     """
-    for column, given in found.state["labels"].items():
-        of = min(sum(given.values()), found.state["labelled"]) or 1
-        counts = _in_spans(given) or list(given.items())
-        shown, most = counts[:VALUES_SHOWN], max((count for _, count in counts), default=0)
+    for column, values in report.state["labels"].items():
+        of = min(sum(values.values()), report.state["labelled"]) or 1
+        counts = _in_spans(values) or list(values.items())
+        first, most = counts[:VALUES_SHOWN], max((count for _, count in counts), default=0)
         rest = sum(count for _, count in counts[VALUES_SHOWN:])
         yield {
             "column": column,
-            "values": [(value, count, count / of, count / most) for value, count in shown],
-            "more": len(counts) - len(shown),
+            "values": [(value, count, count / of, count / most) for value, count in first],
+            "more": len(counts) - len(first),
             "rest": rest,
             "rest_share": rest / of,
-            "note": SEVERAL if sum(given.values()) > of else "",
+            "note": SEVERAL if sum(values.values()) > of else "",
         }
 
 
 def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
     """Numbers from the lowest to the highest, many of them in equal spans; None where one is no number."""
-    found = numbers_in_order(counts)
-    if found is None or len(found) <= VALUES_SHOWN:
-        return found
-    low, high = float(found[0][0]), float(found[-1][0])
+    numbers = numbers_in_order(counts)
+    if numbers is None or len(numbers) <= VALUES_SHOWN:
+        return numbers
+    low, high = float(numbers[0][0]), float(numbers[-1][0])
     widths = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
     width = next(width for width in widths if high // width - low // width < VALUES_SHOWN)
     begin = low // width * width
     spans = [0] * (int((high - begin) // width) + 1)
-    for value, count in found:
+    for value, count in numbers:
         spans[int((float(value) - begin) // width)] += count
     ends = [(begin + at * width, min(high, begin + (at + 1) * width - 1)) for at in range(len(spans))]
     return [(f"{first:,.0f} to {last:,.0f}" if last > first else f"{first:,.0f}", count)
             for (first, last), count in zip(ends, spans, strict=True)]  # fmt: skip
 
 
-def measured(found: ReportData) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def measured(report: ReportData) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What the latest evaluation says of each label column, then what gold records in the run came to."""
-    columns = (found.evaluation or {}).get("columns")
+    columns = (report.evaluation or {}).get("columns")
     for name, measure in (columns if isinstance(columns, dict) else {}).items():
         if isinstance(measure, dict):
             yield str(name), measure
-    gold = (found.state["summary"] or {}).get("gold") or {}
+    gold = (report.state["summary"] or {}).get("gold") or {}
     if gold.get("n"):
         yield f"{gold['column']}, by gold in the run", gold
 
@@ -233,24 +233,24 @@ def interval(measure: Mapping[str, Any]) -> str:
 # -- speed and cost ----------------------------------------------------------------------------------------------------
 
 
-def percentiles(found: ReportData) -> list[tuple[str, str]]:
+def percentiles(report: ReportData) -> list[tuple[str, str]]:
     """How long answers took, in seconds, within STEP_S."""
-    latencies = found.overview.latencies
+    latencies = report.overview.latencies
     total = sum(latencies.values())
-    shown: list[tuple[str, str]] = []
-    for wanted in (*PERCENTILES, 100) if total else ():
-        seen = 0
+    texts: list[tuple[str, str]] = []
+    for percentile in (*PERCENTILES, 100) if total else ():
+        count_so_far = 0
         for step, count in sorted(latencies.items()):
-            seen += count
-            if seen >= total * wanted / 100:
-                shown.append(("max" if wanted == 100 else f"p{wanted}", f"{step * STEP_S:,.2f} s"))
+            count_so_far += count
+            if count_so_far >= total * percentile / 100:
+                texts.append(("max" if percentile == 100 else f"p{percentile}", f"{step * STEP_S:,.2f} s"))
                 break
-    return shown
+    return texts
 
 
-def pace_text(found: ReportData) -> str:
+def pace_text(report: ReportData) -> str:
     """What the chart of the throughput shows, in words."""
-    pace = found.pace
+    pace = report.pace
     parts = []
     if calls := pace.totals.get("calls"):
         refused = pace.totals.get("refused", 0)
@@ -270,9 +270,9 @@ def pace_text(found: ReportData) -> str:
     return ". ".join(part[:1].upper() + part[1:] for part in parts) + "." * bool(parts)
 
 
-def costs(found: ReportData) -> Iterator[tuple[str, str, str]]:
+def costs(report: ReportData) -> Iterator[tuple[str, str, str]]:
     """Tokens and money: what, how much, and a remark."""
-    state, tokens, done = found.state, found.state["tokens"], done_of(found)
+    state, tokens, done = report.state, report.state["tokens"], done_of(report)
     prompt, cached = tokens["prompt"], tokens["cached"]
     each = f"{prompt / done:,.0f} a record" if done else ""
     yield "Prompt tokens", f"{prompt:,}", each
@@ -281,8 +281,8 @@ def costs(found: ReportData) -> Iterator[tuple[str, str, str]]:
     yield "of these cached", f"{cached:,}", ", ".join(part for part in (share, saved) if part)
     if tokens["cache_write"]:
         more = state["cache_write_usd"]
-        told = f"{dollars(more)} more; {net_text((state['saved_usd'] or 0.0) - more)}" if more else ""
-        yield "of these written to the cache", f"{tokens['cache_write']:,}", told
+        text = f"{dollars(more)} more; {net_text((state['saved_usd'] or 0.0) - more)}" if more else ""
+        yield "of these written to the cache", f"{tokens['cache_write']:,}", text
     yield (
         "Completion tokens",
         f"{tokens['completion']:,}",
@@ -307,37 +307,37 @@ def costs(found: ReportData) -> Iterator[tuple[str, str, str]]:
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def failures(found: ReportData) -> Iterator[dict[str, Any]]:
+def failures(report: ReportData) -> Iterator[dict[str, Any]]:
     """Why records have no label, the most frequent reason first, each with examples."""
-    without = sum(found.state["problems"].values())
-    for code, count in found.state["problems"].items():
+    without = sum(report.state["problems"].values())
+    for code, count in report.state["problems"].items():
         examples = [
-            {"key": one.record.key, "why": one.problem.message if one.problem else "", "text": _text(found, one)}
-            for one in found.overview.failures.get(code, ())
+            {"key": one.record.key, "why": one.problem.message if one.problem else "", "text": _text(report, one)}
+            for one in report.overview.failures.get(code, ())
         ]
         yield {"code": code, "count": count, "share": count / without, "examples": examples}
 
 
-def config_of(found: ReportData) -> str:
+def config_of(report: ReportData) -> str:
     """The config of the last session, without what is not set or has its default, and tables of nothing else."""
-    text = plain(found.manifest.get("config"))
+    text = plain(report.manifest.get("config"))
     blocks = (
         "\n".join(line for line in block.split("\n") if not _IS_DEFAULT.search(line)) for block in text.split("\n\n")
     )
     return "\n\n".join(block for block in blocks if not _IS_EMPTY.fullmatch(block))
 
 
-def sample(found: ReportData) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+def sample(report: ReportData) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
     """Label columns, and rows of a key, a text and the labels."""
-    columns = list(found.manifest.get("label_columns") or ())
+    columns = list(report.manifest.get("label_columns") or ())
     rows = []
-    for one in found.corrected.apply_all(found.overview.sample):
+    for one in report.corrected.apply_all(report.overview.sample):
         for row in one.rows if one.rows is not None else ({},):
             label = {**(one.label or {}), **row}
-            rows.append((one.record.key, _text(found, one), [plain(label.get(column)) for column in columns]))
-    return columns, rows[: len(found.overview.sample) * 2]
+            rows.append((one.record.key, _text(report, one), [plain(label.get(column)) for column in columns]))
+    return columns, rows[: len(report.overview.sample) * 2]
 
 
-def _text(found: ReportData, outcome: Outcome) -> str:
+def _text(report: ReportData, outcome: Outcome) -> str:
     fields = dict(outcome.record.fields)
-    return display_text(fields, fields_in_prompt(found.manifest.get("fingerprint") or {})) or plain(fields)
+    return display_text(fields, fields_in_prompt(report.manifest.get("fingerprint") or {})) or plain(fields)

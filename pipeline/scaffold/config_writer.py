@@ -34,7 +34,7 @@ from pipeline.scaffold.toml_text import to_toml
 #: records of what is no local file: all of it may be far away, or without an end
 LOOKED_AT = 500
 #: how a reader asks for a key, and the value that it proposes
-_ASKED = re.compile(r"""set input\.(\w+)(?: = ([\w-]+)\b| (?:=|to) ("[^"]*"|'(?:\\.|[^'\\])+'))?""")
+_INPUT_KEY = re.compile(r"""set input\.(\w+)(?: = ([\w-]+)\b| (?:=|to) ("[^"]*"|'(?:\\.|[^'\\])+'))?""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class FirstConfig:
     """A config that was written: its path, what was seen and chosen, and whether its labels are still to be given."""
 
     path: Path
-    told: tuple[str, ...]
+    description: tuple[str, ...]
     has_labels: bool
 
 
@@ -51,30 +51,32 @@ async def write_config(
     sources: Sequence[Source],
     to: Path | None = None,
     *,
-    said: Mapping[str, JSON] | None = None,
+    input_keys: Mapping[str, JSON] | None = None,
     force: bool = False,
     quiet: bool = True,
 ) -> FirstConfig:
     """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there.
 
-    `sources` are what `path` stands for, read as the keys of [input] in `said` tell.
+    `sources` are what `path` stands for, read as the keys of [input] in `input_keys` tell.
     """
-    source, said = sources[0], said or {}
+    source, input_keys = sources[0], input_keys or {}
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
     reading = ReadProgress()
-    limit = said.get("limit")
+    limit = input_keys.get("limit")
     survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
-    proposal = propose(survey, input_path=path, format=source.format, reading=reading.detected_options, said=said)
+    proposal = propose(
+        survey, input_path=path, format=source.format, reading=reading.detected_options, input_keys=input_keys
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         proposal = replace(proposal, labels_file=list_labels(proposal.labels, target))
         target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
-    told = (*reading.format_notes(), *_of_many(sources), *_told(survey, proposal))
-    return FirstConfig(target, told, bool(proposal.labels))
+    description = (*reading.format_notes(), *_of_many(sources), *_describe(survey, proposal))
+    return FirstConfig(target, description, bool(proposal.labels))
 
 
 def _of_many(sources: Sequence[Source]) -> Iterator[str]:
@@ -90,13 +92,13 @@ def command_with_answer(question: str, command: Sequence[str], sets: Sequence[st
 
     A value that the question leaves open is VALUE.
     """
-    asked = _ASKED.search(question)
-    if asked is None or asked[1] == "path":
+    match = _INPUT_KEY.search(question)
+    if match is None or match[1] == "path":
         return None
-    value = asked[2] or (ast.literal_eval(asked[3]) if asked[3] else "VALUE")
-    kept = [each for each in sets if each.partition("=")[0].strip() != f"input.{asked[1]}"]
-    kept.append(f"input.{asked[1]}={'tab' if value == chr(9) else value}")
-    return shlex.join([*command, *(word for each in kept for word in ("--set", each))])
+    value = match[2] or (ast.literal_eval(match[3]) if match[3] else "VALUE")
+    others = [each for each in sets if each.partition("=")[0].strip() != f"input.{match[1]}"]
+    others.append(f"input.{match[1]}={'tab' if value == chr(9) else value}")
+    return shlex.join([*command, *(word for each in others for word in ("--set", each))])
 
 
 async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
@@ -114,13 +116,13 @@ async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *,
     return survey
 
 
-def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
+def _describe(survey: Survey, proposal: Proposal) -> Iterator[str]:
     bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
     count = "1 record" if survey.records == 1 else f"{survey.records:,} records"
     if proposal.format in FILE_FORMATS:
-        shown = ", and its text is in 'text'" if proposal.format == "text_files" else ""
-        yield f"{count}{bad}; each file is a record, and its path names it{shown}"
-        if not (shown or proposal.media):
+        text_field = ", and its text is in 'text'" if proposal.format == "text_files" else ""
+        yield f"{count}{bad}; each file is a record, and its path names it{text_field}"
+        if not (text_field or proposal.media):
             yield "these are neither pictures, sounds, documents nor texts: a prompt can show only their names"
         if proposal.apart:
             yield f"{proposal.apart:,} of the files may not be what the prompt shows ({proposal.media}): leave them out"

@@ -34,8 +34,8 @@ class Proposal:
 
     `media` is what most of the files are where each file is a record, and `apart` the number of the others.
     `labels_file` is the file beside the config that lists the labels, where they are too many for it.
-    `nested` says that the text is a list or an object. `reading` are recognised keys of [input], `said` those that
-    the user has set.
+    `nested` says that the text is a list or an object. `reading` are recognised keys of [input], `input_keys` those
+    that the user has set.
     """
 
     input_path: str
@@ -52,7 +52,7 @@ class Proposal:
     personal: tuple[str, ...] = ()
     repeated_key: str | None = None
     reading: Mapping[str, str | bool] = field(default_factory=dict)
-    said: Mapping[str, JSON] = field(default_factory=dict)
+    input_keys: Mapping[str, JSON] = field(default_factory=dict)
     labels_file: str = ""
 
     @property
@@ -68,24 +68,24 @@ def propose(
     input_path: str,
     format: str = "auto",  # noqa: A002 - the config's word for it
     reading: Mapping[str, str | bool] | None = None,
-    said: Mapping[str, JSON] | None = None,
+    input_keys: Mapping[str, JSON] | None = None,
 ) -> Proposal:
     """A config's values, from the records of the input. Raises InputError where none of them can be read."""
-    columns, said = survey.columns, said or {}
+    columns, input_keys = survey.columns, input_keys or {}
     if not columns:
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
-    named = said.get("key")
+    named = input_keys.get("key")
     if isinstance(named, str) and named not in columns:
-        told = f"the fields are {list_names(columns)}{did_you_mean(named, columns)}"
-        raise InputError(f"{input_path}: the key field {named!r} is missing; {told}")
+        message = f"the fields are {list_names(columns)}{did_you_mean(named, columns)}"
+        raise InputError(f"{input_path}: the key field {named!r} is missing; {message}")
     if format in FILE_FORMATS:
-        return _of_files(survey, input_path, format, said)
+        return _of_files(survey, input_path, format, input_keys)
     personal = [name for name in columns if _is_personal(name, columns[name])]
     text = _text_of({name: column for name, column in columns.items() if name != named} or columns, personal)
     rest = {name: column for name, column in columns.items() if name != text}
     keys = [name for name in rest if noun(name) in KEY_NAMES and rest[name].names == survey.records]
-    found = next((name for name in keys if not rest[name].repeated), None)
-    key = named if isinstance(named, str) else found
+    own_key = next((name for name in keys if not rest[name].repeated), None)
+    key = named if isinstance(named, str) else own_key
     gold = next((name for name in rest if name != key and _is_gold(name, rest[name])), None)
     return Proposal(
         input_path,
@@ -100,15 +100,15 @@ def propose(
         repeated_key=keys[0] if keys and key is None else None,
         nested=columns[text].objects > 0,
         reading=reading or {},
-        said=said,
+        input_keys=input_keys,
     )
 
 
-def _of_files(survey: Survey, input_path: str, format_name: str, said: Mapping[str, JSON]) -> Proposal:
+def _of_files(survey: Survey, input_path: str, format_name: str, input_keys: Mapping[str, JSON]) -> Proposal:
     """Each file is a record: what most of them are is what the prompt shows."""
     kinds = survey.media() if format_name == "files" else Counter[str]()
     media = max(("image", "audio", "document"), key=lambda kind: kinds[kind])
-    number, key = kinds[media], said.get("key")
+    number, key = kinds[media], input_keys.get("key")
     return Proposal(
         input_path,
         format_name,
@@ -120,7 +120,7 @@ def _of_files(survey: Survey, input_path: str, format_name: str, said: Mapping[s
         survey.records,
         media=media if number else "",
         apart=survey.records - number if number else 0,
-        said=said,
+        input_keys=input_keys,
     )
 
 

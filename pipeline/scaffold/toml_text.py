@@ -31,8 +31,8 @@ def _input(proposal: Proposal) -> str:
         key += f" ({_quoted(proposal.repeated_key)} names several records)"
     # A query or a table has no format.
     known = {} if proposal.format == "sql" else {"format": proposal.format}
-    known |= {name: value for name, value in proposal.said.items() if name not in ("format", "key")}
-    said = "".join(f"{name} = {_quoted(value)}\n" for name, value in known.items())
+    known |= {name: value for name, value in proposal.input_keys.items() if name not in ("format", "key")}
+    lines = "".join(f"{name} = {_quoted(value)}\n" for name, value in known.items())
     recognised = "".join(
         f"{name} = {_quoted(value)}   # as it was recognised\n"
         for name, value in proposal.reading.items()
@@ -40,7 +40,7 @@ def _input(proposal: Proposal) -> str:
     )
     return f"""[input]
 path = {_quoted(proposal.input_path)}
-{said}{recognised}{key}
+{lines}{recognised}{key}
 # fields: {", ".join(map(_quoted, proposal.columns))}"""
 
 
@@ -48,12 +48,12 @@ def _question(proposal: Proposal) -> str:
     """What is asked of a record: its text or, where a file is one, what it shows."""
     if proposal.format != "files":
         return "Label this text: " + _place(proposal.text, " | tojson" if proposal.nested else "")
-    shown = {
+    questions = {
         "document": "Label this document: {{ document(path) }}",
         "image": "Label this picture: {{ image(path) }}",
         "audio": "Label this sound: {{ audio(path) }}",
     }
-    return shown.get(proposal.media, "Label this file: {{ path }}")
+    return questions.get(proposal.media, "Label this file: {{ path }}")
 
 
 def _task(proposal: Proposal) -> str:
@@ -70,13 +70,13 @@ _REASON = '# reason = "text"   # a column with a reason; "0..1" makes a number, 
 
 def _labels(proposal: Proposal) -> str:
     """The labels that were seen, with a place for what each means; or what is to be replaced by labels."""
-    seen = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records"
+    source = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records"
     if not proposal.labels:
         return f"{_line(proposal.label, PLACEHOLDER_LABELS)}   # put your labels here: a run refuses these\n{_REASON}"
     if proposal.labels_file:
-        note = f"{len(proposal.labels)} labels, {seen}; say there what each means"
+        note = f"{len(proposal.labels)} labels, {source}; say there what each means"
         return f"{proposal.label} = {_quoted(proposal.labels_file)}   # {note}\n{_REASON}"
-    line = f"{_line(proposal.label, proposal.labels)}   # {seen}; complete it"
+    line = f"{_line(proposal.label, proposal.labels)}   # {source}; complete it"
     if not all(isinstance(value, str) for value in proposal.labels):
         return f"{line}\n{_REASON}"
     rows = "\n".join(f'# {_quoted(value)} = ""' for value in proposal.labels)
@@ -107,11 +107,11 @@ concurrency = 64
 
 def _output(proposal: Proposal) -> str:
     stem = re.sub(r"[^\w-]+", "-", PurePath(proposal.input_path).name.partition(".")[0]).strip("-") or "labels"
-    kept = ", ".join(_quoted(name) for name in proposal.columns if name not in proposal.personal)
-    columns = f"# columns = [{kept}]   # carried along; default: all of them"
+    names = ", ".join(_quoted(name) for name in proposal.columns if name not in proposal.personal)
+    columns = f"# columns = [{names}]   # carried along; default: all of them"
     if proposal.personal:
         left_out = ", ".join(map(_quoted, proposal.personal))
-        columns = f"columns = [{kept}]   # carried along; left out as personal: {left_out}"
+        columns = f"columns = [{names}]   # carried along; left out as personal: {left_out}"
     return f"""[output]
 dir = {_quoted(f"runs/{stem}")}
 {columns}

@@ -53,23 +53,23 @@ def _about(what: str) -> str:
     return rf"({what}\b.{{0,160}}{_UNWANTED}|{_UNWANTED}.{{0,160}}{what}\b)"
 
 
-def _tool_choice(asked: AdviceContext, found: re.Match[str]) -> str:
+def _tool_choice(context: AdviceContext, match: re.Match[str]) -> str:
     """The next milder way to ask for a call, or the one that this server may know."""
-    chosen = asked.tool_choice
-    if not asked.names_function and re.search(r"must (either )?be a named", found.string, re.IGNORECASE):
+    chosen = context.tool_choice
+    if not context.names_function and re.search(r"must (either )?be a named", match.string, re.IGNORECASE):
         return 'set model.tool_choice = "forced": "required" is sent now, and this server takes a function\'s name only'
-    if chosen == "auto" or re.search(r"object|dict|type|must be a string|is named", found.string, re.IGNORECASE):
+    if chosen == "auto" or re.search(r"object|dict|type|must be a string|is named", match.string, re.IGNORECASE):
         return 'set model.tool_choice = "required"'
-    if asked.names_function:
+    if context.names_function:
         return 'set model.tool_choice = "required", or "auto" where that is refused too'
     return 'set model.tool_choice = "auto": "required" is sent now, and some servers take "forced" only'
 
 
-def _no_call(asked: AdviceContext, _found: re.Match[str]) -> str:
+def _no_call(context: AdviceContext, _match: re.Match[str]) -> str:
     """The model answers in words: ask it more firmly, or ask another one."""
-    if asked.tool_choice == "auto" or asked.names_function:
+    if context.tool_choice == "auto" or context.names_function:
         return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
-    if asked.tool_choice == "schema":
+    if context.tool_choice == "schema":
         return "take another model or server: this one does not hold its answers to a schema either"
     return (
         'set model.tool_choice = "schema", or let labelpipe check find out what this server holds the model to: '
@@ -78,62 +78,62 @@ def _no_call(asked: AdviceContext, _found: re.Match[str]) -> str:
     )
 
 
-def _parameter(asked: AdviceContext, found: re.Match[str]) -> str | None:
+def _parameter(context: AdviceContext, match: re.Match[str]) -> str | None:
     """A parameter of the user's own that is refused."""
-    for name in asked.parameters:
-        if re.search(rf"\b{re.escape(name)}\b", found.string):
+    for name in context.parameters:
+        if re.search(rf"\b{re.escape(name)}\b", match.string):
             return f'take model.parameters.{name} out, or set it to "omit"'
     return None
 
 
-def _service_tier(asked: AdviceContext, _found: re.Match[str]) -> str | None:
+def _service_tier(context: AdviceContext, _match: re.Match[str]) -> str | None:
     """The tier that a lane asks for is refused; one of the user's own is a parameter like others."""
-    if SERVICE_TIER in asked.parameters:
+    if SERVICE_TIER in context.parameters:
         return None
     return 'set model.lane = "live": this model or server has no flex tier'
 
 
-def _path(asked: AdviceContext, found: re.Match[str]) -> str | None:
+def _path(context: AdviceContext, match: re.Match[str]) -> str | None:
     """What is likely wrong with the address of a server that knows no such path."""
-    url = asked.base_url
-    if url is None or asked.is_simulated:
+    url = context.base_url
+    if url is None or context.is_simulated:
         return None
-    if "/responses)" in found.string:
+    if "/responses)" in match.string:
         return f'set model.api = "chat": {url} has no Responses API, or look at model.base_url and model.name'
     parts = urlsplit(url)
     if parts.hostname and parts.hostname.endswith("azure.com") and "/openai/v1" not in parts.path:
         return f'set model.base_url = "{parts.scheme}://{parts.netloc}/openai/v1/", Azure\'s address for this API'
     if not re.search(r"/v\d", parts.path):
         return f'set model.base_url = "{url.rstrip("/")}/v1": most servers have their API below /v1'
-    if re.search(r"/(files|batches)\)", found.string):
+    if re.search(r"/(files|batches)\)", match.string):
         return f'set model.lane = "live": {url} has no Batch API'
     return "look at model.base_url and model.name: one of them is not known there"
 
 
 def _scheme(scheme: str) -> Callable[[AdviceContext, re.Match[str]], str | None]:
-    def advice(asked: AdviceContext, _found: re.Match[str]) -> str | None:
-        url = asked.base_url
+    def advice(context: AdviceContext, _match: re.Match[str]) -> str | None:
+        url = context.base_url
         return None if url is None else f'set model.base_url = "{scheme}://{url.partition("://")[2]}"'
 
     return advice
 
 
-def _moved(asked: AdviceContext, found: re.Match[str]) -> str:
+def _moved(context: AdviceContext, match: re.Match[str]) -> str:
     """The address that a redirect names, where it is that of the same call."""
-    target = found["to"].rstrip(".,;)")
+    target = match["to"].rstrip(".,;)")
     base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
     if base != target and base.startswith("http"):
         return f'set model.base_url = "{base}" if that is your server: calls are not sent on to another host'
     return "look at model.base_url: that is no API, but an address that sends calls on"
 
 
-def _key(asked: AdviceContext, _found: re.Match[str]) -> str | None:
-    if asked.is_entra:
+def _key(context: AdviceContext, _match: re.Match[str]) -> str | None:
+    if context.is_entra:
         return (
             'give this identity a role on the resource, such as "Cognitive Services OpenAI User" (model.auth = "entra")'
         )
-    name = asked.api_key_env
-    where = "OpenAI" if asked.is_openai else "that server"
+    name = context.api_key_env
+    where = "OpenAI" if context.is_openai else "that server"
     return f"look at the key in {name} (model.api_key_env): {where} does not take it"
 
 
@@ -145,15 +145,15 @@ HOSTS = (
 )  # fmt: skip
 
 
-def _host(_asked: AdviceContext, found: re.Match[str]) -> str:
+def _host(_context: AdviceContext, match: re.Match[str]) -> str:
     """The host's name, and what is like it: a letter is soon left out."""
-    meant = did_you_mean(found["host"], HOSTS)
-    return f"look at the host in model.base_url{meant}, and at the network: {found['host']} is not known here"
+    suggestion = did_you_mean(match["host"], HOSTS)
+    return f"look at the host in model.base_url{suggestion}, and at the network: {match['host']} is not known here"
 
 
-def _answer_is_none(asked: AdviceContext, _found: re.Match[str]) -> str | None:
-    url = asked.base_url
-    if url is None or asked.is_simulated:
+def _answer_is_none(context: AdviceContext, _match: re.Match[str]) -> str | None:
+    url = context.base_url
+    if url is None or context.is_simulated:
         return None
     if not re.search(r"/v\d", urlsplit(url).path):
         return f'set model.base_url = "{url.rstrip("/")}/v1": what answers at {url} is no API'
@@ -212,14 +212,14 @@ TABLE: tuple[Line, ...] = (
 )
 
 
-def advise(asked: AdviceContext, texts: Iterable[str]) -> str | None:
+def advise(context: AdviceContext, texts: Iterable[str]) -> str | None:
     """What to change, by what was said; None where nobody knows."""
     for text in texts:
         for line in TABLE:
-            found = line.sign.search(text)
-            if found is None:
+            match = line.sign.search(text)
+            if match is None:
                 continue
-            told = line.advice if isinstance(line.advice, str) else line.advice(asked, found)
-            if told is not None:
-                return told
+            advice = line.advice if isinstance(line.advice, str) else line.advice(context, match)
+            if advice is not None:
+                return advice
     return None

@@ -24,7 +24,7 @@ def baseline_lines(done: Baseline) -> Sequence[str]:
     interval = f"{done.accuracy_low:.1%} to {done.accuracy_high:.1%}"
     lines = [
         f"{done.run_dir}: {done.by} from {texts}, {done.n:,} records, {done.folds}-fold cross-validated",
-        f"  accuracy   {done.accuracy:.1%} ({interval}); always {_told(done.majority)}: {done.majority_share:.1%}",
+        f"  accuracy   {done.accuracy:.1%} ({interval}); always {_excerpt(done.majority)}: {done.majority_share:.1%}",
         f"  macro F1   {done.macro_f1:.3f}",
         f"  learnable  {_learnable(done)}",
         "",
@@ -48,7 +48,7 @@ def _classes(done: Baseline) -> list[str]:
     rows = [[done.by, "precision", "recall", "F1", "records"]]
     for name, one in ranked[:SHOWN_CLASSES]:
         figures = [f"{one[figure]:.3f}" for figure in ("precision", "recall", "f1")]
-        rows.append([_told(name), *figures, f"{int(one['support']):,}"])
+        rows.append([_excerpt(name), *figures, f"{int(one['support']):,}"])
     return aligned(rows, len(ranked) - SHOWN_CLASSES)
 
 
@@ -57,7 +57,9 @@ def _doubts(done: Baseline) -> list[str]:
     if not differing:
         return ["", "  It agrees with every label."]
     rows = [["key", "label", "baseline", "probability"]]
-    rows += [[_told(one.key), _told(one.label), _told(one.given), f"{one.probability:.3f}"] for one in differing]
+    rows += [
+        [_excerpt(one.key), _excerpt(one.label), _excerpt(one.given), f"{one.probability:.3f}"] for one in differing
+    ]
     lines = ["", "  The labels that it takes to be the least likely:", *aligned(rows[: SHOWN_DOUBTS + 1])]
     if done.file is not None:
         lines.append(f"  file       {done.file}: {len(differing):,} records, draw {done.draw}; fill it in, then:")
@@ -65,5 +67,5 @@ def _doubts(done: Baseline) -> list[str]:
     return lines
 
 
-def _told(text: str) -> str:
+def _excerpt(text: str) -> str:
     return cut(" ".join(text.split()), _COLUMNS)

@@ -73,15 +73,15 @@ _STATES = {"draw": _drawing, "check": _checking, "certified": _certified, "void"
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
-    held = f"; design {facts['design']}, held to {_percent(1 - facts['risk'])}" if facts["design"] > 1 else ""
+    design = f"; design {facts['design']}, held to {_percent(1 - facts['risk'])}" if facts["design"] > 1 else ""
     error, confidence = _percent(facts["error"]), _percent(facts["confidence"])
-    yield "promise", f"at most {error} wrong ({facts['allowed']:,}), with {confidence} confidence{held}"
+    yield "promise", f"at most {error} wrong ({facts['allowed']:,}), with {confidence} confidence{design}"
     if facts["answered"]:
         whose = "" if facts["certified"] else " for the whole file as it is"
         yield "bound", f"at most {_percent(facts['bound'])} wrong{whose}"
         waiting = facts["drawn"] - facts["answered"]
-        found = f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear"
-        yield "draw", f"{found}, {waiting:,} waiting; seed {facts['seed']}"
+        text = f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear"
+        yield "draw", f"{text}, {waiting:,} waiting; seed {facts['seed']}"
     if facts["not_blind"]:
         answers = f"{many(facts['not_blind'], 'answer')} came from people who had seen the model's label"
         yield "not blind", f"{answers}. They count as wrong, unless somebody else answers these records blind"
@@ -92,10 +92,10 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _outside(facts: Facts) -> str:
-    found = [f"{many(facts['without_label'], 'record')} without a label"] if facts["without_label"] else []
+    counts = [f"{many(facts['without_label'], 'record')} without a label"] if facts["without_label"] else []
     if facts["added_since"]:
-        found.append(f"{many(facts['added_since'], 'label')} that came after the draw")
-    return ", ".join(found)
+        counts.append(f"{many(facts['added_since'], 'label')} that came after the draw")
+    return ", ".join(counts)
 
 
 def _next(facts: Facts) -> str:

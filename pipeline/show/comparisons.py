@@ -45,13 +45,13 @@ def comparison_lines(facts: Facts) -> list[str]:
 
 def trial_lines(facts: Facts) -> list[str]:
     """A trial: what it took, then the comparison."""
-    tried = facts["tried"]
+    trial = facts["tried"]
     lines = [*comparison_lines(facts), ""]
-    known = f", {tried['known_before']:,} done before" if tried["known_before"] else ""
-    lines.append(f"  tried       {many(tried['drawn'], 'record')}{known} · {many(tried['calls'], 'call')}")
-    if tried["reason"]:
-        lines.append(f"  stopped     {tried['reason']}")
-    return [*lines, f"  next        to label the rest: {tried['next_step']}"] if tried["next_step"] else lines
+    known = f", {trial['known_before']:,} done before" if trial["known_before"] else ""
+    lines.append(f"  tried       {many(trial['drawn'], 'record')}{known} · {many(trial['calls'], 'call')}")
+    if trial["reason"]:
+        lines.append(f"  stopped     {trial['reason']}")
+    return [*lines, f"  next        to label the rest: {trial['next_step']}"] if trial["next_step"] else lines
 
 
 def _left_out(facts: Facts) -> Iterator[str]:
@@ -91,12 +91,12 @@ def _differ_in(changes: Sequence[Facts]) -> Iterator[str]:
     if not changes:
         yield "Both ask the same of the same model."
         return
-    told = []
+    texts = []
     for change in changes:
         old, new = (codec.dumps(change[side]).decode() for side in "ab")
         is_short = max(len(old), len(new)) <= _VALUE_MOST
-        told.append(f"{change['part']} ({old} -> {new})" if is_short else change["part"])
-    yield f"They differ in {', '.join(told)}."
+        texts.append(f"{change['part']} ({old} -> {new})" if is_short else change["part"])
+    yield f"They differ in {', '.join(texts)}."
 
 
 def _records_text(records: Facts) -> str:
@@ -132,12 +132,12 @@ def _changes(field: Facts) -> Iterator[str]:
     pairs = [(n, a, b) for a, row in field["changes"].items() for b, n in row.items()]
     pairs.sort(key=lambda one: -one[0])
     if pairs:
-        told = ", ".join(f"{short(a)} -> {short(b)}: {n:,}" for n, a, b in pairs[:CHANGES_MOST])
-        yield f"  changed     {told}" + (f", and {len(pairs) - CHANGES_MOST} more kinds" * (len(pairs) > CHANGES_MOST))
+        text = ", ".join(f"{short(a)} -> {short(b)}: {n:,}" for n, a, b in pairs[:CHANGES_MOST])
+        yield f"  changed     {text}" + (f", and {len(pairs) - CHANGES_MOST} more kinds" * (len(pairs) > CHANGES_MOST))
     for name in ("added", "dropped"):
-        if found := list(field.get(name, {}).items()):
-            told = ", ".join(f"{short(label)} {n:,}" for label, n in found[:CHANGES_MOST])
-            yield f"  {name:<10}  {told}" + (" ..." if len(found) > CHANGES_MOST else "")
+        if counts := list(field.get(name, {}).items()):
+            text = ", ".join(f"{short(label)} {n:,}" for label, n in counts[:CHANGES_MOST])
+            yield f"  {name:<10}  {text}" + (" ..." if len(counts) > CHANGES_MOST else "")
 
 
 def _gold_lines(gold: Facts) -> Iterator[str]:
@@ -154,8 +154,8 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
         one = gold[side]
         interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"
         figures = {name: "-" if one[name] is None else f"{one[name]:.3f}" for name in titles}
-        told = "".join(f"  {figures[name]:>{len(title)}}" for name, title in titles.items())
-        yield f"  {side}  {percent(one['accuracy']):>6}  {interval:<16}{told}"
+        cells = "".join(f"  {figures[name]:>{len(title)}}" for name, title in titles.items())
+        yield f"  {side}  {percent(one['accuracy']):>6}  {interval:<16}{cells}"
     yield f"  right: {', '.join(f'{gold[name]:,} {where}' for name, where in _RIGHT.items())}"
     yield f"  McNemar's exact test: p = {gold['p_value']:.3g}: {_verdict(gold)}"
 
@@ -170,14 +170,16 @@ def _verdict(gold: Facts) -> str:
 
 
 def _difference_lines(facts: Facts) -> Iterator[str]:
-    found, several = facts["differences"], len(facts["columns"]) > 1
-    first = found["first"][:DISAGREEMENTS_MOST]
+    differences, several = facts["differences"], len(facts["columns"]) > 1
+    first = differences["first"][:DISAGREEMENTS_MOST]
     if not first:
         return
     titles = [name for name in first[0] if name not in ("key", "field", "text", "gold")]
     gold = ["gold"] * ("gold" in first[0])
     yield ""
-    yield f"{many(found['n'], 'difference')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
+    yield f"{many(differences['n'], 'difference')}" + (
+        f"; the first {len(first)}" if differences["n"] > len(first) else ""
+    )
     before = ["key", *(["field"] if several else [])]
     rows = [[plain(one[name]) for name in (*before, *gold, *titles, "text")] for one in first]
     yield from table([*before, *gold, "a", "b", "text"], rows)

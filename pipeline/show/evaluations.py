@@ -119,26 +119,26 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
             counts = "  ".join(f"{row.get(other, 0):>{cell},}" for other, cell in zip(names, cells, strict=True))
             yield f"  {cell_of(name, wide)}  {counts}"
         return
-    told = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
+    text = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
     more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
     yield ""
-    yield f"  confused    {told}{more}"
+    yield f"  confused    {text}{more}"
 
 
-def _calibration_lines(found: Facts) -> Iterator[str]:
+def _calibration_lines(calibration: Facts) -> Iterator[str]:
     yield ""
-    if n := found["left_out"]:
+    if n := calibration["left_out"]:
         yield f"  confidence  {many(n, 'record')} with a confidence that is no number from 0 to 1"
-    if not found["n"]:
+    if not calibration["n"]:
         return
     yield f"  confidence  {'right':>6}  records"
-    for one in found["bins"]:
+    for one in calibration["bins"]:
         yield f"  {one['confidence']:>10.2f}  {one['accuracy']:>6.1%}  {one['n']:>7,}"
-    told = f"expected calibration error {found['expected_error']:.3f}"
-    if (temperature := found["temperature"]) is not None:
-        told += f"; temperature {temperature:.2f}: {_temperature_text(temperature)}"
-    yield f"  calibrated  {told}; from {many(found['n'], 'record')} with gold"
-    if isotonic := found["isotonic"]:
+    text = f"expected calibration error {calibration['expected_error']:.3f}"
+    if (temperature := calibration["temperature"]) is not None:
+        text += f"; temperature {temperature:.2f}: {_temperature_text(temperature)}"
+    yield f"  calibrated  {text}; from {many(calibration['n'], 'record')} with gold"
+    if isotonic := calibration["isotonic"]:
         error = f"{isotonic['expected_error']:.3f} after isotonic regression"
         yield f"  isotonic    error {error}, each record judged by the others; the curve is in --json"
 
@@ -152,19 +152,19 @@ def _temperature_text(temperature: float) -> str:
 
 
 def _unlabelled(field: Facts) -> Iterator[str]:
-    found = field["unlabelled"]
-    if n := found["n"]:
-        codes = ", ".join(f"{code} {count:,}" for code, count in found["codes"].items())
+    unlabelled = field["unlabelled"]
+    if n := unlabelled["n"]:
+        codes = ", ".join(f"{code} {count:,}" for code, count in unlabelled["codes"].items())
         yield f"  unlabelled  {many(n, 'record')} with gold {has(n)} no label and {_is(n)} in no figure: {codes}"
 
 
 def _foreign(field: Facts) -> Iterator[str]:
-    found = field["no_label"]
-    if not (n := found["n"]):
+    foreign = field["no_label"]
+    if not (n := foreign["n"]):
         return
     values = ", ".join(
-        f"{short(value)} {count:,}{_meant(found['like'].get(value))}"
-        for value, count in list(found["values"].items())[:5]
+        f"{short(value)} {count:,}{_similar_label(foreign['like'].get(value))}"
+        for value, count in list(foreign["values"].items())[:5]
     )
     if field["kind"] == "number":
         yield f"  no number   {many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
@@ -173,16 +173,18 @@ def _foreign(field: Facts) -> Iterator[str]:
         yield f"  no label    {many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
 
 
-def _meant(label: str | None) -> str:
+def _similar_label(label: str | None) -> str:
     return "" if label is None else f" (the label is {short(label)})"
 
 
-def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
-    first = found["first"][:DISAGREEMENTS_MOST]
+def _disagreement_lines(disagreements: Facts, *, several: bool) -> Iterator[str]:
+    first = disagreements["first"][:DISAGREEMENTS_MOST]
     if not first:
         return
     yield ""
-    yield f"{many(found['n'], 'disagreement')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
+    yield f"{many(disagreements['n'], 'disagreement')}" + (
+        f"; the first {len(first)}" if disagreements["n"] > len(first) else ""
+    )
     rows = [
         [one["key"], *([one["field"]] if several else []), plain(one["gold"]), plain(one["label"]), one["text"]]
         for one in first

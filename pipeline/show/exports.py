@@ -66,13 +66,15 @@ def data_lines(done: DataExport) -> Sequence[str]:
 
 
 def _certified(done: DataExport) -> str:
-    found = done.certificate
-    if found is None:
+    certificate = done.certificate
+    if certificate is None:
         return f"no: labelpipe certify {done.run_dir} says how many records to check"
-    if not found.get("certified"):
-        return f"no more: {found.get('void') or 'the certificate is void'}"
-    share, sure = f"{100 * found['error']:.4g}%", f"{100 * found['confidence']:.4g}%"
-    return f"at most {share} of all labels in {found['column']} are wrong, with {sure} confidence (certificate.json)"
+    if not certificate.get("certified"):
+        return f"no more: {certificate.get('void') or 'the certificate is void'}"
+    share, sure = f"{100 * certificate['error']:.4g}%", f"{100 * certificate['confidence']:.4g}%"
+    return (
+        f"at most {share} of all labels in {certificate['column']} are wrong, with {sure} confidence (certificate.json)"
+    )
 
 
 def _together(done: DataExport) -> str:
@@ -91,8 +93,8 @@ def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[
     ranked = sorted(classes.items(), key=lambda one: -sum(one[1].values()))
     rows = [[by, *names]]
     for value, counts in ranked[:SHOWN_CLASSES]:
-        told = cut(" ".join(value.split()), CLASS_COLUMNS)
-        rows.append([told or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
+        title = cut(" ".join(value.split()), CLASS_COLUMNS)
+        rows.append([title or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
     return aligned(rows, len(ranked) - SHOWN_CLASSES)
 
 
@@ -102,12 +104,12 @@ def report_lines(written: ReportFile) -> list[str]:
     return [*lines, f"  {SIMULATED}"] if written.simulated else lines
 
 
-def renamed_lines(found: Renamed) -> list[str]:
+def renamed_lines(renamed: Renamed) -> list[str]:
     """What has another name now, where, and what is left to be done by hand."""
-    names = ", ".join(f"{old} -> {new}" for old, new in found.pairs)
-    head = "Would rename" if found.dry_run else "Renamed"
-    records = many(found.records, "record")
-    lines = [f"{head} labels of {found.column}: {names}", f"  records   {records} of {found.run_dir}"]
-    lines += [f"  {'edited' if not found.dry_run else 'edits':<8}  {path}" for path in found.files]
-    lines += [f"  note      {note}" for note in found.notes]
-    return [*lines, "Nothing was changed." if found.dry_run else "No call was made."]
+    names = ", ".join(f"{old} -> {new}" for old, new in renamed.pairs)
+    head = "Would rename" if renamed.dry_run else "Renamed"
+    records = many(renamed.records, "record")
+    lines = [f"{head} labels of {renamed.column}: {names}", f"  records   {records} of {renamed.run_dir}"]
+    lines += [f"  {'edited' if not renamed.dry_run else 'edits':<8}  {path}" for path in renamed.files]
+    lines += [f"  note      {note}" for note in renamed.notes]
+    return [*lines, "Nothing was changed." if renamed.dry_run else "No call was made."]

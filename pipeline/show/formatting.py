@@ -35,9 +35,9 @@ def has(n: int) -> str:
 
 def short(text: str) -> str:
     """A label in a sentence: in quotes where it has blanks, cut where it is long."""
-    found = printable(text)
-    found = found if len(found) <= _SHORT_MOST else f"{found[: _SHORT_MOST - 1]}…"
-    return repr(found) if not found or any(map(str.isspace, found)) else found
+    line = printable(text)
+    line = line if len(line) <= _SHORT_MOST else f"{line[: _SHORT_MOST - 1]}…"
+    return repr(line) if not line or any(map(str.isspace, line)) else line
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -78,13 +78,13 @@ def one_line(text: str) -> str:
 
 def cell_of(text: str, wide: int) -> str:
     """The text as one line of this width, cut where it is longer."""
-    found = one_line(text)
-    while width(found) > wide:
-        found = f"{found[: -2 if found.endswith('…') else -1]}…"
-    return found + " " * (wide - width(found))
+    line = one_line(text)
+    while width(line) > wide:
+        line = f"{line[: -2 if line.endswith('…') else -1]}…"
+    return line + " " * (wide - width(line))
 
 
 def right_cell(text: str, wide: int) -> str:
     """The same, to the right."""
-    found = cell_of(text, wide).rstrip()
-    return " " * (wide - width(found)) + found
+    line = cell_of(text, wide).rstrip()
+    return " " * (wide - width(line)) + line

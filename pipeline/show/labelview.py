@@ -14,16 +14,16 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[
     """How often each label was given, with its share as a bar; the most frequent ones of each column."""
     lines = []
     for column, counts, of in countable_labels(labels, labelled):
-        shown = list(counts.items())[:CLASSES_SHOWN]
-        wide = min(VALUE_COLUMNS, max(width(one_line(value)) for value, _ in shown))
-        digits = max(len(f"{number:,}") for _, number in shown)
-        for value, number in shown:
-            told = f"{cell_of(one_line(value), wide)}  {number:>{digits},}  {number / of:>4.0%}  {_bar(number / of)}"
-            lines.append(f"  {column:<8}  {told}".rstrip())
+        first = list(counts.items())[:CLASSES_SHOWN]
+        wide = min(VALUE_COLUMNS, max(width(one_line(value)) for value, _ in first))
+        digits = max(len(f"{number:,}") for _, number in first)
+        for value, number in first:
+            line = f"{cell_of(one_line(value), wide)}  {number:>{digits},}  {number / of:>4.0%}  {_bar(number / of)}"
+            lines.append(f"  {column:<8}  {line}".rstrip())
             column = ""  # noqa: PLW2901 - it stands in the first line only
-        if len(counts) > len(shown):
-            rest = sum(counts.values()) - sum(number for _, number in shown)
-            lines.append(f"  {'':<8}  {len(counts) - len(shown)} more values, {rest:,} in all")
+        if len(counts) > len(first):
+            rest = sum(counts.values()) - sum(number for _, number in first)
+            lines.append(f"  {'':<8}  {len(counts) - len(first)} more values, {rest:,} in all")
     return lines
 
 

@@ -26,7 +26,7 @@ def record_lines(facts: Mapping[str, Any]) -> list[str]:
         lines += _section(f"row{several}{_whose(facts)}", _values(row))
     lines += _prompt(facts["prompt"])
     for answer in facts["answers"]:
-        lines += _section(_head(answer), _said(answer))
+        lines += _section(_head(answer), _answer_lines(answer))
     if facts["reviews"]:
         lines += _section("reviews", map(_review, facts["reviews"]))
     if facts["draws"]:
@@ -59,7 +59,7 @@ def _whose(facts: Mapping[str, Any]) -> str:
 def _prompt(prompt: Mapping[str, Any] | None) -> list[str]:
     if prompt is None:
         return _section("prompt", ["none: the record was rejected before it was asked"])
-    told = "as it was sent" if prompt["is_as_sent"] else f"NOT as it was sent: {prompt['why']}"
+    how = "as it was sent" if prompt["is_as_sent"] else f"NOT as it was sent: {prompt['why']}"
     if not prompt["messages"]:
         return _section("prompt", [f"cannot be made again: {prompt['why']}"])
     lines = []
@@ -67,7 +67,7 @@ def _prompt(prompt: Mapping[str, Any] | None) -> list[str]:
         first, *rest = _short(_message(message)).split("\n")
         lines += [f"{message['role']}: {first}", *(f"  {line}" for line in rest)]
     names = ", ".join(tool["function"]["name"] for tool in prompt["tools"])
-    return _section(f"prompt, {told}", [*lines, f"(functions: {names})"])
+    return _section(f"prompt, {how}", [*lines, f"(functions: {names})"])
 
 
 def _message(message: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def _head(answer: Mapping[str, Any]) -> str:
     return f"{_at(answer['at'])}  {kind}: {', '.join(filter(None, facts))}"
 
 
-def _said(answer: Mapping[str, Any]) -> Iterator[str]:
+def _answer_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """What the model said, and what was wrong with it."""
     if answer["problem"]:
         yield f"problem: {_short(answer['problem'])}"
@@ -118,25 +118,27 @@ def _said(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"finish_reason: {answer['finish_reason']}"
 
 
-def _review(said: Mapping[str, Any]) -> str:
-    how = ", ".join(filter(None, ["blind" if said["blind"] else "", f"draw {said['draw']}" if said["draw"] else ""]))
+def _review(review: Mapping[str, Any]) -> str:
+    how = ", ".join(
+        filter(None, ["blind" if review["blind"] else "", f"draw {review['draw']}" if review["draw"] else ""])
+    )
     words = [
-        f"takes back answer {said['takes_back']}" if said["takes_back"] else _judgement(said),
-        "the guideline is unclear" if said["unclear"] else "",
-        f'"{_short(said["note"])}"' if said["note"] else "",
-        "(taken back)" if said["taken_back"] else "",
+        f"takes back answer {review['takes_back']}" if review["takes_back"] else _judgement(review),
+        "the guideline is unclear" if review["unclear"] else "",
+        f'"{_short(review["note"])}"' if review["note"] else "",
+        "(taken back)" if review["taken_back"] else "",
     ]
-    return f"{_at(said['at'])}  {said['by']}{f' ({how})' if how else ''}: {'; '.join(filter(None, words))}"
+    return f"{_at(review['at'])}  {review['by']}{f' ({how})' if how else ''}: {'; '.join(filter(None, words))}"
 
 
-def _judgement(said: Mapping[str, Any]) -> str:
-    if said["new"] is None:
+def _judgement(review: Mapping[str, Any]) -> str:
+    if review["new"] is None:
         return "right as it is"
-    old = said["old"] or {}
+    old = review["old"] or {}
     changes = [
         f"{name} {_short(plain(value))}" if old.get(name) == value and name in old
         else f"{name} {_short(plain(old.get(name))) or '(no label)'} -> {_short(plain(value))}"
-        for name, value in said["new"].items()
+        for name, value in review["new"].items()
     ]  # fmt: skip
     return ", ".join(changes)
 

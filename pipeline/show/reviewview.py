@@ -20,9 +20,9 @@ _KINDS = (
 def draw_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     """Which records were drawn, from how many, and what to do with the file."""
     count, chances = facts["records"], [item["probability"] for item in facts["items"]]
-    seen = "blind: the model's labels are not in it" if facts["blind"] else "with the model's labels filled in"
+    how = "blind: the model's labels are not in it" if facts["blind"] else "with the model's labels filled in"
     lines = [
-        f"Draw {facts['draw']}: {count:,} of {facts['population']:,} records, seed {facts['seed']}, {seen}.",
+        f"Draw {facts['draw']}: {count:,} of {facts['population']:,} records, seed {facts['seed']}, {how}.",
         f"  probability  {_chance(min(chances))}" + f" to {_chance(max(chances))}" * (min(chances) != max(chances)),
     ]
     if facts["file"] is not None:
@@ -69,10 +69,10 @@ def page_lines(facts: Mapping[str, Any]) -> Sequence[str]:
 
 def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     """What a review on the page came to."""
-    given, by = facts["given"], facts["by"]
+    answers, by = facts["given"], facts["by"]
     counts = [f"{facts[name]:,} {name}" for name in ("confirmed", "corrected", "unclear") if facts[name]]
     lines = [
-        f"{given:,} answer{'s' * (given != 1)} of {by} to draw {facts['draw']}.",
+        f"{answers:,} answer{'s' * (answers != 1)} of {by} to draw {facts['draw']}.",
         f"  draw   {facts['answered']:,} of {facts['records']:,} answered{': ' * bool(counts)}{', '.join(counts)}",
         *_accuracies(facts),
     ]

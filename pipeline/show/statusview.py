@@ -103,8 +103,8 @@ def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
 def batches_text(batches: Sequence[Mapping[str, Any]]) -> str:
     """`3 of 4 collected, half of them within 12 min`."""
     done = [one for one in batches if _is_done(one)]
-    took = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
-    usual = f", half of them within {duration(took[len(took) // 2])}" if took else ""
+    durations = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
+    usual = f", half of them within {duration(durations[len(durations) // 2])}" if durations else ""
     return f"{len(done):,} of {len(batches):,} collected{usual}"
 
 
@@ -113,16 +113,16 @@ def _is_done(batch: Mapping[str, Any]) -> bool:
 
 
 def _batch_text(one: Mapping[str, Any]) -> str:
-    told = f"{one['part']}: {one['server'] or one['state']}, {one['records']:,} records, {one['tokens']:,} tokens"
+    text = f"{one['part']}: {one['server'] or one['state']}, {one['records']:,} records, {one['tokens']:,} tokens"
     if one["done"]:
-        told += f", {one['done']:,} done"
+        text += f", {one['done']:,} done"
     if one["sent_at"]:
-        told += f", sent {duration(max(0.0, time.time() - one['sent_at']))} ago"
+        text += f", sent {duration(max(0.0, time.time() - one['sent_at']))} ago"
     if one["moved_at"] and time.time() - one["moved_at"] > STILL_S:
-        told += f", has not moved for {duration(time.time() - one['moved_at'])}"
+        text += f", has not moved for {duration(time.time() - one['moved_at'])}"
     if one["expires_at"]:
-        told += f", its results expire at {datetime.fromtimestamp(one['expires_at']).astimezone():%Y-%m-%d %H:%M}"
-    return told
+        text += f", its results expire at {datetime.fromtimestamp(one['expires_at']).astimezone():%Y-%m-%d %H:%M}"
+    return text
 
 
 def _ending_text(facts: Mapping[str, Any]) -> str:

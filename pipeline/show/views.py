@@ -35,13 +35,13 @@ def _way_is_free(checks: Sequence[Check]) -> str:
     return f"The config has no fault, but a run would not begin: see {waiting}." if waiting else _FREE
 
 
-def preview_facts(seen: Preview) -> dict[str, Any]:
+def preview_facts(preview: Preview) -> dict[str, Any]:
     """A preview as plain values."""
     return {
-        "simulated": seen.simulated,
-        "cost_usd": seen.cost_usd,
-        "stopped": seen.stopped,
-        **({} if seen.requests is None else {"requests": [_request_facts(one) for one in seen.requests]}),
+        "simulated": preview.simulated,
+        "cost_usd": preview.cost_usd,
+        "stopped": preview.stopped,
+        **({} if preview.requests is None else {"requests": [_request_facts(one) for one in preview.requests]}),
         "records": [
             {
                 "key": one.record.key,
@@ -49,12 +49,12 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
                 "label": one.label,
                 "rows": one.rows,
                 "problem": None if one.problem is None else {"code": one.problem.code, "message": one.problem.message},
-                **({"gold": _gold(one, seen.gold)} if seen.gold else {}),
+                **({"gold": _gold(one, preview.gold)} if preview.gold else {}),
                 "fields": dict(one.record.fields),
                 "attempts": one.attempts,
                 "latency_s": round(one.latency_s, 4),
             }
-            for one in seen.outcomes
+            for one in preview.outcomes
         ],
     }
 
@@ -64,26 +64,26 @@ def _request_facts(one: Request) -> dict[str, Any]:
     return {"key": one.record.key, "size_tokens": one.size_tokens, "body": {**facts, **one.parameters}}
 
 
-def preview_lines(seen: Preview) -> list[str]:
+def preview_lines(preview: Preview) -> list[str]:
     """A table: key, label, what is right where that is known, text. Or what would be sent."""
-    head = ("key", "label", *(["gold"] if seen.gold else []), "record")
+    head = ("key", "label", *(["gold"] if preview.gold else []), "record")
     rows = [
-        (one.record.key, told, *([_gold_text(one, seen.gold)] if seen.gold else []), _fields_text(one))
-        for one in seen.outcomes
-        for told in _label_texts(one)
+        (one.record.key, text, *([_gold_text(one, preview.gold)] if preview.gold else []), _fields_text(one))
+        for one in preview.outcomes
+        for text in _label_texts(one)
     ]
     lines = [line[2:] for line in table(head, rows, 60, cuts=False)] if rows else []
-    if seen.requests is not None:
-        return [*lines, *sent_lines(seen.requests), "", "Nothing was sent."]
-    if seen.stopped:
-        lines += ["", f"Stopped: {seen.stopped}"]
-    labelled = [one for one in seen.outcomes if one.status is Status.LABELLED]
-    cost = "" if seen.simulated else f" · {dollars(seen.cost_usd)}"
-    known = [one for one in labelled if _gold(one, seen.gold)]
-    right = sum(_is_right(one, seen.gold) for one in known)
+    if preview.requests is not None:
+        return [*lines, *sent_lines(preview.requests), "", "Nothing was sent."]
+    if preview.stopped:
+        lines += ["", f"Stopped: {preview.stopped}"]
+    labelled = [one for one in preview.outcomes if one.status is Status.LABELLED]
+    cost = "" if preview.simulated else f" · {dollars(preview.cost_usd)}"
+    known = [one for one in labelled if _gold(one, preview.gold)]
+    right = sum(_is_right(one, preview.gold) for one in known)
     equal = f" · {right} of {len(known)} as the gold has it" if known else ""
-    lines += ["", f"{len(labelled)} of {len(seen.outcomes)} labelled{equal}{cost} · nothing was written"]
-    return [*lines, SIMULATED] if seen.simulated else lines
+    lines += ["", f"{len(labelled)} of {len(preview.outcomes)} labelled{equal}{cost} · nothing was written"]
+    return [*lines, SIMULATED] if preview.simulated else lines
 
 
 def _gold(one: Outcome, gold: Mapping[str, str]) -> dict[str, str]:
@@ -141,15 +141,15 @@ def problem_lines(problems: Mapping[str, int]) -> list[str]:
     """Why records have no label, the most frequent causes first."""
     if not problems:
         return []
-    shown = list(problems.items())[:6]
-    more = "" if len(problems) <= len(shown) else f", and {len(problems) - len(shown)} more kinds"
-    return ["  without label: " + ", ".join(f"{code} {number:,}" for code, number in shown) + more]
+    first = list(problems.items())[:6]
+    more = "" if len(problems) <= len(first) else f", and {len(problems) - len(first)} more kinds"
+    return ["  without label: " + ", ".join(f"{code} {number:,}" for code, number in first) + more]
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     """How many records were left out, and why."""
-    told = [f"{count:,} by input.{name}" for name, count in left_out.items() if name != "unclear"]
-    if not told:
+    counts = [f"{count:,} by input.{name}" for name, count in left_out.items() if name != "unclear"]
+    if not counts:
         return []
     unclear = left_out.get("unclear", 0)
     why = (
@@ -157,7 +157,7 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
         if unclear
         else ""
     )
-    return [f"  left out: {', '.join(told)}{why}"]
+    return [f"  left out: {', '.join(counts)}{why}"]
 
 
 def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -221,7 +221,7 @@ def gold_text(gold: Mapping[str, Any]) -> str:
         return f"{gold['column']}: no gold record was compared"
     text = f"{gold['column']} {gold['accuracy']:.1%} of {gold['n']:,} right"
     text += f" (95% interval {gold['accuracy_low']:.1%} to {gold['accuracy_high']:.1%})"
-    confusions = ", ".join(f"{right} as {said} {count:,}" for right, said, count in gold["confusions"])
+    confusions = ", ".join(f"{right} as {label} {count:,}" for right, label, count in gold["confusions"])
     return f"{text}; most often {confusions}" if confusions else text
 
 
@@ -340,6 +340,6 @@ def _content(message: Mapping[str, JSON], request: Request) -> str:
 
 def _part(part: Mapping[str, Any], request: Request) -> str:
     if part.get("type") == "attachment":
-        shown = request.attachments[part["index"]]
-        return f"[{shown.kind} {shown.source[:120]}]"
+        attachment = request.attachments[part["index"]]
+        return f"[{attachment.kind} {attachment.source[:120]}]"
     return str(part.get("text", ""))
