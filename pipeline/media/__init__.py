@@ -1,6 +1,6 @@
 """Media: the pictures, sounds and documents of a record, read safely and within bounds, just before they are sent."""
 
+from pipeline.media.content import MediaOptions
+from pipeline.media.images import has_pillow
 from pipeline.media.loader import MediaLoader
-from pipeline.media.pages import has_pdfium
-from pipeline.media.parts import MediaOptions
-from pipeline.media.pictures import has_pillow
+from pipeline.media.pdf import has_pdfium

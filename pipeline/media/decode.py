@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import MediaError
-from pipeline.media.pages import count_of, pages_of
-from pipeline.media.pictures import Picture, prepared
+from pipeline.media.audio import seconds_of
+from pipeline.media.images import Picture, prepared
+from pipeline.media.pdf import count_of, pages_of
 from pipeline.media.sniff import Size, size_of
-from pipeline.media.sound import seconds_of
 
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 _BYTES_A_PAGE = 50_000  #: of a document whose pages cannot be counted here

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.errors import MediaError
-from pipeline.media.held import Held
-from pipeline.media.parts import Loaded, MediaOptions, by_address, loaded_of, order_of
-from pipeline.media.root import Found, Root
+from pipeline.media.content import Loaded, MediaOptions, by_address, loaded_of, order_of
+from pipeline.media.decoder_pool import Workshop
+from pipeline.media.local_files import Found, Root
+from pipeline.media.semaphore import Held
 from pipeline.media.sources import Web, data_of, named, scheme_of, shown
 from pipeline.media.tokens import Cost
-from pipeline.media.workshop import Workshop
 from pipeline.records import JSON, Attachment, Request
 
 #: Processes beyond eight would only take turns.

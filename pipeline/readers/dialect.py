@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.readers.headers import MOST, header_at, looks_like_a_record, shown_row
-from pipeline.readers.quotes import LOOK_ROWS, LoneQuotes, is_quoted_behind_space
+from pipeline.readers.stray_quotes import LOOK_ROWS, LoneQuotes, is_quoted_behind_space
 
 LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is written
 

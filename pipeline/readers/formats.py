@@ -8,8 +8,8 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.dialect import LOOK_BYTES
-from pipeline.readers.jsonrows import LINE_BYTES, json_rows, too_long
-from pipeline.readers.jsontexts import has_lines, is_one_text, json_texts
+from pipeline.readers.json_documents import has_lines, is_one_text, json_texts
+from pipeline.readers.json_rows import LINE_BYTES, json_rows, too_long
 from pipeline.readers.lines import LineSplitter, cut_lines
 from pipeline.readers.rows import Blocks, Reading, Row, Rows, bad_row, undecodable
 from pipeline.readers.stream import joined, with_head

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.background import spooled
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
 from pipeline.readers.source import FILE_FORMATS, Source, SourceAccess, Stamp, format_of, natural, packing
-from pipeline.readers.threads import spooled
 from pipeline.threads import in_daemon
 
 #: what is asked of the server at once

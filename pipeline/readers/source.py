@@ -10,9 +10,9 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
 from pipeline.readers.dialect import AUTO_DIALECT, TextDialect
-from pipeline.readers.foreign import refuse_foreign
-from pipeline.readers.jsontexts import is_one_text
+from pipeline.readers.json_documents import is_one_text
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
+from pipeline.readers.signatures import refuse_foreign
 from pipeline.records import JSON
 
 FORMATS_BY_ENDING = {f".{name}": name for name in ("jsonl", "json", "csv", "tsv", "parquet", "text")}

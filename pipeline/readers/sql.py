@@ -15,11 +15,11 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.files import CHUNK_BYTES
+from pipeline.readers.background import spooled
 from pipeline.readers.formats import jsonl
 from pipeline.readers.missing import missing
 from pipeline.readers.rows import RAW_CHARS, Reading, Row, Rows
 from pipeline.readers.source import Source, SourceAccess
-from pipeline.readers.threads import spooled
 from pipeline.readers.values import Unreadable, plain_all
 
 #: rows that are fetched at once; one of them may hold a photo

@@ -13,8 +13,8 @@ from pipeline.files import read_chunks
 from pipeline.readers.compression import HEAD_BYTES, SLICE_BYTES, Inflater, detect
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.encodings import encoding_of, to_utf8
-from pipeline.readers.foreign import refuse_foreign
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, ReadProgress
+from pipeline.readers.signatures import refuse_foreign
 from pipeline.readers.source import Source
 from pipeline.threads import in_daemon
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
+from pipeline.readers.csv_records import RECORD_CHARS, Cut, RecordCutter
 from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, named_separator, recognised
 from pipeline.readers.headers import shown_row
 from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.quotes import MERGED, SPACED, LoneQuotes, is_quoted_behind_space
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
+from pipeline.readers.stray_quotes import MERGED, SPACED, LoneQuotes, is_quoted_behind_space
 from pipeline.readers.stream import joined, with_head
 
 _MARK = "\ufeff"  #: a byte order mark, as it is read

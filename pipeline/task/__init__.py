@@ -1,14 +1,14 @@
 """The task: what is asked of the model, and how an answer is read."""
 
-from pipeline.task.again import rebuild_request
+from pipeline.task.attachments import PromptMedia
 from pipeline.task.caching import MIN_CACHED_TOKENS, cache_key, supports_breakpoint
 from pipeline.task.columns import TOOL_COLUMN, row_fields
 from pipeline.task.expressions import Expression, RecordFilter
-from pipeline.task.labelcolumns import LabelColumn, label_columns
+from pipeline.task.label_columns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDER_LABELS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import ROWS_OF_CALLS, FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.prompt import display_text, fields_in_prompt, template_fields
+from pipeline.task.rebuild import rebuild_request
 from pipeline.task.renames import renamed_answer
-from pipeline.task.showing import PromptMedia
-from pipeline.task.spec import OMIT, Task, build_task
+from pipeline.task.task import OMIT, Task, build_task

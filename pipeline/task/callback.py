@@ -9,8 +9,8 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import CallbackError, NotCalledError, TaskError
 from pipeline.records import JSON, CallbackContext, Record, ValidCall
+from pipeline.task.callback_threads import NoThreadError, in_thread
 from pipeline.task.schema import short
-from pipeline.task.threads import NoThreadError, in_thread
 
 #: Seconds that a cancelled callback gets to end.
 LEAVE_S = 5.0

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import CallbackError, TaskError, UnfinishedError
 from pipeline.records import JSON, LabelResult, ValidCall
 from pipeline.task.options import ROWS_OF_CALLS
-from pipeline.task.walk import Schema, types_of
+from pipeline.task.schema_tree import Schema, types_of
 
 #: which tool was called, where there are several
 TOOL_COLUMN = "tool"

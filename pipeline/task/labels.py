@@ -8,7 +8,7 @@ from pipeline.labelfields import Choice, LabelField, json_identity, plain_choice
 from pipeline.records import JSON
 from pipeline.task.lint import MAX_ENUM_VALUES
 from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, plain_check, short
-from pipeline.task.walk import Schema
+from pipeline.task.schema_tree import Schema
 
 #: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
 PLACEHOLDER_LABELS = ("first label", "second label")

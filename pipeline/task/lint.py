@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.task.walk import Schema, children, is_object, types_of, walk
+from pipeline.task.schema_tree import Schema, children, is_object, types_of, walk
 
 MAX_ENUM_VALUES = 1_000  #: over the whole schema
 MAX_PROPERTIES = 5_000

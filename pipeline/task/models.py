@@ -10,7 +10,7 @@ from pipeline.errors import CallbackError, InvalidAnswerError, TaskError
 from pipeline.records import JSON
 from pipeline.task.lint import FORMATS
 from pipeline.task.schema import SHOWN_FAULTS, Check, Tool, make_tool, ordered, short, validator, where
-from pipeline.task.walk import Schema, is_object, rebuild
+from pipeline.task.schema_tree import Schema, is_object, rebuild
 
 #: what strict mode refuses and the model checks by itself
 _LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})

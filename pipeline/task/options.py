@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.labelfields import LabelField
 from pipeline.records import BY_SCHEMA, JSON
-from pipeline.task.showing import PromptMedia
+from pipeline.task.attachments import PromptMedia
 
 TOOL_CHOICES = ("forced", "required", "auto", BY_SCHEMA)
 #: how many calls make an answer: see docs/tasks.md

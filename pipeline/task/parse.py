@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
 from pipeline.records import FILTERED, JSON, UNUSABLE_CALL, Answer, ToolCall, ValidCall
-from pipeline.task.readings import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
+from pipeline.task.lenient import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
 from pipeline.task.schema import MOST_CHARS_IN_DETAIL, Tool, short
 
 Tools = Mapping[str, Tool]

@@ -9,9 +9,9 @@ from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 from pipeline import codec
 from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record
+from pipeline.task.attachments import Asked, PromptMedia, as_filters, filters, rendered, with_fields
+from pipeline.task.attachments import marked as with_mark
 from pipeline.task.sandbox import DataEnvironment, called_methods
-from pipeline.task.showing import Asked, PromptMedia, as_filters, filters, rendered, with_fields
-from pipeline.task.showing import marked as with_mark
 
 #: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
 WHOLE = "record"

@@ -8,10 +8,10 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, Record, Request, room_in
+from pipeline.task.attachments import Asked
 from pipeline.task.caching import Caching, marked, with_caching
 from pipeline.task.schema import Tool
-from pipeline.task.showing import Asked
-from pipeline.task.walk import Schema
+from pipeline.task.schema_tree import Schema
 
 BYTES_PER_TOKEN = 4
 #: what a call costs besides its values: name, braces, quotes

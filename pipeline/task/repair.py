@@ -7,7 +7,7 @@ from dataclasses import replace
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
 from pipeline.records import BY_SCHEMA, ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, ValidCall, room_in
-from pipeline.task.readings import plain_name, unwrapped
+from pipeline.task.lenient import plain_name, unwrapped
 from pipeline.task.render import BYTES_PER_TOKEN, Message
 
 MAX_SHOWN_CALLS = 8

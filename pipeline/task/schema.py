@@ -12,7 +12,7 @@ from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError
 from pipeline.records import JSON
 from pipeline.task.lint import lint
-from pipeline.task.walk import Schema, is_object, rebuild
+from pipeline.task.schema_tree import Schema, is_object, rebuild
 
 #: of what strict mode does not take, where there is more: the first ones say what to do about the rest
 SHOWN_FINDINGS = 3

@@ -16,7 +16,7 @@ from pipeline.records import JSON, CallbackContext, Record
 from pipeline.task.callback import Callback, is_async, make_callback, name_of, own, takes
 from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
-from pipeline.task.walk import Schema
+from pipeline.task.schema_tree import Schema
 
 #: parameters of a function that are not the model's to fill
 RECORD, CALL = "record", "call"

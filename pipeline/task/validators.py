@@ -12,7 +12,7 @@ from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, Task
 from pipeline.records import JSON, Record, ValidCall
 from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.expressions import FUNCTIONS, LABEL, RECORD, Expression
-from pipeline.task.load import load
+from pipeline.task.importing import load
 from pipeline.task.options import ValidatorOptions
 
 #: label and record -> what is wrong with the label; None for nothing

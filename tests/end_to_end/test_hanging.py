@@ -11,9 +11,9 @@ CALLBACK = """
 import pathlib
 import threading
 
-from pipeline.task import threads
+from pipeline.task import callback_threads
 
-threads.MOST, threads.MOST_LOST = {most}, {most_lost}
+callback_threads.MOST, callback_threads.MOST_LOST = {most}, {most_lost}
 HANGS = pathlib.Path("hangs")
 
 

@@ -270,13 +270,13 @@ async def _open(loader: MediaLoader) -> None:
 def test_without_pillow_pictures_go_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg((3_000, 2_000))
     (tmp_path / "a.jpg").write_bytes(data)
-    monkeypatch.setattr("pipeline.media.parts.has_pillow", lambda: False)
+    monkeypatch.setattr("pipeline.media.content.has_pillow", lambda: False)
     assert parts(opened(request(image("a.jpg")), options(tmp_path)))[1]["image_url"]["url"].data == data
 
 
 def test_without_pdfium_documents_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pdf").write_bytes(pdf())
-    monkeypatch.setattr("pipeline.media.parts.has_pdfium", lambda: False)
+    monkeypatch.setattr("pipeline.media.content.has_pdfium", lambda: False)
     with pytest.raises(MediaError, match=r"labelpipe\[pdf\]"):
         opened(request(Attachment("document", "a.pdf")), options(tmp_path))
     assert opened(request(Attachment("document", "a.pdf")), options(tmp_path, pdf_as="file")).media_tokens > 0

@@ -13,8 +13,8 @@ from media_files import animated, gif, huge_png, jpeg, mp3, pdf, picture, wav
 from PIL import Image
 
 from pipeline.errors import MediaError
+from pipeline.media.audio import seconds_of
 from pipeline.media.sniff import MOST_PIXELS, TYPES, Size, expect, size_of, type_of
-from pipeline.media.sound import seconds_of
 
 WHOLE = {
     "image/png": picture("PNG"),

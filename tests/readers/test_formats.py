@@ -16,7 +16,7 @@ from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers import ReadProgress, csvrows, formats, jsonrows, table
+from pipeline.readers import ReadProgress, csv_records, formats, json_rows, table
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -200,7 +200,7 @@ def test_raw_text_is_kept_up_to_ten_thousand_characters() -> None:
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
 def test_a_line_over_the_cap_is_one_bad_record(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (formats, jsonrows):
+    for module in (formats, json_rows):
         monkeypatch.setattr(module, "LINE_BYTES", 50)
     records = read_bytes(b'{"a": "1"}\n{"a": 1}' + b" " * 100 + b'\n{"a": "2"}\n', name, chunk_bytes=7)
 
@@ -210,7 +210,7 @@ def test_a_line_over_the_cap_is_one_bad_record(name: str, monkeypatch: pytest.Mo
 
 def test_a_csv_line_over_the_cap_is_one_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "RECORD_CHARS", 50)
-    monkeypatch.setattr(csvrows.RecordCutter.__init__, "__kwdefaults__", {"max_chars": 50})
+    monkeypatch.setattr(csv_records.RecordCutter.__init__, "__kwdefaults__", {"max_chars": 50})
     long, too_long = "é" * 40, "é" * 250
     records = read_bytes(f"a,b\n{long},1\n{too_long},2\n3,4\n".encode(), "in.csv", chunk_bytes=7)
 

@@ -14,7 +14,7 @@ from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, Trunc
 from pipeline.records import Answer, Record, ToolCall
 from pipeline.store.rows import answer_text, read_answer
 from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
-from pipeline.task.readings import FENCE, PREFIX, SPELLING, TEXT_IN_TEXT
+from pipeline.task.lenient import FENCE, PREFIX, SPELLING, TEXT_IN_TEXT
 
 RECORD = Record("f", 0, "k", {"text": "t"}, 1, 0)
 GOOD = '{"label":"positive"}'
@@ -132,18 +132,18 @@ def test_what_can_be_read_in_one_way_only_is_read_and_told(
 ) -> None:
     answer = Answer(calls=(ToolCall("i", name, arguments),))
     if readings is not None:
-        (said,) = make_task().calls(answer, RECORD)
+        (said,) = make_task().parse_calls(answer, RECORD)
         assert (said.label, said.readings) == ({"label": "positive"}, readings)
     with pytest.raises(InvalidAnswerError):
-        make_task(strict_answers=True).calls(answer, RECORD)
+        make_task(strict_answers=True).parse_calls(answer, RECORD)
 
 
 def test_how_a_server_sent_a_call_is_a_reading_too(make_task) -> None:
     answer = Answer(calls=(ToolCall("i", "set_label", GOOD, ("an object",)),))
-    (said,) = make_task().calls(answer, RECORD)
+    (said,) = make_task().parse_calls(answer, RECORD)
     assert said.readings == ("an object",)
     with pytest.raises(InvalidAnswerError, match=r"an object, which task\.strict_answers refuses"):
-        make_task(strict_answers=True).calls(answer, RECORD)
+        make_task(strict_answers=True).parse_calls(answer, RECORD)
     assert read_answer(answer_text(answer)) == answer
 
 
@@ -228,7 +228,7 @@ def test_an_answer_that_the_server_found_no_call_in(make_task) -> None:
     answer = Answer(text="<function=set_label{", finish_reason="tool_use_failed")
     for call in ("one", "any"):
         with pytest.raises(InvalidAnswerError, match=r"found no valid call .*<function=set_label") as caught:
-            make_task(call=call).calls(answer, RECORD)
+            make_task(call=call).parse_calls(answer, RECORD)
         assert caught.value.code == "no_tool_call"
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from pipeline.errors import NotCalledError
 from pipeline.records import Answer, CallbackContext, Record, ToolCall
-from pipeline.task import Task, threads
-from pipeline.task.threads import NoThreadError, in_thread
+from pipeline.task import Task
+from pipeline.task import callback_threads as threads
+from pipeline.task.callback_threads import NoThreadError, in_thread
 
 #: Longer than any test waits.
 LONG_S = 600.0
@@ -275,7 +276,10 @@ def test_a_cancel_at_any_moment_keeps_the_count(own: threads._Threads, monkeypat
 
 
 def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model(
-    own: threads._Threads, module: Callable[..., Path], make_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+    own: threads._Threads,
+    module: Callable[..., Path],
+    make_task: Callable[..., Task],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "MOST_LOST", 0)
     base = module("def save(label, record):\n    return None\n")
@@ -292,7 +296,7 @@ def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model
 
 HANGS = """
 import asyncio, time
-from pipeline.task.threads import in_thread
+from pipeline.task.callback_threads import in_thread
 
 async def main():
     try:

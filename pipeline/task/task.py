@@ -17,7 +17,6 @@ from pipeline.task.caching import Caching, settled
 from pipeline.task.callback import call_back, talk_back
 from pipeline.task.columns import Columns, row_fields
 from pipeline.task.examples import Plain, check_count, make_examples, nearest_of, plain_examples
-from pipeline.task.offers import offers_of
 from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
 from pipeline.task.parse import Wanted
 from pipeline.task.prompt import Prompt
@@ -34,9 +33,10 @@ from pipeline.task.render import (
 )
 from pipeline.task.repair import next_turn, repair
 from pipeline.task.schema import Tool, short
+from pipeline.task.schema_tree import Schema
 from pipeline.task.tools import Offer, PerRecord
+from pipeline.task.toolset import offers_of
 from pipeline.task.validators import Validators
-from pipeline.task.walk import Schema
 
 #: what labelpipe says itself in each request
 RESERVED = frozenset(

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import MediaError, RenderError, TaskError
 from pipeline.records import Attachment, Record, Request
 from pipeline.task import PromptMedia, TaskOptions, build_task
-from pipeline.task import showing as module
+from pipeline.task import attachments as module
 
 
 def record(**fields: Any) -> Record:
@@ -182,9 +182,9 @@ def test_the_task_says_what_it_shows_and_its_fingerprint_how() -> None:
         options = PromptMedia(shape={"detail": "low"}, **media)
         return build_task(TaskOptions(model="m", prompt=prompt, labels={"label": ["a", "b"]}, media=options))
 
-    assert task("x").shows == frozenset()
+    assert task("x").media_kinds == frozenset()
     assert "media" not in task("x").fingerprint
-    assert task("{{ image(a) }}", audio=["b"]).shows == {"image", "audio"}
+    assert task("{{ image(a) }}", audio=["b"]).media_kinds == {"image", "audio"}
     assert task("{{ image(a) }}").fingerprint["media"] == {"detail": "low"}
 
 

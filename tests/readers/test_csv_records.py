@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reader_files import fields, read_bytes, troubles, unhurried
 
-from pipeline.readers import csvrows
-from pipeline.readers.csvrows import NEVER_CLOSED, Cut, RecordCutter
+from pipeline.readers import csv_records
+from pipeline.readers.csv_records import NEVER_CLOSED, Cut, RecordCutter
 from pipeline.readers.dialect import Layout
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",\n\r\t \ufeff\u2028'), max_size=12)
@@ -60,8 +60,8 @@ def test_what_the_csv_writer_writes_is_read_back(
 def test_broken_text_gives_the_same_records_however_its_lines_come(text: str, sizes: list[int], reach: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # So small that the reach of the search for a quote's end shrinks and grows within these texts.
-        patch.setattr(csvrows, "_LEAST_CHARS", 2)
-        patch.setattr(csvrows, "_REGAIN_CHARS", 3)
+        patch.setattr(csv_records, "_LEAST_CHARS", 2)
+        patch.setattr(csv_records, "_REGAIN_CHARS", 3)
         assert cuts(text, sizes, reach) == cuts(text, [10_000], reach)
 
 
@@ -131,7 +131,7 @@ def test_a_file_full_of_open_quotes_is_not_read_over_and_over(
 
     With a full look from each line a file of a million such lines takes hours.
     """
-    monkeypatch.setattr(csvrows, "_LEAST_CHARS", 1024)
+    monkeypatch.setattr(csv_records, "_LEAST_CHARS", 1024)
     records = read_bytes(b"a,b,c\n" + b'name","colour","size\n' * 3000, "stripped.csv")
 
     assert len(records) == 3000

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipeline.errors import MediaError
-from pipeline.media.pictures import Picture, encoded
+from pipeline.media.images import Picture, encoded
 from pipeline.media.sniff import Size
 from pipeline.media.tokens import fitted
 

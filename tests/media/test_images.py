@@ -9,8 +9,8 @@ from media_files import jpeg, pdf, picture, turned_jpeg
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.media.pages import count_of, pages_of
-from pipeline.media.pictures import Picture, prepared, target_of, work_bytes
+from pipeline.media.images import Picture, prepared, target_of, work_bytes
+from pipeline.media.pdf import count_of, pages_of
 from pipeline.media.sniff import Size, size_of, type_of
 
 

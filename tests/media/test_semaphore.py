@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 
-from pipeline.media.held import Held
+from pipeline.media.semaphore import Held
 
 
 async def _alone() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TaskError
-from pipeline.task.load import load
+from pipeline.task.importing import load
 
 THING = "thing = 'mine'\nclass Outer:\n    inner = 'deep'\n"
 

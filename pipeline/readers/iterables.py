@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from pipeline import codec
 from pipeline.errors import InputError
+from pipeline.readers.background import pumped
 from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, Rows, bad_row
 from pipeline.readers.source import Source, SourceAccess
-from pipeline.readers.threads import pumped
 from pipeline.readers.values import plain
 
 #: records that may wait in memory

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline.errors import InputError
-from pipeline.readers import ReadProgress, jsonrows, jsontexts
+from pipeline.readers import ReadProgress, json_documents, json_rows
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\{}[],:\n'), max_size=8)
 VALUES = st.recursive(
@@ -98,12 +98,12 @@ def test_what_is_no_object_is_told_and_the_rest_goes_on() -> None:
 def test_an_array_that_is_cut_off_says_so_after_what_came_before(end: str, chunk_bytes: int) -> None:
     records = read_bytes(f'[{{"a": 1}}, {{"b": 2}}{end}'.encode(), "in.json", chunk_bytes=chunk_bytes)
     assert fields(records) == [{"a": 1}, {"b": 2}]
-    assert troubles(records) == [(3, f"in.json, record 3: {jsontexts.CUT_OFF}")]
+    assert troubles(records) == [(3, f"in.json, record 3: {json_documents.CUT_OFF}")]
 
 
 @pytest.mark.parametrize("chunk_bytes", [3, 10_000])
 def test_a_record_that_is_too_long_is_one_bad_record(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (jsonrows, jsontexts):
+    for module in (json_rows, json_documents):
         monkeypatch.setattr(module, "LINE_BYTES", 50)
     long = {"x": ["{[" + "y" * 300, {"z": "}" * 30}] * 2}
     records = read_bytes(json.dumps([{"a": 1}, long, {"b": 2}]).encode(), "in.json", chunk_bytes=chunk_bytes)

@@ -14,9 +14,9 @@ import pytest
 from media_files import huge_png, jpeg, many_scans, nested_pdf
 
 from pipeline.errors import MediaError
-from pipeline.media import workshop
+from pipeline.media import decoder_pool
 from pipeline.media.decode import Decoded, Order, decode
-from pipeline.media.workshop import Worker, Workshop
+from pipeline.media.decoder_pool import Worker, Workshop
 
 SMALL = jpeg((300, 200))
 IMAGE = Order("image", "image/jpeg", "a.jpg", bound=(30, 20))
@@ -80,15 +80,15 @@ def test_an_order_that_is_refused_costs_no_process() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no bound of CPU")
 def test_what_takes_too_much_of_the_cpu_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(workshop.CPU_S, "document", 1)
-    monkeypatch.setattr(workshop, "PATIENCE", 100)
+    monkeypatch.setitem(decoder_pool.CPU_S, "document", 1)
+    monkeypatch.setattr(decoder_pool, "PATIENCE", 100)
     assert after(nested_pdf(fan=6), NESTED) == "n.pdf cannot be decoded: it takes more than 1 s of CPU"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have no bound of memory")
 @pytest.mark.parametrize("kind", ["python", "c"])
 def test_what_takes_too_much_memory_is_ended(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workshop, "MEMORY_BYTES", 300 * 1024 * 1024)
+    monkeypatch.setattr(decoder_pool, "MEMORY_BYTES", 300 * 1024 * 1024)
     if kind == "python":
         big = huge_png(9_000, 9_000)
         assert "it takes too much memory" in after(big, Order("image", "image/png", "b.png", bound=(90, 90)))
@@ -97,7 +97,7 @@ def test_what_takes_too_much_memory_is_ended(kind: str, monkeypatch: pytest.Monk
 
 
 def test_what_does_not_come_back_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workshop, "PATIENCE", 0.01)
+    monkeypatch.setattr(decoder_pool, "PATIENCE", 0.01)
     assert after_slow() == "n.pdf cannot be decoded: it takes too long"
 
 
@@ -143,11 +143,11 @@ def test_a_cancel_ends_what_is_at_work_and_so_does_closing() -> None:
 
 
 def test_a_decoder_that_cannot_begin_is_no_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workshop, "_PROGRAM", "raise SystemExit(3)")
+    monkeypatch.setattr(decoder_pool, "_PROGRAM", "raise SystemExit(3)")
 
     async def main() -> None:
         async with opened() as shop:
-            with pytest.raises(workshop.WorkerEndedError, match="exit code 3"):
+            with pytest.raises(decoder_pool.WorkerEndedError, match="exit code 3"):
                 await shop.decode(SMALL, IMAGE)
 
     asyncio.run(main())

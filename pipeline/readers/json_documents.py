@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.jsonrows import LINE_BYTES, json_rows, not_an_object
+from pipeline.readers.json_rows import LINE_BYTES, json_rows, not_an_object
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row
 from pipeline.records import JSON
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from pipeline.errors import TaskError
 from pipeline.task.callback import make_callback
+from pipeline.task.importing import load
 from pipeline.task.labels import labels_tool
-from pipeline.task.load import load
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
 from pipeline.task.schema import Tool, make_tool
 from pipeline.task.tools import Naming, Offer, offer_of

@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.errors import LabelpipeError
 from pipeline.records import JSON, Record, Request
+from pipeline.task.attachments import PromptMedia
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
-from pipeline.task.showing import PromptMedia
-from pipeline.task.spec import OMIT, PARALLEL, build_task
+from pipeline.task.task import OMIT, PARALLEL, build_task
 
 _LATER = ("call", "rows", "max_turns", "reply")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.errors import MediaError
 from pipeline.media.decode import Decoded, Order
-from pipeline.media.pages import has_pdfium
-from pipeline.media.pictures import Picture, has_pillow, target_of, work_bytes
+from pipeline.media.images import Picture, has_pillow, target_of, work_bytes
+from pipeline.media.pdf import has_pdfium
 from pipeline.media.sniff import Size, expect, head_of
 from pipeline.media.tokens import Cost, audio_cost, document_cost, image_cost
 from pipeline.records import JSON, Attachment, Blob

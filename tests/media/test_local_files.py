@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MediaError
-from pipeline.media.root import Root
+from pipeline.media.local_files import Root
 
 MOST = 1_000
 

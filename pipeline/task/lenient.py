@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON
-from pipeline.task.walk import Schema
+from pipeline.task.schema_tree import Schema
 
 #: The readings, by what is told of each.
 PREFIX = "functions. before the name"
