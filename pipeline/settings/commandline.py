@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline import codec
-from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import Model, is_secret, kinds_at
 from pipeline.settings.texts import AUTO, REDACTED, dotted, parse_value, redact
+from pipeline.settings.tomltext import Keys, pair_of
 
 #: Behind the words, as the shell's own comment: pasted as it is, the line says by itself what is missing in it.
 NOTE = f"  # {REDACTED} is a secret that is not shown: put its value there"

@@ -7,8 +7,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.labelfields import Rename, json_identity, new_names, renamer
 from pipeline.settings.labelforms import ANY_OF, is_any_of
-from pipeline.settings.places import Keys
-from pipeline.settings.tomledit import Edit, Node, edited, nodes, value_of_node, with_key, with_value, without
+from pipeline.settings.tomltext import Edit, Keys, Node, edited, nodes, value_of_node, with_key, with_value, without
 
 _EXAMPLES = ("task", "examples")
 

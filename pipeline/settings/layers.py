@@ -14,9 +14,9 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from pipeline.errors import Mistake
 from pipeline.settings.commandline import holds_secret
-from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import field_of, is_secret, kinds_at, section_at
 from pipeline.settings.texts import REDACTED, dotted, kind_of, one_line, parse_value, redact
+from pipeline.settings.tomltext import Keys, pair_of
 
 PREFIX = "labelpipe_"
 Root: TypeAlias = type[BaseSettings]

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pipeline.errors import Mistake
 from pipeline.settings.checks import REFUSED
 from pipeline.settings.layers import PYTHON, Kind, MergedConfig, Root, ValueOrigin
-from pipeline.settings.places import Keys, line_of
 from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
 from pipeline.settings.suggestions import removed_key_advice, suggest_key
 from pipeline.settings.texts import as_toml, closest_match, dotted, kind_of, one_line, redact
+from pipeline.settings.tomltext import Keys, line_of
 
 _FIRST_WORD = re.compile(r"[^\s=]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")

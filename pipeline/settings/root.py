@@ -40,11 +40,11 @@ from pipeline.settings.layers import (
     overlay_overrides,
 )
 from pipeline.settings.outputs import OutputSettings
-from pipeline.settings.places import Keys, key_lines, line_of
 from pipeline.settings.quality import QualitySettings
 from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import as_toml, dotted, kind_of
+from pipeline.settings.tomltext import Keys, key_lines, line_of
 
 
 class Settings(BaseSettings):

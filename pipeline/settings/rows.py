@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.records import JSON
-from pipeline.settings.places import Keys
 from pipeline.settings.root import Settings
 from pipeline.settings.schema import is_secret
 from pipeline.settings.texts import as_toml, dotted
+from pipeline.settings.tomltext import Keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from pipeline.settings.places import Keys
 from pipeline.settings.texts import closest_match, dotted
+from pipeline.settings.tomltext import Keys
 
 #: what people put into [model], or into a voter, that is sent along
 _PARAMETERS = frozenset(

@@ -7,11 +7,11 @@ from typing import Any
 import tomli_w
 
 from pipeline.settings.layers import DEFAULT
-from pipeline.settings.places import Keys
 from pipeline.settings.root import Settings
 from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import section_at
 from pipeline.settings.texts import key_text, one_line
+from pipeline.settings.tomltext import Keys
 
 #: A list that fits into so many characters stands on one line.
 WIDE = 80

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.labelfields import Rename
 from pipeline.settings import renamed_config
-from pipeline.settings.tomledit import nodes, value_of_node
+from pipeline.settings.tomltext import nodes, value_of_node
 
 MERGE = Rename("topic", (("account", "login"),))
 NEW = Rename("topic", (("account", "user account"), ("login", "user account")))
@@ -40,7 +40,9 @@ SWAP = Rename("topic", (("account", "login"), ("login", "account")))
     ],
 )
 def test_only_the_labels_change(before: str, rename: Rename, after: str) -> None:
-    head = '# account\nx = """\n[task.labels]\ntopic = ["account"]"""\n[task.labels] # account\n'
+    head = (
+        '# account\nd = 2026-01-01 10:00:00\nx = """\n[task.labels]\ntopic = ["account"]"""\n[task.labels] # account\n'
+    )
     assert renamed_config(head + before, rename) == head + after
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
-from pipeline.settings.places import key_lines, line_of
+from pipeline.settings.tomltext import key_lines, line_of
 
 #: the folder of the test is the same for all examples; they do not touch it
 shared_folder = run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

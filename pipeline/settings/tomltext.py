@@ -1,23 +1,33 @@
-"""Small edits of a TOML text: a value or a key gets another word, or goes, and all else stays byte for byte.
+"""A TOML text by its places: the line of each key, and small edits that leave all else byte for byte.
 
-The text has been read by tomllib before, so what is here may rely on its being valid.
+tomllib gives the values and forgets where they stand. The text has been read by tomllib before, so what is here may
+rely on its being valid.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from pipeline.settings.places import HEADER, PAIR, PART, SPACE, Keys, enter, key_parts
 from pipeline.settings.texts import as_toml, key_text
 
+#: the keys from the root to a value; an int is a place in an array of tables
+Keys: TypeAlias = tuple[str | int, ...]
+
+_BASIC = r'"(?:\\.|[^"\\\n])*"'
+_LITERAL = r"'[^'\n]*'"
+_PART = rf"(?:[A-Za-z0-9_-]+|{_BASIC}|{_LITERAL})"
+_KEY = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
+_SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY})[ \t]*\]\]?")
+_PAIR = re.compile(rf"({_KEY})[ \t]*=")
 _SCALAR = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'
     r"|'''.*?'''(?:'{0,2})"
     r'|"(?:\\.|[^"\\\n])*"'
     r"|'[^'\n]*'"
-    r"|[^\[\]{},#\s]+",
+    r"|[^\[\]{},#\s]+(?: \d\d:[^\[\]{},#\s]+)?",  # a date and its time may stand apart
     re.DOTALL,
 )
 _COMMA = re.compile(r"(?:[ \t\r\n]+|#[^\n]*\n)*,[ \t]*")
@@ -46,23 +56,94 @@ class Edit:
     text: str = ""
 
 
-def nodes(text: str) -> list[Node]:
-    """Every key and every item, in the order of the text."""
-    found: list[Node] = []
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """The header of a table, or a key of `table` with its value, which begins at `start`; a header has no nodes."""
+
+    table: Keys
+    key: Keys
+    start: int
+    nodes: Sequence[Node] = ()
+
+
+def _statements(text: str) -> Iterator[_Statement]:
     arrays: dict[Keys, int] = {}
     table: Keys = ()
     place = _skip(text, 0)
     while place < len(text):
-        if header := HEADER.match(text, place):
-            table = enter(key_parts(header[2]), header[1] == "[[", arrays)
+        if header := _HEADER.match(text, place):
+            table = _enter(key_parts(header[2]), header[1] == "[[", arrays)
+            yield _Statement((), table, place)
             place = header.end()
-        elif pair := PAIR.match(text, place):
-            node, below, place = _pair(text, pair, table)
-            found += [replace(node, whole=_line(text, node)), *below]
+        elif pair := _PAIR.match(text, place):
+            node, inner, end = _pair(text, pair, table)
+            yield _Statement(table, key_parts(pair[1]), place, [replace(node, whole=_line(text, node)), *inner])
+            place = end
         else:
-            return found
+            return
         place = _skip(text, place)
-    return found
+
+
+def nodes(text: str) -> list[Node]:
+    """Every key and every item, in the order of the text."""
+    return [node for statement in _statements(text) for node in statement.nodes]
+
+
+def key_lines(text: str) -> dict[Keys, int]:
+    """The 1-based line of every table and key. Keys within an inline table are left out: `line_of` gives its line."""
+    lines: dict[Keys, int] = {}
+    for one in _statements(text):
+        line = text.count("\n", 0, one.start) + 1
+        # A table that was only named in passing, as task is by [task.labels], stands there until it has its own line.
+        for length in range(1, len(one.key)):
+            lines.setdefault((*one.table, *one.key[:length]), line)
+        lines[(*one.table, *one.key)] = line
+    return lines
+
+
+def line_of(lines: Mapping[Keys, int], path: Keys) -> int | None:
+    """The line of the key, or of the nearest table around it."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None
+
+
+def key_parts(key: str) -> tuple[str, ...]:
+    """The names of a dotted key. Raises ValueError where it is none."""
+    found = []
+    value: Any = tomllib.loads(f"{key} = 0")
+    while isinstance(value, dict):
+        ((name, value),) = value.items()
+        found.append(name)
+    return tuple(found)
+
+
+def split_pair(text: str) -> tuple[tuple[str, ...], str] | None:
+    """The key and the rest of `key=rest`; None where no key stands before a `=`."""
+    pair = _PAIR.match(text.lstrip())
+    return (key_parts(pair[1]), text.lstrip()[pair.end() :].strip()) if pair else None
+
+
+def pair_of(text: str) -> tuple[tuple[str, ...], str] | None:
+    """The same, and None also where what stands before the `=` is no key."""
+    try:
+        return split_pair(text)
+    except ValueError:
+        return None
+
+
+def _enter(names: tuple[str, ...], is_array: bool, arrays: dict[Keys, int]) -> Keys:
+    """The path of a table header, with the place of each array of tables on the way."""
+    path: Keys = ()
+    for name in names[:-1]:
+        path = (*path, name)
+        path = (*path, arrays[path]) if path in arrays else path
+    path = (*path, names[-1])
+    if is_array:
+        arrays[path] = arrays.get(path, -1) + 1
+        path = (*path, arrays[path])
+    return path
 
 
 def edited(text: str, edits: Sequence[Edit]) -> str:
@@ -95,7 +176,7 @@ def without(node: Node) -> Edit:
 
 def _pair(text: str, pair: re.Match[str], above: Keys) -> tuple[Node, list[Node], int]:
     path = (*above, *key_parts(pair[1]))
-    *_, last = re.finditer(PART, pair[1])
+    *_, last = re.finditer(_PART, pair[1])
     key = (pair.start(1) + last.start(), pair.start(1) + last.end())
     begin = _skip(text, pair.end())
     below, end = _value(text, begin, path)
@@ -129,7 +210,7 @@ def _item(text: str, place: int, path: Keys, number: int) -> tuple[Node, list[No
 
 
 def _inner_pair(text: str, place: int, path: Keys, _number: int) -> tuple[Node, list[Node], int]:
-    pair = PAIR.match(text, place)
+    pair = _PAIR.match(text, place)
     assert pair is not None
     return _pair(text, pair, path)
 
@@ -148,7 +229,7 @@ def _line(text: str, node: Node) -> tuple[int, int]:
 
 
 def _skip(text: str, place: int) -> int:
-    found = SPACE.match(text, place)
+    found = _SPACE.match(text, place)
     return found.end() if found else place
 
 
