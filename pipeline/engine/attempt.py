@@ -6,6 +6,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from pipeline.engine.brake import Brake
@@ -90,13 +91,17 @@ class Asker:
         terms = self._quiet_terms if request.record.is_canary else self._terms
         interview = Interview(terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
         history = CallHistory(interview)
-        # A ledger of an older version has not noted what they cost.
-        kept = [replace(one, response=self._noted(one.response)) for one in kept]
+        if kept:  # a ledger of an older version has not noted what they cost
+            kept = [replace(one, response=self._noted(one.response)) for one in kept]
         self.judge.active += 1
         try:
-            await self._go_through(history, kept)
+            if self.prepare is not None and request.attachments:
+                await self._until_over_with_media(self.prepare(request), history, kept)
+            else:
+                await self._until_over(history, kept)
             outcome = self._ended(interview)
-            await self._stretch.ended(request, outcome)
+            if (code := self._stretch.ended(request, outcome)) is not None:
+                await self._stretch.judge(request, outcome, code)
         except _PutOffError:
             return None
         except Exception as error:
@@ -110,30 +115,30 @@ class Asker:
             self.judge.failing -= history.failing
             self.judge.flex.ended(history)
 
-    async def _go_through(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
+    async def _until_over_with_media(
+        self, prepared: AbstractAsyncContextManager[Request], history: CallHistory, kept: Sequence[SavedAnswer]
+    ) -> None:
         interview = history.interview
         try:
-            if self.prepare is None or not history.request.attachments:
-                return await self._resumed(history, kept)
-            async with self.prepare(history.request) as interview.request:
-                return await self._resumed(history, kept)
+            async with prepared as interview.request:
+                await self._until_over(history, kept)
         except MediaError as error:
             if interview.response is None:
                 interview.write_off(kept)
             interview.end(Status.REJECTED, Problem(error.code, str(error)))
 
-    async def _resumed(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
-        interview = history.interview
+    async def _resume(self, interview: Interview, kept: Sequence[SavedAnswer]) -> None:
         interview.resume(kept)
-        if kept and interview.fault is not None and kept[-1].fault is None and self._journal is not None:
+        if interview.fault is not None and kept[-1].fault is None and self._journal is not None:
             # It came in a batch, where nobody had read it: the next session has to find it as it is read now.
             await self._journal.keep(interview.kept(time.time()))
             self._tell(interview)
-        await self._until_over(history)
 
-    async def _until_over(self, history: CallHistory) -> None:
+    async def _until_over(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
         """Answer after answer and callback after callback, until the interview wants nothing more."""
         interview, terms = history.interview, history.interview.terms
+        if kept:
+            await self._resume(interview, kept)
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
                 try:
@@ -201,9 +206,13 @@ class Asker:
         clock = asyncio.get_running_loop().time
         while True:
             permit = await self._permit(history)
-            began_at = clock()
+            percent = self.judge.rules.hedge_after_p
             try:
-                return await self._response(history, permit)
+                if percent is None:
+                    return await self._call(history, permit)
+                return await self._hedge.answer(
+                    percent, permit, lambda other: self._call(history, other), lambda: self._permit(history)
+                )
             except CallError as error:
                 failed = error
                 checked = await self.judge.check_health(history, failed, permit.sent_at)
@@ -211,7 +220,7 @@ class Asker:
                 # Given back before any waiting: a record that backs off must not hold others up.
                 permit.close()
                 if self._admission.gate.outage is None:
-                    history.busy_s += clock() - began_at
+                    history.busy_s += clock() - permit.sent_at
             wait_s = self.judge.after(history, failed, permit.sent_at, checked)
             await self._wait(wait_s)
 
@@ -240,14 +249,6 @@ class Asker:
             if is_fresh and not self._fresh:
                 self._turn.set()
 
-    async def _response(self, history: CallHistory, permit: Permit) -> Response:
-        percent = self.judge.rules.hedge_after_p
-        if percent is None:
-            return await self._call(history, permit)
-        return await self._hedge.answer(
-            percent, permit, lambda other: self._call(history, other), lambda: self._permit(history)
-        )
-
     def _most(self, request: Request) -> TokenBound | None:
         """What the call can use at most; not worked out where no budget asks for it."""
         return None if self._admission.budget is None else most_of(request)
@@ -256,14 +257,15 @@ class Asker:
         history.interview.calls += 1
         if not history.failing:
             history.answers_before, history.failing_since = self._admission.gate.answers, permit.sent_at
-        clock = asyncio.get_running_loop().time
-        request = history.sent = self.judge.flex.sent(history, clock())
-        is_flex = request is not history.request
+        clock, rules, request = asyncio.get_running_loop().time, self.judge.rules, history.request
+        if rules.flex_patience_s is not None:
+            request = self.judge.flex.sent(history, clock())
+        history.sent, is_flex = request, request is not history.request
         try:
-            async with asyncio.timeout(self.judge.rules.timeout_s):
+            async with asyncio.timeout(rules.timeout_s):
                 response = await self._provider(request)
         except TimeoutError as error:
-            told = f"no answer in {self.judge.rules.timeout_s:g} s"
+            told = f"no answer in {rules.timeout_s:g} s"
             raise CallTimeoutError(told, billed=True) from error
         except CallError as error:
             # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
@@ -278,8 +280,9 @@ class Asker:
         self._admission.on_answer(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self.judge.answered(history)
-        standard_usd = self._tariff.cost_usd(response.usage, None, request.model)
-        self.judge.flex.answered(history, response, standard_usd, is_flex=is_flex, now=clock())
+        if rules.flex_patience_s is not None:
+            standard_usd = self._tariff.cost_usd(response.usage, None, request.model)
+            self.judge.flex.answered(history, response, standard_usd, is_flex=is_flex, now=clock())
         history.free = 0
         history.came.append(response)
         return response
@@ -292,6 +295,8 @@ class Asker:
         cost_usd, name = response.cost_usd, response.request_id
         if cost_usd is None:
             cost_usd = self._tariff.cost_usd(response.usage, response.service_tier, model)
+        if name and cost_usd == response.cost_usd:
+            return response
         return replace(response, cost_usd=cost_usd, request_id=name or f"unnamed-{uuid.uuid4().hex}")
 
     def _ended(self, interview: Interview) -> Outcome:

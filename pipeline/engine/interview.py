@@ -327,11 +327,11 @@ class Interview:
             self.give_up(Status.REJECTED, Problem(error.code, str(error)))
 
     def _call_back(self) -> None:
-        # What callbacks have given back before stands: the ledger has it.
-        self._done = [
-            replace(one, extra=kept["extra"], result=kept["result"])
-            for one, kept in zip(self._valid_calls, self._given, strict=False)
-        ]
+        if self._given:  # what callbacks have given back before stands: the ledger has it
+            self._done = [
+                replace(one, extra=kept["extra"], result=kept["result"])
+                for one, kept in zip(self._valid_calls, self._given, strict=False)
+            ]
         self._go_on()
 
     def _go_on(self) -> None:

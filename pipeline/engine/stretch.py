@@ -50,28 +50,32 @@ class Stretch:
         self._enough = FIRST_RECORDS
         self._is_asking = False
 
-    async def ended(self, request: Request, outcome: Outcome) -> None:
-        """A record has its outcome."""
+    def ended(self, request: Request, outcome: Outcome) -> str | None:
+        """A record has its outcome. Gives the reason to `judge`, if records have to be asked again now."""
         if outcome.status is Status.LABELLED:
             self._witnesses.append(request)
             self._length, self._enough = 0, FIRST_RECORDS
             self._codes.clear()
-            return
+            return None
         if outcome.problem is None or not outcome.attempts:
-            return
+            return None
         self._length += 1
         self._codes[outcome.problem.code] += 1
         if self._codes[CallbackError.code] == self._length >= CALLBACKS and self._rules().stop_rejected:
             self._admission.gate.stop(_error(outcome, CallbackError.code, self._length))
-            return
+            return None
         code, count = self._codes.most_common(1)[0]
         is_due = self._length >= self._enough and count >= ONE_REASON * self._length and code in OF_ANSWERS
-        if is_due and outcome.problem.code == code and not self._is_asking and self._rules().stop_rejected:
-            self._is_asking = True
-            try:
-                await self._judge(request, outcome, code)
-            finally:
-                self._is_asking = False
+        is_due &= outcome.problem.code == code and not self._is_asking and self._rules().stop_rejected > 0
+        return code if is_due else None
+
+    async def judge(self, request: Request, outcome: Outcome, code: str) -> None:
+        """Ask again, and stop the run if the server has changed."""
+        self._is_asking = True
+        try:
+            await self._judge(request, outcome, code)
+        finally:
+            self._is_asking = False
 
     async def _judge(self, request: Request, outcome: Outcome, code: str) -> None:
         length, witnesses = self._length, list(self._witnesses)

@@ -146,12 +146,13 @@ class Admission:
 
     async def acquire(self, size_tokens: int, most: TokenBound | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
+        loop = asyncio.get_running_loop()
         async with self._door:
             size = max(1, round(size_tokens * self._tokens_ratio))
-            loop = asyncio.get_running_loop()
-            await self._pass(size, loop)
-            reservation = await self._reserve(most)
-            now = loop.time()
+            now = await self._pass(size, loop)
+            reservation = None
+            if self.budget is not None and most is not None:
+                reservation, now = await self._reserve(self.budget, most), loop.time()
             self.gate.enter(now)
             self.resource.on_send(now, self.gate.in_flight)
         self.calls += 1
@@ -178,8 +179,8 @@ class Admission:
             return None
         return Permit(self, size_tokens, size_tokens, loop.time(), reservation, has_place=False)
 
-    async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for gate, hours, day and resource; once more for the gate, if it shut meanwhile."""
+    async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> float:
+        """Wait for gate, hours, day and resource; once more for the gate, if it shut meanwhile. Gives the time then."""
         began = loop.time()
         while True:
             await self.gate.wait()
@@ -190,12 +191,14 @@ class Admission:
             break
         self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
         self.resource.skip_pause(loop.time() - began)
-        may_leave = False
-        while not may_leave:
+        while True:
             await self.resource.acquire(size)
-            began = loop.time()
+            now = loop.time()
+            if self.gate.is_open(now):
+                return now
             await self.gate.wait()
-            may_leave = self.resource.skip_pause(loop.time() - began)
+            if self.resource.skip_pause(loop.time() - now):
+                return loop.time()
 
     def _within(self, hours: Hours, now: float) -> bool:
         """Whether calls may leave by the clock on the wall."""
@@ -207,18 +210,15 @@ class Admission:
             return False
         return True
 
-    async def _reserve(self, most: TokenBound | None) -> Reservation | None:
+    async def _reserve(self, budget: Budget, most: TokenBound) -> Reservation:
         """Set the worst case of a call aside, once it fits; stops the run when it cannot fit any more."""
-        if self.budget is None or most is None:
-            return None
         while True:
             if self._top_up is not None:
-                await self._top_up(self.budget, most)
-            if (reservation := self._try_reserve(self.budget, most)) is not None:
-                break
+                await self._top_up(budget, most)
+            if (reservation := self._try_reserve(budget, most)) is not None:
+                return await self._save_before_spending(budget, reservation)
             await self.gate.changed()
             await self.gate.wait()
-        return await self._save_before_spending(self.budget, reservation)
 
     async def _save_before_spending(self, budget: Budget, reservation: Reservation) -> Reservation:
         """The reservation, once it is written down that it may be spent."""

@@ -73,7 +73,7 @@ class Backoff:
         self.refused_since = None
         self._in_a_row = 0
         self._balance -= 1
-        if sent_at > self._asked.at:
+        if self._asked.at < sent_at and self._asked.until > float("-inf"):
             self._asked = _Asked(self._asked.at)
             self.day = replace(self.day, until=float("-inf"))
 

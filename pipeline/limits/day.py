@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+from pipeline.units import DAY_S
 
 Used = Callable[[str], Awaitable[int]]
 Add = Callable[[str, int], Awaitable[None]]
@@ -151,9 +154,15 @@ class DayMeter:
         return datetime.fromtimestamp(self._wall(), UTC)
 
     def _today(self) -> str:
-        return self._now().date().isoformat()
+        return _name_of_day(int(self._wall() // DAY_S))
 
     def _until_tomorrow_s(self) -> float:
         now = self._now()
         midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
         return (midnight - now).total_seconds()
+
+
+@lru_cache(maxsize=2)
+def _name_of_day(days: int) -> str:
+    """The day that is so many days after 1970-01-01, as 2026-12-01."""
+    return (date(1970, 1, 1) + timedelta(days=days)).isoformat()

@@ -104,6 +104,10 @@ class Gate:
                 if timer is not None:
                     timer.cancel()
 
+    def is_open(self, now: float) -> bool:
+        """Whether one more call may leave now. Raises StoppedError once the run is stopping."""
+        return self._delay_s(now) <= 0
+
     async def changed(self) -> None:
         """Return when a call has ended, or anything else has changed. One waiter, as for `wait`."""
         self._waiter = asyncio.get_running_loop().create_future()

@@ -27,8 +27,10 @@ class LocalResource:
     async def acquire(self, tokens: int) -> None:
         """Return when both meters have room."""
         self._set_meters()
-        await self._requests.acquire()
-        await self._tokens.acquire(tokens)
+        if self._requests.is_limited:
+            await self._requests.acquire()
+        if self._tokens.is_limited:
+            await self._tokens.acquire(tokens)
 
     def give_back(self, tokens: int) -> None:
         """Put an estimate right."""

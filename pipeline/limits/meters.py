@@ -57,8 +57,15 @@ class Meter:
         self._released = False
         self.set_limit(per_minute)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything has to be waited for."""
+        return self._slice is not None
+
     def set_limit(self, per_minute: float | None) -> None:
         """Take over another limit at once, for whoever waits too; the slots already given still count."""
+        if per_minute is None and self._slice is None:
+            return
         cut = None if per_minute is None else _sliced(per_minute * HEADROOM / 60, weighted=self._weighted)
         if self._released or _same(cut, self._slice):
             return

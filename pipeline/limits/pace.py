@@ -116,6 +116,8 @@ class Pace:
     @property
     def per_minute(self) -> float | None:
         """The limit in force."""
+        if self._told is None and self._learned is None:
+            return self._configured
         ours = None if self._told is None else self._told * self._others.share
         return _least(self._configured, ours, self._learned)
 
