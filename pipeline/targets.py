@@ -55,7 +55,7 @@ def run_origin_of(folder: Path) -> RunOrigin:
     kept: Any = manifest.get("started_by")
     if not isinstance(kept, dict):
         raise SetupError(
-            f"{folder}: the run was started by an older labelpipe, which did not note its config: name the config"
+            f"{folder}: the run was started by an older labelpipe, which did not store its config: name the config"
         )
     config = kept.get("config")
     reading: Any = manifest["reading"]
@@ -96,13 +96,14 @@ def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str
         raise SetupError(f"{folder}: the run was started from Python, without a config file: call run again there")
     if not run_origin.config.is_file():
         raise SetupError(
-            f"{folder}: the run was started with {run_origin.config}, which is not there any more: name its config"
+            f"{folder}: the run was started with {run_origin.config}, which no longer exists: name its config"
         )
     given = {text.partition("=")[0].strip() for text in overrides}
     if missing := [key for key in run_origin.hidden if key not in given]:
         again = " ".join(f"--set {key}=..." for key in missing)
         raise SetupError(
-            f"{folder}: the run was started with {', '.join(missing)} set to what is not kept. Give it again: {again}"
+            f"{folder}: the run was started with {', '.join(missing)} set to values that are not stored. "
+            f"Give them again: {again}"
         )
     config, base = run_origin.config.absolute(), run_origin.base
     dir_ = {"dir": str(folder)} if base == Path() else {"dir": os.path.relpath(folder.absolute(), base.absolute())}
@@ -151,9 +152,9 @@ def refuse_as_input(path: str) -> None:
     """Raises SetupError where what is named to be labelled is a config or a run: neither is meant to be."""
     named = Path(path)
     if named.suffix == ".toml" and looks_like_config(named):
-        raise SetupError(f"{named} is a config already. Label with it: labelpipe run {named}")
+        raise SetupError(f"{named} is already a config. To label with it: labelpipe run {named}")
     if is_run(named):
-        raise SetupError(f"{named} is the folder of a run. Go on with it: labelpipe run {named}")
+        raise SetupError(f"{named} is a run folder. To continue it: labelpipe run {named}")
 
 
 # -- a name -> a run folder ------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def _latest(*, at_work: bool) -> Path:
         raise SetupError(f"there is no run in or below {Path.cwd()}: name a run folder or a config")
     working = [run for run in found if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
-        raise SetupError(f"more than one run is at work here: {shorten_list(working, SHOWN_MAX)}. Name one of them")
+        raise SetupError(f"several runs are in progress here: {shorten_list(working, SHOWN_MAX)}. Name one of them")
     runs = [run for run in found if not run.name.endswith(_BESIDE)]
     return (working or runs or found)[-1]
 

@@ -23,7 +23,7 @@ def settings_of(config: Config) -> Settings:
     if isinstance(config, Settings):
         return config
     if isinstance(config, Mapping):
-        raise SetupError("the config is a dict; expected the path of one, or Settings: Settings.model_validate(config)")
+        raise SetupError("the config is a dict; expected a path or Settings, such as Settings.model_validate(config)")
     return load_settings(config)
 
 

@@ -61,7 +61,7 @@ async def aexport(
     """
     if to is not None and "://" not in str(to):
         if table is not None:
-            raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
+            raise SetupError(f"table needs a database, and {to} is not a database URL such as sqlite:///labels.db")
         options.pop("simulated", None)  # simulated labels are exported without being asked for
         if isinstance(split := options.get("split"), str):
             options["split"] = exports.parse_split(split)
@@ -70,7 +70,7 @@ async def aexport(
         done = await exports.export_data(run, to, exports.DataOptions(**options))
         return to_displayable(DataExport, done)
     if options:
-        raise SetupError(f"{next(iter(options))} is for an export into a folder: name one, such as to='data/'")
+        raise SetupError(f"{next(iter(options))} needs an export into a folder, such as to='data/'")
     found = await runner.export(run, None if to is None else str(to), table=table)
     return to_displayable(Export, found)
 

@@ -157,7 +157,7 @@ def has_display() -> bool:
 
 def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_out: bool) -> None:
     if by is None:
-        fail("say who has answered: --by NAME")
+        fail("name the reviewer: --by NAME")
     from pipeline.review import take_answers
 
     run_and_print(take_answers(run_dir, file, by=by, draw=draw), "answers_lines", json_out=json_out)

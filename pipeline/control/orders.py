@@ -63,7 +63,7 @@ def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -
     except OSError as error:
         raise SetupError(
             f"{run_dir / ORDERS}: the order cannot be written: {error.strerror or error}. "
-            "It must come from a user who may write to the run folder."
+            "Use an account that may write to the run folder."
         ) from error
     return ticket
 

@@ -130,7 +130,7 @@ class HealthCheck:
         word = replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
         permit = await self._admission.acquire_health_check(CHECK_TOKENS, most_of(word))
         if permit is None:
-            raise UnavailableError("no call may leave for it now")
+            raise UnavailableError("no call may be sent for it now")
         try:
             permit.settle(await ping(word))
         except CallError as error:

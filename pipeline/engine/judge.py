@@ -258,7 +258,7 @@ class Judge:
             history.failing_since = sent_at
         if history.charged >= self.rules.max_attempts:
             self._given_up += 1
-            told = f"given up after {history.calls} calls; last: {error}"
+            told = f"gave up after {history.calls} calls; last error: {error}"
             raise Over(Status.FAILED, Problem(error.code, told))
         if own and history.busy_s >= (deadline_s := self.rules.deadline_of(self._most_answers)):
             told = f"not done in {deadline_s:g} s, {history.calls} calls; last: {error}"
@@ -352,7 +352,7 @@ class Judge:
 
     def _reject(self, history: CallHistory, error: CallError) -> NoReturn:
         if isinstance(error, UnknownRefusalError):
-            raise Over(Status.FAILED, Problem(error.code, f"given up after {history.calls} calls; last: {error}"))
+            raise Over(Status.FAILED, Problem(error.code, f"gave up after {history.calls} calls; last error: {error}"))
         code = error.code if isinstance(error, RecordRefusedError) else RecordRefusedError.code
         raise Over(Status.REJECTED, Problem(code, str(error)))
 

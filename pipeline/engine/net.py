@@ -47,7 +47,5 @@ class Net:
         facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": trace}
         log.error("internal error", extra={"facts": facts})
         if self._in_a_row >= MOST_IN_A_ROW:
-            self._stop(
-                InternalError(f"{self._in_a_row} records in a row ended in an error of labelpipe itself: {told}")
-            )
+            self._stop(InternalError(f"{self._in_a_row} records in a row failed because of labelpipe itself: {told}"))
         return Problem(InternalError.code, f"labelpipe itself failed at this record: {told}; run.log has the trace")

@@ -60,7 +60,7 @@ async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline
     _sklearn()
     to = None if options.to is None else Path(options.to)
     if to is not None and to.exists():
-        raise SetupError(f"{to}: is there already, and may hold answers. Choose another name, or move it away")
+        raise SetupError(f"{to}: already exists and may hold answers. Choose another name, or move it away")
     async with AsyncExitStack() as stack:
         opened = await open_run(run, stack)
         by = options.by or await class_field(opened)

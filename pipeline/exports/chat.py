@@ -122,7 +122,7 @@ def _refuse_other_prompt(task: Task, manifest: Mapping[str, Any], config: Path |
     if changed:
         raise SetupError(
             f"--chat: {config} has another {' and '.join(changed)} than the run, so what was sent cannot be written as "
-            "it was. Put the config back as it was, or label with the new one first"
+            "it was. Restore the config, or label with the new one first"
         )
 
 

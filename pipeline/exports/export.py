@@ -82,7 +82,7 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
     shares = Shares(tuple(options.split), options.seed, options.near_duplicates)
     by, notes = await _by(opened, options.by)
     if options.text is not None and by is None:
-        raise SetupError("--text: no field of the label has classes: name the one that is the label with --by")
+        raise SetupError("--text: no label field has classes; name the field to use with --by")
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
     gold = await gold_of(options.gold, opened, selection, options.sets)
@@ -274,7 +274,7 @@ class _Export:
         expected = self._splits.count() - sum(self._splits.left_out().values())
         if counts.seen != expected:
             raise StoreError(
-                f"{self._opened.folder.path}: its labels have changed while they were read. Run the command again"
+                f"{self._opened.folder.path}: its labels changed while they were being read. Run the command again"
             )
 
     def _told(self, counts: _Counts) -> DataExport:

@@ -44,7 +44,7 @@ class Folder:
         if path.is_file() or (path.suffix in _DATA and not path.exists()):
             raise SetupError(f"--to {path}: expected a folder, in which train, val and test are written, or a URL")
         if is_run(path):
-            raise SetupError(f"--to {path}: is the folder of a run. Name another folder for the export")
+            raise SetupError(f"--to {path}: is a run folder. Choose another folder for the export")
         #: the digests that each of our files may have; None for any
         self._ours = self._read()
         for name in self._names:
@@ -86,7 +86,7 @@ class Folder:
             yield part
         except OSError as error:
             raise StoreError(
-                f"{self.path}: cannot write: {error.strerror or error}. The files there are as they were."
+                f"{self.path}: cannot write: {error.strerror or error}. The existing files are unchanged."
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)

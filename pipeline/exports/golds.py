@@ -35,7 +35,7 @@ async def gold_of(path: str | Path | None, opened: OpenRun, selection: Selection
     found = await _read(Path(path), opened, selection, sets)
     if not found.keys and not found.texts:
         shown = " or ".join(map(repr, _names(opened)))
-        raise SetupError(f"--gold {path}: no record has a key in it; expected the column {shown}")
+        raise SetupError(f"--gold {path}: none of its records has a key; expected the column {shown}")
     return Gold(found.keys | own.keys, found.texts | own.texts)
 
 

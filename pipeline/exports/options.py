@@ -48,7 +48,7 @@ class DataOptions:
         if self.format is not None and self.format not in FORMATS:
             raise SetupError(f"--format: got {self.format!r}; expected {', '.join(FORMATS)}")
         if self.chat and self.text is not None:
-            raise SetupError("--chat and --text are two forms of the rows: give one of them")
+            raise SetupError("--chat and --text cannot be combined; give one of them")
         if self.chat and self.format not in (None, "jsonl"):
             raise SetupError(f"--chat writes JSON Lines, so --format cannot be {self.format}: leave it out")
 
@@ -60,7 +60,7 @@ def _check_split(split: Sequence[float]) -> None:
     if not all(part > 0 for part in split):
         raise SetupError(f"--split: got {shown}; each share must be more than 0. For train and test give two: 90/10")
     if abs(sum(split) - 100) > 1e-6:
-        raise SetupError(f"--split: got {shown}, which is {sum(split):g} in sum; expected 100")
+        raise SetupError(f"--split: got {shown}, which is {sum(split):g} in total; expected 100")
 
 
 def parse_split(text: str) -> tuple[float, ...]:

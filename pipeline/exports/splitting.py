@@ -278,7 +278,7 @@ def recall(path: Path, terms: str) -> Iterator[tuple[bytes, bytes, int]]:
             connection.close()
     except sqlite3.Error as error:
         raise SetupError(
-            f"{path}: cannot be read ({error}), and it says in which split each record is. Put back a copy of it, or "
+            f"{path}: cannot be read ({error}), and it says in which split each record is. Restore a copy of it, or "
             "move it away: then the records may change their splits"
         ) from error
 
@@ -298,4 +298,4 @@ def keep(path: Path, terms: str, assigned: Iterable[tuple[bytes, bytes, int]]) -
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: cannot be written: {error}. The files are as they were.") from error
+        raise StoreError(f"{path}: cannot be written: {error}. The existing files are unchanged.") from error

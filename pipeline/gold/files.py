@@ -112,7 +112,7 @@ class GoldFile:
                 self._choose(readable, keys, known, beside)
                 return
         told = next((f": {row[-1]}" for batch in self._first for row in batch if row[-1]), "")
-        raise InputError(f"gold: {self.source.name} has no row that can be read{told}")
+        raise InputError(f"gold: {self.source.name} has no readable row{told}")
 
     async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
         """The rows with a key, in batches. Raises InputError for a column that no row has."""

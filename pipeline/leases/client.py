@@ -138,7 +138,7 @@ class LeaseClient:
         if digest != job.digest:
             raise SetupError(
                 f"{self._url}: this lease server is for another task or input than this config's. "
-                "Start it with the config that the shards have."
+                "Start it with the config of the shards."
             )
 
     async def begin(self, stop: Callable[[LabelpipeError], None], budget: Budget | None) -> None:
@@ -169,7 +169,7 @@ class LeaseClient:
         except LabelpipeError as error:
             self.end(error)
         except Exception as error:  # a bug here must not leave the shard waiting for ever
-            self.end(InternalError(f"the exchange with the lease server broke: {error!r}"))
+            self.end(InternalError(f"the exchange with the lease server failed: {error!r}"))
             raise
 
     def hold(self, held: bool) -> None:
@@ -256,7 +256,7 @@ class LeaseClient:
                     return parse_grant(data)
                 why = data.decode(errors="replace")[:200]
                 if response.status in (401, 409, 413):
-                    raise DrainedShardError(f"{self._url}: the lease server refuses this shard: {why}")
+                    raise DrainedShardError(f"{self._url}: the lease server refused this shard: {why}")
             except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
                 why = str(error) or type(error).__name__
             if not is_told:

@@ -43,6 +43,6 @@ class ShardOwners:
         fence, session = self._taken.get(ask.shard, (0, ask.session))
         if session != ask.session:
             raise InputError(
-                f"shard {ask.shard} was taken over by another process (number {fence}), as this one was thought lost. "
-                "Let that one go on"
+                f"shard {ask.shard} was taken over by another process (number {fence}), because this one was "
+                "presumed lost. Let the other one continue"
             )

@@ -161,7 +161,7 @@ class Budget:
         """Take over other caps. A cap below what is spent lets no further call through."""
         if usd is not None and not self._priced:
             raise ConfigError(
-                f"limits.budget_usd = {plain(usd)}, but nobody knows what the model costs; set model.price (input and "
+                f"limits.budget_usd = {plain(usd)}, but the price of the model is unknown; set model.price (input and "
                 "output, US dollars for a million tokens), or cap the tokens instead: limits.budget_tokens"
             )
         self._caps = (None if usd is None else math.floor(usd * PICO_PER_USD), tokens)

@@ -137,7 +137,9 @@ def _window(begin: str, end: str) -> tuple[int, int]:
     key = "limits.run_between"
     begin_s, end_s = _seconds(begin, key) % DAY_S, _seconds(end, key) or DAY_S
     if begin_s == end_s % DAY_S and (end != "24:00" or begin == end):
-        raise ConfigError(f'{key} = ["{begin}", "{end}"]: it ends where it begins; leave it out to run at all hours')
+        raise ConfigError(
+            f'{key} = ["{begin}", "{end}"]: it begins and ends at the same time; leave it out to run at all hours'
+        )
     return begin_s, end_s
 
 

@@ -84,10 +84,12 @@ def certified_field(run: OpenRun, name: str | None) -> MeasuredField:
         names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
         listed = [one for one in names if run.fields[one].kind in ("class", "set")]
         if len(listed or names) != 1:
-            raise SetupError(f"the run in {run.run_dir.path} has {list_names(names)}: say which with --column")
+            raise SetupError(f"the run in {run.run_dir.path} has {list_names(names)}: name one with --column")
         name = (listed or names)[0]
     if name in run.row_fields:
-        raise SetupError(f"--column {name}: a record has several rows of it, and a certificate is about one label each")
+        raise SetupError(
+            f"--column {name}: a record has several rows of it, and a certificate needs one label per record"
+        )
     return run.field(name, "--column")
 
 
@@ -124,7 +126,8 @@ def _filled(options: CertifyOptions, standing: _Standing | None) -> CertifyOptio
 def _refuse_at_work(run_dir: RunDir) -> None:
     if run_dir.is_running():
         raise SetupError(
-            f"{run_dir.path}: the run is at work. Records are drawn from all of its labels: certify when it has ended"
+            f"{run_dir.path}: the run is still in progress, and records are drawn from all of its labels. "
+            "Certify when it has ended"
         )
 
 

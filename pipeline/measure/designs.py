@@ -190,7 +190,7 @@ def begin(
     if not seen.n:
         raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
     if options.score is not None and not any(named):
-        raise SetupError(f"--score {options.score}: no label has a number in such a column")
+        raise SetupError(f"--score {options.score}: no label has a number in this column")
     # Rounded, because 1 - 0.95 is a little more than 0.05.
     risk = round(1 - confidence, 12) / 2 ** (number - 1)
     try:

@@ -53,9 +53,9 @@ class Differing:
         self.path = None if path is None else Path(path)
         self._option, self._run, self._titles, self._more = option, run, titles, more
         if self.path is not None and self.path.resolve() in {file.resolve() for file in run.run_dir.files()}:
-            raise SetupError(f"{option} {self.path}: is a file of the run; name another one")
+            raise SetupError(f"{option} {self.path}: is a file of the run; choose another one")
         if self.path is not None and gold is not None and self.path.resolve() == Path(gold).resolve():
-            raise SetupError(f"{option} {self.path}: is the gold file; name another one")
+            raise SetupError(f"{option} {self.path}: is the gold file; choose another one")
         # All state that changes.
         self.n = 0
         self.first: list[Disagreement] = []

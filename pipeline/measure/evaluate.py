@@ -136,7 +136,7 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
             raise SetupError(
                 f"--column {missing[0]}: the records of {run.run_dir.path} have no such field"
                 f"{did_you_mean(missing[0], run.seen)}; they have {list_names(run.seen)}. "
-                "For gold in a file of its own: --gold FILE"
+                "For gold in a separate file: --gold FILE"
             )
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]

@@ -106,7 +106,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     )
     for name in ordered:
         if not run.field(name, "--ordered").values:
-            raise SetupError(f"--ordered {name}: the field has no list of values in the task, so no order")
+            raise SetupError(f"--ordered {name}: the field has no list of values in the task, so it has no order")
     return run
 
 
@@ -154,7 +154,7 @@ def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -
     names = list(found.values())
     if twice := next((name for name in names if names.count(name) > 1), None):
         both = [column for column, name in found.items() if name == twice]
-        raise SetupError(f"--column: {' and '.join(both)} are both about {twice}: compare with one of them at a time")
+        raise SetupError(f"--column: {' and '.join(both)} are both about {twice}: use one of them at a time")
     return found
 
 
@@ -165,9 +165,7 @@ def _field_of(run: OpenRun, column: str) -> str:
         return name
     if (only := only_field(run.fields)) is not None:
         return only
-    raise SetupError(
-        f"--column {column}: say which label field it belongs to, with --field; the run has {list_names(run.fields)}"
-    )
+    raise SetupError(f"--column {column}: name its label field with --field; the run has {list_names(run.fields)}")
 
 
 def gold_names(run: OpenRun, only: Sequence[str] = ()) -> list[str]:

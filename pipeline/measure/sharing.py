@@ -149,9 +149,11 @@ class _Found:
         group.n += 1
         group.counts.update(classes)
         if len(group.counts) > CLASSES_MOST:
-            raise SetupError(f"--column {self.column}: has more than {CLASSES_MOST:,} values, so these are no classes")
+            raise SetupError(
+                f"--column {self.column}: has more than {CLASSES_MOST:,} values, so it is not a field of classes"
+            )
         if len(self.groups) > GROUPS_MOST:
-            raise SetupError(f"--by {self.by}: has more than {GROUPS_MOST:,} values, so these are no groups")
+            raise SetupError(f"--by {self.by}: has more than {GROUPS_MOST:,} values, which is too many for groups")
         if row.key in self.answers:
             answer, probability = self.answers[row.key]
             group.answered.append((classes, self._classes(answer), probability))
@@ -239,7 +241,7 @@ async def _write_pseudo(run: OpenRun, label: MeasuredField, found: _Found, measu
 
 def _write_new(path: Path, data: bytes) -> None:
     if path.exists():
-        raise SetupError(f"{path}: is there already. Choose another name, or move it away.")
+        raise SetupError(f"{path}: already exists. Choose another name, or move it away.")
     write_whole(path, data)
 
 

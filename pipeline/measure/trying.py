@@ -170,7 +170,7 @@ async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: 
         return await arun(ready, said)
     except ChangedError as error:
         raise ChangedError(
-            f"{error}\n\nFor a trial of the new settings in the same folder: labelpipe try ... --relabel"
+            f"{error}\n\nTo try the new settings in the same folder: labelpipe try ... --relabel"
         ) from error
 
 

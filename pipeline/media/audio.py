@@ -26,7 +26,7 @@ def seconds_of(data: bytes, mime: str, name: str) -> float:
     """The recording's length. Raises MediaError for one that holds no sound, or whose end is missing."""
     found = _wav_s(data, name) if mime == "audio/wav" else _mp3_s(data)
     if not found:
-        raise MediaError(f"{name} holds no sound: a damaged {'wav' if mime == 'audio/wav' else 'mp3'}")
+        raise MediaError(f"{name} contains no audio: a damaged {'wav' if mime == 'audio/wav' else 'mp3'}")
     if found > MOST_S:
         raise MediaError(f"{name} says that it is {found / 3600:,.0f} hours long; at most {MOST_S // 3600} are sent")
     return found
@@ -46,7 +46,7 @@ def _wav_s(data: bytes, name: str) -> float:
                 whole = int.from_bytes(data[4:8], order) + 8 == len(data)
                 return 0.0 if whole else there / bytes_a_second
             if there + _HEADS_BYTES < length < _ENDLESS_BYTES:
-                raise MediaError(f"{name} is cut off: it says {length:,} bytes of sound and holds {there:,}")
+                raise MediaError(f"{name} is cut off: it says {length:,} bytes of audio and contains {there:,}")
             return min(length, there) / bytes_a_second
         at += 8 + length + length % 2
     return 0.0

@@ -68,7 +68,7 @@ def prepared(data: bytes, mime: str, size: Size, target: Size, name: str) -> Pic
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             found = Size(*image.size)
             if found.pixels > size.pixels:
-                raise ValueError(f"it has {found.width} x {found.height} pixels; its head says less")  # noqa: TRY301
+                raise ValueError(f"it has {found.width} x {found.height} pixels; its header says fewer")  # noqa: TRY301
             turn = image.getexif().get(_ORIENTATION, _UPRIGHT)
             if target == size and turn == _UPRIGHT and image.mode in _PLAIN:
                 return Picture(data, mime, size)

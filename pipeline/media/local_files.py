@@ -38,9 +38,7 @@ class Root:
         """
         path = self._resolved(source)
         if not path.is_relative_to(self._real):
-            raise MediaError(
-                f"{named(source)} lies outside of {self._folder}, where media must be: set task.media.root"
-            )
+            raise MediaError(f"{named(source)} is outside {self._folder}, where media must be: set task.media.root")
         try:
             found = path.lstat()
         except OSError as error:
@@ -76,7 +74,7 @@ class Root:
                 return Path(os.path.realpath(base / source, strict=True))
             except (ValueError, OSError) as error:
                 if not isinstance(error, OSError):  # a NUL in the name
-                    raise MediaError(f"{named(source)} is no name of a file") from None
+                    raise MediaError(f"{named(source)} is not a file name") from None
                 first = first or error
         assert first is not None
         raise _unreadable(source, first)

@@ -90,7 +90,7 @@ def head_of(data: bytes, mime: str, name: str) -> Size:
     """A picture's size as its head says it, after a short look. Raises MediaError: no head, or over MOST_PIXELS."""
     size = _READ[mime](data)
     if size is None or not size.pixels:
-        raise MediaError(f"{name} has no size in its head: a damaged {mime.partition('/')[2]}")
+        raise MediaError(f"{name} has no size in its header: a damaged {mime.partition('/')[2]}")
     if size.pixels > MOST_PIXELS:
         told = f"{size.width} x {size.height} pixels, {size.pixels / 1e6:.0f} megapixels"
         raise MediaError(f"{name} is too large: {told}; at most {MOST_PIXELS / 1e6:.0f} are decoded")
@@ -101,11 +101,11 @@ def size_of(data: bytes, mime: str, name: str) -> Size:
     """The same, of a picture that is whole. Raises MediaError for one that is animated, cut off or overfull too."""
     size = head_of(data, mime, name)
     if mime == "image/jpeg" and (scans := _scans(data)) > MOST_SCANS:
-        raise MediaError(f"{name} has {scans:,} scans, each of which is a picture to decode; at most {MOST_SCANS} are")
+        raise MediaError(f"{name} has {scans:,} scans; at most {MOST_SCANS} are decoded")
     if mime == "image/png" and sum(chunk == b"IHDR" for chunk, _ in _png_chunks(data)) != 1:
-        raise MediaError(f"{name} has more than one head: a damaged png")
+        raise MediaError(f"{name} has more than one header: a damaged png")
     if _is_animated(data, mime):
-        raise MediaError(f"{name} is animated, which models do not take: give one frame of it")
+        raise MediaError(f"{name} is animated, which models do not accept: use a single frame")
     if not _is_whole(data, mime):
         raise MediaError(f"{name} is cut off: the end of the {mime.partition('/')[2]} is missing")
     return size

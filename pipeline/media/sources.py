@@ -57,14 +57,14 @@ def data_of(source: str, most_bytes: int) -> bytes:
     """The bytes in a data URL; its type is not believed. Raises MediaError."""
     head, comma, body = source.partition(",")
     if not comma:
-        raise MediaError(f"{shown(source)} is no data URL: it has no comma")
+        raise MediaError(f"{shown(source)} is not a data URL: it has no comma")
     # Even written out as %41%42 no byte takes less than its share here.
     if len(body) * 3 // 4 > most_bytes * 3:
         raise MediaError(f"{shown(source)} is too large: task.media.max_bytes allows {most_bytes:,} bytes")
     try:
         data = _base64(body) if head.lower().endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise MediaError(f"{shown(source)} is no base64: {error}") from None
+        raise MediaError(f"{shown(source)} is not base64: {error}") from None
     if len(data) > most_bytes:
         raise MediaError(f"{shown(source)} holds {len(data):,} bytes; task.media.max_bytes allows {most_bytes:,}")
     return data

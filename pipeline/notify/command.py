@@ -17,9 +17,9 @@ def argv_of(command: str | None) -> list[str] | None:
     try:
         argv = shlex.split(command)
     except ValueError as error:
-        raise ConfigError(f"notify.command cannot be taken apart into words: {error}") from None
+        raise ConfigError(f"notify.command cannot be split into words: {error}") from None
     if not argv or "\0" in command:
-        raise ConfigError("notify.command names no program; there is no shell, so it is a program and its arguments")
+        raise ConfigError("notify.command names no program; there is no shell, so give a program and its arguments")
     return argv
 
 

@@ -51,7 +51,7 @@ def webhook_of(url: str | None) -> Webhook | None:
     if not usable or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(
             "notify.url must be a whole address that begins with http:// or https://; "
-            "what was given is not shown, as it may be a secret"
+            "the value is not shown, because it may be a secret"
         )
     login, _, host = parts.netloc.rpartition("@")
     address = parts._replace(netloc=host, fragment="").geturl()

@@ -153,8 +153,9 @@ def _refuse_unknown(path: Path, field: MeasuredField, column: str, answered: Seq
         said = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
         for name in sorted(said.difference(field.values)):
             raise ConfigError(
-                f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is no value of {field.name}"
-                f"{did_you_mean(name, field.values)}; it has {list_names(field.values)}. Correct it, or empty the cell"
+                f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is not a value of {field.name}"
+                f"{did_you_mean(name, field.values)}; it has {list_names(field.values)}. "
+                "Correct the cell, or leave it empty"
             )
 
 

@@ -63,7 +63,7 @@ def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice
     if len(records) > MOST_ROWS:
         raise ConfigError(f"{key}: {path} has more than {MOST_ROWS:,} rows: a field takes at most 1,000 labels")
     if not records:
-        raise ConfigError(f"{key}: {path} holds no labels: expected a row for each")
+        raise ConfigError(f"{key}: {path} contains no labels: expected one row per label")
     _refuse_columns(path, records, key)
     lines: dict[tuple[bool, object], int] = {}
     for record in records:
@@ -73,7 +73,7 @@ def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice
         choice = _choice(record, place)
         before = lines.setdefault(json_identity(choice.value), record.line)
         if before != record.line:
-            raise ConfigError(f"{place}: the label {choice.value!r} is in line {before} already: take one out")
+            raise ConfigError(f"{place}: the label {choice.value!r} is in line {before} already: remove one of them")
         yield choice
 
 
@@ -97,7 +97,7 @@ def _refuse_columns(path: Path, records: Sequence[Record], key: str) -> None:
     if others and DESCRIPTION not in map(plain_name, names):
         raise ConfigError(
             f"{key}: {path} has no column {DESCRIPTION!r}, but {others[0]!r}; the columns of a file of labels are "
-            f"{LABEL}, {DESCRIPTION} and, if you like, {EXAMPLES}"
+            f"{LABEL}, {DESCRIPTION} and, optionally, {EXAMPLES}"
         )
 
 

@@ -16,7 +16,7 @@ from pipeline.parts.tables import delimiter_of, plain_name
 from pipeline.settings import Settings, label_field, renamed_config, renamed_example
 
 _TABLES, _LINES = (".csv", ".tsv"), (".jsonl", ".ndjson")
-_BY_HAND = "put the new names into it yourself, then give the same command again"
+_BY_HAND = "put the new names into it yourself, then run the same command again"
 
 
 @dataclass(frozen=True, slots=True)

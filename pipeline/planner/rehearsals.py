@@ -46,7 +46,7 @@ async def rehearse_plan(
     validate_settings(settings)
     total = await count_records(settings, quiet=quiet)
     if total < 2:
-        raise SetupError(f"a rehearsal needs two records at least, and the input has {total}")
+        raise SetupError(f"a rehearsal needs at least two records, and the input has {total}")
     pilot = min(pilot, max(1, total // 4))
     limits = tier_of(settings, tier or Tier())
     latency_s, latency_from = await _latency(settings)
@@ -121,9 +121,9 @@ def _clear(folder: Path) -> None:
     run_dir = RunDir(folder)
     manifest = run_dir.read_manifest() if folder.is_dir() else None
     if manifest is None and (not folder.is_dir() or any(folder.iterdir())):
-        raise SetupError(f"{folder}: a rehearsal would be made here, but it holds something else. Move it away")
+        raise SetupError(f"{folder}: the rehearsal needs this folder, but it contains something else. Move it away")
     if manifest is not None and not manifest.get("simulated"):
-        raise SetupError(f"{folder}: a rehearsal would be made here, but it holds labels of a model. Move it away")
+        raise SetupError(f"{folder}: the rehearsal needs this folder, but it contains labels of a model. Move it away")
     run_dir.open_for_writing().close()
     shutil.rmtree(folder)
 

@@ -38,7 +38,7 @@ async def entra_tokens() -> AsyncIterator[Callable[[], Awaitable[str]]]:
                 is_away = not is_refused or (known and isinstance(error, CredentialUnavailableError))
                 kind = UnavailableError if is_away else CredentialsError
                 # From None: its own causes hold requests, and these the secret of the identity.
-                raise kind(f"no token of Entra ID: {' '.join(str(error).split())[:MOST_CHARS]}") from None
+                raise kind(f"no token from Entra ID: {' '.join(str(error).split())[:MOST_CHARS]}") from None
             known = True
             return found
 

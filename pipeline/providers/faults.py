@@ -96,7 +96,7 @@ def refusal(
 
 def _moved(status: int, location: str) -> CallError:
     """A redirect to another host, or one that would make a GET of the call."""
-    return CredentialsError(f"{status}: the server sends calls on to {location or 'nowhere'}", status=status)
+    return CredentialsError(f"{status}: the server redirects calls to {location or 'nowhere'}", status=status)
 
 
 def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
@@ -255,11 +255,11 @@ def _from_transport(error: Exception) -> CallError:
     if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError | aiohttp.ServerFingerprintMismatch):
         return CredentialsError(f"the server's certificate is not trusted: {what}")
     if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
-        return CredentialsError(f"the server there speaks no TLS: {what}")
+        return CredentialsError(f"the server does not speak TLS: {what}")
     if _TLS_ALERT in said:
-        return CredentialsError(f"the server there speaks TLS, and was called without: {what}")
+        return CredentialsError(f"the server speaks TLS but was called without it: {what}")
     if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError) or "decode content-encoding" in said:
-        return NoCompletionError(f"an answer that cannot be unpacked: {what}", status=200, billed=True)
+        return NoCompletionError(f"an answer that cannot be decompressed: {what}", status=200, billed=True)
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")
     if isinstance(cause, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):

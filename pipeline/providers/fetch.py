@@ -98,11 +98,13 @@ class Fetcher:
         if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
             raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
         if not host or any(ord(letter) <= 32 for letter in url + host):
-            raise MediaError(f"{_told(url)} is no address: it has no host, or a space or control character in it")
+            raise MediaError(
+                f"{_told(url)} is not an address: it has no host, or it contains a space or a control character"
+            )
         if ":" not in host and _NO_HOST & set(host):
-            raise MediaError(f"{_told(url)} is no address: its host has a sign that none may have")
+            raise MediaError(f"{_told(url)} is not an address: its host contains a character that is not allowed")
         if parts.username is not None or parts.password is not None:
-            raise MediaError(f"{_told(url)}: an address with a login is not used")
+            raise MediaError(f"{_told(url)}: an address with a login is not allowed")
         if not self._options.private and _is_inner_name(host):
             raise MediaError(f"{_told(url)} leads into a private network; task.media.fetch_private = true allows it")
 
@@ -125,7 +127,7 @@ class Fetcher:
             except _PrivateAddressError:
                 raise MediaError(f"{_told(url)} leads into a private network") from None
             except ValueError as error:  # of whoever takes an address apart: no look at it foresees them all
-                raise MediaError(f"{_told(url)} is no address, or leads to none: {error}") from None
+                raise MediaError(f"{_told(url)} is not an address, or does not resolve: {error}") from None
             except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 if _is_private(error):
                     raise MediaError(f"{_told(url)} leads into a private network") from None
@@ -151,7 +153,7 @@ class Fetcher:
                 if response.status not in _REDIRECTS:
                     return await _content(response, url, most_bytes)
                 here = urljoin(here, response.headers.get("Location", ""))
-        raise MediaError(f"{_told(url)} leads on and on: over {MOST_REDIRECTS} redirects")
+        raise MediaError(f"{_told(url)} redirects more than {MOST_REDIRECTS} times")
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -236,7 +238,7 @@ async def _content(response: aiohttp.ClientResponse, url: str, most_bytes: int) 
     if response.status != 200:
         raise MediaError(f"{_told(url)} cannot be loaded: status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise MediaError(f"{_told(url)} cannot be loaded: it comes packed, though that was not asked for")
+        raise MediaError(f"{_told(url)} cannot be loaded: it is compressed, although that was not requested")
     too_large = MediaError(f"{_told(url)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows")
     if (response.content_length or 0) > most_bytes:
         raise too_large

@@ -76,7 +76,7 @@ def refuse_error_in(holder: dict[str, Any], secrets: Sequence[str]) -> None:
 def refuse_broken(part: JSON) -> None:
     """Raise UnavailableError where bytes of this part of an answer are no text."""
     if BROKEN_SIGN in codec.dumps(part).decode():
-        raise no_answer(UnavailableError, "an answer with bytes in it that are no text")
+        raise no_answer(UnavailableError, "an answer with bytes that are not text")
 
 
 def exact(body: dict[str, Any], content: bytes) -> dict[str, Any]:

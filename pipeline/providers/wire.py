@@ -186,7 +186,7 @@ def refuse_proxy(url: URL) -> None:
         place = f"{proxy.scheme}://{proxy.hostname}:{proxy.port}"
         raise ConfigError(
             f"the environment names a proxy that cannot be used: {place} (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY). Only "
-            f"http proxies can. Unset the variable, or let this host go without: NO_PROXY={url.host}"
+            f"http proxies work. Unset the variable, or exclude this host: NO_PROXY={url.host}"
         )
 
 

@@ -78,7 +78,7 @@ def make_design(n: int, error: float, risk: float, *, checked: int = 0, drawn: i
     acceptance = acceptance_of(population, size, allowed, risk)
     if acceptance < 0:
         least = _least_draw(population, allowed + 1, 0, risk)
-        raise ValueError(f"{size:,} records are too few to certify anything with; the least is {least:,}")
+        raise ValueError(f"{size:,} records are too few for a certificate; at least {least:,} are needed")
     return Design(n, population, size, error, risk, acceptance)
 
 

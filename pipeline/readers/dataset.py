@@ -59,11 +59,11 @@ def _json(name: str, path: Path) -> dict[str, Any]:
     try:
         found = codec.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"input.path: {name!r} is no saved dataset: {path.name}: {error.strerror}") from error
+        raise InputError(f"input.path: {name!r} is not a saved dataset: {path.name}: {error.strerror}") from error
     except codec.JSONDecodeError as error:
         raise InputError(f"input.path: {name!r}: {path.name} is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f"input.path: {name!r}: {path.name} holds no JSON object")
+        raise InputError(f"input.path: {name!r}: {path.name} is not a JSON object")
     return found
 
 

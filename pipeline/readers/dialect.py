@@ -137,7 +137,7 @@ def recognised(head: str, wanted: TextDialect, *, usual: str, whole: bool, name:
     rows = list(islice(_cells(lines, layout), LOOK_ROWS))
     if wanted.header is None and looks_like_a_record(rows):
         raise InputError(
-            f"{name}: its first row ({shown_row(rows[0])}) looks like a record, not like the columns' names; "
+            f"{name}: its first row ({shown_row(rows[0])}) looks like a record, not like column names; "
             "set input.header = false (they are then column_1, column_2, ...), a list of names, or true if these are "
             "the names"
         )

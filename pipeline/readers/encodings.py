@@ -98,7 +98,7 @@ def _refuse_binary(look: bytes, name: str) -> None:
     odd = len(look) - len(look.translate(None, _CONTROLS))
     if odd > max(_FEW_CONTROLS, len(look) // 20):
         raise InputError(
-            f"{name}: is no text: {odd:,} of its first {len(look):,} bytes are control characters. Name a file "
+            f"{name}: is not text: {odd:,} of its first {len(look):,} bytes are control characters. Name a file "
             "of text, or set input.encoding if it is written in one like utf-16-le"
         )
 

@@ -136,7 +136,7 @@ def _opened(path: str) -> Iterator[tuple[int, int]]:
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "it is no file")
+            raise OSError(0, "it is not a file")
         yield file, status.st_size
     finally:
         os.close(file)

@@ -24,12 +24,10 @@ RecordInput: TypeAlias = Any
 def iterable_source(records: RecordInput) -> Source:
     """The records as a source, named `records`. Raises InputError where it is nothing that gives records."""
     if isinstance(records, str | bytes | Mapping):
-        raise InputError(f"records: a {type(records).__name__} is one thing, not several; give a list of mappings")
+        raise InputError(f"records: a {type(records).__name__} is a single object; give a list of mappings")
     if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):
         hint = "; call collect() first" if callable(getattr(records, "collect", None)) else ""
-        raise InputError(
-            f"records: a {type(records).__name__} gives no records; an iterable of mappings is needed{hint}"
-        )
+        raise InputError(f"records: a {type(records).__name__} is not iterable; give an iterable of mappings{hint}")
     once = isinstance(records, Iterator | AsyncIterator)
     rows = _awaited if isinstance(records, AsyncIterable) else _pumped
     return Source(
@@ -105,7 +103,7 @@ def _told(error: Exception) -> str:
 
 
 def _broken(number: int, error: Exception) -> InputError:
-    return InputError(f"records: what gives them raised after record {number:,}: {_told(error)}")
+    return InputError(f"records: the iterator raised after record {number:,}: {_told(error)}")
 
 
 async def _pumped(records: RecordInput, reading: Reading) -> Rows:

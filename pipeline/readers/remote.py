@@ -88,7 +88,8 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
         kind = format_of(remote.name.partition("?")[0], given_format, partial(_head, remote))
         if kind == "parquet" and (not remote.in_parts or packing(remote.name)):
             raise InputError(
-                f"input.path: {remote.name!r}: Parquet is read in parts, which cannot be had here; fetch it first"
+                f"input.path: {remote.name!r}: Parquet is read in parts, which this server cannot send; "
+                "download it first"
             )
         if kind == "parquet":
             opened = partial(_PatientFile, remote)

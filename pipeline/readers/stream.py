@@ -58,7 +58,7 @@ async def _pipe_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
     try:
         number = await asyncio.wait_for(in_daemon(lambda: os.open(path, os.O_RDONLY)), WRITER_WAIT_S)
     except TimeoutError:
-        raise InputError(f"{name}: nobody has begun to write into this pipe for {WRITER_WAIT_S:g} s") from None
+        raise InputError(f"{name}: nothing was written into this pipe for {WRITER_WAIT_S:g} s") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     # Never closed: a read that was given up may still be under way in its thread.

@@ -62,7 +62,7 @@ def value_of(found: JSON, field: LabelColumn) -> JSON:
     for value in readings:
         if field.accepts(value):
             return value
-    raise ValueError(f"{_short(found)} is no value of {field.name}{_expected(found, field)}")
+    raise ValueError(f"{_short(found)} is not a value of {field.name}{_expected(found, field)}")
 
 
 def _of_text(found: str, field: LabelColumn) -> Iterator[JSON]:

@@ -65,7 +65,7 @@ def refuse_existing(path: Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise SetupError(f"{path}: a draw is CSV or JSON Lines: choose a name that ends in .csv or .jsonl")
     if path.exists():
-        raise SetupError(f"{path}: is there already, and may hold answers. Choose another name, or move it away.")
+        raise SetupError(f"{path}: already exists and may hold answers. Choose another name, or move it away.")
     if not path.absolute().parent.is_dir():
         raise SetupError(f"{path}: there is no folder {path.absolute().parent}")
 

@@ -76,7 +76,7 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
     """
     if not options:
         raise SetupError(
-            "say which records: --sample N, --per-class N, --uncertain N, --disagreements RUN|GOLD, --where EXPR, or "
+            "choose records: --sample N, --per-class N, --uncertain N, --disagreements RUN|GOLD, --where EXPR, or "
             "several of them"
         )
     found = await reviewed(run)
@@ -128,7 +128,7 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
                 if other is not None and _differs(row.label, other.get(row.key), compared):
                     population.differing.append(row.key)
     if where is not None and population.unclear == population.looked_at > 0:
-        raise SetupError(f"--where: {options.where!r} is neither true nor false of any record. {_names(found, where)}")
+        raise SetupError(f"--where: {options.where!r} is neither true nor false for any record. {_names(found, where)}")
     if options.per_class and not meant.values:
         _expect_classes(column, population.class_of)
     if options.uncertain and not population.score_of:

@@ -86,7 +86,7 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     Gives what came of it as plain values. Raises InputError where a row cannot be taken: then nothing is.
     """
     if not by.strip():
-        raise SetupError("say who has answered: --by NAME")
+        raise SetupError("name the reviewer: --by NAME")
     found, file = await reviewed(run), Path(path)
     rows = await _rows(found, file)
     corrected = await asyncio.to_thread(read_corrections, found.run_dir.path)
@@ -147,7 +147,7 @@ async def _rows(found: Reviewed, file: Path) -> list[Row]:
         async for block in blocks:
             rows += block
     if not rows:
-        raise InputError(f"{file}: holds no row")
+        raise InputError(f"{file}: contains no row")
     if not any(name in row.values for row in rows for name in found.names):
         raise InputError(
             f"{file}: no column is a label of this run ({list_names(found.names)}); the columns are "
@@ -272,7 +272,7 @@ def _is_other(answer: Answer) -> bool:
 def _told_faults(file: Path, faults: Sequence[str]) -> str:
     shown = "\n".join(f"  {fault}" for fault in islice(faults, SHOWN_FAULTS))
     more = f"\n  and {len(faults) - SHOWN_FAULTS:,} more" if len(faults) > SHOWN_FAULTS else ""
-    return f"{file}: nothing was taken, because these rows cannot be:\n{shown}{more}"
+    return f"{file}: nothing was imported, because these rows cannot be:\n{shown}{more}"
 
 
 def _facts(

@@ -49,7 +49,7 @@ async def _by_key(found: Reviewed, ledger: Ledger, rows: Sequence[Row], file: Pa
     strange = [f"line {row.line} ({key!r})" for key, row in zip(keys, rows, strict=True) if key not in known]
     if strange:
         raise InputError(
-            f"{file}: nothing was taken, because no record of the run has these keys: {list_names(strange)}. A "
+            f"{file}: nothing was imported, because no record of the run has these keys: {list_names(strange)}. A "
             "spreadsheet may have changed them: 007 becomes 7"
         )
     return [Named(key, row) for key, row in zip(keys, rows, strict=True)]
@@ -104,12 +104,12 @@ def _unique(
             doubtful.append(f"line {row.line} ({', '.join(keys[:_SHOWN])})")
     if strange:
         raise InputError(
-            f"{file}: nothing was taken, because these rows are like no record of the run: {list_names(strange)}. "
+            f"{file}: nothing was imported, because these rows match no record of the run: {list_names(strange)}. "
             "Leave all columns but the labels as they are, or add the keys"
         )
     if doubtful:
         raise InputError(
-            f"{file}: nothing was taken, because these rows may be about several records: {list_names(doubtful)}. Add "
+            f"{file}: nothing was imported, because these rows match several records: {list_names(doubtful)}. Add "
             f"a column {found.key_title!r} with the keys"
         )
     return named
@@ -129,7 +129,9 @@ def _once(found: Reviewed, named: Sequence[Named], file: Path) -> list[Named]:
         if before is not one and _said(found, before.row) != _said(found, one.row):
             twice.append(f"lines {before.row.line} and {one.row.line} ({one.key})")
     if twice:
-        raise InputError(f"{file}: nothing was taken, because these lines say different things: {list_names(twice)}")
+        raise InputError(
+            f"{file}: nothing was imported, because these lines contradict each other: {list_names(twice)}"
+        )
     return list(first.values())
 
 

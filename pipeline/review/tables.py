@@ -31,5 +31,5 @@ async def rows_in(path: Path) -> AsyncGenerator[list[Row], None]:
         async for records in batches:
             for record in records:
                 if record.problem is not None:
-                    raise InputError(f"{record.problem.message}. Nothing was taken from the file.")
+                    raise InputError(f"{record.problem.message}. Nothing was imported from the file.")
             yield [Row(record.line, record.fields) for record in records]

@@ -35,8 +35,8 @@ async def settle_corrections(run_dir: RunDir, changes: Changes, choice: Correcti
         raise ChangedError(
             f"{run_dir.path}: --relabel would ask again for {records} corrected or confirmed. Nothing was sent. "
             "Choose:\n"
-            "  --keep-corrections   their answers go on to win over the model's labels\n"
-            "  --drop-corrections   their answers are taken back; reviews.db keeps them"
+            "  --keep-corrections   keeps their corrections\n"
+            "  --drop-corrections   takes their corrections back; reviews.db still has them"
         )
     if choice == "drop":
         await asyncio.to_thread(drop_corrections, run_dir.path)

@@ -49,7 +49,7 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
     """
     run_dir = RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
-        raise SetupError(f"{run_dir.path}: there is no run here whose labels could be renamed")
+        raise SetupError(f"{run_dir.path}: there is no run here to rename labels in")
     given = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
@@ -161,9 +161,9 @@ def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
         raise ConfigError("no labels are named; expected pairs such as account=login")
     for old, new in wanted.pairs:
         if json_identity(old) == json_identity(new) or olds.count(old) > 1:
-            raise ConfigError(f"{old}={new}: each label gets one other name")
+            raise ConfigError(f"{old}={new}: a label can have only one new name")
         if isinstance(new, str) and not new.strip():
-            raise ConfigError(f"{old}=: the new name is empty; a label must say something")
+            raise ConfigError(f"{old}=: the new name is empty")
         if isinstance(new, str) and new != new.strip():
             raise ConfigError(f"{old}={new}: the new name begins or ends with white space; take that out")
     unknown = [old for old in olds if json_identity(old) not in set(map(json_identity, field.values))]

@@ -233,7 +233,9 @@ def _budget(controls: Controls, settings: Settings) -> Action:
     try:
         budget_of(settings, spent_usd=0.0, spent_tokens=0)  # refuses what cannot work
     except ConfigError as error:
-        raise ConfigError(f"{error}. [model] cannot change in mid-run: drain the run, set it, start again") from error
+        raise ConfigError(
+            f"{error}. [model] cannot change during a run: drain the run, set it, and start again"
+        ) from error
 
     def act() -> None:
         if admission.budget is not None and not admission.is_budget_shared:

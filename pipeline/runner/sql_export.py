@@ -49,7 +49,7 @@ async def _target(run_dir: RunDir, here: Path, to: str | None, table: str | None
         text = await ledger.meta_get("sql")
     if text is None:
         raise SetupError(
-            f"{run_dir.path}: say where to: --to data/ for data to train on, or --to sqlite:///labels.db; "
+            f"{run_dir.path}: name a destination: --to data/ for training data, or --to sqlite:///labels.db; "
             "the run has no [output.sql]"
         )
     place = SqlPlace.from_text(text)

@@ -392,4 +392,4 @@ def _refuse_unknown(codes: Iterable[str]) -> None:
         if code not in RECORD_CODES:
             near = get_close_matches(code, RECORD_CODES, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(RECORD_CODES))}"
-            raise ConfigError(f"--only {code}: no record fails so; {hint}")
+            raise ConfigError(f"--only {code}: no record can fail with this code; {hint}")

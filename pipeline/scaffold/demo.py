@@ -28,7 +28,9 @@ def write_demo(folder: Path) -> Path:
         shutil.copyfile(_sample(f"data/{TEXTS}"), folder / TEXTS)
         (folder / CONFIG).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SetupError(f"{folder}: the demo cannot be written: {error.strerror}. Give --to another folder") from error
+        raise SetupError(
+            f"{folder}: the demo cannot be written: {error.strerror}. Choose another folder with --to"
+        ) from error
     return folder / CONFIG
 
 
@@ -39,7 +41,7 @@ def _make_room(folder: Path) -> None:
     is_demo = (folder / CONFIG).is_file() and (folder / TEXTS).is_file()
     manifest = run_dir.read_manifest() if is_demo else None
     if not is_demo or (manifest is not None and not manifest.get("simulated")):
-        raise SetupError(f"{folder} is there already and holds something else than a demo: give --to another folder")
+        raise SetupError(f"{folder} already exists and is not a demo: choose another folder with --to")
     run_dir.open_for_writing().close()  # refuses while a run is at work in it
     shutil.rmtree(run_dir.path)
 

@@ -24,7 +24,7 @@ def renamed_config(text: str, rename: Rename) -> str:
     if not is_right:
         raise ConfigError(
             f"task.labels.{rename.column}: it is written in a way that cannot be edited here; put the new names into "
-            "the config yourself, then give the same command again"
+            "the config yourself, then run the same command again"
         )
     return made
 

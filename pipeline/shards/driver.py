@@ -64,7 +64,7 @@ async def run_in_shards(settings: Settings, shards: int, options: RunOptions) ->
     What they came to is in the run folder as after any run: one ledger, one set of files.
     """
     if settings.config_path is None:
-        raise ConfigError("shards are processes of their own, which read the config from a file: name one")
+        raise ConfigError("shards are separate processes, which read the config from a file: name one")
     for number in range(1, shards + 1):
         shard_overrides(settings, number, shards)
     switch = StopSwitch()

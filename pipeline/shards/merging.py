@@ -28,7 +28,7 @@ async def merge(settings: Settings) -> Merged:
     run = Path(settings.output.dir)
     plan, left = read_plan(run), sorted(RunDir(run).merged.glob("*"))
     if plan is None and not RunDir(run).ledger.exists():
-        raise SetupError(f"{run}: there is no run whose shards could be put together")
+        raise SetupError(f"{run}: there is no run with shards to merge")
     merged = None if plan is None else await asyncio.to_thread(join, run, plan, ends=True)
     # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
     summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))

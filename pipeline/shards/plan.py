@@ -48,7 +48,7 @@ def read_plan(run: Path) -> ShardPlan | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"{path}: cannot be read ({error!r}). Put back a copy of it.") from error
+        raise SetupError(f"{path}: cannot be read ({error!r}). Restore a copy of it.") from error
 
 
 def write_plan(run: Path, plan: ShardPlan) -> None:
@@ -94,7 +94,7 @@ def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
     The limits a minute, a day and the budget are the lease server's; of the calls in flight each shard has its part.
     """
     if "-" in settings.inputs():
-        raise ConfigError("shards read the input once each, and stdin can be read once: write it to a file")
+        raise ConfigError("shards read the input once each, and stdin can be read only once: write it to a file")
     if settings.model.lane == "auto":
         raise ConfigError(
             'model.lane = "auto" in a run of shards: each would choose for itself. '

@@ -78,7 +78,7 @@ class SnapshotStore:
             raise FencedError(
                 f"shard {shard} was taken over by another process (number {newest}, this one is number {fence}), as "
                 "this one was thought lost. What it has answered since its last sync is asked again there. "
-                "Let that one go on"
+                "Let the other one continue"
             )
 
     def save(self, shard: str, snapshot: ShardSnapshot, archive: Path) -> None:
@@ -102,7 +102,7 @@ class SnapshotStore:
                 if snapshot is not None and snapshot.has_ledger:
                     self._system.get_file(f"{self._root}/{shard}/{snapshot.name}.zip", str(archive))
                 return snapshot
-        raise StoreError(f"{self._shown}: the states of shard {shard} go while they are read. Give the command again.")
+        raise StoreError(f"{self._shown}: the states of shard {shard} go while they are read. Run the command again.")
 
     def clear(self) -> None:
         """Remove all that is there of the run."""

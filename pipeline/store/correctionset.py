@@ -86,7 +86,7 @@ def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
     path = folder / NAME
     if rows.corrected and not path.exists():
         raise SetupError(
-            f"{path}: is gone, and the rows of this run have corrections of it. Put back a copy of it. To go on "
+            f"{path}: is gone, and the rows of this run have corrections of it. Restore a copy of it. To go on "
             "without them, make an empty file of this name: the rows are then those of the model."
         )
 

@@ -82,7 +82,7 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
     except sqlite3.Error as error:
         raise SetupError(
-            f"{path}: the reviews cannot be opened ({error}). If the file is damaged, put back a copy of it."
+            f"{path}: the reviews cannot be opened ({error}). If the file is damaged, restore a copy of it."
         ) from error
 
 
@@ -147,6 +147,6 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
         raise SetupError(f"{path}: this SQLite file does not hold the reviews of a run. Move it away.")
     if version > VERSION:
         raise SetupError(
-            f"{path}: the reviews have version {version}, this labelpipe knows up to {VERSION}. "
+            f"{path}: the reviews have version {version}, this labelpipe supports up to {VERSION}. "
             "They were made by a newer labelpipe: upgrade with pip install -U labelpipe."
         )

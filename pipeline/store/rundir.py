@@ -92,8 +92,8 @@ class RunDir:
         for file in self.files():
             if file.is_symlink():
                 raise SetupError(
-                    f"{file}: is a link, and a run has no file outside its folder. "
-                    "Put the file itself in its place, or choose another folder with --output."
+                    f"{file}: is a link, and all files of a run must be inside its folder. "
+                    "Replace the link with the file, or choose another folder with --output."
                 )
 
     def is_running(self) -> bool:
@@ -148,7 +148,7 @@ class RunDir:
         if "manifest.json" in left:
             raise SetupError(
                 f"{self.path}: this run's ledger (ledger.db) is {lost}, so nobody knows which records were labelled "
-                "and paid for. Put back a copy of ledger.db, or start over with --fresh: it moves what is left "
+                "and paid for. Restore a copy of ledger.db, or start over with --fresh: it moves what is left "
                 f"({', '.join(left)}) aside."
             )
         if left:
@@ -163,7 +163,7 @@ class RunDir:
             # What a killed session had begun to build is nobody's only copy.
             if file.name.startswith(("labels.", "failed.csv")) and file.suffix != ".part" and _has_rows(file):
                 raise SetupError(
-                    f"{file}: holds rows, but the ledger beside it knows of none. Put back the ledger that belongs to "
+                    f"{file}: contains rows, but the ledger beside it has none. Put back the ledger that belongs to "
                     "it, or start over with --fresh, which moves both aside."
                 )
 
@@ -345,7 +345,7 @@ def _read(path: Path) -> dict[str, JSON] | None:
     return value
 
 
-_WAY_OUT = "Put back a copy of it, or start over with --fresh or another output folder."
+_WAY_OUT = "Restore a copy of it, or start over with --fresh or another output folder."
 
 
 def _in_use(folder: Path, owner: Path) -> str:

@@ -198,7 +198,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads, beside a writer in this or another process. Raises SetupError."""
     if not path.exists():
-        raise SetupError(f"{path}: there is no ledger here. If this is a run folder, put back a copy of it.")
+        raise SetupError(f"{path}: there is no ledger here. If this is a run folder, restore a copy of it.")
     try:
         return _connected(path, _database_uri(path, "ro"), _prepare_reader)
     except SetupError as error:
@@ -260,7 +260,7 @@ def _prepare_writer(path: Path, connection: sqlite3.Connection, *, wal: bool = T
 
 def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
     if _check_identity(path, connection):
-        raise SetupError(f"{path}: the ledger is empty. If a run was here, put back a copy of it.")
+        raise SetupError(f"{path}: the ledger is empty. If a run was here, restore a copy of it.")
     # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
     connection.execute("PRAGMA temp_store = FILE")
     for statement in _SEEN_AS_NEW.get(_version(connection), ()):
@@ -306,7 +306,7 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
         raise SetupError(f"{path}: this SQLite file is not a labelpipe ledger. Choose another output folder.")
     if version > VERSION:
         raise SetupError(
-            f"{path}: the ledger has version {version}, this labelpipe knows up to {VERSION}. "
+            f"{path}: the ledger has version {version}, this labelpipe supports up to {VERSION}. "
             "It was made by a newer labelpipe: upgrade with pip install -U labelpipe."
         )
     return False
@@ -341,7 +341,7 @@ def use_failure(path: Path, error: Exception) -> str:
         return damaged(path, error)
     return (
         f"{path}: the ledger cannot be used: {error}. What it holds is safe: put the cause right (is the disk full?), "
-        "then give the same command again."
+        "then run the same command again."
     )
 
 

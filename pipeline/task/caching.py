@@ -57,7 +57,7 @@ def settled(
     if wanted.key == AUTO:
         return replace(wanted, key=None if KEY in parameters else cache_key(fingerprint))
     if wanted.key is not None and KEY in parameters:
-        raise TaskError(f"model.{KEY} and model.parameters.{KEY} are both given: take one out")
+        raise TaskError(f"model.{KEY} and model.parameters.{KEY} are both set: remove one of them")
     if wanted.key is not None and not (wanted.key.strip() and len(wanted.key) <= MAX_KEY_CHARS):
         raise TaskError(f"model.{KEY} is {short(wanted.key)}: expected 1 to {MAX_KEY_CHARS} characters")
     return wanted

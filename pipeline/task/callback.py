@@ -101,9 +101,9 @@ def _as_json(result: Any) -> JSON:
     try:
         plain = codec.plain(result)
     except Exception as error:
-        raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
+        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_said(error)}") from error
     if plain is None and result is not None:  # it is told as what it is, not as nothing
-        raise CallbackError(f"the callback returned what JSON cannot hold: {short(result)}")
+        raise CallbackError(f"the callback returned a value that JSON cannot hold: {short(result)}")
     return plain
 
 
@@ -209,7 +209,7 @@ def _plain(result: Mapping[Any, Any]) -> dict[str, JSON]:
     try:
         columns: dict[str, JSON] = codec.plain(dict(result))
     except Exception as error:
-        raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
+        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_said(error)}") from error
     return columns
 
 

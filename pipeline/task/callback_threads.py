@@ -26,7 +26,7 @@ class NoThreadError(Exception):
 
 
 def _many_hang(lost: int) -> NoThreadError:
-    return NoThreadError(f"{lost:,} calls of plain functions hang, and while there are so many no other begins")
+    return NoThreadError(f"{lost:,} calls of plain functions hang, and no other call starts while there are so many")
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +183,7 @@ async def in_thread(function: Callable[..., _T], *args: Any, timeout_s: float) -
     try:
         patience_s = timeout_s * (BEGIN_ROUNDS + waiting // MOST)
         if not await _in_time(begun, patience_s) and threads.drop(piece):
-            raise NoThreadError(f"no thread came free for it in {patience_s:g} s")
+            raise NoThreadError(f"no thread became free for it in {patience_s:g} s")
         async with asyncio.timeout(timeout_s):
             return await future
     finally:

@@ -42,7 +42,7 @@ class Columns:
         self.extra = tuple(self.of(tool, name) for tool, names in extra.items() for name in names)
         every = self.names + self.extra
         if twice := sorted({name for name in every if every.count(name) > 1}):
-            raise TaskError(f"the label columns {', '.join(map(repr, twice))} would be there twice: rename one of them")
+            raise TaskError(f"the label columns {', '.join(map(repr, twice))} would occur twice: rename one of them")
 
     def _all(self, tools: Mapping[str, Sequence[str]]) -> Iterator[str]:
         if self._rows is not None:
@@ -63,7 +63,9 @@ class Columns:
         """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
         ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
         if self._reply is not None and reply is None:
-            raise UnfinishedError("the model still called a function in the last turn: give it more with max_turns")
+            raise UnfinishedError(
+                "the model still called a function in the last turn: allow more turns with task.max_turns"
+            )
         if self._rows is None:
             return LabelResult({**self._one_row(valid_calls), **ending})
         if self._rows == ROWS_OF_CALLS:

@@ -52,7 +52,7 @@ def make_examples(
         text, label = prompt.render(record), example[LABEL]
         first, its_label = asked.setdefault(text, (number, label))
         if label != its_label:
-            raise TaskError(f"it asks the same as example {first}, but has another label: take one of them out")
+            raise TaskError(f"it asks the same as example {first}, but has another label: remove one of them")
         return text, _shown(text, number, _tool_of(example, kit_for(record)), label)
 
     return _each(make, plain)

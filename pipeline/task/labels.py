@@ -102,7 +102,7 @@ def _enum(name: str, values: Sequence[JSON]) -> Schema:
     if not values:
         raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
     if left := [value for value in values if value in PLACEHOLDER_LABELS]:
-        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: put your own labels there")
+        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: replace it with your own labels")
     if len(values) > MAX_ENUM_VALUES:
         raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
     types = list(dict.fromkeys(_type(name, value) for value in values))
@@ -126,5 +126,5 @@ def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
     seen: set[tuple[bool, object]] = set()
     for value in values:
         if json_identity(value) in seen:
-            raise TaskError(f"task.labels.{name} holds {value!r} twice: take one out")
+            raise TaskError(f"task.labels.{name} holds {value!r} twice: remove one of them")
         seen.add(json_identity(value))

@@ -79,8 +79,7 @@ def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCal
     words = not answer.calls and _may_be_words(tools, wanted, before)
     what = "its last words were" if words else f"the call of {' or '.join(tools)} was"
     return TruncatedError(
-        f"the answer was cut at the token limit before {what} complete; "
-        "give it more room with model.parameters.max_completion_tokens",
+        f"the answer was cut at the token limit before {what} complete; raise model.parameters.max_completion_tokens",
         ask="Be brief: answer in a few words." if words else None,
     )
 
@@ -121,7 +120,7 @@ def _silent(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
     """Nothing at all was said: no decision against a call, and no last words."""
     if before:
         return InvalidAnswerError(
-            "the answer was empty, and the last words are wanted", code="unfinished", ask="Answer in words."
+            "the answer was empty, but a final text is required", code="unfinished", ask="Answer in words."
         )
     fault = f"the answer was empty: neither a call of {names} nor words"
     return InvalidAnswerError(fault, code="no_tool_call", ask=f"Call {names}, or answer in words.")
@@ -158,7 +157,7 @@ def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], wante
     """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
     if missing := _missing(names, valid_calls, wanted):
         listed = ", ".join(map(repr, missing))
-        raise UnfinishedError(f"no call of {listed} when the last turn was over: give it more with task.max_turns")
+        raise UnfinishedError(f"no call of {listed} when the last turn was over: allow more turns with task.max_turns")
 
 
 def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> list[str]:

@@ -86,7 +86,7 @@ class Prompt:
             shown = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
             raise EmptyTextError(
                 f"there is nothing to label: {shown} {'is' if len(names) == 1 else 'are'} empty in this record, "
-                "and the prompt holds nothing else of it"
+                "and the prompt contains nothing else from it"
             )
         if _is_blank(text):
             raise EmptyTextError("the prompt renders to nothing for this record")

@@ -137,4 +137,4 @@ def _printed(value: Any) -> Any:
     if isinstance(value, Undefined):
         return str(value)  # raises what is missing
     what = f"{type(value).__name__} {getattr(value, 'name', '')}".rstrip()
-    raise TemplateRuntimeError(f"{what} is no data, so it cannot be printed")
+    raise TemplateRuntimeError(f"{what} is not data, so it cannot be printed")

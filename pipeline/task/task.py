@@ -83,7 +83,7 @@ class Task:
         self._prompt = Prompt(options.prompt, options.media)
         self._varies = any(isinstance(offer.tool, PerRecord) for offer in offers)
         if examples and self._prompt.shows:
-            raise TaskError("task.examples cannot show media: take the examples out, or the media")
+            raise TaskError("task.examples cannot show media: remove the examples or the media")
         if self._prompt.shows and options.media is not None:
             self.fingerprint["media"] = dict(options.media.shape or {})
         framing = partial(_frames, options, offers, self._wanted, parameters)
@@ -247,7 +247,7 @@ def build_task(options: TaskOptions) -> Task:
     if options.max_turns < 1:
         raise TaskError(f"task.max_turns is {options.max_turns}: expected 1 or more")
     if options.reply is not None and options.max_turns == 1 and options.call != "any":
-        raise TaskError('task.reply is the model\'s last words: it needs task.max_turns of 2 or more, or call = "any"')
+        raise TaskError('task.reply is the model\'s final text: it needs task.max_turns of 2 or more, or call = "any"')
     wanted = _wanted(options)
     return Task(options, offers_of(options), _sent(options.parameters, parallel=wanted.call != "one" or wanted.each))
 
@@ -285,7 +285,7 @@ def _row_fields(options: TaskOptions, offers: Sequence[Offer]) -> tuple[str, ...
 def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
     """The model parameters of each request. Where one call is wanted, parallel calls are off."""
     if taken := [name for name in parameters if name in RESERVED]:
-        raise TaskError(f"model.parameters.{taken[0]} cannot be set: labelpipe sets it itself; take it out")
+        raise TaskError(f"model.parameters.{taken[0]} cannot be set: labelpipe sets it itself; remove it")
     try:
         plain: dict[str, JSON] = codec.plain({PARALLEL: parallel, **parameters})
     except ValueError as error:

@@ -122,7 +122,7 @@ def _object_offer(thing: Any, naming: Naming) -> Offer:
     if declared is not None and set(declared) != set(tool.columns):
         raise TaskError(
             f"{naming.thing}, whose columns are {list(declared)}, "
-            f"but its schema has {list(tool.columns)}: take the columns out"
+            f"but its schema has {list(tool.columns)}: remove the columns"
         )
     return _distinct(Offer(tool, tool.columns, callback))
 

@@ -81,7 +81,7 @@ def _with_callback(offer: Offer, reference: str | None, options: TaskOptions, ke
     if reference is None:
         return offer
     if offer.callback is not None:
-        raise TaskError(f"{key} is {reference!r}, but the tool {offer.name} has one of its own: take one out")
+        raise TaskError(f"{key} is {reference!r}, but the tool {offer.name} already has one: remove one of them")
     function = load(reference, options.base, key)
     if not callable(function):
         raise TaskError(f"{key} is {reference!r}, which cannot be called: expected a function (label, record)")

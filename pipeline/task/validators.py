@@ -33,7 +33,9 @@ class Validators:
         for number, one in enumerate(given, start=1):
             where = f"task.validators, number {number}"
             if one.tool is not None and one.tool not in tools:
-                raise TaskError(f"{where}: tool is {one.tool!r}, which the task has not; it has {', '.join(tools)}")
+                raise TaskError(
+                    f"{where}: tool is {one.tool!r}, which the task does not have; it has {', '.join(tools)}"
+                )
             for name in [one.tool] if one.tool is not None else tools:
                 self._by_tool[name].append(self._made(one, where, name, tools, base))
 

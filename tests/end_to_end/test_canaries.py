@@ -201,7 +201,7 @@ def test_examples_are_no_gold(tmp_path: Path, talker: Talker) -> None:
         (
             [*gold(1), *gold(1, id="x", label="c1")],
             {},
-            "gold.csv:3: 'c1' in 'label' is no value of label (did you mean",
+            "gold.csv:3: 'c1' in 'label' is not a value of label (did you mean",
         ),
     ],
 )

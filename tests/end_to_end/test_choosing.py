@@ -109,9 +109,9 @@ def test_that_all_records_are_left_out_is_told() -> None:
         ("text.__class__", "uses '__class__'"),
         (
             "text > 3",
-            "cannot be worked out for any record that was looked at: '>' not supported between",
+            "cannot be evaluated for any record examined: '>' not supported between",
         ),
-        ("langg == 'en'", "names 'langg', which no record has that was looked at; the fields are id, text, lang (did"),
+        ("langg == 'en'", "names 'langg', which none of the records examined has; the fields are id, text, lang (did"),
     ],
 )
 def test_a_mistake_in_it_is_found_before_anything_is_done(where: str, words: str) -> None:

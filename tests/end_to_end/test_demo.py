@@ -57,5 +57,5 @@ def test_the_demo_replaces_nothing_but_a_demo(here: Path) -> None:
     (mine / "notes.txt").write_text("keep")
     told = do("demo", "--to", "mine")
     assert told.exit_code == 2
-    assert "mine is there already and holds something else than a demo" in told.output
+    assert "mine already exists and is not a demo" in told.output
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]

@@ -115,7 +115,7 @@ def test_an_order_goes_to_the_run_at_work(done: Project) -> None:
     Path("other/lock.owner").write_text(owner.read_text())
     told = do("drain", "--wait", "0")
     assert told.exit_code == 2
-    assert "more than one run is at work here: run, other" in told.output
+    assert "several runs are in progress here: run, other" in told.output
 
 
 #: What is said of a name that is no config and no run.
@@ -130,8 +130,8 @@ MIX_UPS = {
     "check": "name a config, or the folder of a run",
     "run folder": "folder is a folder. The configs in it: folder/a.toml",
     "run https://host.invalid/r.csv": "labelpipe init https://host.invalid/r.csv",
-    "init job.toml": "job.toml is a config already. Label with it: labelpipe run job.toml",
-    "init run": "run is the folder of a run. Go on with it: labelpipe run run",
+    "init job.toml": "job.toml is already a config. To label with it: labelpipe run job.toml",
+    "init run": "run is a run folder. To continue it: labelpipe run run",
     "run empty": "a folder without a run in it",
     "pause empty": "there is no run here (no manifest.json). Runs here: run",
     "set a b c=1": "expected a run folder and KEY=VALUE",

@@ -48,5 +48,5 @@ def test_json_is_alone_on_stdout_and_the_rest_is_on_stderr(make: Callable[..., P
 
 def test_help_names_the_exit_codes(tmp_path: Path) -> None:
     told = " ".join(Project(tmp_path).do("--help").expect(0).out.split())
-    for words in ("0 all records labelled", "1 finished", "2 cannot start", "3 stopped early", "130 interrupted"):
+    for words in ("0 all records labeled", "1 finished", "2 cannot start", "3 stopped early", "130 interrupted"):
         assert words in told

@@ -103,7 +103,7 @@ def test_what_is_wrong_with_an_export_is_told_without_the_password(make: Make) -
     assert "it has no run yet" in user.do("export", "job.toml", "--to", URL).expect(2).err
     user.run()
     for words, code, text in (
-        ((), 2, "say where to: --to data/ for data to train on, or --to sqlite:///labels.db"),
+        ((), 2, "name a destination: --to data/ for training data, or --to sqlite:///labels.db"),
         (("--to", "me:s3cret@host/db"), 2, "--to: expected a folder, or a database URL"),
         (("--to", "postgresql+nodriver://me:s3cret@host/db"), 2, "not a database URL that SQLAlchemy knows"),
         (("--to", "sqlite:///nowhere/s.db?password=s3cret"), 3, "unable to open database file"),

@@ -167,7 +167,7 @@ def test_a_budget_that_cannot_hold_is_refused_whole(night: Callable[..., Night])
     assert "cannot change in mid-run" in told
     run.end()
     run = night(model={**BOUND, "name": "nobody-knows"})
-    assert "nobody knows what the model costs" in run.set("limits.budget_usd=5", code=2)
+    assert "the price of the model is unknown" in run.set("limits.budget_usd=5", code=2)
     assert "none -> 10000000" in run.set("limits.budget_tokens=10000000"), "and no trace of it is left"
     run.end()
 

@@ -93,7 +93,7 @@ def test_the_doubts_are_a_draw_that_is_answered(learnable: Path, tmp_path: Path)
         writer.writeheader()
         writer.writerows(rows)
     again = CliRunner().invoke(app, ["baseline", str(learnable), "--to", str(file)])
-    assert (again.exit_code, "is there already, and may hold answers" in again.output) == (2, True)
+    assert (again.exit_code, "already exists and may hold answers" in again.output) == (2, True)
     told = CliRunner().invoke(app, ["review", str(learnable), "--from", str(file), "--by", "ann"])
     assert told.exit_code == 0, told.output
     assert len(read_corrections(learnable).by_key) == 4

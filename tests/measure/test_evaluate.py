@@ -410,7 +410,7 @@ def test_a_field_of_the_input_that_is_not_there(run_of_topics: Path, run_of_kind
         evaluate(run_of_topics, column="gold")
     with pytest.raises(SetupError, match=r"name the gold: --gold FILE, or --column NAME"):
         evaluate(run_of_kinds)
-    with pytest.raises(SetupError, match=r"say which label field it belongs to, with --field; the run has stars, urg"):
+    with pytest.raises(SetupError, match=r"name its label field with --field; the run has stars, urg"):
         evaluate(run_of_kinds, column="right")
     with pytest.raises(SetupError, match=r"gold: 'nowhere.csv' cannot be read"):
         evaluate(run_of_topics, "nowhere.csv")

@@ -134,7 +134,7 @@ HOSTILE = {
     "cut.jpg": (jpeg((500, 500))[:9_000], "cut off"),
     "huge.png": (huge_png(), "200 megapixels"),
     "moving.gif": (animated(), "animated"),
-    "heads.png": (two_headed_png(), "more than one head"),
+    "heads.png": (two_headed_png(), "more than one header"),
     "frame.gif": (GROWN_GIF, "cannot be decoded"),
     "junk.gif": (gif(True)[:-1] + b"\0" * 150_000, "cut off"),
     "fill.jpg": (b"\xff\xd8" + b"\xff" * 150_000, "no size"),

@@ -138,10 +138,10 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "gone", pa.table({"n": [1]}))
     (tmp_path / "gone/data-00000-of-00001.arrow").unlink()
     for name, message in {
-        "plain": "'plain' is no saved dataset: state.json: No such file",
+        "plain": "'plain' is not a saved dataset: state.json: No such file",
         "none": "'none' cannot be read: No such file",
         "a": "state.json is not JSON",
-        "b": "state.json holds no JSON object",
+        "b": "state.json is not a JSON object",
         "c": "state.json names no file",
         "picked": r"call flatten_indices() and save it again",
         "gone": "state.json names data-00000-of-00001.arrow",

@@ -165,7 +165,7 @@ def test_escapes_are_recognised_where_rows_are_even_only_so() -> None:
 
 def test_what_is_no_text_is_refused_whatever_its_name() -> None:
     with pytest.raises(
-        InputError, match=r"in\.csv: is no text: [\d,]+ of its first 4,000 bytes are control characters"
+        InputError, match=r"in\.csv: is not text: [\d,]+ of its first 4,000 bytes are control characters"
     ):
         read_bytes(bytes(range(200)) * 20, "in.csv")
     assert fields(read_bytes(b"id,text\n1,a\0b\n2,\0\n", "in.csv"))[0]["text"] == "a\0b", "some are in many a text"

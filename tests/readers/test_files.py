@@ -106,7 +106,7 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_that_records_problem(folder: 
 
     assert [(record.key, record.problem.message if record.problem else "") for record in records] == [
         ("photos/b2.jpg", "photos/b2.jpg: cannot be read: No such file or directory"),
-        ("photos/b10.jpg", "photos/b10.jpg: cannot be read: it is no file"),
+        ("photos/b10.jpg", "photos/b10.jpg: cannot be read: it is not a file"),
         ("photos/note.txt", ""),
     ]
 
@@ -219,7 +219,7 @@ def test_a_change_anywhere_in_a_text_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (bytes(range(32)) * 9, "a.txt: is no text"),
+        (bytes(range(32)) * 9, "a.txt: is not text"),
         (b"caf\xe9 au lait\nd\xe9j\xe0 vu\n", 'a.txt: is not UTF-8 .* set input.encoding = "cp1252"'),
         (b"fine\nnot \xff fine\n", "a.txt: not valid utf-8 at byte 10; see input.encoding"),
         (b"x" * (MOST_TEXT_BYTES + 1), "a.txt: has 4,194,305 bytes; the text of a record may have 4,194,304"),

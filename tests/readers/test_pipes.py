@@ -59,7 +59,7 @@ def test_a_shells_pipes_have_names_that_stay() -> None:
 def test_a_pipe_without_a_writer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "p.csv")
     monkeypatch.setattr(stream, "WRITER_WAIT_S", 0.05)
-    with pytest.raises(InputError, match=r"p\.csv: nobody has begun to write into this pipe for 0\.05 s"):
+    with pytest.raises(InputError, match=r"p\.csv: nothing was written into this pipe for 0\.05 s"):
         read_files("p.csv", tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_peek_reads_the_first_records_only(tmp_path: Path) -> None:
 
     assert len(found) == 60
     assert found[0].fields == {"id": "1", "text": "a\nb"}
-    with pytest.raises(InputError, match="stdin: cannot be looked at"):
+    with pytest.raises(InputError, match="stdin: cannot be examined"):
         asyncio.run(peek(Source("stdin", None, "jsonl", None)))
 
 

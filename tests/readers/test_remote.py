@@ -139,7 +139,9 @@ def test_parquet_is_read_in_parts(memory: Any, site: Site, monkeypatch: pytest.M
     site.ranges = False
     assert "Parquet is read in parts, which the server does not give" in refusal(f"{site.address}/a.parquet")
     site.sized = False
-    assert "Parquet is read in parts, which cannot be had here; fetch it first" in refusal(f"{site.address}/a.parquet")
+    assert "Parquet is read in parts, which this server cannot send; download it first" in refusal(
+        f"{site.address}/a.parquet"
+    )
     site.sized = site.ranges = True
     [source] = resolve_sources(f"{site.address}/a.parquet", base=Path())
     site.fail_next = 3

@@ -124,10 +124,10 @@ def test_a_file_written_otherwise_says_the_same(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topic": "Biling"}, r"line 3 \(T\d+\): 'Biling' is no value of topic \(did you mean 'billing'\?\)"),
-        ({"urgency": "7"}, r"line 3 .*'7' is no value of urgency: expected integer"),
-        ({"urgency": "2.5"}, "'2.5' is no value of urgency"),
-        ({"confidence": "high"}, "'high' is no value of confidence: expected number"),
+        ({"topic": "Biling"}, r"line 3 \(T\d+\): 'Biling' is not a value of topic \(did you mean 'billing'\?\)"),
+        ({"urgency": "7"}, r"line 3 .*'7' is not a value of urgency: expected integer"),
+        ({"urgency": "2.5"}, "'2.5' is not a value of urgency"),
+        ({"confidence": "high"}, "'high' is not a value of confidence: expected number"),
         ({"id": "T999"}, r"no record of the run has these keys: line 3 \('T999'\)"),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_labels_csv_without_keys_is_matched_by_its_texts(tmp_path: Path) -> No
     assert counts(facts) == {"answers": 1, "corrected": 1, "unchanged": 80}
     assert read(path)[2]["topic"] == new
     rows[5]["text"] = "something else"
-    with pytest.raises(LabelpipeError, match="like no record of the run: line 7"):
+    with pytest.raises(LabelpipeError, match="match no record of the run: line 7"):
         take(tmp_path, write(tmp_path / "edited.csv", rows))
 
 

@@ -63,7 +63,7 @@ def test_a_cell_is_read_as_a_value_of_its_column(schema: dict[str, Any], text: A
     [(TOPIC, "True"), (LEVEL, "4"), (LEVEL, "2.5"), (FLAG, "1"), (FLAG, "yes"), (SHARE, "1.5"), (TOPICS, "login, x")],
 )
 def test_what_is_no_value_of_the_column_is_refused(schema: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match="is no value of x"):
+    with pytest.raises(ValueError, match="is not a value of x"):
         value_of(text, column(schema))
 
 

@@ -167,7 +167,7 @@ def test_numbers_with_meanings_stand_in_jsonl() -> None:
         ("labels,description\na,x\n", "l.csv:2: task.labels.x: no column 'label'; there are labels, description (did"),
         ("label,definition\na,x\n", "no column 'description', but 'definition'"),
         ("label,description\na,x,y\n", "l.csv:2: task.labels.x: "),
-        ("label,description\n", "l.csv holds no labels"),
+        ("label,description\n", "l.csv contains no labels"),
         (None, "l.csv is not there"),
         ("label,description\nviolet,ç\nblue,ü\n", "line 2 reads 'violet,ç'. Save it as UTF-8"),
     ],

@@ -125,7 +125,7 @@ def test_a_reader_needs_a_ledger_that_is_there(tmp_path: Path) -> None:
 
     async def main() -> None:
         assert "no ledger here" in await fails_to_open(tmp_path / "none.db", read_only=True)
-        assert "If a run was here, put back a copy" in await fails_to_open(tmp_path / "empty.db", read_only=True)
+        assert "If a run was here, restore a copy" in await fails_to_open(tmp_path / "empty.db", read_only=True)
 
     asyncio.run(main())
     assert not (tmp_path / "none.db").exists()

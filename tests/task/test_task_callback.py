@@ -102,7 +102,7 @@ def test_a_record_of_any_depth_is_copied() -> None:
         ("return [1]", "expected a dict"),
         ("return {1: 2}", "a column named 1: expected a text"),
         ("return {'label': 'b'}", "'label' with another value than the label has"),
-        ("a = {}; a['a'] = a; return a", "what JSON cannot hold"),
+        ("a = {}; a['a'] = a; return a", "a value that JSON cannot hold"),
     ],
 )
 def test_whatever_goes_wrong_is_a_callback_error(call, kind: str, body: str, words: str) -> None:

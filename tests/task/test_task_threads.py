@@ -178,7 +178,7 @@ def test_work_that_does_not_begin_in_time_never_does(
     async def main() -> None:
         slow = await Hung(hold).begin()
         cancelled = asyncio.create_task(in_thread(ran.append, "cancelled", timeout_s=LONG_S))
-        with pytest.raises(NoThreadError, match=r"no thread came free for it in 0\.0\d+ s"):
+        with pytest.raises(NoThreadError, match=r"no thread became free for it in 0\.0\d+ s"):
             await in_thread(ran.append, "late", timeout_s=0.01)
         await given_up(cancelled)
         hold.set()

@@ -119,7 +119,7 @@ def after(task: Task, callback: bool = True) -> tuple[Any, list[ValidCall]]:
         ("raises", {"error": "LookupError: no such thing"}, {}),
         ("strange", None, {}),
         ("spoils", {"label": "bad"}, {}),
-        ("gives_nan", {"error": "the callback returned what JSON cannot hold: nan"}, {}),
+        ("gives_nan", {"error": "the callback returned a value that JSON cannot hold: nan"}, {}),
         ("an_async", {"tool": "set_label"}, {}),
     ],
 )
@@ -136,7 +136,7 @@ def test_what_a_callback_gives_is_what_the_model_is_told(
     assert (echo["tool_calls"][0]["id"], result["tool_call_id"]) == ("id0", "id0")
     assert (said.extra, said.label) == (extra, {"label": "good"})
     if callback == "strange":
-        assert "what JSON cannot hold" in result["content"]
+        assert "a value that JSON cannot hold" in result["content"]
     else:
         assert result["content"] == (told if isinstance(told, str) else codec.dumps(told).decode())
 

@@ -309,7 +309,7 @@ def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., P
         ),
         (ValidatorOptions(), "number 1: expected either expression or python"),
         (ValidatorOptions(expression="1", python="mytools:fine"), "expected either expression or python"),
-        (ValidatorOptions(expression="1", tool="zork"), "tool is 'zork', which the task has not; it has cite"),
+        (ValidatorOptions(expression="1", tool="zork"), "tool is 'zork', which the task does not have; it has cite"),
     ],
 )
 def test_a_validator_that_is_none(module: Callable[..., Path], rule: ValidatorOptions, words: str) -> None:

@@ -349,9 +349,9 @@ def _object(asked: PageRequest) -> Facts:
     try:
         found = codec.loads(asked.body)
     except ValueError as error:
-        raise RefusedAnswer("What was sent is no JSON.") from error
+        raise RefusedAnswer("The request is not JSON.") from error
     if not isinstance(found, dict):
-        raise RefusedAnswer("What was sent is no JSON object.")
+        raise RefusedAnswer("The request is not a JSON object.")
     return found
 
 

@@ -189,7 +189,7 @@ class Desk:
                     "The labels of the run have changed since this page was opened. Load the page again."
                 )
             if said.get("mark") != self.mark(outcome):
-                raise RefusedAnswer("The record or its label has changed meanwhile. Look at it again.")
+                raise RefusedAnswer("The record or its label has changed in the meantime. Look at it again.")
             await self.refresh()
             answer = self._answer(outcome, corrected.label, said)
             before = self.standing(answer.key)
@@ -216,9 +216,9 @@ class Desk:
         new = self._values(said.get("fields"), label or {})
         note, unclear = said.get("note", ""), said.get("unclear", False)
         if not isinstance(note, str) or not isinstance(unclear, bool):
-            raise RefusedAnswer("The note is no text.")
+            raise RefusedAnswer("The note is not text.")
         if len(note) > NOTE_CHARS:
-            raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are kept.")
+            raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are allowed.")
         if not new and not unclear and not note.strip():
             raise RefusedAnswer("Nothing was answered: choose a label, or say that the guideline is unclear.")
         if label is None and new and (missing := missing_in(self.found, new)):

@@ -46,7 +46,7 @@ async def review_page(
     """
     who = (by or _login()).strip()
     if not who:
-        raise SetupError("say who answers: --by NAME")
+        raise SetupError("name the reviewer: --by NAME")
     found = await reviewed(run)
     made, items, was_there = await opened_draw(found, options or DrawOptions(), draw)
     fingerprint: Mapping[str, Any] = (found.run_dir.read_manifest() or {}).get("fingerprint") or {}
