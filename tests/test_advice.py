@@ -74,7 +74,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("302: the server redirects calls to /login (POST http://x)", {}, "model.base_url"),
     ("the server does not speak TLS: SSLError: WRONG_VERSION_NUMBER", {"base_url": "https://127.0.0.1:8000/v1"},
      'model.base_url = "http://127.0.0.1:8000/v1"'),
-    ("the server there speaks TLS, and was called without", {}, 'model.base_url = "https://127.0.0.1:8000/v1"'),
+    ("the server there speaks TLS but was called without it", {}, 'model.base_url = "https://127.0.0.1:8000/v1"'),
     ("the server's certificate is not trusted: SSLCertVerificationError", {}, "SSL_CERT_FILE"),
     ("the proxy that the environment names (HTTP_PROXY, ...) failed: ClientProxyConnectionError", {}, "NO_PROXY"),
     ("there is no host llm.invalid: ClientConnectorDNSError", {}, "model.base_url"),

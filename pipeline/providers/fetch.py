@@ -94,7 +94,7 @@ class Fetcher:
             parts = urlsplit(url)
             host, _port = _plain_host(parts.hostname or "").rstrip("."), parts.port
         except ValueError as error:
-            raise MediaError(f"{_told(url)} is no address: {error}") from None
+            raise MediaError(f"{_told(url)} is not an address: {error}") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
             raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
         if not host or any(ord(letter) <= 32 for letter in url + host):

@@ -304,5 +304,5 @@ def hours(value: list[str] | None) -> list[str] | None:
         refuse(f"got {as_toml(value)}; {as_toml(wrong[0])} is no time: {_TIME_WANTED}")
     begin, end = (int(one.partition(":")[0]) * 60 + int(one.partition(":")[2]) for one in value)
     if begin % _DAY_MIN == end % _DAY_MIN and (end != _DAY_MIN or begin == end):
-        refuse(f"got {as_toml(value)}; it ends where it begins: leave it out to run at all hours")
+        refuse(f"got {as_toml(value)}; it begins and ends at the same time: leave it out to run at all hours")
     return value

@@ -124,7 +124,7 @@ def _moved(context: AdviceContext, match: re.Match[str]) -> str:
     base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
     if base != target and base.startswith("http"):
         return f'set model.base_url = "{base}" if that is your server: calls are not sent on to another host'
-    return "look at model.base_url: that is no API, but an address that sends calls on"
+    return "look at model.base_url: that address is not an API; it redirects calls"
 
 
 def _key(context: AdviceContext, _match: re.Match[str]) -> str | None:
@@ -185,8 +185,8 @@ TABLE: tuple[Line, ...] = (
     ),
     _line(_about(SERVICE_TIER), _service_tier),
     _line(_UNWANTED, _parameter),
-    _line(r"sends calls on to (?P<to>\S+)", _moved),
-    _line(r"speaks no TLS", _scheme("http")),
+    _line(r"redirects calls to (?P<to>\S+)", _moved),
+    _line(r"does not speak TLS", _scheme("http")),
     _line(r"speaks TLS|HTTPS (port|server)", _scheme("https")),
     _line(
         r"certificate is not trusted",
@@ -204,7 +204,7 @@ TABLE: tuple[Line, ...] = (
     _line(r"a completion without a choice", "look at the server and at model.name: it answers, and with nothing in it"),
     _line(r"a 200 that is|is no model but", _answer_is_none),
     _line(
-        r"cannot be unpacked",
+        r"cannot be decompressed",
         "look at model.base_url, and at what stands before it: answers are packed in a way that was not asked for",
     ),
     _line(r"no call of|no_tool_call|no valid call|neither a call", _no_call),

@@ -103,7 +103,7 @@ def test_an_edit_that_is_refused_is_refused_whole(night: Callable[..., Night]) -
     told = run.hears('got "25:00"')
     assert "job.toml was edited, but is not taken over:\njob.toml:" in told
     run.edit(stop_at=None, max_attempts=None, concurrency=24, run_between=["22:00", "22:00"])
-    run.hears("it ends where it begins")
+    run.hears("it begins and ends at the same time")
     run.edit(run_between=None, concurrency=24)
     run.user.configure(notify={"command": "'not closed"})
     run.hears("notify.command")

@@ -299,11 +299,11 @@ def test_conversations_and_media_are_no_chat_lines(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"chat": True, "text": "text"}, "--chat and --text are two forms of the rows"),
+        ({"chat": True, "text": "text"}, "--chat and --text cannot be combined"),
         ({"chat": True, "format": "csv"}, "--chat writes JSON Lines, so --format cannot be csv"),
         ({"format": "xml"}, "--format: got 'xml'; expected csv, jsonl, parquet"),
         ({"near_duplicates": 0.2}, "--near-duplicates: got 0.2; expected a similarity of 0.5 to 1, or off"),
-        ({"table": "t"}, "table is for a database, and data is none"),
+        ({"table": "t"}, "table needs a database, and data is not"),
         ({"group": "custmer"}, r"--group: no record has 'custmer' \(did you mean 'customer'\?\)"),
         ({"text": "txt"}, r"--text: no record has 'txt' \(did you mean 'text'\?\)"),
         ({"gold": "nowhere.csv"}, "nowhere.csv"),

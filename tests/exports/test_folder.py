@@ -57,7 +57,7 @@ def test_the_same_export_gives_the_same_bytes(tickets: Path, tmp_path: Path) -> 
 
 
 def test_a_run_folder_a_file_and_a_false_url_are_no_folders(tickets: Path, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="is the folder of a run"):
+    with pytest.raises(SetupError, match="is a run folder"):
         export(tickets, tickets)
     for name in ("labels.csv", "labels.db"):
         with pytest.raises(SetupError, match=r"expected a folder, in which train, val and test are written, or a URL"):

@@ -210,7 +210,7 @@ def test_what_is_no_time_is_refused_with_its_value(text: str) -> None:
 
 @pytest.mark.parametrize("between", [("22:00", "22:00"), ("00:00", "00:00"), ("7:00", "07:00"), ("24:00", "24:00")])
 def test_hours_that_end_where_they_begin_are_refused(between: tuple[str, str]) -> None:
-    with pytest.raises(ConfigError, match="ends where it begins"):
+    with pytest.raises(ConfigError, match="begins and ends at the same time"):
         Hours(between, None)
 
 

@@ -244,7 +244,7 @@ def test_labels_that_come_later_are_outside(run: Path) -> None:
 def test_what_cannot_be_certified_is_said(run: Path) -> None:
     with pytest.raises(SetupError, match="--error 5: expected a share"):
         certify(run, error=5)
-    with pytest.raises(SetupError, match=r"--sample 20: 20 records are too few .* the least is"):
+    with pytest.raises(SetupError, match=r"--sample 20: 20 records are too few .* at least"):
         certify(run, sample=20)
     with pytest.raises(SetupError, match="--column subject"):
         certify(run, column="subject")

@@ -161,7 +161,7 @@ def test_hostile_files_are_named(name: str, tmp_path: Path) -> None:
         ("javascript:alert(1)", "expected a path"),
         ("/etc/passwd", "outside"),
         ("https://example.org/a.png", "refuses them"),
-        ("data:image/png;base64,!!!!", "no base64"),
+        ("data:image/png;base64,!!!!", "not base64"),
         ("data:image/png", "no comma"),
         ("data:,hello", "is text"),
         (f"data:image/png;base64,{'A' * 900_000}", "too large"),

@@ -106,7 +106,12 @@ def test_a_pipe_that_is_put_there_meanwhile_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "told"),
-    [("none.png", "No such file"), ("a.png/b", "Not a directory"), ("a\0.png", "no name"), ("x" * 5000, "too long")],
+    [
+        ("none.png", "No such file"),
+        ("a.png/b", "Not a directory"),
+        ("a\0.png", "not a file name"),
+        ("x" * 5000, "too long"),
+    ],
 )
 def test_what_cannot_be_read_is_named(folder: Path, source: str, told: str) -> None:
     with pytest.raises(MediaError, match=told):

@@ -116,9 +116,9 @@ def test_an_identity_that_is_refused_ends_the_run(
 
     async def work() -> None:
         async with provided(identity, monkeypatch) as provider:
-            with pytest.raises(error, match="no token of Entra ID"):
+            with pytest.raises(error, match="no token from Entra ID"):
                 await provider(request())
-            with pytest.raises(error, match="no token of Entra ID"):
+            with pytest.raises(error, match="no token from Entra ID"):
                 await provider.model("m")
 
     asyncio.run(work())

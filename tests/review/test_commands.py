@@ -42,9 +42,9 @@ def test_a_draw_goes_out_and_comes_back(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say which records"),
+        ([], "choose records"),
         (["--draw", "3"], "this run has no draw yet"),
-        (["--to", "draw.csv"], "say which records"),
+        (["--to", "draw.csv"], "choose records"),
         (["--from", "draw.csv"], "--by NAME"),
         (["--from", "no.csv", "--by", "ann"], "there is no such file"),
         (["--from", "no.csv", "--by", "ann", "--sample", "3"], "--from makes no new draw"),

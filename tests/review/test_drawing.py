@@ -95,7 +95,7 @@ def test_disagreements_with_a_gold_file_are_drawn_for_certain(folder: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "say which records"),
+        ({}, "choose records"),
         ({"where": "topc == 'billing'"}, "There is no 'topc'"),
         ({"where": "topic =="}, "is not an expression"),
         ({"where": "topic == 'nothing'"}, "is true of none of 90 records"),

@@ -237,7 +237,7 @@ def test_a_record_that_has_changed_is_looked_at_again(tmp_path: Path) -> None:
         again(tmp_path, RunOptions(provider=answer, quiet=True, relabel=True))
         status, told = page.ask("answer", {"at": 0, "mark": mark, "fields": {"topic": 1}})
         assert status == 422
-        assert "changed meanwhile" in told["error"]
+        assert "changed in the meantime" in told["error"]
 
 
 CONFIG = """

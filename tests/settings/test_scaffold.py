@@ -318,7 +318,7 @@ def test_words_that_only_an_object_or_a_list_holds_are_the_text() -> None:
 
 def test_placeholders_are_refused_wherever_one_is_left() -> None:
     for labels in (["first label", "second label"], ["good", "second label"]):
-        with pytest.raises(TaskError, match=r"still has the placeholder '.* label': put your own labels there"):
+        with pytest.raises(TaskError, match=r"still has the placeholder '.* label': replace it with your own labels"):
             build_task(TaskOptions(model="m", prompt="{{ text }}", labels={"label": labels}))
 
 

@@ -51,7 +51,8 @@ ADDED = {
         'expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
     ),
     'run_between = ["22:00", "22:00"]': (
-        '14: limits.run_between: got ["22:00", "22:00"]; it ends where it begins: leave it out to run at all hours'
+        '14: limits.run_between: got ["22:00", "22:00"]; it begins and ends at the same time: '
+        "leave it out to run at all hours"
     ),
     "concurrency_min = 9": (
         "14: limits.concurrency_min: no longer a key, because `auto` starts low and finds its own least; take it out"

@@ -79,7 +79,7 @@ def test_the_users_own_parameter_stays() -> None:
     own = {"prompt_cache_key": "mine", "prompt_cache_options": {"mode": "implicit"}}
     task = task_of(parameters=own, prompt_cache_key="auto", cache_breakpoint=True)
     assert request_of(task).parameters == {"parallel_tool_calls": False, **own}
-    with pytest.raises(TaskError, match=r"model.prompt_cache_key and model.parameters.prompt_cache_key are both given"):
+    with pytest.raises(TaskError, match=r"model.prompt_cache_key and model.parameters.prompt_cache_key are both set"):
         task_of(parameters=own, prompt_cache_key="other")
 
 

@@ -151,7 +151,7 @@ def test_rows_need_a_schema_that_is_the_same_for_all(module) -> None:
 
 
 def test_an_items_field_with_the_name_of_a_common_one_is_told_at_the_start() -> None:
-    with pytest.raises(TaskError, match="'lang' would be there twice"):
+    with pytest.raises(TaskError, match="'lang' would occur twice"):
         listing({"type": "object", "properties": {"lang": {"type": "string"}}, "required": ["lang"]})
 
 

@@ -173,10 +173,10 @@ def test_words_beside_or_instead_of_a_call_can_be_a_column() -> None:
         (
             [ToolOptions("a", labels={"b_c": [1]}), ToolOptions("a_b", labels={"c": [1]})],
             {},
-            "'a_b_c' would be there twice",
+            "'a_b_c' would occur twice",
         ),
-        ([ToolOptions("a", labels={"reply": [1]})], {"reply": "reply", "max_turns": 2}, "'reply' would be there twice"),
-        ([ToolOptions("a", labels={"row_key": [1]})], {"rows": "calls"}, "'row_key' would be there twice"),
+        ([ToolOptions("a", labels={"reply": [1]})], {"reply": "reply", "max_turns": 2}, "'reply' would occur twice"),
+        ([ToolOptions("a", labels={"row_key": [1]})], {"rows": "calls"}, "'row_key' would occur twice"),
         ([ToolOptions(labels={"a": [1]})], {}, "number 1: has no name"),
         ([ToolOptions(python="json:nosuch")], {}, "^task.tools, number 1: python is 'json:nosuch', but .* no 'nosuch'"),
         ([ToolOptions(python="json:codecs")], {}, "^task.tools, number 1: python is 'json:codecs', which is <module"),
@@ -192,7 +192,7 @@ def test_words_beside_or_instead_of_a_call_can_be_a_column() -> None:
         ([REFUND], {"labels": {"a": [1]}}, "task.labels and task.tools of .* expected exactly one"),
         ([REFUND, CLOSE], {"call": "each"}, "task.call is 'each': expected one, some, any, all"),
         ([REFUND], {"max_turns": 0}, "max_turns is 0"),
-        ([REFUND], {"reply": "words"}, "task.reply is the model's last words"),
+        ([REFUND], {"reply": "words"}, "task.reply is the model's final text"),
         ([ToolOptions("not a name", labels={"a": [1]})], {}, "the function's name is 'not a name'"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_tools_own_callback_comes_before_the_tasks_and_its_columns_have_its_na
 def test_an_extra_column_that_is_there_already_is_told_at_the_start(module, changes: dict[str, Any]) -> None:
     base = module(CALLBACKS)
     own = ToolOptions("refund", labels={"amount": ["all"]}, callback="mytools:words")
-    with pytest.raises(TaskError, match=r"'amount'.* would be there twice"):
+    with pytest.raises(TaskError, match=r"'amount'.* would occur twice"):
         desk(own, base=base, **changes)
 
 
