@@ -170,7 +170,7 @@ async def _drawn(sources: Sequence[Source], choice: InputSelection, key: str | N
 
 def _refuse_once(sources: Sequence[Source]) -> None:
     if once := [source.name for source in sources if source.single_pass]:
-        raise InputError(f"a sample reads the input twice, and {once[0]} can be read once: write it to a file")
+        raise InputError(f"a sample reads the input twice, and {once[0]} can be read only once: write it to a file")
 
 
 class _Drawn:
@@ -258,14 +258,14 @@ async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found
     fields = dict.fromkeys(name for one in records for name in one)
     if fields and (missing := sorted(found.required_fields - fields.keys())):
         raise ConfigError(
-            f"input.where: {wanted.where!r} names {missing[0]!r}, which no record has that was looked at; the fields "
+            f"input.where: {wanted.where!r} names {missing[0]!r}, which none of the records examined has; the fields "
             f"are {list_names(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
             f"'{missing[0]} is defined and ...'"
         )
     told = [found(one) for one in records]
     if found.last_error and told.count(None) == len(told):
         raise ConfigError(
-            f"input.where: {wanted.where!r} cannot be worked out for any record that was looked at: "
+            f"input.where: {wanted.where!r} cannot be evaluated for any record examined: "
             f"{found.last_error}. The values of a CSV are texts: write 'stars|int > 3'"
         )
 

@@ -74,7 +74,9 @@ def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> Non
     """Raises TaskError where nobody can vote."""
     if task.max_turns > 1 or settings.task.rows is not None:
         key = "task.rows" if settings.task.rows is not None else "task.max_turns"
-        raise TaskError(f"quality.votes needs one label from one answer, so it does not go with {key}: take one out")
+        raise TaskError(
+            f"quality.votes needs one label from one answer, so it cannot be combined with {key}: remove one of them"
+        )
     if not columns:
         raise TaskError(
             "quality.votes compares label fields with a fixed set of values, and the task has none: name the fields in "
@@ -85,7 +87,7 @@ def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> Non
     if taken := [name for name in VOTE_COLUMNS if name in task.columns + task.extra_columns]:
         raise TaskError(f"the task has a column {taken[0]!r}, which the votes need: give it another name")
     if settings.quality.voters and task.media_kinds:
-        raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or take the media out")
+        raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or remove the media")
 
 
 def _options(settings: Settings, rename: Rename | None = None) -> TaskOptions:
@@ -138,7 +140,7 @@ def _breakpoint(settings: Settings) -> bool | None:
     older = [model for model in models if not supports_breakpoint(model)]
     if wanted and is_openai(settings) and older:
         told = f"model.cache_breakpoint = true, but {older[0]} takes no mark"
-        raise ConfigError(f"{told}: OpenAI's models do from gpt-5.6 on; take it out")
+        raise ConfigError(f"{told}: OpenAI's models do from gpt-5.6 on; remove it")
     return wanted
 
 

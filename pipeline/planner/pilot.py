@@ -83,7 +83,7 @@ async def plan_with(
     if not facts.outcomes:
         codes = f"{codes_text(facts.problems)}; see {facts.failed_path}"
         why = summary.reason or (codes if facts.problems else "the run ended before")
-        raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
+        raise SetupError(f"no record of the pilot was answered, so there is no estimate: {why}")
     run_settings = estimate_for or settings
     return make_plan(run_settings, facts, lane_price(run_settings))
 
@@ -107,7 +107,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
     sources = await in_daemon(partial(sources_of, settings))
     if once := [source.name for source in sources if source.single_pass]:
-        raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
+        raise InputError(f"a plan reads the input twice, and {once[0]} can be read only once: write it to a file")
     await validate_selection(sources, settings)
     count, reading = 0, ReadProgress()
     async with aclosing(read(sources, settings, progress=reading)) as batches:

@@ -84,7 +84,7 @@ async def peek(
     stdin, pipes and streams can be read only once, so not here: InputError.
     """
     if source.single_pass:
-        raise InputError(f"{source.name}: cannot be looked at before the run; it can be read only once")
+        raise InputError(f"{source.name}: cannot be examined before the run; it can be read only once")
     found: list[Record] = []
     async with aclosing(read_records([source], key=key, limit=n, progress=progress)) as batches:
         async for records in batches:

@@ -62,7 +62,7 @@ async def write_config(
     source, input_keys = sources[0], input_keys or {}
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
-        raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
+        raise SetupError(f"{target} already exists: use --force to replace it, or --to for another path")
     reading = ReadProgress()
     limit = input_keys.get("limit")
     survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
@@ -104,7 +104,7 @@ def command_with_answer(question: str, command: Sequence[str], sets: Sequence[st
 async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
     """What its records have in common: all of a local file's, the first ones of anything else."""
     if source.single_pass:
-        raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
+        raise InputError(f"{source.name}: cannot be examined, because it can be read only once: write it to a file")
     survey = Survey()
     if source.path is None and source.format not in FILE_FORMATS:
         limit = min(limit or LOOKED_AT, LOOKED_AT)

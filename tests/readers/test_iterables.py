@@ -209,7 +209,7 @@ def test_an_iterable_is_read_again_and_a_stream_is_not() -> None:
     stream = iterable_source(streamed([{"n": 1}]))
     assert stream.single_pass
     assert iterable_source(row for row in [{"n": 1}]).single_pass
-    with pytest.raises(InputError, match="records: cannot be looked at before the run; it can be read only once"):
+    with pytest.raises(InputError, match="records: cannot be examined before the run; it can be read only once"):
         asyncio.run(peek(stream))
     gc.collect()
 
