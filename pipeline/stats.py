@@ -191,6 +191,7 @@ class RunSummary:
     untold: int = 0
     readings: Mapping[str, int] = field(default_factory=dict)
     learned: Mapping[str, float] = field(default_factory=dict)
+    estimated: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -63,3 +63,13 @@ def test_a_usage_that_no_answer_told_is_no_cost_of_nothing() -> None:
     assert line.endswith("what they used, $1.50 without them")
     (line,) = (line for line in closing_lines(summary(readings={"x": 2})) if line.startswith("  read"))
     assert line.endswith("2 with x; task.strict_answers = true refuses these")
+
+
+def test_a_limit_that_no_header_states_is_shown_as_an_estimate() -> None:
+    learned = {"requests_per_minute": 440, "tokens_per_minute": 90_000, "concurrency": 12}
+    lines = closing_lines(summary(learned=learned, estimated=["requests_per_minute"]))
+    assert [line.strip() for line in lines if ": set limits." in line] == [
+        "the server allows about 440 requests per minute, estimated from refusals: set limits.requests_per_minute",
+        "the server allows 90,000 tokens per minute: set limits.tokens_per_minute",
+        "auto settled at 12 in flight: set limits.concurrency",
+    ]

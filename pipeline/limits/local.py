@@ -120,4 +120,4 @@ class LocalResource:
 
 
 def _rate(pace: Pace) -> Rate:
-    return Rate(pace.per_minute, pace.configured, pace.learned)
+    return Rate(pace.per_minute, pace.configured, pace.learned, pace.is_estimate)

@@ -139,6 +139,11 @@ class Pace:
         """
         return self._told or self._met
 
+    @property
+    def is_estimate(self) -> bool:
+        """Whether no header states the limit that was learned: it was estimated from refusals."""
+        return self._told is None and self._met is not None
+
     def configure(self, limit: float | None) -> None:
         """Take over another cap from the config."""
         self._configured = limit

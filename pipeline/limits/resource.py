@@ -38,11 +38,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Units a minute: the limit in force, what the config says, and what was learned of the server. None: no limit."""
+    """Units a minute: the limit in force, what the config says, and what was learned of the server. None: no limit.
+
+    `is_estimate`: no header states what was learned; it was estimated from refusals.
+    """
 
     per_minute: float | None = None
     configured: float | None = None
     learned: float | None = None
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

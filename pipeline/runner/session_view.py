@@ -221,7 +221,7 @@ class Live:
             "outages": len(gate.outages) + (door.outage is not None),
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
-            "learned": learned_of(self._admission),
+            **learned_of(self._admission),
             "batches": self._batches(),
             "budget": _budget_facts(self._admission.budget),
             "ends_at": None if guard is None or guard.ends_at is None else guard.ends_at.isoformat(),

@@ -84,7 +84,7 @@ async def summarise(
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
-        learned=learned_of(admission),
+        **learned_of(admission),
         files=outputs,
         labels=await ledger.label_counts(columns),
         copied=await ledger.copied(),
@@ -163,18 +163,19 @@ def _left(reading: ReadProgress, done: int, totals: Totals) -> dict[str, Any]:
     return {"records": left.records, "exact": left.exact, "usd": more.usd, "tokens": more.tokens, "text": left.text}
 
 
-def learned_of(admission: Admission) -> dict[str, float]:
-    """Limits of the server that were below ours, or that it had to refuse calls for."""
+def learned_of(admission: Admission) -> dict[str, Any]:
+    """Limits of the server that were below ours, or that it refused calls for, and which of them are estimates."""
     known = admission.resource.state(asyncio.get_running_loop().time())
-    found = {"requests_per_minute": known.requests, "tokens_per_minute": known.tokens}
+    rates = {"requests_per_minute": known.requests, "tokens_per_minute": known.tokens}
     learned: dict[str, float] = {
         name: round(rate.learned)
-        for name, rate in found.items()
+        for name, rate in rates.items()
         if rate.learned is not None and _is_news(rate.learned, rate.configured, admission.refusals)
     }
+    estimated = [name for name in learned if rates[name].is_estimate]
     if admission.tuner is not None:
         learned["concurrency"] = admission.tuner.limit
-    return learned
+    return {"learned": learned, "estimated": estimated}
 
 
 def _is_news(learned: float, configured: float | None, refusals: int) -> bool:

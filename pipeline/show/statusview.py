@@ -14,8 +14,8 @@ from pipeline.show.views import (
     cached_text,
     cost_text,
     counts_text,
-    found_text,
     lane_texts,
+    learned_lines,
     measured_lines,
     problem_lines,
     quality_lines,
@@ -153,7 +153,7 @@ def _live_lines(live: Mapping[str, Any]) -> list[str]:
         lines.append(f"stopping: {live['stopping']}")
     if live.get("gold"):
         lines.append(live["gold"])
-    lines += [found_text(name, value) for name, value in live.get("learned", {}).items()]
+    lines += learned_lines(live.get("learned", {}), live.get("estimated", ()))
     return lines + [line for line in (_budget_text(live), _day_text(live), _hours_text(live)) if line]
 
 

@@ -1,6 +1,6 @@
 """What a person reads when something is over: checks, a preview, a status, the closing of a run. Plain lines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
@@ -194,8 +194,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
         lines.append(
             f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in all; no record was given up for it"
         )
-    lines += [f"  {found_text(name, value)}"
-              for name, value in summary.learned.items()]  # fmt: skip
+    lines += [f"  {line}" for line in learned_lines(summary.learned, summary.estimated)]
     if summary.readings:
         lines.append(f"  read      {readings_text(summary.readings)}")
     for name, path in summary.files.items():
@@ -238,11 +237,16 @@ def readings_text(readings: Mapping[str, int]) -> str:
     return f"{text}; task.strict_answers = true refuses these"
 
 
-def found_text(name: str, value: float) -> str:
-    """A limit that the run found out, as a line to put into the config."""
-    if name == "concurrency":
-        return f"auto settled at {value:,.0f} in flight: set limits.concurrency"
-    return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
+def learned_lines(learned: Mapping[str, float], estimated: Sequence[str]) -> Iterator[str]:
+    """The limits that the run learned, each with the key of the config to set; no header states the estimated ones."""
+    for name, value in learned.items():
+        amount = f"{value:,.0f} {name.replace('_', ' ')}"
+        if name == "concurrency":
+            yield f"auto settled at {value:,.0f} in flight: set limits.concurrency"
+        elif name in estimated:
+            yield f"the server allows about {amount}, estimated from refusals: set limits.{name}"
+        else:
+            yield f"the server allows {amount}: set limits.{name}"
 
 
 def _session_text(summary: RunSummary) -> str:

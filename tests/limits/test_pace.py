@@ -131,6 +131,9 @@ def test_where_the_server_asks_for_a_moment_the_rate_is_known_within_one() -> No
             pace.on_answer(1, now + 0.002, now)
     assert now - begin < 1.0
     assert 3000 * 0.97 <= pace.learned < 6000
+    assert pace.is_estimate
+    pace.on_headers(4000, 1.0)
+    assert (pace.learned, pace.is_estimate) == (4000, False), "a header is no estimate"
 
 
 def _above(pace: Pace, seconds: float, passes_per_s: float, *, start: float, units: float = 1) -> float:
