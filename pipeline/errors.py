@@ -196,9 +196,9 @@ class CallError(LabelpipeError):
     """A call went wrong.
 
     Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
-    `request_id` the server's name for the call; `billed` whether tokens may have been charged; `said` the server's own
-    words, empty for a page (but one with a 429). A completion without a choice says that it has none. `has_no_room`:
-    they say that there is no room at the flex tier.
+    `request_id` the server's name for the call; `billed` whether tokens may have been charged; `server_message` the
+    server's own words, empty for a page (but one with a 429). A completion without a choice says that it has none.
+    `has_no_room`: they say that there is no room at the flex tier.
     """
 
     code = "call"
@@ -217,7 +217,7 @@ class CallError(LabelpipeError):
         self.retry_after_s = retry_after_s
         self.request_id = request_id
         self.billed = billed
-        self.said = ""
+        self.server_message = ""
         self.has_no_room = False
 
 

@@ -39,14 +39,14 @@ class Latencies:
 
 
 class Rate:
-    """Events a minute over the last minute (or since the start or the last `begin`, if that is shorter)."""
+    """Events a minute over the last minute (or since the start or the last `restart`, if that is shorter)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started_at = clock()
         self._steps: deque[list[float]] = deque()
 
-    def begin(self) -> None:
+    def restart(self) -> None:
         """Count from now on: what was before says nothing about what comes."""
         self._started_at = self._clock()
         self._steps.clear()
@@ -97,30 +97,30 @@ class Stats:
         """Seconds since the start."""
         return self._clock() - self.started_at
 
-    def answered(self, usage: Usage, latency_s: float | None) -> None:
+    def record_answer(self, usage: Usage, latency_s: float | None) -> None:
         """The model answered one call; in a batch nobody knows how long it took."""
         self.answers += 1
         self.usage += usage
         if latency_s is not None:
             self.latencies.add(latency_s)
 
-    def retried(self, code: str) -> None:
+    def record_retry(self, code: str) -> None:
         """A record is asked again."""
         self.retries[code] += 1
 
-    def read(self, readings: Iterable[str]) -> None:
+    def record_readings(self, readings: Iterable[str]) -> None:
         """A label was read in an answer that was not as it should be, in these ways."""
         self.readings.update(readings)
 
-    def written(self, outcome: Outcome) -> None:
+    def record_outcome(self, outcome: Outcome) -> None:
         """An outcome is in the ledger."""
         self.outcomes[outcome.status] += 1
         self.outcome_rate.add()
         if outcome.problem is not None:
             self.problems[outcome.problem.code] += 1
-        self.paid([outcome])
+        self.record_costs([outcome])
 
-    def paid(self, outcomes: Iterable[Outcome]) -> None:
+    def record_costs(self, outcomes: Iterable[Outcome]) -> None:
         """What these have cost counts."""
         for outcome in outcomes:
             if outcome.cost_usd is None:

@@ -67,7 +67,7 @@ def test_after_a_change_the_rate_is_that_of_what_came_since() -> None:
     for _ in range(60):
         rate.add(10)
         clock.now += 1
-    rate.begin()
+    rate.restart()
     for _ in range(5):
         rate.add(1)
         clock.now += 1
@@ -95,9 +95,9 @@ def test_a_rate_holds_no_more_than_its_minute() -> None:
 
 def test_everything_is_counted_by_its_reason() -> None:
     stats = Stats(Clock())
-    stats.answered(Usage(10, 2, 4, 1, 3), 0.5)
-    stats.answered(Usage(5, 1), 1.5)
-    stats.retried("timeout")
+    stats.record_answer(Usage(10, 2, 4, 1, 3), 0.5)
+    stats.record_answer(Usage(5, 1), 1.5)
+    stats.record_retry("timeout")
     assert (stats.answers, stats.usage) == (2, Usage(15, 3, 4, 1, 3))
     assert stats.retries == {"timeout": 1}
     assert stats.latencies.count == 2
@@ -106,9 +106,9 @@ def test_everything_is_counted_by_its_reason() -> None:
 def test_outcomes_are_counted_when_they_are_written() -> None:
     clock = Clock()
     stats = Stats(clock)
-    stats.written(Outcome(RECORD, Status.LABELLED, {"a": 1}, cost_usd=0.25))
-    stats.written(Outcome(RECORD, Status.LABELLED, {"a": 1}, cost_usd=0.0, copied_from="k1"))
-    stats.written(Outcome(RECORD, Status.REJECTED, problem=Problem("refused", "no")))
+    stats.record_outcome(Outcome(RECORD, Status.LABELLED, {"a": 1}, cost_usd=0.25))
+    stats.record_outcome(Outcome(RECORD, Status.LABELLED, {"a": 1}, cost_usd=0.0, copied_from="k1"))
+    stats.record_outcome(Outcome(RECORD, Status.REJECTED, problem=Problem("refused", "no")))
     clock.now += 60
     assert stats.records == 3
     assert stats.outcomes == {Status.LABELLED: 2, Status.REJECTED: 1}

@@ -366,7 +366,7 @@ class BatchLane:
     def _note_landed(self, part: Part, responses: Sequence[Response]) -> None:
         self.part_admission.proven |= bool(responses)
         for response in responses:
-            self._stats.answered(response.usage, None)
+            self._stats.record_answer(response.usage, None)
             if self._budget is not None:
                 self._budget.add_batch_answer(response.usage, response.cost_usd)
         self.part_admission.count_queued()

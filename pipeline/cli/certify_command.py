@@ -73,12 +73,12 @@ def certify(
 
     async def look() -> dict[str, Any]:
         from pipeline.measure import CertifyOptions
-        from pipeline.measure import certify as look_at
-        from pipeline.review import refuse_existing, write_records
+        from pipeline.measure import certify as certify_run
+        from pipeline.review import refuse_existing_file, write_records
 
-        facts = await look_at(run_dir, CertifyOptions(error, confidence, column, seed, sample, score, anew))
+        facts = await certify_run(run_dir, CertifyOptions(error, confidence, column, seed, sample, score, anew))
         if to is not None and facts["records"]:
-            refuse_existing(to)
+            refuse_existing_file(to)
             await write_records(run_dir, facts["records"], to, blind=facts["state"] == "draw")
             facts["file"] = str(to)
         return facts

@@ -168,9 +168,9 @@ class Asker:
         """What was odd about the last answer: it is asked again, or was read although it was not as it should be."""
         if interview.fault is not None:
             if interview.wants is Wants.ANSWER:
-                self._stats.retried(interview.fault.code)
+                self._stats.record_retry(interview.fault.code)
         elif readings := interview.readings:
-            self._stats.read(readings)
+            self._stats.record_readings(readings)
             log.info("read all the same", extra={"facts": {"key": interview.record.key, "with": readings}})
 
     def close(self) -> None:
@@ -278,7 +278,7 @@ class Asker:
         response = self._noted(response, request.model)
         permit.settle(response.usage, response.cost_usd)
         self._admission.on_answer(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
-        self._stats.answered(response.usage, response.latency_s)
+        self._stats.record_answer(response.usage, response.latency_s)
         self.judge.answered(history)
         if rules.flex_patience_s is not None:
             standard_usd = self._tariff.cost_usd(response.usage, None, request.model)

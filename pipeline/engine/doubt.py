@@ -136,9 +136,9 @@ def hopeless(error: CallError) -> CallError:
 def _used_up_words(error: CallError) -> str:
     """The words without what may differ from call to call; empty where they may be about anything else."""
     is_word = type(error) in (UnavailableError, NoCompletionError) and error.status == 200
-    if not (is_word or isinstance(error, RateLimitedError)) or _OF_THE_MOMENT.search(error.said):
+    if not (is_word or isinstance(error, RateLimitedError)) or _OF_THE_MOMENT.search(error.server_message):
         return ""
-    return re.sub(r"\S*\d\S*", "#", error.said)
+    return re.sub(r"\S*\d\S*", "#", error.server_message)
 
 
 def is_certain(error: CallError) -> bool:

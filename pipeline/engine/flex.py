@@ -87,7 +87,7 @@ class Flex:
     def refused(self, history: CallHistory, error: CallError, now: float, sent_at: float) -> float:
         """Flex had none for its call that was sent then. Gives the seconds to wait before the next one."""
         since = now if isinstance(error, NoRoomError) else sent_at
-        self._stats.retried(error.code)
+        self._stats.record_retry(error.code)
         self._full_since = min(self._full_since, max(since, self._answered_at))
         self._in_a_row += 1
         if history.no_room_since is None:

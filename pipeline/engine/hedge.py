@@ -59,7 +59,7 @@ class Hedge:
         permit = await _second_permit(first, acquire)
         if permit is None:
             return await first
-        self._stats.retried("hedge")
+        self._stats.record_retry("hedge")
         second = asyncio.create_task(_response(call, permit), name="hedge")
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)

@@ -312,7 +312,7 @@ class Judge:
         return own
 
     def _wait_s(self, history: CallHistory, error: CallError) -> float:
-        self._stats.retried(error.code)
+        self._stats.record_retry(error.code)
         # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
         wait_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
         if not isinstance(error, CallTimeoutError):  # who has waited in vain for an answer has waited enough

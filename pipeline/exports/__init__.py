@@ -1,5 +1,5 @@
 """A run's labels as data to train on: splits without leaks, in the formats that training takes."""
 
-from pipeline.exports.baseline import BaselineOptions, baseline
 from pipeline.exports.export import export_data
 from pipeline.exports.options import SPLIT, DataOptions, parse_similarity, parse_split
+from pipeline.exports.text_baseline import BaselineOptions, baseline

@@ -13,16 +13,16 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
-from pipeline.exports.card import NAME as CARD
-from pipeline.exports.card import Features, card
-from pipeline.exports.chat import TITLES, Chat
-from pipeline.exports.folder import Folder, folder_of
-from pipeline.exports.golds import Gold, gold_of
+from pipeline.exports.chat_lines import TITLES, ChatLines
+from pipeline.exports.dataset_card import NAME as CARD
+from pipeline.exports.dataset_card import Features, card
+from pipeline.exports.export_folder import ExportFolder, folder_of
+from pipeline.exports.exported_run import ExportedRun, class_field, examples_of, open_run, text_fields
+from pipeline.exports.held_out import HeldOutGold, load_held_out
+from pipeline.exports.near_duplicates import normalized
 from pipeline.exports.options import DataOptions
-from pipeline.exports.rows import Selection, Shape, Where, check_names, table_shape, text_shape
-from pipeline.exports.similar import normalized
-from pipeline.exports.sources import OpenRun, class_field, examples_of, open_run, text_fields
-from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
+from pipeline.exports.selection import Selection, Shape, Where, check_names, table_shape, text_shape
+from pipeline.exports.splits import FILE, Shares, Splits, Unit, recall_splits, remember_splits
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Layout, RowFile, certificate_of, column_types, infer_kinds, open_rows
@@ -43,7 +43,7 @@ async def export_data(run: str | Path | None, to: str | Path, options: DataOptio
     folder = folder_of(to)
     async with AsyncExitStack() as stack:
         opened = await open_run(run, stack)
-        plan = await _planned(opened, options, folder, Path(to))
+        plan = await _make_plan(opened, options, folder, Path(to))
         with _disk(folder), closing(Splits(plan.shares, opened.last_seq)) as splits:
             return await _Export(opened, options, plan, splits).run()
 
@@ -63,21 +63,21 @@ def _disk(folder: Path) -> Iterator[None]:
 class _Plan:
     """An export before anything is read: which rows, by what they are split, and where they go."""
 
-    folder: Folder
+    folder: ExportFolder
     shown: Path
     shares: Shares
     selection: Selection
     kind: str
-    gold: Gold
-    chat: Chat | None
+    gold: HeldOutGold
+    chat: ChatLines | None
     terms: str
     notes: tuple[str, ...]
     examples: frozenset[str]
     certificate: Mapping[str, Any] | None
 
 
-async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: Path) -> _Plan:
-    chat = Chat(opened.folder, opened.manifest) if options.chat else None
+async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, shown: Path) -> _Plan:
+    chat = ChatLines(opened.folder, opened.manifest) if options.chat else None
     kind = "jsonl" if chat else options.format or ("jsonl" if options.hf else opened.format)
     shares = Shares(tuple(options.split), options.seed, options.near_duplicates)
     by, notes = await _by(opened, options.by)
@@ -85,17 +85,19 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
         raise SetupError("--text: no label field has classes; name the field to use with --by")
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
-    gold = await gold_of(options.gold, opened, selection, options.sets)
+    gold = await load_held_out(options.gold, opened, selection, options.sets)
     certificate = await asyncio.to_thread(
         certificate_of, opened.folder.path, by if by in opened.label_columns else None
     )
     names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf + [CERTIFICATE] * bool(certificate)
     terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
     examples = frozenset(normalized(selection.text_of(one)) for one in examples_of(opened.manifest))
-    return _Plan(Folder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes, examples, certificate)
+    return _Plan(
+        ExportFolder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes, examples, certificate
+    )
 
 
-async def _by(opened: OpenRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
+async def _by(opened: ExportedRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
     """The field whose classes are balanced, and what is to be said about it."""
     if wanted is not None:
         return wanted, ()
@@ -107,7 +109,7 @@ async def _by(opened: OpenRun, wanted: str | None) -> tuple[str | None, tuple[st
 class _Export:
     """One export. It reads the run twice: to find the splits, and to write the rows."""
 
-    def __init__(self, opened: OpenRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
+    def __init__(self, opened: ExportedRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
         self._opened, self._options, self._plan, self._splits = opened, options, plan, splits
         # All state that changes: the layout that has the columns of all rows, their kinds, and what was counted.
         self._layout: Layout = opened.layout
@@ -193,7 +195,7 @@ class _Export:
         splits, terms = self._splits, self._plan.terms
         splits.join()
         for place in self._places():
-            splits.remember(recall(place, terms))
+            splits.remember(recall_splits(place, terms))
         splits.assign()
 
     def _places(self) -> tuple[Path, Path]:
@@ -335,9 +337,9 @@ class _Export:
     def _remember(self) -> list[str]:
         """Keep where the records are; what is to be said about it."""
         plan, (beside, inside) = self._plan, self._places()
-        keep(beside, plan.terms, self._splits.assigned())
+        remember_splits(beside, plan.terms, self._splits.assigned())
         try:
-            keep(inside, plan.terms, self._splits.assigned())
+            remember_splits(inside, plan.terms, self._splits.assigned())
         except StoreError as error:  # a run folder that may only be read
             return [f"the splits are remembered in {plan.shown} only: {error}"]
         return []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SetupError
-from pipeline.exports.splitting import NAMES
+from pipeline.exports.splits import NAMES
 
 FORMATS = ("csv", "jsonl", "parquet")
 #: The least similarity that can be asked for: below it, nearly every pair of texts would have to be compared.

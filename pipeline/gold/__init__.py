@@ -1,6 +1,8 @@
 """Gold: the right labels. What a label field may hold, how a person's value is read, and files that hold gold."""
 
-from pipeline.gold.fields import (
+from pipeline.gold.gold_file import KEY, GoldFile, open_gold
+from pipeline.gold.gold_values import NONE, as_class, as_number, as_set, has_value
+from pipeline.gold.label_fields import (
     GOLD_NAMES,
     MORE_GOLD_NAMES,
     MeasuredField,
@@ -10,5 +12,3 @@ from pipeline.gold.fields import (
     infer_kind,
     only_field,
 )
-from pipeline.gold.files import KEY, GoldFile, open_gold
-from pipeline.gold.values import NONE, as_class, as_number, as_set, has_value

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.measure.changes import Changes, Side
-from pipeline.measure.disagreements import Differing
-from pipeline.measure.evaluate import EvaluateOptions, gold_facts, is_corrected
-from pipeline.measure.opened import OpenRun, look_at
-from pipeline.measure.pairs import BLOCK
-from pipeline.measure.versus import judged_by
+from pipeline.measure.disagreements import DifferenceWriter
+from pipeline.measure.evaluate import EvaluateOptions, gold_facts, has_corrections
+from pipeline.measure.gold_comparison import compare_with_gold
+from pipeline.measure.gold_pairs import BLOCK
+from pipeline.measure.label_changes import AnswerCosts, LabelComparison
+from pipeline.measure.measured_run import MeasuredRun, open_measured_run
 from pipeline.progress import show_count
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, diff
@@ -63,16 +63,16 @@ async def compare(
     if dirs[0][0].path.resolve() == dirs[1][0].path.resolve():
         raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
     async with AsyncExitStack() as stack:
-        one, other = [await _opened(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
+        one, other = [await _open_run(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
         has_gold = gold is not None or bool(options.column)
-        differing = Differing(
+        differing = DifferenceWriter(
             "--differences", options.differences, one, _titles(one, other), gold=gold, more=["gold"] * has_gold
         )
-        changes = Changes(one, other, differing, options.field if not options.column else ())
-        judged = await judged_by(one, other, gold, options.evaluating, stack) if has_gold else None
+        changes = LabelComparison(one, other, differing, options.field if not options.column else ())
+        judged = await compare_with_gold(one, other, gold, options.evaluating, stack) if has_gold else None
         golds = {} if judged is None else judged.differing
         with differing, show_count("comparing", quiet=options.quiet) as count:
-            async with aclosing(_both(one, other, keys, fields=differing.wants_fields)) as batches:
+            async with aclosing(_common_records(one, other, keys, fields=differing.wants_fields)) as batches:
                 async for rows in batches:
                     changes.add(rows, golds)
                     count(len(rows))
@@ -101,14 +101,14 @@ async def compare(
         }
 
 
-async def _opened(
+async def _open_run(
     run_dir: RunDir, manifest: Mapping[str, Any], options: CompareOptions, stack: AsyncExitStack
-) -> OpenRun:
+) -> MeasuredRun:
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-    return await look_at(run_dir, manifest, ledger, options.ordered)
+    return await open_measured_run(run_dir, manifest, ledger, options.ordered)
 
 
-def _titles(one: OpenRun, other: OpenRun) -> tuple[str, str]:
+def _titles(one: MeasuredRun, other: MeasuredRun) -> tuple[str, str]:
     """The runs as the columns of a table: by the names of their folders, where these tell them apart."""
     names = one.run_dir.path.resolve().name, other.run_dir.path.resolve().name
     taken = {"key", "text", "field", "gold"} & {*names}
@@ -127,8 +127,8 @@ def _differ_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[st
 # -- the records of both ----------------------------------------------------------------------------------------------
 
 
-async def _both(
-    one: OpenRun, other: OpenRun, keys: Sequence[str] | None, *, fields: bool
+async def _common_records(
+    one: MeasuredRun, other: MeasuredRun, keys: Sequence[str] | None, *, fields: bool
 ) -> AsyncGenerator[list[tuple[LabelRow, LabelRow | None]], None]:
     """The records of the first run, or those of `keys`, each with what the second one has of it."""
     seq = at = 0
@@ -148,7 +148,7 @@ async def _both(
 # -- each run ---------------------------------------------------------------------------------------------------------
 
 
-async def _run_facts(run: OpenRun, manifest: Mapping[str, Any], side: Side) -> dict[str, Any]:
+async def _run_facts(run: MeasuredRun, manifest: Mapping[str, Any], side: AnswerCosts) -> dict[str, Any]:
     counts, totals = await run.ledger.count_by_status(), await run.ledger.totals()
     summary = run.run_dir.read_summary() or {}
     return {
@@ -156,7 +156,7 @@ async def _run_facts(run: OpenRun, manifest: Mapping[str, Any], side: Side) -> d
         "model": (manifest.get("fingerprint") or {}).get("model"),
         "simulated": run.simulated,
         "running": run.running,
-        "corrected": await in_daemon(lambda: is_corrected(run.run_dir)),
+        "corrected": await in_daemon(lambda: has_corrections(run.run_dir)),
         **{status.value: count for status, count in counts.items()},
         "cost_usd": None if totals.unpriced else totals.cost_usd,
         **side.facts(),

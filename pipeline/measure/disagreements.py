@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from pipeline.errors import SetupError
-from pipeline.measure.opened import OpenRun
+from pipeline.measure.measured_run import MeasuredRun
 from pipeline.records import JSON
 from pipeline.store import csv_block
 from pipeline.task import display_text
@@ -34,7 +34,7 @@ class Disagreement:
     gold: JSON = None
 
 
-class Differing:
+class DifferenceWriter:
     """Counts them, keeps the first, and writes all of them to a file where one is named. A context manager.
 
     The file is written beside its place and put there at the end, so that it is whole or not there.
@@ -44,7 +44,7 @@ class Differing:
         self,
         option: str,
         path: str | Path | None,
-        run: OpenRun,
+        run: MeasuredRun,
         titles: tuple[str, str],
         *,
         gold: str | Path | None = None,
@@ -71,7 +71,7 @@ class Differing:
         """Whether further ones are neither kept nor written."""
         return self.path is None and len(self.first) == SHOWN_MOST
 
-    def __enter__(self) -> Differing:
+    def __enter__(self) -> DifferenceWriter:
         if self.path is not None:
             try:
                 self._file = self._part.open("w", encoding="utf-8", newline="")

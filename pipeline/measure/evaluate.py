@@ -12,19 +12,19 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, only_field, open_gold
-from pipeline.measure.disagreements import Differing, Disagreement
-from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
-from pipeline.measure.pairs import (
+from pipeline.measure.disagreements import DifferenceWriter, Disagreement
+from pipeline.measure.field_tally import AGREEMENT, CONFIDENCE, FieldTally
+from pipeline.measure.gold_pairs import (
     ROW_KEY,
     GoldColumns,
     GoldCounts,
     Pair,
-    marks_of,
+    grouping_keys,
+    label_value,
     pairs_of_file,
     pairs_of_rows,
-    value_in,
 )
-from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
+from pipeline.measure.measured_run import MeasuredRun, chosen_fields, gold_columns_in, gold_names, open_measured_run
 from pipeline.parts import gold_source, read_keys
 from pipeline.progress import show_count
 from pipeline.records import JSON
@@ -60,7 +60,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Gold:
+class OpenGold:
     """Where gold comes from. `fields` are the label fields by column; one of `file` and `input` is there."""
 
     fields: Mapping[str, str]
@@ -85,28 +85,28 @@ async def evaluate(
     run_dir, manifest = run_and_manifest(run)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-        opened = await look_at(run_dir, manifest, ledger, options.ordered)
-        found = await open_of(opened, gold, options, stack)
+        opened = await open_measured_run(run_dir, manifest, ledger, options.ordered)
+        found = await open_gold_of(opened, gold, options, stack)
         confidence = confidence_of(opened, options.confidence)
-        differing = Differing(
+        differing = DifferenceWriter(
             "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, more=["confidence"]
         )
         without = (
             await read_keys(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
         )
-        judge = Judge(opened, found, confidence, differing, without)
+        judge = GoldEvaluator(opened, found, confidence, differing, without)
         with differing, show_count("comparing", quiet=options.quiet) as count:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
                 async for pairs in batches:
                     judge.add(pairs)
                     count(len(pairs))
-            refuse_nothing(opened, found)
+            require_compared(opened, found)
         facts = {
             "run_dir": str(run_dir.path),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "simulated": opened.simulated,
             "running": opened.running,
-            "corrected": await in_daemon(lambda: is_corrected(run_dir)),
+            "corrected": await in_daemon(lambda: has_corrections(run_dir)),
             "gold": await in_daemon(lambda: gold_facts(found)),
             "columns": {tally.field.name: tally.facts() for tally in judge.tallies},
             "disagreements": await differing.facts(),
@@ -114,7 +114,7 @@ async def evaluate(
     return {**facts, "kept": await asyncio.to_thread(_keep, run_dir, facts)}
 
 
-def is_corrected(run_dir: RunDir) -> bool:
+def has_corrections(run_dir: RunDir) -> bool:
     """Whether people have checked labels; that a draw waits for them is nothing yet. Waits for the disk."""
     reviews = read_reviews(run_dir.path)
     if reviews is None:
@@ -126,7 +126,9 @@ def is_corrected(run_dir: RunDir) -> bool:
 # -- gold --------------------------------------------------------------------------------------------------------------
 
 
-async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack) -> Gold:
+async def open_gold_of(
+    run: MeasuredRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
+) -> OpenGold:
     """The gold that is meant, open until the stack is closed. Raises SetupError."""
     only = [run.field(name).name for name in options.field] if not options.column else []
     fields, counts = {} if only else chosen_fields(run, options.column, options.field), GoldCounts()
@@ -138,7 +140,7 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
                 f"{did_you_mean(missing[0], run.seen)}; they have {list_names(run.seen)}. "
                 "For gold in a separate file: --gold FILE"
             )
-        return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
+        return OpenGold(fields, counts, input=GoldColumns(run, list(fields), counts))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
     only_one = only[0] if len(only) == 1 else only_field(run.fields) if not only else None
@@ -147,10 +149,10 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
     opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only), beside=beside)
     file = await stack.enter_async_context(opening)
     fields = fields or gold_columns_in(run, file.columns, only) or {file.columns[0]: only_one or next(iter(run.fields))}
-    return Gold(fields, counts, file=file)
+    return OpenGold(fields, counts, file=file)
 
 
-def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:
+def _columns_found(run: MeasuredRun, only: Sequence[str]) -> dict[str, str]:
     if found := gold_columns_in(run, run.seen, only, input=True):
         return found
     raise SetupError(
@@ -159,7 +161,7 @@ def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:
     )
 
 
-def batches_of(run: OpenRun, gold: Gold, *, fields: bool) -> AsyncGenerator[list[Pair], None]:
+def batches_of(run: MeasuredRun, gold: OpenGold, *, fields: bool) -> AsyncGenerator[list[Pair], None]:
     """Gold beside labels, in batches."""
     if gold.file is None:
         assert gold.input is not None
@@ -169,7 +171,7 @@ def batches_of(run: OpenRun, gold: Gold, *, fields: bool) -> AsyncGenerator[list
     return pairs_of_file(run.ledger, gold.file, gold.counts, fields=fields)
 
 
-def refuse_nothing(run: OpenRun, gold: Gold) -> None:
+def require_compared(run: MeasuredRun, gold: OpenGold) -> None:
     """Raises SetupError where nothing could be compared at all."""
     counts = gold.counts
     if counts.compared:
@@ -187,7 +189,7 @@ def refuse_nothing(run: OpenRun, gold: Gold) -> None:
     raise SetupError(f"gold: {name} has no value in {', '.join(gold.fields)}")
 
 
-def gold_facts(gold: Gold) -> dict[str, Any]:
+def gold_facts(gold: OpenGold) -> dict[str, Any]:
     """What the gold is, and what was found in it beside the records that are compared."""
     counts, file = gold.counts, gold.file
     unusable = {} if file is None else file.unusable
@@ -212,7 +214,7 @@ def gold_facts(gold: Gold) -> dict[str, Any]:
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
-def confidence_of(run: OpenRun, name: str | None) -> str | None:
+def confidence_of(run: MeasuredRun, name: str | None) -> str | None:
     """The column of labels that says how sure the model is; None where none does. Raises SetupError."""
     if name is not None:
         return name if name in run.ours else run.field(name, "--confidence").name
@@ -222,15 +224,15 @@ def confidence_of(run: OpenRun, name: str | None) -> str | None:
     return AGREEMENT if AGREEMENT in run.ours else None
 
 
-class Judge:
+class GoldEvaluator:
     """Compares gold with labels, field by field."""
 
     def __init__(
         self,
-        run: OpenRun,
-        gold: Gold,
+        run: MeasuredRun,
+        gold: OpenGold,
         confidence: str | None,
-        differing: Differing,
+        differing: DifferenceWriter,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._run, self._differing, self._without = run, differing, without
@@ -251,7 +253,7 @@ class Judge:
         """So many more records of gold."""
         if self._run.examples or self._without:
             pairs = [pair for pair in pairs if not self._is_left_out(pair)]
-        marks = marks_of(pairs, self._columns) if self._counts_alike else range(len(pairs))
+        marks = grouping_keys(pairs, self._columns) if self._counts_alike else range(len(pairs))
         firsts = dict(zip(reversed(marks), reversed(pairs), strict=True))
         wrong = {}
         for mark, times in Counter(marks).items():
@@ -285,7 +287,7 @@ class Judge:
         found = []
         confidence = None
         if self._confidence is not None:
-            confidence = as_number(value_in(pair.row, pair.place, self._confidence))
+            confidence = as_number(label_value(pair.row, pair.place, self._confidence))
         for tally in self.tallies:
             gold = pair.values.get(tally.column)
             if gold is None:
@@ -294,7 +296,7 @@ class Judge:
                 tally.without_label(pair.row.status, pair.row.code, times)
                 continue
             name = tally.field.name
-            label = value_in(pair.row, pair.place, name)
+            label = label_value(pair.row, pair.place, name)
             if tally.add(gold, label, confidence, times) is False:
                 found.append((name, gold, label, confidence))
         return found

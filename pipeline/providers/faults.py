@@ -89,7 +89,7 @@ def refusal(
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
     ours.retry_after_s = _wait_s(fields, facts)
-    ours.said = facts.text if facts.is_api or counts == 429 else ""
+    ours.server_message = facts.text if facts.is_api or counts == 429 else ""
     ours.has_no_room = signs.NO_ROOM.fits(status, facts)
     return _clean(ours, secrets, at)
 

@@ -45,7 +45,7 @@ def without_answer(body: Any, content: bytes, secrets: Sequence[str]) -> CallErr
         return refusal(200, {}, facts, secrets=secrets)
     if isinstance(body, dict) and "choices" in body:
         error = no_answer(NoCompletionError, f"{NO_CHOICE}: {_excerpt(content, secrets)}")
-        error.said = NO_CHOICE  # an API is there; a page may be anybody's
+        error.server_message = NO_CHOICE  # an API is there; a page may be anybody's
         return error
     return no_answer(NoCompletionError, f"a 200 that is not a completion: {_excerpt(content, secrets)}")
 

@@ -182,7 +182,7 @@ async def _account(
     text = f"{rows_in:,} = {text} + {pending:,} pending" + f" + {left_out:,} left out" * (left_out > 0)
     text += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
     text += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
-    text += _told_others(others)
+    text += _describe_changed(others)
     check = Check("rows in", rows_in == sum(found.values()) + pending + left_out and not others, f"{text}.")
     counts = {"rows_in": rows_in, "pending": pending, "orphans": orphans}
     return check, counts | ({"left_out": left_out} if left_out else {})
@@ -213,7 +213,7 @@ async def _others(ledger: Ledger, records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _told_others(keys: Sequence[str]) -> str:
+def _describe_changed(keys: Sequence[str]) -> str:
     if not keys:
         return ""
     shown = ", ".join(keys[:5]) + " ..." * (len(keys) > 5)

@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
-from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
-from pipeline.review.folder import Reviewed, reviewed
-from pipeline.review.opening import opened_draw
+from pipeline.review.draw_lookup import find_or_make_draw
+from pipeline.review.drawing import DrawOptions, draw_facts, draw_records
+from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
 from pipeline.store import DrawItem, Layout, Ledger, csv_block, distinct, json_block, read_corrections, write_whole
 
 #: The columns at the end of a draw.
@@ -25,18 +25,18 @@ async def draw_to_file(
     With `draw` it is the draw of this id, which is there already. Raises SetupError.
     """
     path = Path(to)
-    refuse_existing(path)
+    refuse_existing_file(path)
     if draw is None:
         found, made, items = await draw_records(run, options)
     else:
-        found = await reviewed(run)
-        made, there, _ = await opened_draw(found, options, draw)
+        found = await load_reviewed_run(run)
+        made, there, _ = await find_or_make_draw(found, options, draw)
         items = list(there)
     await write_draw(found, items, path, blind=made.blind)
-    return drawn_facts(found, made, items, path)
+    return draw_facts(found, made, items, path)
 
 
-async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
+async def write_draw(found: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
     """Write the draw as CSV, or as JSON Lines if the name ends so. Raises StoreError.
 
     In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
@@ -45,7 +45,7 @@ async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, 
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         outcomes = await ledger.outcomes_of([item.key for item in items])
     shown = [corrected.apply(outcomes[item.key]) for item in items]
-    carried = tuple(name for name in _carried(found.layout, shown) if name != found.key)
+    carried = tuple(name for name in _carried_columns(found.layout, shown) if name != found.key)
     titles = _titles(found, carried)
     rows = [_row(found, carried, outcome, blind=blind) for outcome in shown]
     if path.suffix in (".jsonl", ".ndjson"):
@@ -57,10 +57,10 @@ async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, 
 
 async def write_records(run: str | Path | None, keys: Sequence[str], path: Path, *, blind: bool) -> None:
     """Write records of a draw that is kept already, those of these keys. Raises SetupError, StoreError."""
-    await write_draw(await reviewed(run), [DrawItem(key, 1.0) for key in keys], path, blind=blind)
+    await write_draw(await load_reviewed_run(run), [DrawItem(key, 1.0) for key in keys], path, blind=blind)
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing_file(path: Path) -> None:
     """Raises SetupError where the file is there: it may hold somebody's answers. Or where it is of another kind."""
     if path.suffix.lower() not in _SUFFIXES:
         raise SetupError(f"{path}: a draw is CSV or JSON Lines: choose a name that ends in .csv or .jsonl")
@@ -70,7 +70,7 @@ def refuse_existing(path: Path) -> None:
         raise SetupError(f"{path}: there is no folder {path.absolute().parent}")
 
 
-def _carried(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _carried_columns(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     """The carried columns, those of records without a label too."""
     if layout.fixed:
         return layout.columns
@@ -80,13 +80,13 @@ def _carried(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _titles(found: Reviewed, carried: Sequence[str]) -> list[str]:
+def _titles(found: ReviewedRun, carried: Sequence[str]) -> list[str]:
     """The titles; a carried column whose title is taken becomes `input_<name>`, as in labels.csv."""
     ours = (found.key_title, *found.names, UNCLEAR, NOTE)
     return [found.key_title, *distinct(carried, ours), *found.names, UNCLEAR, NOTE]
 
 
-def _row(found: Reviewed, carried: Sequence[str], outcome: Outcome, *, blind: bool) -> list[JSON]:
+def _row(found: ReviewedRun, carried: Sequence[str], outcome: Outcome, *, blind: bool) -> list[JSON]:
     label = {} if blind else outcome.label or {}
     fields = outcome.record.fields
     return [outcome.record.key, *map(fields.get, carried), *map(label.get, found.names), None, None]

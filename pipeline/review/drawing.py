@@ -11,8 +11,8 @@ from pipeline import quality
 from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.quality import DrawPart
 from pipeline.records import JSON
-from pipeline.review.folder import Reviewed, reviewed
-from pipeline.review.others import labels_of
+from pipeline.review.other_labels import load_other_labels
+from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
 from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_hash, open_reviews
 from pipeline.task import Expression
 
@@ -69,7 +69,7 @@ class _Population:
     digest: int = 0
 
 
-async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Reviewed, Draw, list[DrawItem]]:
+async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[ReviewedRun, Draw, list[DrawItem]]:
     """Draw records of a run and keep the draw. Raises SetupError where there is nothing to draw.
 
     Records with several rows are never drawn; those without a label only by `where`.
@@ -79,7 +79,7 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
             "choose records: --sample N, --per-class N, --uncertain N, --disagreements RUN|GOLD, --where EXPR, or "
             "several of them"
         )
-    found = await reviewed(run)
+    found = await load_reviewed_run(run)
     population = await _population(found, options)
     parts = _parts(population, options)
     picks = quality.draw_records(parts, options.seed)
@@ -93,19 +93,19 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
         options.seed, spec, options.purpose, len(population.keys), f"{population.digest:032x}", blind=options.blind
     )
     items = [DrawItem(pick.key, pick.probability, pick.stratum) for pick in picks]
-    return found, *(await asyncio.to_thread(_keep, found, draw, items))
+    return found, *(await asyncio.to_thread(_store_draw, found, draw, items))
 
 
-def _keep(found: Reviewed, draw: Draw, items: list[DrawItem]) -> tuple[Draw, list[DrawItem]]:
+def _store_draw(found: ReviewedRun, draw: Draw, items: list[DrawItem]) -> tuple[Draw, list[DrawItem]]:
     with open_reviews(found.run_dir.path) as reviews:
         kept = reviews.add_draw(draw, items)
         return kept, reviews.items_of(kept.id)
 
 
-async def _population(found: Reviewed, options: DrawOptions) -> _Population:
+async def _population(found: ReviewedRun, options: DrawOptions) -> _Population:
     population = _Population()
     where = None if options.where is None else Expression(options.where, "--where")
-    other = None if options.disagreements is None else await labels_of(options.disagreements, found)
+    other = None if options.disagreements is None else await load_other_labels(options.disagreements, found)
     meant = found.column(options.column)
     column = meant.name
     compared = found.names if options.column is None else (column,)
@@ -117,7 +117,7 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
             for row in block:
                 if not _is_wanted(row, where, population):
                     continue
-                _note(population, row)
+                _add_row(population, row)
                 if row.label is None:
                     continue
                 if options.per_class:
@@ -169,7 +169,7 @@ def _is_true(where: Expression, row: LabelRow) -> bool | None:
         return None
 
 
-def _note(population: _Population, row: LabelRow) -> None:
+def _add_row(population: _Population, row: LabelRow) -> None:
     population.keys.append(row.key)
     population.digest = (population.digest + label_hash(row)) % 2**128
 
@@ -195,7 +195,7 @@ def _parts(population: _Population, options: DrawOptions) -> list[DrawPart]:
     return parts or [quality.certain_part(population.keys, kind="where")]
 
 
-def _score_column(found: Reviewed, options: DrawOptions) -> str:
+def _score_column(found: ReviewedRun, options: DrawOptions) -> str:
     known = (*found.layout.labels, *found.layout.found)
     if options.score is not None:
         if options.score not in known:
@@ -210,7 +210,7 @@ def _score_column(found: Reviewed, options: DrawOptions) -> str:
     )
 
 
-def _names(found: Reviewed, where: Expression) -> str:
+def _names(found: ReviewedRun, where: Expression) -> str:
     known = ["status", "code", *found.layout.columns, *found.layout.labels]
     missing = [name for name in sorted(where.required_fields) if name not in (*known, "label", "record")]
     if not missing:
@@ -228,7 +228,7 @@ def _why_none(population: _Population, options: DrawOptions) -> str:
     return "No record has a label yet."
 
 
-def drawn_facts(found: Reviewed, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
+def draw_facts(found: ReviewedRun, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
     """What a draw came to, as plain values."""
     return {
         "run_dir": str(found.run_dir.path),

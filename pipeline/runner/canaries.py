@@ -135,7 +135,7 @@ class Canaries:
             others = [outcome for outcome in outcomes if not outcome.record.is_canary] if canaries else outcomes
             if canaries:
                 await self._ledger.keep_canaries(canaries)
-                self._stats.paid(canaries)
+                self._stats.record_costs(canaries)
             if others:
                 await commit(others)
             known = canaries if self._gold.mixed else others

@@ -125,7 +125,7 @@ async def _read_again(
                 continue
             new = await read_again(terms(old), old, kept.get(old.record.key, ()), max_repairs)
             new = mark_simulated(new) if is_marked_simulated(old) and new is not old else new
-            stats.written(new)
+            stats.record_outcome(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):
                 changed.append(new)
         if changed:

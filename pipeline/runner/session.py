@@ -277,7 +277,7 @@ class Session:
 
         def take_over(settings: Settings) -> None:
             guard.take_over(settings)
-            self._stats.outcome_rate.begin()
+            self._stats.outcome_rate.restart()
             pool.set_grace(settings.limits.grace_s)
 
         return Controls(
@@ -331,7 +331,7 @@ class Session:
             if self._telemetry is not None:
                 self._telemetry.written(outcomes)
             for outcome in outcomes:
-                stats.written(outcome)
+                stats.record_outcome(outcome)
 
         return commit
 

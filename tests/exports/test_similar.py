@@ -12,7 +12,7 @@ from export_samples import texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.exports.similar import (
+from pipeline.exports.near_duplicates import (
     BINS,
     ENOUGH,
     RECALL,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import InputError, SetupError
-from pipeline.exports.splitting import Shares, Splits, Unit
+from pipeline.exports.splits import Shares, Splits, Unit
 
 
 def test_the_shares_are_met_in_each_class(tickets: Path, tmp_path: Path) -> None:

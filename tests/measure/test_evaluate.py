@@ -18,7 +18,7 @@ from oracles import metrics
 from pipeline import evaluate
 from pipeline.errors import SetupError
 from pipeline.gold import MeasuredField
-from pipeline.measure.tally import FieldTally
+from pipeline.measure.field_tally import FieldTally
 
 TOPICS = ["billing", "login", "refund", "other thing"]
 

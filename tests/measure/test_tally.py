@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.gold import MeasuredField
-from pipeline.measure.pairs import Pair, marks_of
-from pipeline.measure.tally import FieldTally
+from pipeline.measure.field_tally import FieldTally
+from pipeline.measure.gold_pairs import Pair, grouping_keys
 from pipeline.store import LabelRow
 
 CLASSES = MeasuredField("topic", "class", ("a", "b"))
@@ -67,7 +67,10 @@ def test_only_pairs_that_say_the_same_have_the_same_mark() -> None:
         pair("a", label, None, 0),
         pair("a", label, rows, 1),
     ]
-    assert len(set(marks_of(same, ["gold"]))) == 1
-    assert len(set(marks_of([*same, *others], ["gold"]))) == 5
+    assert len(set(grouping_keys(same, ["gold"]))) == 1
+    assert len(set(grouping_keys([*same, *others], ["gold"]))) == 5
     # To Python these are equal; as classes they are three.
-    assert len(set(marks_of([pair(1, label), pair(True, label), pair(1.0, label), pair(["a"], label)], ["gold"]))) == 4
+    assert (
+        len(set(grouping_keys([pair(1, label), pair(True, label), pair(1.0, label), pair(["a"], label)], ["gold"])))
+        == 4
+    )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.review.cells import is_equal, is_same, is_ticked, value_of
+from pipeline.review.cell_values import is_equal, is_ticked, matches_cell, parse_cell
 from pipeline.store import cell, safe_cell
 from pipeline.task import LabelColumn, label_columns
 
@@ -54,7 +54,7 @@ def column(schema: dict[str, Any]) -> LabelColumn:
     ],
 )
 def test_a_cell_is_read_as_a_value_of_its_column(schema: dict[str, Any], text: Any, value: Any) -> None:
-    found = value_of(text, column(schema))
+    found = parse_cell(text, column(schema))
     assert (found, type(found)) == (value, type(value))
 
 
@@ -64,7 +64,7 @@ def test_a_cell_is_read_as_a_value_of_its_column(schema: dict[str, Any], text: A
 )
 def test_what_is_no_value_of_the_column_is_refused(schema: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match="is not a value of x"):
-        value_of(text, column(schema))
+        parse_cell(text, column(schema))
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_what_is_no_value_of_the_column_is_refused(schema: dict[str, Any], text:
     ],
 )  # fmt: skip
 def test_what_a_spreadsheet_writes_otherwise_is_the_same(text: str, value: Any, same: bool) -> None:
-    assert is_same(text, value) is same
+    assert matches_cell(text, value) is same
 
 
 @given(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text())
 def test_what_the_files_write_is_the_same(value: Any) -> None:
-    assert is_same(cell(value), value)
-    assert is_same(safe_cell(value), value)
+    assert matches_cell(cell(value), value)
+    assert matches_cell(safe_cell(value), value)
 
 
 def test_labels_of_a_list_are_the_same_in_any_order() -> None:

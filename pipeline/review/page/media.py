@@ -17,14 +17,14 @@ from pipeline.task import Task
 from pipeline.terminal import printable
 
 #: Records whose media are held: the one that is looked at, and those that are fetched ahead.
-HELD = 6
+CACHED_RECORDS = 6
 #: What a browser gets, and nothing else: none of these can hold a script.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class MediaItem:
     """One thing that a record shows. `kind` is image, audio, or text (then `told` says what cannot be shown)."""
 
     kind: str
@@ -33,7 +33,7 @@ class Shown:
     data: bytes = field(default=b"", repr=False)
 
 
-class Showing:
+class MediaPreview:
     """What loads the media of a run's records. `why` says why it cannot."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Showing:
         self._task: Task | None = None
         self._loader: MediaLoader | None = None
         # All state that changes, beside the loader's: what was loaded last, by key, and the sources that it came from.
-        self._held: OrderedDict[str, list[Shown]] = OrderedDict()
+        self._held: OrderedDict[str, list[MediaItem]] = OrderedDict()
         self._sources: dict[str, frozenset[str]] = {}
         if self.has_media:
             self._open(folder)
@@ -60,14 +60,14 @@ class Showing:
         except LabelpipeError as error:
             self.why = f"The media are not shown: {error}"
 
-    async def of(self, record: Record) -> list[Shown]:
+    async def of(self, record: Record) -> list[MediaItem]:
         """What the record shows."""
         if not self.has_media:
             return []
         if record.key not in self._held:
             self._held[record.key] = await self._load(record)
         self._held.move_to_end(record.key)
-        while len(self._held) > HELD:
+        while len(self._held) > CACHED_RECORDS:
             self._sources.pop(self._held.popitem(last=False)[0], None)
         return self._held[record.key]
 
@@ -80,31 +80,31 @@ class Showing:
         if self._loader is not None:
             await self._loader.close()
 
-    async def _load(self, record: Record) -> list[Shown]:
+    async def _load(self, record: Record) -> list[MediaItem]:
         if self._loader is None or self._task is None:
-            return [Shown("text", printable(self.why))]
+            return [MediaItem("text", printable(self.why))]
         try:
             with chdir(self._base):  # a record may name its files from there
                 request = self._task.render(record)
             self._sources[record.key] = frozenset(one.source for one in request.attachments)
             return await self._opened(self._loader, request)
         except LabelpipeError as error:
-            return [Shown("text", f"This cannot be shown: {printable(str(error))}")]
+            return [MediaItem("text", f"This cannot be shown: {printable(str(error))}")]
 
-    async def _opened(self, loader: MediaLoader, request: Request) -> list[Shown]:
+    async def _opened(self, loader: MediaLoader, request: Request) -> list[MediaItem]:
         """What the request shows, whose files may be named from where the run was started."""
         try:
-            return await _shown_by(loader, request)
+            return await _load_items(loader, request)
         except MediaError as error:
             at_home = [replace(one, source=f"{self._base}/{one.source}") for one in request.attachments]
             with suppress(MediaError):
-                return await _shown_by(loader, replace(request, attachments=tuple(at_home)))
+                return await _load_items(loader, replace(request, attachments=tuple(at_home)))
             raise error from None
 
 
-async def _shown_by(loader: MediaLoader, request: Request) -> list[Shown]:
+async def _load_items(loader: MediaLoader, request: Request) -> list[MediaItem]:
     async with loader.attach(request) as opened:
-        return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
+        return [one for message in opened.messages for part in _parts(message) for one in _items_of(part)]
 
 
 def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -113,29 +113,31 @@ def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
-def _shown(part: Mapping[str, Any]) -> Iterator[Shown]:
+def _items_of(part: Mapping[str, Any]) -> Iterator[MediaItem]:
     match part.get("type"):
         case "image_url":
             yield _picture(part["image_url"]["url"])
         case "input_audio":
             sound = part["input_audio"]
-            yield Shown("audio", mime=_SOUNDS[sound["format"]], data=_bytes(sound["data"]))
+            yield MediaItem("audio", mime=_SOUNDS[sound["format"]], data=_bytes(sound["data"]))
         case "file":
-            yield Shown("text", "A document that cannot be shown as pictures: pip install 'labelpipe[pdf]'")
+            yield MediaItem("text", "A document that cannot be shown as pictures: pip install 'labelpipe[pdf]'")
 
 
-def _picture(url: str | Blob) -> Shown:
+def _picture(url: str | Blob) -> MediaItem:
     if isinstance(url, Blob):
         mime = url.prefix.removeprefix("data:").partition(";")[0]
         if mime in _PICTURES:
-            return Shown("image", mime=mime, data=url.data)
-        return Shown("text", "A picture of a kind that is not shown")
+            return MediaItem("image", mime=mime, data=url.data)
+        return MediaItem("text", "A picture of a kind that is not shown")
     if url.startswith("data:"):
         mime, _, body = url.removeprefix("data:").partition(";base64,")
         return (
-            Shown("image", mime=mime, data=base64.b64decode(body)) if mime in _PICTURES else Shown("text", "A picture")
+            MediaItem("image", mime=mime, data=base64.b64decode(body))
+            if mime in _PICTURES
+            else MediaItem("text", "A picture")
         )
-    return Shown("text", f"A picture at an address, which is not loaded here: {printable(url[:300])}")
+    return MediaItem("text", f"A picture at an address, which is not loaded here: {printable(url[:300])}")
 
 
 def _bytes(data: str | Blob) -> bytes:

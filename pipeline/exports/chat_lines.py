@@ -1,0 +1,136 @@
+"""Lines for fine-tuning: the conversation as it was sent, and the record's label as the call that answers it.
+
+The form is that of OpenAI's fine-tuning files for function calling: `messages`, whose last one has `tool_calls`, the
+`tools`, and `parallel_tool_calls`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import AnswerError, InvalidAnswerError, RenderError, SetupError
+from pipeline.parts import task_of
+from pipeline.records import JSON, Answer, Outcome, Request, ToolCall
+from pipeline.store import RunDir
+from pipeline.targets import load_settings
+from pipeline.task import ROWS_OF_CALLS, TOOL_COLUMN, Task, row_fields
+
+#: The keys of a line.
+TITLES = ("messages", "tools", "parallel_tool_calls")
+_CALL = "call_label"
+
+
+class ChatLines:
+    """Makes the lines of a run's records. Raises SetupError where its task cannot be written in this form.
+
+    `former` counts the records that were asked with another prompt than the present one.
+    """
+
+    def __init__(self, run_dir: RunDir, manifest: Mapping[str, Any]) -> None:
+        # Settings of a run folder move the process to where the run was started; whoever exports stays where it is.
+        with chdir(Path.cwd()):
+            settings = load_settings(run_dir.path)
+            # A mark for the server's cache is no part of what the model reads.
+            model = settings.model.model_copy(update={"cache_breakpoint": False})
+            self._task = task_of(settings.model_copy(update={"model": model}))
+        self._rows, self._several = settings.task.rows, settings.task.call != "one"
+        _refuse_other_prompt(self._task, manifest, settings.config_path)
+        _refuse_other_forms(self._task)
+        # All state that changes.
+        self.former = 0
+
+    def row(self, outcome: Outcome) -> list[JSON] | str:
+        """The values of TITLES; or, as a text, why the record has no line."""
+        try:
+            request = self._task.render(outcome.record)
+            calls = [
+                ToolCall(f"{_CALL}_{number}" if number > 1 else _CALL, name, codec.dumps(arguments).decode())
+                for number, (name, arguments) in enumerate(self._called(request, outcome), start=1)
+            ]
+            if not calls:
+                return "no_call"
+            self._task.parse_calls(Answer(calls=tuple(calls)), outcome.record)
+        except RenderError:
+            return "no_prompt"
+        except AnswerError:
+            return "invalid_label"
+        self.former += request.digest != outcome.request_digest
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        told: list[JSON] = [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(calls, functions, strict=True)
+        ]
+        answer = {"role": "assistant", "tool_calls": told}
+        return [[*request.messages, answer], list(request.tools), self._several]
+
+    def _called(self, request: Request, outcome: Outcome) -> Iterator[tuple[str, dict[str, JSON]]]:
+        """The functions that were called, each with its part of the label as arguments, in the order of its schema.
+
+        Of several calls of one function the label has the last, unless each of them is a row.
+        """
+        functions = {tool["function"]["name"]: tool["function"]["parameters"] for tool in request.tools}
+        calls = (outcome.rows or ()) if self._rows == ROWS_OF_CALLS else (outcome.label or {},)
+        for label in calls:
+            for name in self._names(functions, label):
+                if name not in functions:
+                    raise InvalidAnswerError(f"there is no function {name!r}")
+                yield name, self._arguments(functions[name], _prefix(functions, name), label, outcome)
+
+    def _names(self, functions: Mapping[str, Any], label: Mapping[str, JSON]) -> list[str]:
+        """Those that were called, in their order; where the label does not say, those that have a field in it."""
+        called = label.get(TOOL_COLUMN) if len(functions) > 1 else None
+        if called is not None:
+            return [str(name) for name in (called if isinstance(called, list) else [called])]
+        return [name for name in functions if not self._several or self._has(functions, name, label)]
+
+    def _has(self, functions: Mapping[str, Any], name: str, label: Mapping[str, JSON]) -> bool:
+        before = _prefix(functions, name)
+        return any(before + field in label or field == self._rows for field in functions[name].get("properties", {}))
+
+    def _arguments(
+        self, schema: dict[str, Any], before: str, label: Mapping[str, JSON], outcome: Outcome
+    ) -> dict[str, JSON]:
+        arguments: dict[str, JSON] = {}
+        for field in schema.get("properties", {}):
+            if field == self._rows:
+                arguments[field] = _items(schema, field, outcome)
+            elif before + field in label:
+                arguments[field] = label[before + field]
+        return arguments
+
+
+def _prefix(functions: Mapping[str, Any], name: str) -> str:
+    """What stands before the columns of a function."""
+    return f"{name}_" if len(functions) > 1 else ""
+
+
+def _items(schema: dict[str, Any], name: str, outcome: Outcome) -> list[JSON]:
+    """The list whose items are the record's rows."""
+    fields = row_fields(schema, name)
+    if fields == (name,):
+        return [row.get(name) for row in outcome.rows or ()]
+    return [{field: row[field] for field in fields if field in row} for row in outcome.rows or ()]
+
+
+def _refuse_other_prompt(task: Task, manifest: Mapping[str, Any], config: Path | None) -> None:
+    before = manifest["fingerprint"]
+    changed = [
+        name for name, now in task.fingerprint.items() if codec.canonical(before.get(name)) != codec.canonical(now)
+    ]
+    if changed:
+        raise SetupError(
+            f"--chat: {config} has another {' and '.join(changed)} than the run, so what was sent cannot be written as "
+            "it was. Restore the config, or label with the new one first"
+        )
+
+
+def _refuse_other_forms(task: Task) -> None:
+    why = ""
+    if task.max_turns > 1:
+        why = "conversations of several turns (task.max_turns)"
+    elif task.media_kinds:
+        why = f"media ({', '.join(sorted(task.media_kinds))})"
+    if why:
+        raise SetupError(f"--chat: {why} cannot be written as lines for fine-tuning: leave --chat out")

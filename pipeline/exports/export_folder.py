@@ -1,0 +1,147 @@
+"""The folder that an export writes into: only what is its own is replaced, and only by files that are whole."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import SetupError, StoreError
+from pipeline.exports.splits import FILE
+from pipeline.targets import is_run
+
+#: What an export says of itself. Not `manifest.json`, by which a folder is taken for a run.
+MANIFEST = "export.json"
+#: How the folder is called in which the files are written before they take the place of the old ones.
+_PART = ".export-"
+_DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".db", ".sqlite")
+
+
+#: An address that lacks its ://. A drive of Windows has one letter.
+_ADDRESS = re.compile(r"[\w+.-]{2,}:")
+
+
+def folder_of(to: str | Path) -> Path:
+    """The folder that is meant, as an absolute path. Raises SetupError for what looks like an address."""
+    if isinstance(to, str) and (not to.strip() or _ADDRESS.match(to)):
+        # Not repeated: it may hold a password.
+        raise SetupError(
+            "--to: expected a folder, or a database URL, like sqlite:///labels.db or "
+            "postgresql+psycopg://user@host/name"
+        )
+    return Path(to).absolute()
+
+
+class ExportFolder:
+    """A folder of exported files. Raises SetupError where it cannot be one, or holds what is not an export's."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self._names = path, [*names, FILE]
+        if path.is_file() or (path.suffix in _DATA and not path.exists()):
+            raise SetupError(f"--to {path}: expected a folder, in which train, val and test are written, or a URL")
+        if is_run(path):
+            raise SetupError(f"--to {path}: is a run folder. Choose another folder for the export")
+        #: the digests that each of our files may have; None for any
+        self._ours = self._read()
+        for name in self._names:
+            self._refuse_foreign(name)
+
+    def _read(self) -> dict[str, list[str] | None]:
+        path = self.path / MANIFEST
+        if not os.path.lexists(path):
+            return {}
+        with suppress(OSError, ValueError):
+            found = codec.loads(path.read_bytes())
+            if isinstance(found, dict) and isinstance(found.get("digests"), dict) and "labelpipe" in found:
+                digests: dict[str, list[str] | None] = found["digests"]
+                return digests
+        raise SetupError(f"{path}: was not written by labelpipe. {_WAY_OUT}")
+
+    def _refuse_foreign(self, name: str) -> None:
+        path = self.path / name
+        if not os.path.lexists(path) or self._is_ours(name):
+            return
+        changed = "was changed since it was exported" if name in self._ours else "was not written by labelpipe"
+        raise SetupError(f"{path}: {changed}. {_WAY_OUT}")
+
+    def _is_ours(self, name: str) -> bool:
+        path, digests = self.path / name, self._ours.get(name, [])
+        if path.is_symlink() or not path.is_file():
+            return False
+        return digests is None or digest_of(path) in digests
+
+    @contextmanager
+    def part(self) -> Iterator[Path]:
+        """A folder to write the files into; gone at the end. Raises StoreError for what the disk refuses."""
+        is_new = not self.path.exists()
+        part = self.path / f"{_PART}{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            part.mkdir()
+            yield part
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot write: {error.strerror or error}. The existing files are unchanged."
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # it holds something
+                    self.path.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove what exports have left behind that were killed."""
+        for left in self.path.glob(f"{_PART}*"):
+            number = left.name.removeprefix(_PART)
+            if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def settle(self, part: Path, facts: Mapping[str, Any]) -> list[str]:
+        """Put the files of `part` into their places; gives the old files of ours that could not go. Raises OSError.
+
+        The manifest comes first, with the digests of the old and of the new files: after a kill in between, both are
+        known for ours.
+        """
+        new: dict[str, list[str] | None] = {path.name: [digest_of(path)] for path in sorted(part.iterdir())}
+        new[FILE] = None
+        both = {name: [*(self._ours.get(name) or ()), *(digests or ())] for name, digests in new.items()}
+        self._note(facts, {**self._ours, **both, FILE: None})
+        for name in new.keys() - {FILE}:
+            (part / name).replace(self.path / name)
+        old = [name for name in self._ours if name not in new and os.path.lexists(self.path / name)]
+        for name in old:
+            if self._is_ours(name):
+                (self.path / name).unlink()
+        self._note(facts, new)
+        return [name for name in old if os.path.lexists(self.path / name)]
+
+    def _note(self, facts: Mapping[str, Any], digests: Mapping[str, Any]) -> None:
+        part = self.path / f"{MANIFEST}.part"
+        part.write_bytes(codec.pretty({**facts, "digests": digests}))
+        part.replace(self.path / MANIFEST)
+
+
+_WAY_OUT = "Nothing was written: move it away, or name another folder with --to"
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # pragma: no cover - there `os.kill(pid, 0)` is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,97 @@
+"""The run that is exported, opened for reading, and what stands beside it: corrections, gold keys."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.records import Outcome
+from pipeline.show import numbers_in_order
+from pipeline.store import CorrectionSet, Layout, Ledger, RunDir, read_corrections, rows_of
+from pipeline.targets import run_and_manifest
+from pipeline.task import LabelColumn, fields_in_prompt, label_columns
+
+#: More different numbers than this are a quantity, not classes.
+NUMBERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRun:
+    """A run as it is now: its outcomes up to `last_seq`, as people have corrected them."""
+
+    folder: RunDir
+    manifest: Mapping[str, Any]
+    ledger: Ledger
+    layout: Layout
+    last_seq: int
+    corrected: CorrectionSet
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no model was asked."""
+        return bool(self.manifest.get("simulated"))
+
+    @property
+    def key(self) -> str | None:
+        """The field that names a record."""
+        key: str | None = self.manifest.get("reading", {}).get("key")
+        return key
+
+    def blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
+        """The outcomes with their seqs, in the order of the run's rows: the ledger has an index for no other."""
+        order, corrected = self.layout.order, self.corrected
+        return rows_of(self.ledger, order, upto=self.last_seq, corrected=corrected, answers=False)
+
+    @property
+    def reviewed(self) -> frozenset[str]:
+        """The keys of the records that a person has answered."""
+        return frozenset(self.corrected.by_key)
+
+    @property
+    def label_columns(self) -> Sequence[str]:
+        """The columns that the model fills."""
+        return self.manifest.get("label_columns") or self.layout.labels
+
+    @property
+    def format(self) -> str:
+        """The first format of the run's files of rows."""
+        return next((kind for kind in self.layout.formats if kind in ("csv", "jsonl", "parquet")), "csv")
+
+
+async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun:
+    """Open a run for reading, until the stack ends. Raises SetupError where nothing was labelled yet."""
+    run_dir, manifest = run_and_manifest(run)
+    ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
+    text, asked = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
+    if text is None and asked is None:
+        raise SetupError(f"{run_dir.path}: no row was written yet: start the run first")
+    layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
+    corrected = await asyncio.to_thread(read_corrections, run_dir.path, column=layout.reviewed)
+    return ExportedRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
+
+
+async def class_field(opened: ExportedRun) -> str | None:
+    """The first label field whose values are classes, one for each record: few and short."""
+    counts = await opened.ledger.label_counts(opened.label_columns)
+    columns = label_columns(opened.manifest.get("fingerprint", {}).get("tools") or (), opened.label_columns)
+    return next((one.name for one in columns if one.name in counts and _is_class(one, counts[one.name])), None)
+
+
+def _is_class(column: LabelColumn, counts: Mapping[str, int]) -> bool:
+    """Whether each value stands for one thing: not a list, and not one of many numbers."""
+    are_many = len(counts) > NUMBERS and numbers_in_order(counts) is not None
+    return not column.is_list and (bool(column.values) or not are_many)
+
+
+def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
+    return tuple(sorted(fields_in_prompt(manifest.get("fingerprint", {}))))
+
+
+def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The fields of the records that the run's prompt shows with their labels."""
+    examples = manifest.get("fingerprint", {}).get("examples")
+    return [{name: value for name, value in one.items() if name != "label"} for one in examples or ()]

@@ -1,0 +1,78 @@
+"""What must not be trained on: the records of a gold file, and those by which the run measured itself."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing, chdir, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import SetupError
+from pipeline.exports.exported_run import ExportedRun
+from pipeline.exports.near_duplicates import normalized
+from pipeline.exports.selection import Selection
+from pipeline.parts import gold_source
+from pipeline.readers import key_from_value, read_records
+from pipeline.targets import load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutGold:
+    """Records by their keys, and by their normalized texts."""
+
+    keys: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    def holds(self, key: str, text: str) -> bool:
+        """Whether the record is one of them; `text` is its own."""
+        return key in self.keys or (bool(self.texts) and normalized(text) in self.texts)
+
+
+async def load_held_out(
+    path: str | Path | None, opened: ExportedRun, selection: Selection, sets: Sequence[str] = ()
+) -> HeldOutGold:
+    """The records of a gold file, and the run's own gold. Raises SetupError for a file without a key and a text."""
+    own = await _own_gold(opened, selection)
+    if path is None:
+        return own
+    found = await _read(Path(path), opened, selection, sets)
+    if not found.keys and not found.texts:
+        shown = " or ".join(map(repr, _names(opened)))
+        raise SetupError(f"--gold {path}: none of its records has a key; expected the column {shown}")
+    return HeldOutGold(found.keys | own.keys, found.texts | own.texts)
+
+
+async def _own_gold(opened: ExportedRun, selection: Selection) -> HeldOutGold:
+    """The gold of [quality]: its records by their texts where it has what the prompt shows, else by their keys."""
+    asked = [selection.text_of(outcome.record.fields) for outcome in await opened.ledger.canaries()]
+    texts = frozenset(map(normalized, asked)) if selection.texts else frozenset[str]()
+    path = _file_of(opened)
+    if path is None or not path.is_file():
+        return HeldOutGold(texts=texts)
+    found = await _read(path, opened, selection)
+    return HeldOutGold(texts=texts | found.texts) if found.texts else HeldOutGold(found.keys, texts)
+
+
+def _file_of(opened: ExportedRun) -> Path | None:
+    """The file that the run's config names; None where there is none, or the config is gone."""
+    with suppress(SetupError), chdir(Path.cwd()):
+        settings = load_settings(opened.folder.path.absolute())
+        name = settings.quality.gold
+        return None if name is None else settings.find(name).absolute()
+    return None
+
+
+def _names(opened: ExportedRun) -> list[str]:
+    return list(dict.fromkeys(name for name in (opened.key, "key") if name is not None))
+
+
+async def _read(path: Path, opened: ExportedRun, selection: Selection, sets: Sequence[str] = ()) -> HeldOutGold:
+    """Keys under the name of the run's key, or `key`, and texts in the fields that the records are compared by."""
+    keys, texts = set[str](), set[str]()
+    source = await asyncio.to_thread(gold_source, str(path), sets, _names(opened))
+    async with aclosing(read_records([source])) as batches:
+        async for batch in batches:
+            for record in batch:
+                keys |= {name for field in _names(opened) if (name := key_from_value(record.fields.get(field)))}
+                if selection.texts and all(name in record.fields for name in selection.texts):
+                    texts.add(normalized(selection.text_of(record.fields)))
+    return HeldOutGold(frozenset(keys), frozenset(texts - {""}))

@@ -1,0 +1,273 @@
+"""Are the labels learnable? TF-IDF and logistic regression, cross-validated, and the labels that they doubt most."""
+
+import asyncio
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec, quality
+from pipeline.errors import MissingExtraError, SetupError
+from pipeline.exports.exported_run import ExportedRun, class_field, open_run, text_fields
+from pipeline.exports.near_duplicates import normalized
+from pipeline.exports.selection import Selection, Where, check_names
+from pipeline.facts import Baseline, Doubt
+from pipeline.records import JSON, Outcome, Status
+from pipeline.store import Draw, DrawItem, csv_block, open_reviews, write_whole
+
+#: Records that the classifier learns from and that the figures rest on: more make it slower and hardly better.
+SAMPLE = 10_000
+#: So many characters of a text are looked at: 10,000 texts of 200 kB would not fit into memory.
+CHARS = 10_000
+FOLDS = 5
+#: Columns of the TF-IDF matrix.
+FEATURES = 50_000
+#: Above so many characters to a word, the language is one that does not put spaces between words.
+WORD_CHARS = 12
+#: The columns that a file of doubtful labels has beside those of the run.
+_GIVEN, _PROBABILITY = "baseline", "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineOptions:
+    """`by` is the label field to learn (None: the first one with classes), `text` the field to learn it from (None:
+    those of the prompt). `doubts` is how many labels are shown as doubtful; `to` is a CSV for them, which is a draw
+    for review."""
+
+    by: str | None = None
+    text: str | None = None
+    seed: int = 0
+    doubts: int = 100
+    to: str | Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A record as the classifier sees it."""
+
+    rank: int
+    key: str
+    text: str
+    label: str
+
+
+async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline:
+    """Train a classifier on the labels of a run and cross-validate it; no call is made. Raises SetupError."""
+    _sklearn()
+    to = None if options.to is None else Path(options.to)
+    if to is not None and to.exists():
+        raise SetupError(f"{to}: already exists and may hold answers. Choose another name, or move it away")
+    async with AsyncExitStack() as stack:
+        opened = await open_run(run, stack)
+        by = options.by or await class_field(opened)
+        if by is None:
+            raise SetupError(f"{opened.folder.path}: no label field has classes to learn: name one with --by")
+        texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
+        selection = Selection(Where(None, frozenset()), texts, opened.key, by)
+        done = await _Baseline(opened, selection, options).run()
+        return done if to is None else await _with_file(done, opened, options, to)
+
+
+def _sklearn() -> Any:
+    try:
+        import sklearn.feature_extraction.text
+        import sklearn.linear_model
+        import sklearn.model_selection
+        import sklearn.pipeline
+    except ImportError:
+        raise MissingExtraError("the baseline", "baseline") from None
+    return sklearn
+
+
+def _one_thread() -> Any:
+    """Keep the linear algebra in one thread: its threads wait for each other by spinning, which takes six times the CPU
+    time here, and more of the clock where a run is at work."""
+    import threadpoolctl  # scikit-learn's own
+
+    return threadpoolctl.threadpool_limits(1)
+
+
+class _Baseline:
+    """One baseline. It reads the run twice where there are more records than it learns from."""
+
+    def __init__(self, opened: ExportedRun, selection: Selection, options: BaselineOptions) -> None:
+        self._opened, self._selection, self._options = opened, selection, options
+        # All state that changes: what was left out and why, the fields there are, and the labelled records seen.
+        self._left_out: Counter[str] = Counter()
+        self._fields: dict[str, None] = {}
+        self._seen = 0
+
+    async def run(self) -> Baseline:
+        sample: list[_Case] = []
+        async for cases in self._cases(count=True):
+            sample += cases
+            if len(sample) > 2 * SAMPLE:
+                sample = _lowest(sample)
+        sample = _lowest(sample)
+        check_names({"--by": self._options.by, "--text": self._options.text}, list(self._fields))
+        learned, rare = _without_rare(sample)
+        self._left_out["rare_class"] = rare
+        if len({case.label for case in learned}) < 2:
+            raise SetupError(
+                f"{self._opened.folder.path}: a baseline needs two classes of {FOLDS} records each in "
+                f"{self._selection.by!r}; there are {len(learned):,} records of {len({one.label for one in learned})}"
+            )
+        done, doubts, model = await asyncio.to_thread(self._measured, learned)
+        known = {case.key for case in sample}
+        if self._seen > len(sample):
+            async for cases in self._cases():
+                others = [case for case in cases if case.key not in known]
+                found = await asyncio.to_thread(_doubts, model, others)
+                doubts = nsmallest(self._options.doubts, [*doubts, *found], key=_order)
+        return self._told(learned, done, doubts, model)
+
+    async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Case]]:
+        async for block in self._opened.blocks():
+            found = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
+            yield [case for case in found if case is not None]
+
+    def _case(self, outcome: Outcome, *, count: bool) -> _Case | None:
+        selection, key = self._selection, outcome.record.key
+        self._fields |= dict.fromkeys([*outcome.record.fields, *(outcome.label or {})])
+        if isinstance((outcome.label or {}).get(selection.by or ""), list):
+            raise SetupError(
+                f"--by {selection.by}: a record has several labels there, and the baseline learns one class for each "
+                "record: name another field"
+            )
+        text = selection.text(outcome)[:CHARS]
+        label = "" if outcome.rows is not None else selection.label(outcome, [True])
+        why = "several_rows" if outcome.rows is not None else "no_label" if not label else ""
+        why = why or ("" if text.strip() else "empty_text")
+        self._seen += count and not why
+        if why:
+            self._left_out[why] += count
+            return None
+        rank = codec.digest64(f"{self._options.seed} {key}".encode("utf-8", "surrogatepass"))
+        return _Case(rank, key, codec.clean_text(text), label)
+
+    def _measured(self, cases: Sequence[_Case]) -> tuple[Sequence[str], list[Doubt], Any]:
+        """The label that is given to each record by a model that has not seen it, the doubts, and a model of all."""
+        model_selection = _sklearn().model_selection
+        labels, texts = [case.label for case in cases], [case.text for case in cases]
+        # The same text in two folds would be remembered, not learned.
+        groups = [codec.digest64(normalized(text).encode()) for text in texts]
+        splitter = model_selection.StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self._options.seed % 2**32)
+        given, doubts = [""] * len(cases), list[Doubt]()
+        with warnings.catch_warnings(), _one_thread():
+            warnings.simplefilter("ignore")  # rare classes and slow convergence: the figures say as much
+            for train, test in splitter.split(texts, labels, groups):
+                model = _train([cases[at] for at in train], self._options.seed)
+                for at, doubt in zip(test, _doubts(model, [cases[at] for at in test]), strict=True):
+                    given[at] = doubt.given
+                    doubts.append(doubt)
+            whole = _train(cases, self._options.seed)
+        return given, nsmallest(self._options.doubts, doubts, key=_order), whole
+
+    def _told(self, cases: Sequence[_Case], given: Sequence[str], doubts: Sequence[Doubt], model: Any) -> Baseline:
+        pairs = Counter(zip((case.label for case in cases), given, strict=True))
+        right = sum(count for (label, told), count in pairs.items() if label == told)
+        low, high = quality.wilson(right, len(cases))
+        ((majority, most),) = Counter(case.label for case in cases).most_common(1)
+        classes = quality.class_scores(pairs)
+        return Baseline(
+            run_dir=str(self._opened.folder.path),
+            by=self._selection.by or "",
+            texts=self._selection.texts,
+            n=len(cases),
+            of=self._seen,
+            folds=FOLDS,
+            features=model[0].analyzer,
+            seed=self._options.seed,
+            accuracy=right / len(cases),
+            accuracy_low=low,
+            accuracy_high=high,
+            majority=majority,
+            majority_share=most / len(cases),
+            macro_f1=quality.macro_f1(classes) or 0.0,
+            classes={
+                name: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.support}
+                for name, one in classes.items()
+            },
+            doubts=tuple(doubts),
+            left_out={why: count for why, count in self._left_out.items() if count},
+            simulated=self._opened.simulated,
+        )
+
+
+def _lowest(cases: Sequence[_Case]) -> list[_Case]:
+    """A sample that depends on the seed and the keys, not on the order."""
+    return nsmallest(SAMPLE, cases, key=lambda case: (case.rank, case.key))
+
+
+def _without_rare(cases: Sequence[_Case]) -> tuple[list[_Case], int]:
+    """The records of classes that can be in each fold, and how many others there are."""
+    counts = Counter(case.label for case in cases)
+    kept = [case for case in cases if counts[case.label] >= FOLDS]
+    return kept, len(cases) - len(kept)
+
+
+def _train(cases: Sequence[_Case], seed: int) -> Any:
+    """TF-IDF over words and pairs of them, or over characters where words have no spaces; logistic regression."""
+    sklearn, texts = _sklearn(), [case.text for case in cases]
+    words = sum(len(text.split()) for text in texts)
+    by_character = sum(map(len, texts)) > WORD_CHARS * words
+    options: dict[str, Any] = {"analyzer": "char", "ngram_range": (1, 3)} if by_character else {"ngram_range": (1, 2)}
+    vectors = sklearn.feature_extraction.text.TfidfVectorizer(max_features=FEATURES, sublinear_tf=True, **options)
+    classifier = sklearn.linear_model.LogisticRegression(C=10.0, max_iter=300, tol=1e-3, random_state=seed % 2**32)
+    return sklearn.pipeline.make_pipeline(vectors, classifier).fit(texts, [case.label for case in cases])
+
+
+def _doubts(model: Any, cases: Sequence[_Case]) -> list[Doubt]:
+    """What the model says of each record, and how likely it takes the record's own label to be."""
+    if not cases:
+        return []
+    names = [str(name) for name in model.classes_]
+    place = {name: at for at, name in enumerate(names)}
+    found = []
+    for case, row in zip(cases, model.predict_proba([case.text for case in cases]), strict=True):
+        own = float(row[place[case.label]]) if case.label in place else 0.0
+        found.append(Doubt(case.key, case.label, names[int(row.argmax())], round(own, 6)))
+    return found
+
+
+def _order(doubt: Doubt) -> tuple[float, str]:
+    return doubt.probability, doubt.key
+
+
+# -- the doubtful labels, for review -----------------------------------------------------------------------------------
+
+
+async def _with_file(done: Baseline, opened: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
+    """Write the labels that the classifier would give otherwise, and keep them as a draw."""
+    doubts = [doubt for doubt in done.doubts if doubt.label != doubt.given]
+    outcomes = await opened.ledger.outcomes_of([doubt.key for doubt in doubts])
+    fields = tuple(done.texts) or tuple(dict.fromkeys(name for one in outcomes.values() for name in one.record.fields))
+    columns = list(opened.label_columns)
+    key = opened.key or "key"
+    carried = [name for name in fields if name not in (key, *columns)]
+    titles = [key, _GIVEN, _PROBABILITY, *carried, *columns, "unclear", "note"]
+    rows: list[list[JSON]] = []
+    for doubt in doubts:
+        outcome = opened.corrected.apply(outcomes[doubt.key])
+        label = outcome.label or {}
+        values = [*map(outcome.record.fields.get, carried), *map(label.get, columns)]
+        rows.append([doubt.key, doubt.given, doubt.probability, *values, None, None])
+    data = csv_block([titles, *rows], escape_formulas=True)
+    await asyncio.to_thread(write_whole, to, data)
+    draw = (
+        await asyncio.to_thread(_store_draw, done, opened, options, [doubt.key for doubt in doubts]) if doubts else None
+    )
+    return replace(done, file=str(to), draw=draw)
+
+
+def _store_draw(done: Baseline, opened: ExportedRun, options: BaselineOptions, keys: Sequence[str]) -> int:
+    """Keep the draw: each of these records was sure to be in it."""
+    spec = {"parts": [{"kind": "baseline", "by": done.by, "n": options.doubts}]}
+    digest = codec.digest128(codec.dumps([str(opened.last_seq), opened.corrected.version])).hex()
+    with open_reviews(opened.folder.path) as reviews:
+        draw = Draw(options.seed, spec, "review", done.of, digest)
+        return reviews.add_draw(draw, [DrawItem(key, 1.0) for key in keys]).id

@@ -1,0 +1,206 @@
+"""A gold file: CSV or JSONL with the records' keys and a column for each label field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+
+from pipeline import codec
+from pipeline.errors import InputError, did_you_mean, list_names
+from pipeline.gold.gold_values import has_value
+from pipeline.readers import Source, key_from_value, read_rows
+from pipeline.records import JSON
+from pipeline.store import safe_cell
+
+#: The column of keys in any gold file; the name under which the run's input has them may be used too.
+KEY = "key"
+#: Rows that are handed on at once.
+BATCH = 2_000
+#: As much of a file is read at once for its digest.
+_BLOCK_BYTES = 1024 * 1024
+#: Formats in which all rows have the same columns.
+_TABLES = frozenset({"csv", "tsv", "parquet"})
+#: Formats in which an apostrophe may stand before what a spreadsheet would take for a formula, as we write it.
+_WRITTEN = frozenset({"csv", "tsv"})
+#: How a key begins that is looked at more closely; nothing at all is among them.
+_ODD = frozenset({"", "(", "\\", "'"})
+#: line, fields, digest (0), and what is wrong with it
+_Row = tuple[int, dict[str, JSON], int, str]
+
+
+class GoldRow(NamedTuple):
+    """What gold says of one record: the values that are answered, by column. `line` is 1-based."""
+
+    key: str
+    line: int
+    values: Mapping[str, JSON]
+
+
+def _of_gold(error: InputError) -> str:
+    text = str(error).removeprefix("input.path: ")
+    return text if text.startswith("gold: ") else f"gold: {text}"
+
+
+def _plain(value: JSON) -> JSON:
+    """The value without the apostrophe that stands before a formula."""
+    if type(value) is str and value[:1] == "'" and safe_cell(value[1:]) == value:
+        return value[1:]
+    return value
+
+
+def _answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
+    """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
+    values = [fields.get(column) for _, fields, _, _ in batch]
+    texts = {value for value in values if type(value) is str}
+    known = {text: plain(text) if has_value(text) else None for text in texts}
+    return [known[value] if type(value) is str else value for value in values]
+
+
+@asynccontextmanager
+async def open_gold(
+    source: Source,
+    *,
+    keys: Sequence[str] = (KEY,),
+    wanted: Sequence[str] = (),
+    known: Sequence[str] = (),
+    beside: Collection[str] | None = None,
+) -> AsyncGenerator[GoldFile, None]:
+    """The gold file, open. Raises InputError where a column is missing.
+
+    `keys` are the columns that may hold the records' keys, the likeliest first. `wanted` are the columns of label
+    fields that must be there; where none is, those of `known` are taken that are there. Where none of them is either,
+    and `beside` is given, the only column is taken that is no key and not among `beside`.
+    """
+    try:
+        async with aclosing(read_rows(source, batch=BATCH)) as rows:
+            gold = GoldFile(source, wanted, rows)
+            await gold.begin(tuple(dict.fromkeys(keys)), known, beside)
+            yield gold
+    except InputError as error:
+        raise InputError(_of_gold(error)) from error
+
+
+class GoldFile:
+    """A gold file that is open: `columns` are those of labels. Its rows can be read once.
+
+    `rows` are those read so far. Those that cannot be used are counted in `unusable` by why, with the first such place.
+    """
+
+    def __init__(self, source: Source, wanted: Sequence[str], found: AsyncGenerator[list[_Row], None]) -> None:
+        self.source = source
+        self._wanted, self._found = wanted, found
+        self._content = hashlib.sha256()
+        # All state that changes: the columns, the first rows, what was counted, and the columns that rows were seen to
+        # have.
+        self.key_column = ""
+        self.columns: list[str] = []
+        self.rows = 0
+        self.unusable: Counter[str] = Counter()
+        self.first_unusable: dict[str, str] = {}
+        self._first: list[list[_Row]] = []
+        self._seen: dict[str, None] = {}
+
+    async def begin(self, keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None) -> None:
+        """Read until a row tells which columns there are. Raises InputError."""
+        async for batch in self._found:
+            self._first.append(batch)
+            if readable := [row for row in batch if not row[-1]]:
+                self._choose(readable, keys, known, beside)
+                return
+        told = next((f": {row[-1]}" for batch in self._first for row in batch if row[-1]), "")
+        raise InputError(f"gold: {self.source.name} has no readable row{told}")
+
+    async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
+        """The rows with a key, in batches. Raises InputError for a column that no row has."""
+        first, self._first = self._first, []
+        for batch in first:
+            yield self._usable(batch)
+        async for batch in self._found:
+            yield self._usable(batch)
+        self._need_all()
+
+    @property
+    def digest(self) -> str:
+        """Of the file's bytes, as `sha256sum` prints it; of what can be read once only, of its keys and values."""
+        if self.source.path is None or self.source.single_pass:
+            return self._content.hexdigest()
+        found = hashlib.sha256()
+        with self.source.path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                found.update(block)
+        return found.hexdigest()
+
+    def _usable(self, batch: Sequence[_Row]) -> list[GoldRow]:
+        self.rows += len(batch)
+        rows = []
+        plain = _plain if self.source.format in _WRITTEN else lambda value: value
+        key_column, columns, made = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
+        answers = zip(*(_answers(batch, column, plain) for column in columns), strict=True)
+        # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.
+        known: dict[tuple[JSON, ...], Mapping[str, JSON]] = {}
+        shares = self.source.format in _WRITTEN
+        for (line, fields, _, trouble), values in zip(batch, answers, strict=True):
+            if trouble:
+                self._refuse("unreadable", trouble)
+                continue
+            key = fields.get(key_column)
+            # Nearly every key is a text that does not begin as one that is made up, or escaped.
+            name = key if type(key) is str and key[:1] not in _ODD else key_from_value(plain(key))
+            if name:
+                found = known.get(values) if shares else None
+                if found is None:
+                    found = {column: one for column, one in zip(columns, values, strict=True) if one is not None}
+                    if shares:
+                        known[values] = found
+                rows.append(made((name, line, found)))
+            else:
+                self._refuse("without_key", f"{self.source.name}:{line}")
+        if self.source.format not in _TABLES:
+            for _, fields, _, _ in batch:
+                self._seen.update(dict.fromkeys(fields))
+        if self.source.path is None or self.source.single_pass:
+            for row in rows:
+                self._content.update(codec.dumps([row.key, row.values]))
+        return rows
+
+    def _refuse(self, why: str, where: str) -> None:
+        self.unusable[why] += 1
+        self.first_unusable.setdefault(why, where)
+
+    def _choose(
+        self, rows: Sequence[_Row], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
+    ) -> None:
+        """Find the column of keys and those of labels among the first rows' fields. Raises InputError."""
+        self._seen = dict.fromkeys(name for _, fields, _, _ in rows for name in fields)
+        found = [name for name in keys if name in self._seen]
+        name, where = self.source.name, f"line {rows[0][0]}"
+        if not found:
+            raise InputError(
+                f"gold: {name}: no column holds the records' keys: expected {' or '.join(map(repr, keys))}"
+                f"{did_you_mean(keys[0], self._seen)}; {where} has {list_names(self._seen)}"
+            )
+        self.key_column = found[0]
+        self.columns = list(self._wanted) or [column for column in known if column in self._seen]
+        if not self.columns and beside is not None:
+            others = [column for column in self._seen if column not in beside and column not in keys]
+            self.columns = others if len(others) == 1 else []
+        if not self.columns:
+            raise InputError(
+                f"gold: {name}: no column has the name of a label field: expected {list_names(known)}"
+                f"{did_you_mean(next(iter(known), ''), self._seen)}; {where} has {list_names(self._seen)}. "
+                "Name the column with --column, and the label field that it belongs to with --field"
+            )
+        if self.source.format in _TABLES:
+            self._need_all()
+
+    def _need_all(self) -> None:
+        for column in self._wanted:
+            if column not in self._seen:
+                raise InputError(
+                    f"gold: {self.source.name}: there is no column {column!r}{did_you_mean(column, self._seen)}; "
+                    f"it has {list_names(self._seen)}"
+                )

@@ -1,0 +1,251 @@
+"""The design of a certificate: what was fixed, and kept in the reviews of the run, before the first answer.
+
+Whoever looks at answers and then chooses the error, the confidence or another draw has chosen with the result in view.
+So these are kept with the draw. As long as nobody has answered, they can be replaced; afterwards only by a new design,
+which draws among records that nobody has checked and has half of the risk of the one before. However often somebody
+begins anew, all designs together then fail with at most twice the risk of the first.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.measure.human_answers import HumanAnswers, human_answers
+from pipeline.quality import Design, make_design, uniform
+from pipeline.records import JSON
+from pipeline.store import (
+    CERTAINTY,
+    ColumnLabel,
+    Draw,
+    DrawItem,
+    LabelDigest,
+    Reviews,
+    population_digest,
+    read_column,
+    read_reviews,
+)
+
+#: The purpose of its draws in `reviews.db`.
+PURPOSE = "certify"
+#: What `certify` takes where nothing is said.
+ERROR, CONFIDENCE = 0.05, 0.95
+#: A place in the order of uncertainty: for each of the columns used how far from certain, then a hash.
+Place = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertifyOptions:
+    """What is asked for. None: what the design of the run has, or the default.
+
+    `error` is the share of labels that may be wrong, `confidence` the probability with which no more are. `sample` is
+    the size of the first draw. `score` is the column that orders the labels, the least certain ones with the lowest
+    numbers; None: CERTAINTY. With `anew` a design that people have answered is given up for a new one.
+    """
+
+    error: float | None = None
+    confidence: float | None = None
+    column: str | None = None
+    seed: int | None = None
+    sample: int | None = None
+    score: str | None = None
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDesign:
+    """A design as it is kept with its draw.
+
+    `column` is the label field. `labels` is the digest of the labels up to `last_seq`, which are what is certified;
+    `reviews` the version of the reviews at that time. `scores` are the columns that may order the labels, `certainty`
+    those of them that have a number. `number` counts the designs of this column that people have answered, with this
+    one. `extends` is the id of the blind draw of a review that this one goes on from.
+    """
+
+    draw: Draw
+    keys: tuple[str, ...]
+    design: Design
+    column: str
+    confidence: float
+    labels: str
+    last_seq: int
+    reviews: int
+    scores: tuple[str, ...]
+    certainty: tuple[str, ...]
+    number: int
+    asked: int | None
+    extends: int | None
+
+    def place(self, one: ColumnLabel) -> Place:
+        """Where a record stands in the order: the most certain ones first, equal ones in a random order."""
+        return (*self._stated(one), uniform(self.draw.seed, "certify order", one.key))
+
+    def is_before(self, one: ColumnLabel, place: Place) -> bool:
+        """Whether its place is before this one; mostly without the cost of the random part."""
+        stated, other = self._stated(one), place[:-1]
+        return stated < other or (stated == other and self.place(one) < place)
+
+    def _stated(self, one: ColumnLabel) -> Place:
+        # What says nothing about its certainty is less certain than what says that it is a guess.
+        found = (one.certainty[self.scores.index(name)] for name in self.certainty)
+        return tuple(inf if value is None else -value for value in found)
+
+    def population(self, ledger: Path, before: HumanAnswers, seen: LabelDigest | None = None) -> Iterator[ColumnLabel]:
+        """The labels that were drawn from: those of the time that nobody had checked."""
+        for one in read_column(ledger, self.column, self.scores, self.last_seq, seen):
+            if not before.has_checked(one):
+                yield one
+
+    def differs(self, options: CertifyOptions) -> list[str]:
+        """What is asked for otherwise than this design has it, in words."""
+        asked = (
+            ("--error", options.error, self.design.error),
+            ("--confidence", options.confidence, self.confidence),
+            ("--sample", options.sample, self.asked),
+            ("--seed", options.seed, self.draw.seed),
+        )
+        told = [f"{name} {value:g}" for name, value, kept in asked if value is not None and value != kept]
+        if options.score is not None and (options.score,) != self.scores:
+            told.append(f"--score {options.score}")
+        return told
+
+
+def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
+    """The designs of this column, the oldest first."""
+    found = []
+    for draw in reviews.draws(PURPOSE):
+        kept: Any = draw.spec.get("certify")
+        if isinstance(kept, dict) and kept["column"] == column:
+            found.append(_stored_design(draw, kept, tuple(item.key for item in reviews.items_of(draw.id))))
+    return found
+
+
+def designed_column(folder: Path) -> str | None:
+    """The column that all designs of a run are about; None where there is none, or more than one."""
+    reviews = read_reviews(folder)
+    if reviews is None:
+        return None
+    with reviews:
+        kept: list[Any] = [draw.spec.get("certify") for draw in reviews.draws(PURPOSE)]
+    columns = {one["column"] for one in kept if isinstance(one, dict)}
+    return columns.pop() if len(columns) == 1 else None
+
+
+def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[StoredDesign]:
+    """Those of which somebody has answered a record before the next one was made, even if that was taken back."""
+    answers, end = reviews.answers(), inf
+    used = []
+    for one in reversed(stored):
+        keys = frozenset(one.keys)
+        if any(one.draw.at <= answer.at < end and answer.key in keys for answer in answers):
+            used.append(one)
+        end = one.draw.at
+    return used
+
+
+def _stored_design(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDesign:
+    design = Design(kept["n"], draw.population, len(keys), kept["error"], kept["risk"], kept["acceptance"])
+    return StoredDesign(
+        draw,
+        keys,
+        design,
+        kept["column"],
+        kept["confidence"],
+        kept["labels"],
+        kept["last_seq"],
+        kept["reviews"],
+        tuple(kept["scores"]),
+        tuple(kept["certainty"]),
+        kept["number"],
+        kept["asked"],
+        kept.get("extends"),
+    )
+
+
+def create_design(
+    ledger: Path, reviews: Reviews, column: str, options: CertifyOptions, number: int
+) -> tuple[StoredDesign, LabelDigest]:
+    """Fix a design, draw its records, and keep both; with the labels that it is about. Raises SetupError."""
+    error = ERROR if options.error is None else options.error
+    confidence = CONFIDENCE if options.confidence is None else options.confidence
+    before = (
+        _extended_draw(ledger, reviews) if number == 1 and options.seed is None and options.sample is None else None
+    )
+    drawn_before = frozenset[str]() if before is None else reviews.keys_of(before.id)
+    seed = before.seed if before else secrets.randbelow(2**31) if options.seed is None else options.seed
+    scores = CERTAINTY if options.score is None else (options.score,)
+    # The number of the last answer: what was checked before is asked for again later, and has to be the same then.
+    version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
+    if before is not None:
+        version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
+    said, seen = human_answers(reviews, column, version), LabelDigest()
+    open_to_draw, there, named = 0, 0, [False] * len(scores)
+    for one in read_column(ledger, column, scores, seen=seen):
+        is_open = not said.has_checked(one)
+        open_to_draw += is_open
+        there += is_open and one.key in drawn_before
+        named = [known or value is not None for known, value in zip(named, one.certainty, strict=True)]
+    if not seen.n:
+        raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
+    if options.score is not None and not any(named):
+        raise SetupError(f"--score {options.score}: no label has a number in this column")
+    # Rounded, because 1 - 0.95 is a little more than 0.05.
+    risk = round(1 - confidence, 12) / 2 ** (number - 1)
+    try:
+        design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
+        if design.drawn < there:
+            design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=there)
+    except ValueError as problem:
+        raise SetupError(f"--sample {options.sample}: {problem}") from problem
+    way = "certify" if before is None else "sample"
+    keys = _draw_keys(ledger, column, seen.last_seq, said, design.drawn, seed, way)
+    kept: dict[str, JSON] = {
+        "column": column,
+        "error": error,
+        "confidence": confidence,
+        "risk": risk,
+        "number": number,
+        "n": design.n,
+        "acceptance": design.acceptance,
+        "labels": seen.digest,
+        "last_seq": seen.last_seq,
+        "reviews": version,
+        "scores": list(scores),
+        "certainty": [name for name, known in zip(scores, named, strict=True) if known],
+        "asked": options.sample,
+        "extends": None if before is None else before.id,
+    }
+    spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
+    # With the time of the draw that it extends: whoever has answered that one has answered this design.
+    at = 0.0 if before is None else before.at
+    draw = Draw(seed, spec, PURPOSE, design.population, seen.digest, blind=True, at=at)
+    share = design.drawn / max(1, design.population)
+    return _stored_design(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys)), seen
+
+
+def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:
+    """The blind draw of a review that a first design goes on from: the first that was answered, if it can be.
+
+    It has to be a simple random draw of all labels, and none of them may have changed since: a larger draw with the
+    same seed holds it, and is a simple random draw as well. Never the one with the best answers.
+    """
+    answered = {answer.draw for answer in reviews.answers() if answer.blind}
+    for draw in reviews.draws("review"):
+        parts: Any = draw.spec.get("parts")
+        is_plain = isinstance(parts, list) and [one["kind"] for one in parts] == ["sample"] and "where" not in draw.spec
+        if draw.blind and is_plain and draw.id in answered:
+            return draw if draw.digest == population_digest(ledger) else None
+    return None
+
+
+def _draw_keys(
+    ledger: Path, column: str, last_seq: int, said: HumanAnswers, n: int, seed: int, way: str
+) -> Sequence[str]:
+    """A simple random sample of the labels that nobody has checked, in an order that is random too."""
+    labels = read_column(ledger, column, (), last_seq)
+    hashed = ((uniform(seed, way, one.key), one.key) for one in labels if not said.has_checked(one))
+    return [key for _, key in nsmallest(n, hashed)]

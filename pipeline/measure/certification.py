@@ -1,0 +1,372 @@
+"""`certify`: which labels people have to check so that, with a stated confidence, few enough of the file are wrong.
+
+The method, and why looking again and again does it no harm, is in `pipeline/quality/certify.py`; what is fixed before
+the first answer in `pipeline/measure/certificate_design.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError, list_names
+from pipeline.gold import MeasuredField
+from pipeline.measure.certificate_design import (
+    PURPOSE,
+    CertifyOptions,
+    Place,
+    StoredDesign,
+    create_design,
+    designed_column,
+    stored_designs,
+    used_designs,
+)
+from pipeline.measure.human_answers import HumanAnswers, human_answers, is_right
+from pipeline.measure.measured_run import MeasuredRun, open_measured_run
+from pipeline.quality import error_bound, first_to_check
+from pipeline.show import certificate_text
+from pipeline.store import (
+    CERTAINTY,
+    VOID,
+    Answer,
+    ColumnLabel,
+    Draw,
+    DrawItem,
+    LabelDigest,
+    Ledger,
+    Reviews,
+    RunDir,
+    labels_match,
+    open_reviews,
+    read_certificates,
+    write_certificate,
+)
+from pipeline.targets import run_and_manifest
+
+METHOD = (
+    "probably approximately correct labels (Candès, Ilyas and Zrnic 2025), with the exact hypergeometric bound for a "
+    "simple random draw without replacement"
+)
+Facts = dict[str, Any]
+
+
+async def certify(run: str | Path | None = None, options: CertifyOptions | None = None) -> Facts:
+    """Where the certificate of a label field stands, as plain values; draws the records that people have to check.
+
+    `state` is "draw" while records of the first draw wait for a blind answer, "check" while further records do,
+    "certified", or "void" where labels have changed since the draw. `check` is how many records wait. Makes no call,
+    and changes no label. Raises SetupError.
+    """
+    options = options or CertifyOptions()
+    _refuse_senseless(options)
+    run_dir, manifest = run_and_manifest(run)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        opened = await open_measured_run(run_dir, manifest, ledger)
+    return await asyncio.to_thread(_certify, opened, certified_field(opened, options.column), options)
+
+
+def _refuse_senseless(options: CertifyOptions) -> None:
+    for name, value in (("--error", options.error), ("--confidence", options.confidence)):
+        if value is not None and not 0 < value < 1:
+            raise SetupError(f"{name} {value:g}: expected a share above 0 and below 1, such as 0.05 for 5%")
+    if options.sample is not None and options.sample < 1:
+        raise SetupError(f"--sample {options.sample}: expected a number of records, 1 or more")
+
+
+def certified_field(run: MeasuredRun, name: str | None) -> MeasuredField:
+    """The label field to be certified: the named one, that of the run's designs, or the only one. Raises SetupError."""
+    name = name or designed_column(run.run_dir.path)
+    if name is None:
+        names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
+        listed = [one for one in names if run.fields[one].kind in ("class", "set")]
+        if len(listed or names) != 1:
+            raise SetupError(f"the run in {run.run_dir.path} has {list_names(names)}: name one with --column")
+        name = (listed or names)[0]
+    if name in run.row_fields:
+        raise SetupError(
+            f"--column {name}: a record has several rows of it, and a certificate needs one label per record"
+        )
+    return run.field(name, "--column")
+
+
+def _certify(run: MeasuredRun, label_field: MeasuredField, options: CertifyOptions) -> Facts:
+    folder, ledger = run.run_dir.path, run.run_dir.ledger
+    with open_reviews(folder) as reviews:
+        said = human_answers(reviews, label_field.name)
+        stored = stored_designs(reviews, label_field.name)
+        used = used_designs(reviews, stored)
+        standing = None if not stored else _certificate_state(ledger, stored[-1], reviews, said, label_field)
+        if standing is None or _is_to_be_replaced(standing, options, is_used=stored[-1] in used):
+            _refuse_at_work(run.run_dir)
+            made, seen = create_design(
+                ledger, reviews, label_field.name, _with_design_defaults(options, standing), len(used) + 1
+            )
+            is_new = made.extends is None
+            standing = (
+                _initial_state(made, seen) if is_new else _certificate_state(ledger, made, reviews, said, label_field)
+            )
+        lists = _lists(reviews, standing)
+    return _write_certificate(folder, {**_facts(folder, standing, lists), "simulated": run.simulated})
+
+
+def _with_design_defaults(options: CertifyOptions, standing: _CertificateState | None) -> CertifyOptions:
+    """With what the design that is replaced was asked for."""
+    if standing is None:
+        return options
+    before = standing.stored
+    return replace(
+        options,
+        error=before.design.error if options.error is None else options.error,
+        confidence=before.confidence if options.confidence is None else options.confidence,
+        sample=before.asked if options.sample is None else options.sample,
+        score=options.score or (None if before.scores == CERTAINTY else before.scores[0]),
+    )
+
+
+def _refuse_at_work(run_dir: RunDir) -> None:
+    if run_dir.is_running():
+        raise SetupError(
+            f"{run_dir.path}: the run is still in progress, and records are drawn from all of its labels. "
+            "Certify when it has ended"
+        )
+
+
+def _is_to_be_replaced(standing: _CertificateState, options: CertifyOptions, *, is_used: bool) -> bool:
+    """Whether a new design is to be made. Raises SetupError where that has to be said first."""
+    differs = standing.stored.differs(options)
+    if options.anew:
+        return True
+    if not is_used:
+        return standing.state == "void" or bool(differs)
+    if not differs:
+        return False
+    kept = standing.stored
+    raise SetupError(
+        f"{', '.join(differs)}: this certificate was designed for an error of {kept.design.error:g} at a confidence of "
+        f"{kept.confidence:g} with draw {kept.draw.id} (seed {kept.draw.seed}), and people have answered it. To choose "
+        "again with their answers in view would break the promise. Go on without these options, or begin a new design "
+        "with --anew: it draws other records and is held to half the risk"
+    )
+
+
+# -- where a design stands ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _DrawResult:
+    """What became of the records of a draw. All of it changes while the labels are read.
+
+    `bad` are the places of those that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for an
+    answer, and those that were only answered by people who had `seen` the label. `open` are those of them that nobody
+    has decided yet. `answers` are the blind ones.
+    """
+
+    bad: list[Place] = field(default_factory=list)
+    open: list[tuple[Place, str]] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    wrong: int = 0
+    unclear: int = 0
+    seen: int = 0
+
+    def add(self, one: ColumnLabel, place: Place, said: HumanAnswers, label_field: MeasuredField) -> None:
+        """One more record of the draw."""
+        answer, is_checked = said.blind_answer(one), said.has_checked(one)
+        if answer is not None:
+            self.answers.append(answer)
+        if answer is None and is_checked:
+            self.seen += 1
+        elif answer is None:
+            self.waiting.append(one.key)
+        elif answer.unclear:
+            self.unclear += 1
+        elif all(is_right(label_field, one.value, value) for value in said.values_of(one, answer, label_field.name)):
+            return
+        else:
+            self.wrong += 1
+        self.bad.append(place)
+        if not is_checked:
+            self.open.append((place, one.key))
+
+
+@dataclass(frozen=True, slots=True)
+class _CertificateState:
+    """A design with what people have answered by now.
+
+    `kept` labels need no check, and `bad_kept` of the draw's bad ones are among them. `to_check` are the records that
+    nobody has checked of the others and of the draw. `answers` are those of people for others than the draw. It
+    `is_void` where labels have changed.
+    """
+
+    stored: StoredDesign
+    labels: LabelDigest
+    drawn: _DrawResult
+    kept: int
+    bad_kept: int
+    to_check: Sequence[str]
+    answers: Sequence[Answer]
+    is_void: bool = False
+
+    @property
+    def state(self) -> str:
+        if self.is_void:
+            return "void"
+        if not self.to_check:
+            return "certified"
+        return "draw" if self.drawn.waiting else "check"
+
+    @property
+    def bound(self) -> float:
+        """The bound for the labels that are kept; before they are certified for the whole file as it is."""
+        design = self.stored.design
+        if self.state == "certified":
+            return error_bound(design, self.bad_kept)
+        return min(1.0, error_bound(design, len(self.drawn.bad)) + len(self.drawn.open) / design.n)
+
+
+def _initial_state(stored: StoredDesign, labels: LabelDigest) -> _CertificateState:
+    """A design that nobody has answered yet. Without any draw, nothing that was open to it needs a check."""
+    waiting = list(stored.keys)
+    places: list[Place] = [()] * len(waiting)
+    drawn = _DrawResult(bad=places, open=list(zip(places, waiting, strict=True)), waiting=waiting)
+    return _CertificateState(stored, labels, drawn, 0 if waiting else stored.design.population, 0, waiting, ())
+
+
+def _certificate_state(
+    ledger: Path, stored: StoredDesign, reviews: Reviews, said: HumanAnswers, label_field: MeasuredField
+) -> _CertificateState:
+    """Two passes over the labels: what became of the draw, then which of the others people have to check."""
+    before, labels, drawn = human_answers(reviews, label_field.name, stored.reviews), LabelDigest(), _DrawResult()
+    keys = frozenset(stored.keys)
+    for one in stored.population(ledger, before, labels):
+        if one.key in keys:
+            drawn.add(one, stored.place(one), said, label_field)
+    first = first_to_check(stored.design, drawn.bad)
+    kept, beyond, answers = stored.design.population, list[tuple[Place, str]](), list[Answer]()
+    if first is not None:
+        kept, beyond, answers = _remaining_checks(ledger, stored, before, said, first)
+    bad_kept = sum(first is None or place < first for place in drawn.bad)
+    # The least certain first: whoever stops early has checked the worst.
+    to_check = [key for _, key in sorted([*drawn.open, *beyond], reverse=True)]
+    is_void = labels.digest != stored.labels and not labels_match(
+        stored.labels, ledger.parent, stored.column, stored.scores, stored.last_seq
+    )
+    return _CertificateState(stored, labels, drawn, kept, bad_kept, to_check, answers, is_void)
+
+
+def _remaining_checks(
+    ledger: Path, stored: StoredDesign, before: HumanAnswers, said: HumanAnswers, first: Place
+) -> tuple[int, list[tuple[Place, str]], list[Answer]]:
+    """How many labels may be kept; of those from `first` on, without the draw, what nobody has checked; the answers."""
+    kept, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
+    for one in stored.population(ledger, before):
+        if stored.is_before(one, first):
+            kept += 1
+        elif one.key in keys:
+            continue
+        elif not said.has_checked(one):
+            to_check.append((stored.place(one), one.key))
+        elif one.key in said.last:
+            answers.append(said.last[one.key])
+    return kept, to_check, answers
+
+
+def _lists(reviews: Reviews, standing: _CertificateState) -> list[int]:
+    """The draws that list what is to be checked after the first one; where it is not in the last, one is added."""
+    stored, to_check = standing.stored, standing.to_check
+    lists = [draw.id for draw in reviews.draws(PURPOSE) if draw.spec.get("design") == stored.draw.id]
+    if standing.state != "check":
+        return lists
+    there = {item.key for item in reviews.items_of(lists[-1])} if lists else set()
+    if there.issuperset(to_check):
+        return lists
+    spec = {"kind": "certify", "design": stored.draw.id, "column": stored.column, "n": len(to_check)}
+    draw = Draw(stored.draw.seed, spec, PURPOSE, stored.draw.population, standing.labels.digest)
+    return [*lists, reviews.add_draw(draw, [DrawItem(key, 1.0) for key in to_check]).id]
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+
+def _facts(folder: Path, standing: _CertificateState, lists: Sequence[int]) -> Facts:
+    stored, design, state, drawn = standing.stored, standing.stored.design, standing.state, standing.drawn
+    waiting = frozenset(drawn.waiting)
+    # In the order of the draw, which is random: the first answers are a random part of all.
+    records = {"draw": [key for key in stored.keys if key in waiting], "check": standing.to_check}.get(state, ())
+    return {
+        "run_dir": str(folder),
+        "column": stored.column,
+        "certified": state == "certified",
+        "state": state,
+        "error": design.error,
+        "confidence": stored.confidence,
+        "bound": standing.bound,
+        "check": len(records),
+        "records": list(records),
+        "n": design.n,
+        "allowed": design.allowed,
+        "without_label": standing.labels.without,
+        "added_since": standing.labels.added,
+        "checked_before": design.n - design.population,
+        "drawn": design.drawn,
+        "answered": design.drawn - len(drawn.waiting),
+        "wrong": drawn.wrong,
+        "unclear": drawn.unclear,
+        "not_blind": drawn.seen,
+        "acceptance": design.acceptance,
+        "kept": standing.kept,
+        "checked": design.population - standing.kept,
+        "scores": list(stored.scores),
+        "certainty": list(stored.certainty),
+        "design": stored.number,
+        "risk": design.risk,
+        "draw": stored.draw.id,
+        "extends": stored.extends,
+        "draws": [stored.draw.id, *lists],
+        "seed": stored.draw.seed,
+        "drawn_at": _iso(stored.draw.at),
+        **_people(standing),
+        "method": METHOD,
+        "labels": stored.labels,
+        "last_seq": stored.last_seq,
+        "void": VOID if state == "void" else "",
+    }
+
+
+def _people(standing: _CertificateState) -> Facts:
+    """Who has answered, when, and how many of the answers for the draw were blind."""
+    answers = [*standing.drawn.answers, *standing.answers]
+    times = [answer.at for answer in answers]
+    blind = len(standing.drawn.answers)
+    given = blind + standing.drawn.seen
+    return {
+        "reviewers": sorted({answer.by for answer in answers}),
+        "blind_share": blind / given if given else None,
+        "first_answer_at": _iso(min(times, default=None)),
+        "last_answer_at": _iso(max(times, default=None)),
+    }
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _write_certificate(folder: Path, facts: Facts) -> Facts:
+    """Write the certificate; one that was given for this draw and holds no more is marked so."""
+    old = next((one for one in read_certificates(folder) if one["column"] == facts["column"]), None)
+    certificate = {name: value for name, value in facts.items() if name not in ("records", "check")}
+    if facts["certified"]:
+        is_same = old is not None and old["certified"] and old["draw"] == facts["draw"]
+        at = old["certified_at"] if old is not None and is_same else _iso(datetime.now(UTC).timestamp())
+        certificate["certified_at"] = at
+        path = write_certificate(folder, {**certificate, "text": certificate_text(certificate)})
+        return {**facts, "certified_at": at, "certificate": str(path)}
+    if old is not None and old["certified"] and old["draw"] == facts["draw"]:
+        why = facts["void"] or "answers that it rests on have changed since"
+        void = {**old, "certified": False, "state": "void", "void": why}
+        write_certificate(folder, {**void, "text": certificate_text(void)})
+    return facts

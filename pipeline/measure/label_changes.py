@@ -1,0 +1,200 @@
+"""How the labels of two runs differ, field by field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.errors import SetupError, list_names
+from pipeline.gold import NONE, MeasuredField, as_number, class_name
+from pipeline.measure.disagreements import DifferenceWriter, Disagreement
+from pipeline.measure.field_tally import CONFIDENCE, OTHERS
+from pipeline.measure.gold_pairs import label_value
+from pipeline.measure.measured_run import MeasuredRun
+from pipeline.quality import cohen_kappa, wilson
+from pipeline.records import JSON
+from pipeline.store import LabelRow
+
+#: Distinct changes of a label that are told apart; further ones are one.
+CHANGES_MOST = 10_000
+
+
+@dataclass(slots=True)
+class AnswerCosts:
+    """What the answers of one run took, for records that both have labelled. All of it changes."""
+
+    n: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    latency_s: float = 0.0
+    answers: int = 0
+
+    def add(self, row: LabelRow) -> None:
+        """One record."""
+        self.n += 1
+        if row.cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += row.cost_usd
+        if row.latency_s:
+            self.answers += 1
+            self.latency_s += row.latency_s
+
+    def facts(self) -> dict[str, Any]:
+        """The means; None where they are not known."""
+        return {
+            "cost_per_record_usd": self.cost_usd / self.n if self.n and not self.unpriced else None,
+            "latency_mean_s": self.latency_s / self.answers if self.answers else None,
+        }
+
+
+class LabelComparison:
+    """Goes through the records of both runs and counts how their labels differ."""
+
+    def __init__(
+        self, one: MeasuredRun, other: MeasuredRun, differing: DifferenceWriter, only: Sequence[str] = ()
+    ) -> None:
+        self._other, self._differing = other, differing
+        wanted = [one.field(name).name for name in only] or list(one.fields)
+        common = [name for name in wanted if name in other.fields]
+        if not common:
+            raise SetupError(
+                f"the runs have no label field in common: {one.run_dir.path} has {list_names(one.fields)}, "
+                f"{other.run_dir.path} has {list_names(other.fields)}"
+            )
+        rows = one.row_fields | other.row_fields
+        # All state that changes: the counts of each field; records that both have labelled, only one of them, or
+        # neither; records that the second run does not have; and what the answers took.
+        self.tallies = {
+            name: _FieldAgreement(joint_field(one.fields[name], other.fields[name], rows)) for name in common
+        }
+        self._listed = _listed_fields(self.tallies)
+        self.both = self.only_a = self.only_b = self.neither = self.absent = 0
+        self.sides = (AnswerCosts(), AnswerCosts())
+
+    def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
+        """So many more records; `golds` are what is right, by key and field, where that is known."""
+        found = []
+        for mine, theirs in rows:
+            if theirs is None:
+                self.absent += 1
+            elif mine.label is None or theirs.label is None:
+                self.only_a += mine.label is not None
+                self.only_b += theirs.label is not None
+                self.neither += mine.label is None and theirs.label is None
+            else:
+                self.both += 1
+                self.sides[0].add(mine)
+                self.sides[1].add(theirs)
+                for name, tally in self.tallies.items():
+                    one, other = label_value(mine, None, name), label_value(theirs, None, name)
+                    if not tally.add(one, other) and name in self._listed:
+                        gold = golds.get((mine.key, name))
+                        found.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
+        if found:
+            self._differing.add(found)
+
+    async def records(self, *, all_of_a: bool) -> dict[str, int]:
+        """How many records there are, by which run has labelled them.
+
+        Without `all_of_a` only some records of the first run were gone through: those that it lacks are not known.
+        """
+        seen = self.both + self.only_a + self.only_b + self.neither
+        theirs = sum((await self._other.ledger.count_by_status()).values()) if all_of_a else seen
+        return {
+            "both": self.both,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            "neither": self.neither,
+            "not_in_b": self.absent,
+            "not_in_a": theirs - seen,
+        }
+
+
+def _listed_fields(tallies: Mapping[str, _FieldAgreement]) -> frozenset[str]:
+    """The fields whose differences are listed: free texts, and how sure a model says it is, differ nearly always."""
+    found = [name for name, one in tallies.items() if one.label_field.kind != "text" and name != CONFIDENCE]
+    return frozenset(found or tallies)
+
+
+def joint_field(one: MeasuredField, other: MeasuredField, rows: frozenset[str]) -> MeasuredField:
+    """A field as both runs have it: with the classes of both, or a list where records have rows."""
+    if one.name in rows:
+        return replace(one, kind="set")
+    kind = one.kind if one.kind == other.kind else "text"
+    return replace(one, kind=kind, values=tuple(dict.fromkeys([*one.values, *other.values])), numbers=None)
+
+
+@dataclass(slots=True)
+class _FieldAgreement:
+    """One label field of two runs. All of it but the field changes."""
+
+    label_field: MeasuredField
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    n: int = 0
+    same: int = 0
+    apart: float = 0.0
+    numbers: int = 0
+    added: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: JSON, other: JSON) -> bool:
+        """A record's two labels; gives whether they are the same."""
+        self.n += 1
+        if self.label_field.kind == "set":
+            mine, theirs = _names(one), _names(other)
+            self.added.update(theirs - mine)
+            self.dropped.update(mine - theirs)
+            is_same = mine == theirs
+        else:
+            is_same = self._add_value(one, other)
+        self.same += is_same
+        return is_same
+
+    def _add_value(self, one: JSON, other: JSON) -> bool:
+        mine, theirs = _name(one), _name(other)
+        if self.label_field.kind == "class":
+            pair = (mine, theirs)
+            is_known = pair in self.pairs or len(self.pairs) < CHANGES_MOST
+            self.pairs[pair if is_known else (OTHERS, f"{OTHERS} ")] += 1
+        elif self.label_field.kind == "number":
+            a, b = as_number(one), as_number(other)
+            if a is not None and b is not None:
+                self.numbers += 1
+                self.apart += abs(a - b)
+                return a == b
+        return mine == theirs
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON."""
+        low, high = wilson(self.same, self.n)
+        changes: dict[str, dict[str, int]] = {}
+        for (mine, theirs), count in self.pairs.most_common():
+            if mine != theirs:
+                changes.setdefault(mine, {})[theirs.strip()] = count
+        found: dict[str, Any] = {
+            "kind": self.label_field.kind,
+            "n": self.n,
+            "same": self.same,
+            "agreement": self.same / self.n if self.n else None,
+            "agreement_low": low if self.n else None,
+            "agreement_high": high if self.n else None,
+            "kappa": cohen_kappa(self.pairs),
+            "changes": changes,
+        }
+        if self.label_field.kind == "set":
+            found |= {"added": dict(self.added.most_common()), "dropped": dict(self.dropped.most_common())}
+        if self.numbers:
+            found["mean_difference"] = self.apart / self.numbers
+        return found
+
+
+def _name(value: JSON) -> str:
+    return NONE if value is None else class_name(value)
+
+
+def _names(value: JSON) -> frozenset[str]:
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    return frozenset(map(class_name, items))

@@ -1,0 +1,197 @@
+"""A run as it is measured: its label fields, how its records are named, and which of them the model was shown."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import SetupError, did_you_mean, list_names
+from pipeline.gold import GOLD_NAMES, MeasuredField, class_name, fields_of_tools, find_field, infer_kind, only_field
+from pipeline.labelfields import Rename
+from pipeline.readers import key_from_value
+from pipeline.records import JSON
+from pipeline.store import LabelRow, Ledger, RunDir, renames_of
+from pipeline.task import fields_in_prompt
+
+#: Labels that are looked at to find out what a field holds where its schema does not say.
+VALUES_SAMPLED = 2_000
+#: Columns that are labelpipe's own.
+_OURS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
+#: The keys of an example that are not fields of a record.
+_NO_FIELDS = frozenset({"label", "tool"})
+#: What a column of gold for the only label field may be called.
+_GOLD = "gold"
+
+
+class Examples:
+    """The records that the model is shown with their labels: what it says of them proves nothing."""
+
+    def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, shown: frozenset[str]) -> None:
+        self._keys = {key_from_value(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
+        self._texts: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for example in examples:
+            names = tuple(sorted(name for name in example if name not in _NO_FIELDS and (not shown or name in shown)))
+            if names:
+                self._texts.setdefault(names, set()).add(_values(example, names))
+
+    def __bool__(self) -> bool:
+        return bool(self._keys or self._texts)
+
+    def has(self, key: str, fields: Mapping[str, JSON] | None) -> bool:
+        """Whether this record is one of them: by its key, or because its prompt shows the same."""
+        if key in self._keys:
+            return True
+        return any(_values(fields or {}, names) in texts for names, texts in self._texts.items())
+
+
+def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(class_name(fields.get(name)) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A run whose ledger is open for reading. `fields` are the label fields by column.
+
+    `key` is the input's field that names a record, None where its place does. `shown` are the record's fields that the
+    prompt names, `seen` all that they were seen to have. `row_fields` are those label fields of which a record has
+    several, one in each of its rows; `ours` are columns of labels that labelpipe has added.
+    """
+
+    run_dir: RunDir
+    ledger: Ledger
+    fields: Mapping[str, MeasuredField]
+    key: str | None
+    shown: frozenset[str]
+    examples: Examples
+    simulated: bool
+    running: bool
+    row_fields: frozenset[str] = frozenset()
+    ours: frozenset[str] = frozenset()
+    seen: tuple[str, ...] = ()
+
+    def field(self, name: str, option: str = "--field") -> MeasuredField:
+        """The label field of this name. Raises SetupError."""
+        if name not in self.fields:
+            raise SetupError(
+                f"{option} {name}: the run in {self.run_dir.path} has no such label field"
+                f"{did_you_mean(name, self.fields)}; it has {list_names(self.fields)}"
+            )
+        return self.fields[name]
+
+
+async def open_measured_run(
+    run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, ordered: Sequence[str] = ()
+) -> MeasuredRun:
+    """What there is to be known of a run before its labels are gone through."""
+    fingerprint = manifest.get("fingerprint") or {}
+    key = (manifest.get("reading") or {}).get("key")
+    rows = fingerprint.get("rows")
+    shown = fields_in_prompt(fingerprint)
+    first = await ledger.labels_after(0, VALUES_SAMPLED, fields=True)
+    if not first:
+        raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
+    fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
+    former = {name: _former(one, renames_of(manifest)) for name, one in fields.items()}
+    fields = {name: replace(one, former=former[name]) for name, one in fields.items()}
+    known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
+    run = MeasuredRun(
+        run_dir,
+        ledger,
+        {name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
+        key,
+        shown,
+        Examples(fingerprint.get("examples") or [], key, shown),
+        bool(manifest.get("simulated")),
+        run_dir.is_running(),
+        frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
+        frozenset(name for row in first for label in labels_in(row) for name in label if name in _OURS) - fields.keys(),
+        tuple(dict.fromkeys(name for row in first for name in row.fields or ())),
+    )
+    for name in ordered:
+        if not run.field(name, "--ordered").values:
+            raise SetupError(f"--ordered {name}: the field has no list of values in the task, so it has no order")
+    return run
+
+
+def _former(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
+    """The names that classes had before renames, with those that they have now."""
+    found: dict[str, str] = {}
+    for rename in (one for one in renames if one.column == field.name):
+        now = {class_name(old): class_name(new) for old, new in rename.pairs}
+        found = {old: now.get(name, name) for old, name in found.items()} | now
+    return {old: name for old, name in found.items() if name in field.values and old not in field.values}
+
+
+def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
+    """The label of a record, or that of each of its rows."""
+    if row.label is not None and row.rows is None:
+        yield row.label
+    for one in row.rows or ():
+        yield {**(row.label or {}), **one}
+
+
+def _names(fields: Mapping[str, MeasuredField], first: Sequence[LabelRow]) -> dict[str, None]:
+    """The label fields of the schema, then what callbacks have added."""
+    found = dict.fromkeys(fields)
+    for row in first:
+        for label in labels_in(row):
+            found.update((name, None) for name in label if name not in _OURS)
+    return found
+
+
+# -- which column is whose ---------------------------------------------------------------------------------------------
+
+
+def chosen_fields(run: MeasuredRun, columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """The label field of each column of gold that was named, by column. Raises SetupError.
+
+    `fields` name them in the same order; without them, a column belongs to the field of its own name, of that name with
+    `gold_` or the like around it, or to the only label field that it can be about.
+    """
+    if fields and len(fields) != len(columns):
+        raise SetupError(f"got {len(columns)} --column and {len(fields)} --field: name a field for each column")
+    if fields:
+        found = {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
+    else:
+        found = {column: _field_of(run, column) for column in columns}
+    names = list(found.values())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        both = [column for column, name in found.items() if name == twice]
+        raise SetupError(f"--column: {' and '.join(both)} are both about {twice}: use one of them at a time")
+    return found
+
+
+def _field_of(run: MeasuredRun, column: str) -> str:
+    if column in run.fields:
+        return column
+    if (name := find_field(column, run.fields)) is not None:
+        return name
+    if (only := only_field(run.fields)) is not None:
+        return only
+    raise SetupError(f"--column {column}: name its label field with --field; the run has {list_names(run.fields)}")
+
+
+def gold_names(run: MeasuredRun, only: Sequence[str] = ()) -> list[str]:
+    """The columns that may hold gold for these label fields, by their names."""
+    names = only or list(run.fields)
+    return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (only_field(run.fields) in names)
+
+
+def gold_columns_in(
+    run: MeasuredRun,
+    seen: Collection[str],
+    only: Sequence[str] = (),
+    *,
+    input: bool = False,  # noqa: A002
+) -> dict[str, str]:
+    """The columns among these that look like gold by their names, one for each label field, with the field.
+
+    A gold file has the label's own name first; in an `input` that may be anything, and `gold_topic` comes first.
+    """
+    forms = GOLD_NAMES[::-1] if input else GOLD_NAMES
+    found: dict[str, str] = {}
+    for name in only or run.fields:
+        names = [form.format(name) for form in forms]
+        names.insert(0 if input else len(names), _GOLD if only_field(run.fields) == name else names[0])
+        if (column := next((one for one in names if one in seen), None)) is not None:
+            found[column] = name
+    return found

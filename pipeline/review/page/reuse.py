@@ -1,0 +1,211 @@
+"""What a reviewed record becomes: an example for the model, or gold; and the guideline, to be looked at."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import LabelpipeError
+from pipeline.records import JSON, Outcome
+from pipeline.review.page.page_fields import PageField, main_fields
+from pipeline.review.reviewed_run import KEY, ReviewedRun
+from pipeline.store import csv_block, safe_cell
+from pipeline.targets import load_settings
+from pipeline.terminal import printable
+
+#: What is shown of a file of labels or a prompt, in characters.
+GUIDELINE_CHARS = 100_000
+#: Files that are larger are no files of examples or gold that a person keeps, and are not read.
+FILE_BYTES_MOST = 50_000_000
+
+
+class CannotAddError(ValueError):
+    """A record that cannot be kept so; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseFiles:
+    """Where examples and gold of a run go. `is_set` says that the config names the file of examples.
+
+    `config` is None where the run's config cannot be read; `why` says so.
+    """
+
+    examples: Path
+    gold: Path
+    is_set: bool
+    config: Path | None
+    files: Sequence[Path] = ()
+    why: str = ""
+
+
+def reuse_files_of(folder: Path) -> ReuseFiles:
+    """Where they go: the files that the config names, else beside the config or, without one, in the run folder."""
+    try:
+        # Settings of a run folder move the process to where the run was started.
+        with chdir(Path.cwd()):
+            settings = load_settings(folder)
+            config = settings.config_path
+            beside = folder if config is None else config.absolute().parent
+            named = settings.task.examples_file
+            examples = beside / "examples.jsonl" if named is None else settings.find(named).absolute()
+            files = [settings.find(one).absolute() for one in _label_files(settings.task.labels)]
+            return ReuseFiles(examples, beside / "gold.csv", named is not None, config and config.absolute(), files)
+    except LabelpipeError as error:
+        return ReuseFiles(folder / "examples.jsonl", folder / "gold.csv", False, None, (), str(error))
+
+
+def _label_files(labels: Any) -> list[str]:
+    """The files of labels that [task.labels] names."""
+    forms = labels.values() if isinstance(labels, Mapping) else ()
+    named = [one["any_of"] if isinstance(one, Mapping) and "any_of" in one else one for one in forms]
+    return [one for one in named if isinstance(one, str) and Path(one).suffix in (".csv", ".tsv", ".jsonl")]
+
+
+# -- an example --------------------------------------------------------------------------------------------------------
+
+
+def add_example(
+    places: ReuseFiles, found: ReviewedRun, outcome: Outcome, wanted: Sequence[str], functions: Sequence[str]
+) -> str:
+    """Add the record with its label to the file of examples; what that changes. Raises NotKept.
+
+    `wanted` are the fields that the prompt names, () for all; `functions` are the names of the tools.
+    """
+    label = {name: value for name, value in (outcome.label or {}).items() if name in found.names}
+    if not label:
+        raise CannotAddError("The record has no label, so it cannot be an example.")
+    if len(functions) > 1 or outcome.rows is not None:
+        raise CannotAddError(
+            "A task with several tools, or with several rows a record, needs examples written by hand."
+        )
+    fields = {name: value for name, value in outcome.record.fields.items() if not wanted or name in wanted}
+    if "label" in fields:
+        raise CannotAddError("The records have a field that is called label, which an example cannot have.")
+    line = codec.dumps(codec.clean({**fields, "label": label}))
+    before = _read(places.examples)
+    if line in before.splitlines():
+        return f"It is an example already, in {places.examples}."
+    _append(places.examples, before, line + b"\n")
+    told = f"Added to {places.examples}."
+    if not places.is_set:
+        told += f' The run does not use this file yet: set task.examples_file = "{places.examples.name}" in the config.'
+    return (
+        f"{told} An example changes the prompt, so the next run asks what becomes of the labels that there are. "
+        "The record counts no more as gold."
+    )
+
+
+# -- gold --------------------------------------------------------------------------------------------------------------
+
+
+def add_gold(places: ReuseFiles, found: ReviewedRun, outcome: Outcome, fields: Sequence[PageField]) -> str:
+    """Add the record's key and its label to the gold file. Raises NotKept where the file is of another kind."""
+    label = outcome.label or {}
+    names = [field.name for field in main_fields(fields)]
+    if not any(name in label for name in names):
+        raise CannotAddError("The record has no label, so it cannot be gold.")
+    texts = [outcome.record.key, *(value for name in names if isinstance(value := label.get(name), str))]
+    if odd := [text for text in texts if safe_cell(text) != text]:
+        # With an apostrophe in front it would be another key, or another label.
+        raise CannotAddError(
+            f"A spreadsheet would run {odd[0]!r} as a formula, so it was not added. Add it to the file by hand."
+        )
+    before = _read(places.gold)
+    key_title, titles, known = _gold_titles(places, found, before, names)
+    values: dict[str, JSON] = {key_title: outcome.record.key, **{name: label.get(name) for name in names}}
+    row = csv_block([[values.get(title) for title in titles]], escape_formulas=False)
+    if (old := known.get(outcome.record.key)) is not None:
+        new = next(csv.reader(io.StringIO(row.decode(), newline="")))
+        if old == new:
+            return f"It is gold already, in {places.gold}."
+        raise CannotAddError(f"{places.gold} has this record with another label. Change it there.")
+    head = b"" if before else csv_block([titles], escape_formulas=False)
+    _append(places.gold, before, head + row)
+    return f"Added to {places.gold}. To measure with it: labelpipe evaluate {found.run_dir.path} --gold {places.gold}"
+
+
+def _gold_titles(
+    places: ReuseFiles, found: ReviewedRun, before: bytes, names: Sequence[str]
+) -> tuple[str, list[str], dict[str, list[str]]]:
+    """The title of the keys, all titles, and the rows that are there by their keys. Raises NotKept."""
+    if not before:
+        return found.key_title, [found.key_title, *names], {}
+    try:
+        titles, *rows = csv.reader(io.StringIO(before.decode("utf-8-sig"), newline=""))
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise CannotAddError(
+            f"{places.gold} cannot be read as CSV in UTF-8 ({error}), so nothing was added."
+        ) from error
+    key_title = next((one for one in (found.key_title, KEY) if one in titles), None)
+    if key_title is None or not set(names) & set(titles):
+        raise CannotAddError(
+            f"{places.gold} has the columns {', '.join(titles)}. Expected {found.key_title} and a label "
+            f"({', '.join(names)}), so nothing was added."
+        )
+    at = titles.index(key_title)
+    return key_title, titles, {row[at]: row for row in rows if len(row) == len(titles)}
+
+
+# -- the guideline -----------------------------------------------------------------------------------------------------
+
+
+def guideline_of(places: ReuseFiles, fingerprint: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the model and people are told about the labels: the files of labels, then the prompt as the run has it.
+
+    The config itself is only named: it may hold what nobody else should see.
+    """
+    found = [_part(path.name, f"{path}", _text(path)) for path in places.files]
+    where = f"config: {places.config}" if places.config else "as the run has it"
+    for title, name in (("System prompt", "system"), ("Prompt", "prompt")):
+        if isinstance(text := fingerprint.get(name), str) and text:
+            found.append(_part(title, where, text))
+    for tool in fingerprint.get("tools") or ():
+        function = tool.get("function") or {}
+        for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
+            if isinstance(schema, Mapping) and isinstance(text := schema.get("description"), str):
+                found.append(_part(f"Label {name}", where, text))
+    return found
+
+
+def _part(title: str, where: str, text: str) -> dict[str, str]:
+    return {"title": printable(title), "where": printable(where), "text": printable(text[:GUIDELINE_CHARS])}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > FILE_BYTES_MOST:
+            raise CannotAddError(f"{path} is larger than {FILE_BYTES_MOST:,} bytes, so nothing was added.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise CannotAddError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _append(path: Path, before: bytes, data: bytes) -> None:
+    """Add the bytes at the end, in a line of their own, at once: what was there stays whatever happens."""
+    gap = b"" if not before or before.endswith(b"\n") else b"\n"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, gap + data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise CannotAddError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,197 @@
+"""One record with all that its run knows of it: what it was asked, each answer, its rows, what people said."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.records import JSON, Answer, Outcome, Request, SavedAnswer, Usage
+from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
+from pipeline.store import Answer as Said
+from pipeline.store import ArchivedOutcome, Correction, Ledger, misfit, read_corrections, read_reviews
+from pipeline.task import rebuild_request
+
+
+async def show_record(run: str | Path | None, key: str) -> dict[str, Any]:
+    """All that a run knows of one record, as plain values. Raises SetupError where it knows nothing of it."""
+    found = await load_reviewed_run(run)
+    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+        outcome = (await ledger.outcomes_of([key])).get(key)
+        kept = (await ledger.answers_of([key])).get(key, [])
+        archived = await ledger.archived_of(key)
+        if outcome is None and not kept and not archived:
+            raise SetupError(_unknown(found, key, await ledger.keys_like(key)))
+    people = await asyncio.to_thread(_human_answers, found, key, outcome)
+    about = outcome or (archived[-1].outcome if archived else None)
+    return {
+        "run_dir": str(found.run_dir.path),
+        "simulated": found.simulated,
+        "key": key,
+        **_about(about, is_pending=outcome is None),
+        "rows": await _rows(found, outcome),
+        "prompt": await asyncio.to_thread(_prompt, found, about),
+        "answers": [*map(_archived, archived), *map(_saved_answer, kept), *([_current(outcome)] if outcome else [])],
+        **people,
+    }
+
+
+def _unknown(found: ReviewedRun, key: str, near: Sequence[str]) -> str:
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    named = found.key or "the place, such as data/in.csv:12 (source and line)"
+    return (
+        f"{found.run_dir.path}: there is no outcome of a record {key!r}.{hint} Records are named by {named}; one that "
+        "is pending has no outcome yet"
+    )
+
+
+def _about(outcome: Outcome | None, *, is_pending: bool) -> dict[str, Any]:
+    status = "pending" if is_pending or outcome is None else outcome.status.value
+    if outcome is None:
+        return {"status": status, "source": None, "line": None, "fields": {}, "problem": None}
+    problem = None if is_pending else outcome.problem
+    return {
+        "status": status,
+        "source": outcome.record.source,
+        "line": outcome.record.line,
+        "fields": dict(outcome.record.fields),
+        "problem": None if problem is None else {"code": problem.code, "message": problem.message},
+    }
+
+
+async def _rows(found: ReviewedRun, outcome: Outcome | None) -> list[dict[str, JSON]]:
+    """The label columns of the record's rows in labels.*, with corrections."""
+    if outcome is None:
+        return []
+    shown = (await asyncio.to_thread(read_corrections, found.run_dir.path)).apply(outcome)
+    if shown.label is None:
+        return []
+    return [{**shown.label, **row} for row in shown.rows] if shown.rows is not None else [dict(shown.label)]
+
+
+def _prompt(found: ReviewedRun, outcome: Outcome | None) -> dict[str, Any] | None:
+    """The request, made again; None where the record was never asked."""
+    if outcome is None or outcome.request_digest is None:
+        return None
+    manifest = found.run_dir.read_manifest() or {}
+    again = rebuild_request(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
+    made: dict[str, Any] = {"is_as_sent": again.is_identical, "why": again.reason, "messages": []}
+    request = again.request
+    if request is not None:
+        made |= {
+            "messages": [{**one, "content": _content(one.get("content"), request)} for one in request.messages],
+            "model": request.model,
+            "tools": list(request.tools),
+            "tool_choice": request.tool_choice,
+            "parameters": dict(request.parameters),
+        }
+    return made
+
+
+def _content(content: JSON, request: Request) -> JSON:
+    """The content with what is shown named in its place."""
+    if not isinstance(content, list):
+        return content
+    return [_part(part, request) for part in content]
+
+
+def _part(part: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
+    if part.get("type") != "attachment":
+        return part
+    shown = request.attachments[part["index"]]
+    return {"type": "attachment", "kind": shown.kind, "source": shown.source[:200]}
+
+
+def _current(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "state": "current",
+        "at": outcome.finished_at,
+        "status": outcome.status.value,
+        "problem": None if outcome.problem is None else f"{outcome.problem.code}: {outcome.problem.message}",
+        "label": outcome.label,
+        "label_rows": None if outcome.rows is None else list(outcome.rows),
+        "attempts": outcome.attempts,
+        "repairs": outcome.repairs,
+        "usage": _usage(outcome.usage),
+        "cost_usd": outcome.cost_usd,
+        "latency_s": outcome.latency_s,
+        "model": outcome.model,
+        "request_id": outcome.request_id,
+        "copied_from": outcome.copied_from,
+        "asked_as": outcome.asked_as,
+        **_answer_facts(outcome.answer),
+    }
+
+
+def _archived(one: ArchivedOutcome) -> dict[str, Any]:
+    return {**_current(one.outcome), "state": "archived", "archived_at": one.at, "reason": one.reason}
+
+
+def _saved_answer(one: SavedAnswer) -> dict[str, Any]:
+    response = one.response
+    return {
+        "state": "kept",
+        "at": one.at,
+        "turn": one.number,
+        "problem": one.fault,
+        "attempts": one.calls,
+        "repairs": one.repairs,
+        "usage": _usage(response.usage),
+        "cost_usd": response.cost_usd,
+        "latency_s": response.latency_s,
+        "model": response.model,
+        "request_id": response.request_id,
+        **_answer_facts(response.answer),
+    }
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
+
+
+def _answer_facts(answer: Answer | None) -> dict[str, Any]:
+    """What the model said."""
+    if answer is None:
+        return {"calls": [], "text": None, "refusal": None, "finish_reason": None}
+    return {
+        "calls": [{"name": call.name, "arguments": call.arguments} for call in answer.calls],
+        "text": answer.text,
+        "refusal": answer.refusal,
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def _human_answers(found: ReviewedRun, key: str, outcome: Outcome | None) -> dict[str, Any]:
+    """What people said about the record, and which draws have it."""
+    reviews = read_reviews(found.run_dir.path)
+    if reviews is None:
+        return {"correction": None, "reviews": [], "draws": []}
+    with reviews:
+        correction = reviews.corrections().get(key)
+        said = reviews.answers()
+        mine = set(correction.answers) if correction else set()
+        gone = {one.takes_back for one in said}
+        return {
+            "correction": None if correction is None else _correction(correction, outcome),
+            "reviews": [_answer(one, one.id in gone) for one in said if one.key == key or one.id in mine],
+            "draws": [
+                {
+                    "draw": draw.id,
+                    "purpose": draw.purpose,
+                    "at": draw.at,
+                    "probability": item.probability,
+                    "stratum": item.stratum,
+                }
+                for draw, item in reviews.draws_of(key)
+            ],
+        }
+
+
+def _correction(correction: Correction, outcome: Outcome | None) -> dict[str, Any]:
+    why = "the record has no outcome now" if outcome is None else misfit(correction, outcome)
+    return {"fields": dict(correction.fields), "by": correction.by, "at": correction.at, "unused_because": why}
+
+
+def _answer(one: Said, taken_back: bool) -> dict[str, Any]:
+    names = ("id", "at", "by", "draw", "blind", "old", "new", "unclear", "note", "takes_back")
+    return {**{name: getattr(one, name) for name in names}, "taken_back": taken_back}

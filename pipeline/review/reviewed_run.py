@@ -1,0 +1,90 @@
+"""What a review knows of a run, from its folder alone: the label fields, the carried columns, how records are named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.records import JSON, Outcome
+from pipeline.store import Answer, Layout, Ledger, RunDir, label_digest
+from pipeline.targets import run_and_manifest
+from pipeline.task import LabelColumn, label_columns
+
+#: The column of a draw that names the record, where the run's records are not named by a field.
+KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedRun:
+    """A run to be reviewed. `key` is the field that names its records, None where they are named by their place."""
+
+    run_dir: RunDir
+    columns: tuple[LabelColumn, ...]
+    layout: Layout
+    key: str | None
+    simulated: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The label columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def key_title(self) -> str:
+        """The title of the column that names a record in a draw."""
+        return self.key or KEY
+
+    def column(self, name: str | None) -> LabelColumn:
+        """The label column of this name, or the first. Raises SetupError."""
+        for one in self.columns:
+            if name in (None, one.name):
+                return one
+        raise SetupError(f"--column {name}: this run has no such label; it has {', '.join(self.names)}")
+
+
+async def load_reviewed_run(run: str | Path | None) -> ReviewedRun:
+    """The run in this folder, or of this config. Raises SetupError where there is none, or nothing was labelled yet."""
+    run_dir, manifest = run_and_manifest(run)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        text = await ledger.meta_get("layout") or await ledger.meta_get("layout_asked")
+    if text is None:
+        raise SetupError(f"{run_dir.path}: no record was labelled yet: start the run first")
+    fingerprint: Mapping[str, Any] = manifest["fingerprint"]
+    columns: Sequence[str] = manifest.get("label_columns") or Layout.from_text(text).labels
+    return ReviewedRun(
+        run_dir,
+        tuple(label_columns(fingerprint.get("tools") or [], columns)),
+        Layout.from_text(text),
+        (manifest.get("reading") or {}).get("key"),
+        bool(manifest.get("simulated")),
+    )
+
+
+def answer_about(
+    found: ReviewedRun,
+    outcome: Outcome,
+    label: Mapping[str, JSON] | None,
+    new: Mapping[str, JSON] | None,
+    *,
+    unclear: bool,
+    note: str,
+    by: str = "",
+) -> Answer:
+    """An answer about a record as it is now; `label` is what its row has, with corrections."""
+    return Answer(
+        key=outcome.record.key,
+        by=by,
+        about=label_digest(outcome.label, outcome.rows),
+        old=None if label is None else {name: label.get(name) for name in found.names},
+        new=new,
+        record=outcome.record.digest,
+        request=outcome.request_digest,
+        unclear=unclear,
+        note=note,
+    )
+
+
+def missing_in(found: ReviewedRun, new: Mapping[str, JSON]) -> list[str]:
+    """The label fields that a record without a label needs too."""
+    return [column.name for column in found.columns if column.is_required and column.name not in new]

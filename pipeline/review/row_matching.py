@@ -1,0 +1,159 @@
+"""Which record each row of a file is about: by its key, else by the columns that were carried along."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.errors import InputError, list_names
+from pipeline.records import JSON, Status
+from pipeline.review.cell_values import matches_cell, unescape
+from pipeline.review.other_labels import key_title
+from pipeline.review.reviewed_run import KEY, ReviewedRun
+from pipeline.review.row_files import FileRow
+from pipeline.store import CorrectionSet, Ledger, cell, rows_of
+
+#: Keys that are named in a message.
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedRow:
+    """A row, and the key of the record that it is about."""
+
+    key: str
+    row: FileRow
+
+
+async def match_rows(
+    found: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
+) -> list[MatchedRow]:
+    """The rows with their records. Raises InputError where that cannot be certain, or a record is answered twice."""
+    named = await _by_key(found, ledger, rows, file)
+    if named is None:
+        named = await _by_columns(found, ledger, corrected, rows, file)
+    return _once(found, named, file)
+
+
+async def _by_key(found: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], file: Path) -> list[MatchedRow] | None:
+    """By the column of keys; None where there is none, or it holds something else."""
+    title = key_title(rows[0].values, found)
+    if title is None:
+        return None
+    texts = [str(row.values.get(title) if row.values.get(title) is not None else "") for row in rows]
+    known = await ledger.known(list({*texts, *map(unescape, texts)}))
+    if not known and title == KEY != found.key:
+        return None  # a field of the records that has this name
+    keys = [text if text in known else unescape(text) for text in texts]
+    strange = [f"line {row.line} ({key!r})" for key, row in zip(keys, rows, strict=True) if key not in known]
+    if strange:
+        raise InputError(
+            f"{file}: nothing was imported, because no record of the run has these keys: {list_names(strange)}. A "
+            "spreadsheet may have changed them: 007 becomes 7"
+        )
+    return [MatchedRow(key, row) for key, row in zip(keys, rows, strict=True)]
+
+
+async def _by_columns(
+    found: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
+) -> list[MatchedRow]:
+    """By the carried columns: a row of labels.csv whose texts only one record has."""
+    table = found.layout.label_table()
+    titles = table.titles[: len(table.carried)]
+    there = [title for title in titles if title in rows[0].values]
+    if not there:
+        raise InputError(
+            f"{file}: has no column {found.key_title!r} and none that was carried from the input, so nobody knows "
+            f"which record a row is about. Add the keys; the columns are {list_names(rows[0].values)}"
+        )
+    places = [titles.index(title) for title in there]
+    keys_of: defaultdict[bytes, list[str]] = defaultdict(list)
+    labels: dict[str, Mapping[str, JSON]] = {}
+    order: list[bytes] = []
+    async for block in rows_of(ledger, found.layout.order, corrected=corrected):
+        for _, outcome in block:
+            if outcome.status is Status.LABELLED:
+                for values in table.rows(outcome):
+                    order.append(mark := _mark([cell(values[place]) for place in places]))
+                    keys_of[mark].append(outcome.record.key)
+                    labels[outcome.record.key] = dict(zip(table.titles, values, strict=True))
+    marks = [_mark([_text(row.values.get(title)) for title in there]) for row in rows]
+    if marks == order and any(len(keys) > 1 for keys in keys_of.values()):
+        # Nothing was moved, added or deleted: a row stands where its record does.
+        turn = {mark: iter(keys) for mark, keys in keys_of.items()}
+        return [MatchedRow(next(turn[mark]), row) for mark, row in zip(marks, rows, strict=True)]
+    return _unique(found, list(zip(marks, rows, strict=True)), keys_of, labels, file)
+
+
+def _unique(
+    found: ReviewedRun,
+    rows: Sequence[tuple[bytes, FileRow]],
+    keys_of: Mapping[bytes, Sequence[str]],
+    labels: Mapping[str, Mapping[str, JSON]],
+    file: Path,
+) -> list[MatchedRow]:
+    named, strange, doubtful = [], [], []
+    for mark, row in rows:
+        keys = keys_of.get(mark, ())
+        if len(keys) == 1:
+            named.append(MatchedRow(keys[0], row))
+        elif not keys:
+            strange.append(f"line {row.line}")
+        elif not any(_agrees(found, row, labels[key]) for key in keys):
+            doubtful.append(f"line {row.line} ({', '.join(keys[:_SHOWN])})")
+    if strange:
+        raise InputError(
+            f"{file}: nothing was imported, because these rows match no record of the run: {list_names(strange)}. "
+            "Leave all columns but the labels as they are, or add the keys"
+        )
+    if doubtful:
+        raise InputError(
+            f"{file}: nothing was imported, because these rows match several records: {list_names(doubtful)}. Add "
+            f"a column {found.key_title!r} with the keys"
+        )
+    return named
+
+
+def _agrees(found: ReviewedRun, row: FileRow, label: Mapping[str, JSON]) -> bool:
+    """Whether the row has the labels that this record has: then it says nothing new."""
+    return all(matches_cell(row.values[name], label.get(name)) for name in found.names if name in row.values)
+
+
+def _once(found: ReviewedRun, named: Sequence[MatchedRow], file: Path) -> list[MatchedRow]:
+    """Each record once. Raises InputError where two rows of a record do not say the same."""
+    first: dict[str, MatchedRow] = {}
+    twice = []
+    for one in named:
+        before = first.setdefault(one.key, one)
+        if before is not one and _row_values(found, before.row) != _row_values(found, one.row):
+            twice.append(f"lines {before.row.line} and {one.row.line} ({one.key})")
+    if twice:
+        raise InputError(
+            f"{file}: nothing was imported, because these lines contradict each other: {list_names(twice)}"
+        )
+    return list(first.values())
+
+
+def _row_values(found: ReviewedRun, row: FileRow) -> list[str]:
+    return [_text(row.values.get(name)) for name in (*found.names, "unclear", "note")]
+
+
+def _text(value: JSON) -> str:
+    return unescape(value) if isinstance(value, str) else cell(value)
+
+
+def _mark(texts: Sequence[str]) -> bytes:
+    """Equal for rows whose cells mean the same, however a spreadsheet has written them."""
+    return codec.digest128(codec.canonical([_usual(unescape(text)) for text in texts]))
+
+
+def _usual(text: str) -> str:
+    text = text.strip()
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return repr(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
