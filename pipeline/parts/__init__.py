@@ -1,6 +1,5 @@
 """Settings to the parts of a run: the only room that knows both."""
 
-from pipeline.parts.canaries import GoldRecords, gold_of
 from pipeline.parts.card import (
     FORM_NOTES,
     FORMS,
@@ -12,7 +11,7 @@ from pipeline.parts.card import (
     takes_single_call,
     with_call_form,
 )
-from pipeline.parts.gold import gold_source
+from pipeline.parts.gold import GoldRecords, gold_of, gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,
     changes_of_input,

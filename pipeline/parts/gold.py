@@ -1,14 +1,205 @@
-"""A gold file as a source: read as an input is."""
+"""[quality] gold -> the gold records that a run measures itself by."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, InputError
+from pipeline import codec
+from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
+from pipeline.gold import (
+    KEY,
+    MORE_GOLD_NAMES,
+    MeasuredField,
+    as_class,
+    as_set,
+    fields_of_tools,
+    find_field,
+    has_value,
+    only_field,
+)
 from pipeline.parts.inputs import resolve_inputs
-from pipeline.parts.tables import delimiter_of
-from pipeline.readers import Source
+from pipeline.parts.selection import is_of_shard, shard_of
+from pipeline.parts.tables import delimiter_of, describe_table_error, table_source
+from pipeline.quality import uniform
+from pipeline.readers import Source, key_from_value, placeholder_key, read_records
+from pipeline.records import JSON, Record
 from pipeline.settings import InputSettings, Settings
+from pipeline.task import Task
+
+#: More gold than this says nothing more: its first rows are taken.
+MOST_GOLD = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class GoldRecords:
+    """The gold records of a run, and the label field that they are about.
+
+    `mixed` are records to be asked beside those of the input, in a random order; `right` is what gold says, by the key
+    of the record, mixed or of the input.
+    """
+
+    field: MeasuredField
+    column: str
+    mixed: Sequence[Record]
+    right: Mapping[str, JSON]
+
+
+async def gold_of(settings: Settings, task: Task) -> GoldRecords | None:
+    """The gold of [quality]; None where none is named. A shard has its part of it. Raises ConfigError."""
+    gold = await _all_gold(settings, task)
+    if gold is None or settings.input.shard is None:
+        return gold
+    shard = shard_of(settings.input.shard)
+    right = {key: value for key, value in gold.right.items() if is_of_shard(key, shard)}
+    return replace(gold, mixed=[record for record in gold.mixed if record.key in right], right=right)
+
+
+async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
+    """The gold of all shards.
+
+    Where the file has what the prompt shows, its records are mixed into the run. Where it has keys and labels alone,
+    the run's own records of these keys are compared as they are labelled.
+    """
+    name = settings.quality.gold
+    if name is None:
+        return None
+    path = settings.find(name)
+    fields = fields_of_tools(task.fingerprint["tools"], settings.task.rows)
+    records = await _records(path, [settings.input.key or KEY, KEY])
+    columns = list(dict.fromkeys(column for record in records for column in record.fields))
+    column = _column(settings, path, columns, fields)
+    field = _field(column, fields)
+    key = next((one for one in (settings.input.key, KEY) if one in columns), None)
+    answered = _first_of_each(key, [record for record in records if has_value(record.fields.get(column))])
+    if not answered:
+        raise ConfigError(f"quality.gold: {path} has no value in the column {column!r}")
+    _refuse_unknown(path, field, column, answered)
+    shown = _shown(task, columns, {key, column, *_gold_columns(columns, fields)})
+    if not shown:
+        if settings.input.key is None or key is None:
+            raise ConfigError(_lacking(path, task, columns))
+        return GoldRecords(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in answered})
+    examples = _examples(task, shown)
+    mixed = [
+        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, shown), record.fields[column])
+        for record in answered
+        if _values(record.fields, shown) not in examples
+    ]
+    mixed = list({record.key: (record, right) for record, right in reversed(mixed)}.values())
+    mixed.sort(key=lambda one: uniform(0, "canary", one[0].key))
+    numbered = [replace(record, ordinal=-place) for place, (record, _) in enumerate(mixed, 1)]
+    return GoldRecords(field, column, numbered, {record.key: right for record, right in mixed})
+
+
+async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
+    if not await asyncio.to_thread(path.is_file):
+        raise ConfigError(f"quality.gold: {path} is not there: expected a CSV or JSONL file with the right labels")
+    found: list[Record] = []
+    try:
+        source = table_source(path, next(iter(keys)))
+        async with aclosing(read_records([source], limit=MOST_GOLD)) as batches:
+            async for batch in batches:
+                found += batch
+    except InputError as error:
+        raise ConfigError(f"quality.gold: {describe_table_error(error)}") from None
+    if bad := next((record for record in found if record.problem is not None), None):
+        reason = bad.problem.message if bad.problem else ""
+        raise ConfigError(f"quality.gold: {path}:{bad.line} cannot be read: {reason}")
+    return found
+
+
+def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, MeasuredField]) -> str:
+    """The column of gold that is meant."""
+    wanted = settings.quality.gold_column
+    if wanted is not None:
+        if wanted not in columns:
+            raise ConfigError(
+                f"quality.gold_column = {wanted!r}: {path} has no such column{did_you_mean(wanted, columns)}; it has "
+                f"{list_names(columns)}"
+            )
+        return wanted
+    found = [column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)]
+    if len(found) == 1:
+        return found[0]
+    what = f"several columns of labels ({list_names(found)})" if found else f"no column of labels; it has {columns}"
+    raise ConfigError(f"quality.gold: {path} has {what}: name one in quality.gold_column")
+
+
+def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
+    if (name := find_field(column, fields, MORE_GOLD_NAMES)) is not None:
+        return fields[name]
+    if (only := only_field(fields)) is not None:
+        return fields[only]
+    raise ConfigError(
+        f"quality.gold_column = {column!r} belongs to no label field: call it like one of {list_names(fields)}, or "
+        "gold_ and that name"
+    )
+
+
+def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
+    """The records without those whose key came before."""
+    if key is None:
+        return list(records)
+    names = [key_from_value(record.fields.get(key)) or f"line {record.line}" for record in records]
+    return list(dict(zip(reversed(names), reversed(records), strict=True)).values())[::-1]
+
+
+def _refuse_unknown(path: Path, field: MeasuredField, column: str, answered: Sequence[Record]) -> None:
+    """Raises ConfigError for a right label that the task does not have: no answer could equal it."""
+    for record in answered if field.values else ():
+        value = record.fields[column]
+        said = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
+        for name in sorted(said.difference(field.values)):
+            raise ConfigError(
+                f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is not a value of {field.name}"
+                f"{did_you_mean(name, field.values)}; it has {list_names(field.values)}. "
+                "Correct the cell, or leave it empty"
+            )
+
+
+def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -> set[str]:
+    """The columns that hold right labels, of whichever field: no prompt may show them."""
+    return {column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)}
+
+
+def _shown(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
+    """The fields that a prompt of a gold record shows; () where the file lacks one of them."""
+    fields = sorted(task.fields) or [column for column in columns if column not in others]
+    return tuple(fields) if set(fields) <= set(columns) else ()
+
+
+def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
+    missing = ", ".join(sorted(task.fields - set(columns))) or "a text"
+    return (
+        f"quality.gold: {path} lacks {missing}, which the prompt shows, so its records cannot be mixed into the run; "
+        "and without input.key the run's own records cannot be told by their keys. Add the column, or set input.key"
+    )
+
+
+def _canary(record: Record, path: Path, key: str | None, hidden: set[str], shown: Sequence[str]) -> Record:
+    fields = {name: value for name, value in record.fields.items() if name not in hidden}
+    # Rows that are added above do not change the name, nor does a column that the prompt does not show.
+    content = codec.digest64(codec.canonical({name: fields.get(name) for name in shown})) % 2**64
+    name = (key_from_value(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
+    # Like a place: no key that a field gives looks so.
+    made_up = placeholder_key(f"gold {name}")
+    return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
+
+
+def _examples(task: Task, shown: Sequence[str]) -> set[tuple[bytes, ...]]:
+    """What the model is shown with its labels: what it says of these proves nothing."""
+    examples: Sequence[Mapping[str, Any]] = task.fingerprint.get("examples") or ()
+    return {_values(example, shown) for example in examples}
+
+
+def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(codec.canonical(fields.get(name)) for name in names)
+
+
+# -- a gold file as a source -------------------------------------------------------------------------------------------
 
 
 def gold_source(path: str, sets: Sequence[str] = (), keys: Sequence[str] = ()) -> Source:

@@ -1,13 +1,28 @@
 """What people said about the labels, where records are to be asked again."""
 
 import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ChangedError
-from pipeline.runlog import log_event
+from pipeline.errors import ChangedError, LabelpipeError, RunInUseError
+from pipeline.runlog import log_event, run_log
 from pipeline.runner.run_changes import Changes
-from pipeline.store import Ledger, RunDir, misfit, open_reviews, read_corrections, retraction
+from pipeline.runner.sql_export import export
+from pipeline.runner.summary import counted_again
+from pipeline.store import (
+    Layout,
+    Ledger,
+    RunDir,
+    Sinks,
+    misfit,
+    open_reviews,
+    read_corrections,
+    read_reviews,
+    retraction,
+)
 
 #: What becomes of corrections whose records are labelled again; "": nobody has said.
 CorrectionsChoice = Literal["", "keep", "drop"]
@@ -56,3 +71,91 @@ async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:
     return [
         key for key, outcome in outcomes.items() if outcome.label is None and not misfit(corrected.by_key[key], outcome)
     ]
+
+
+# -- the files written again -------------------------------------------------------------------------------------------
+
+
+#: So often the files of a large run are written again while somebody goes on answering.
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteResult:
+    """What became of the files: "written", "at_work" (the run writes them) or "waiting"; and a sentence about it."""
+
+    state: str
+    told: str
+
+
+async def rewrite(run_dir: RunDir) -> RewriteResult:
+    """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
+    told: list[str] = []
+    try:
+        for _ in range(ROUNDS):
+            with run_dir.open_for_writing():
+                version, more = await _write(run_dir)
+            told += more
+            # Somebody may have answered meanwhile, and have left the files to us.
+            if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
+                return RewriteResult("written", " ".join(told))
+        told.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
+        return RewriteResult("written", " ".join(told))
+    except RunInUseError:
+        return RewriteResult("at_work", "The run is at work: it writes the corrections into the files when it ends.")
+    except LabelpipeError as error:
+        return RewriteResult("waiting", f"The answers are kept, but the files were not written: {error}")
+
+
+async def write_late(run_dir: RunDir) -> None:
+    """Write the corrections that came between a session's last look at them and the release of its lock.
+
+    Call it once the lock is released: who answered before that has left the files to the session, and who answers after
+    it writes them. A failure is not told here: `verify` and the next session tell of it.
+    """
+    with suppress(LabelpipeError):
+        if await _is_behind(run_dir):
+            await rewrite(run_dir)
+
+
+async def _is_behind(run_dir: RunDir) -> bool:
+    reviews = await asyncio.to_thread(read_reviews, run_dir.path)
+    if reviews is None:
+        return False
+    with reviews:
+        version = await asyncio.to_thread(reviews.version)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        text = await ledger.meta_get("layout")
+    return text is not None and Layout.from_text(text).corrected != version
+
+
+async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
+    """Write the files once; gives the version of the corrections that they have, and what is to be told."""
+    with run_log(run_dir.log):
+        async with await Ledger.open(run_dir.ledger) as ledger:
+            text = await ledger.meta_get("layout_asked")
+            has_table = await ledger.meta_get("sql") is not None
+            if text is None:  # an earlier version made the run: its next session writes the files
+                return (await asyncio.to_thread(read_corrections, run_dir.path)).version, []
+            layout = Layout.from_text(text)
+            sinks = await Sinks.start(run_dir, ledger, layout)
+            try:
+                await sinks.finish()
+            finally:
+                await sinks.close()
+            await counted_again(run_dir, ledger, (run_dir.read_manifest() or {}).get("label_columns") or ())
+        log_event("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
+        moved = list(map(str, sinks.moved))
+        if has_table and "sql" in layout.formats:
+            moved.append(await _write_table(run_dir))
+        return sinks.layout.corrected, moved
+
+
+async def _write_table(run_dir: RunDir) -> str:
+    """The table of the run brought up to date; what was wrong where that failed."""
+    try:
+        done = await export(run_dir.path)
+    except LabelpipeError as error:
+        log_event("the table is not written", level=logging.ERROR, reason=str(error))
+        return f"The table was not written: {error}"
+    return f"The table {done.table} was written."

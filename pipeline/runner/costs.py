@@ -1,15 +1,18 @@
-"""What a run has paid for so far, conversations that were broken off included."""
+"""What a run has cost so far, by its ledger: in all, by its lanes, and what is left to pay."""
 
 from dataclasses import replace
 from typing import Any
 
 from pipeline import codec
-from pipeline.limits import Price
-from pipeline.records import Usage
+from pipeline.limits import Price, Spend, estimate_remaining
+from pipeline.records import Status, Usage, add_usd
+from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, Totals
 
 #: Where the ledger keeps what the run has cost at most, for the budget of the next session.
 BUDGET_MARK = "budget"
+#: Where the ledger keeps what came by the flex lane, over all sessions.
+FLEX_MARK = "flex"
 
 
 async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
@@ -22,7 +25,34 @@ async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
     return replace(totals, cost_usd=totals.cost_usd + price.cost_usd(totals.unpriced_usage))
 
 
-async def cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> dict[str, Any]:
+async def ledger_facts(ledger: Ledger, price: Price | None) -> tuple[dict[str, Any], Totals]:
+    """What a ledger holds and has cost, by the names of RunSummary; and its totals."""
+    counts, rows, totals = await ledger.count_by_status(), await ledger.row_counts(), await paid_so_far(ledger, price)
+    is_unknown = totals.unpriced and (price is None or not totals.cost_usd)
+    facts = {
+        "labelled": counts[Status.LABELLED],
+        "rejected": counts[Status.REJECTED],
+        "failed": counts[Status.FAILED],
+        "rows": None if rows is None else rows.rows,
+        "without_row": None if rows is None else rows.without,
+        "problems": await ledger.problem_counts(),
+        "cost_usd": None if is_unknown else totals.cost_usd,
+        "untold": 0 if price is None else totals.unpriced,
+        "lanes": await _lanes(ledger),
+        **await _cache_money(ledger, totals, price),
+    }
+    return facts, totals
+
+
+def left_facts(total: float | None, done: int, totals: Totals, *, exact: bool) -> dict[str, Any]:
+    """What is left to do of `total` records, and what it would cost by what the run's records cost so far."""
+    spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
+    left = estimate_remaining(None if total is None else max(0, round(total) - done), spent, done, exact=exact)
+    more = left.more or Spend(None, None)
+    return {"records": left.records, "exact": left.exact, "usd": more.usd, "tokens": more.tokens, "text": left.text}
+
+
+async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> dict[str, Any]:
     """What the prompt cache saved, and what writing to it cost beyond the input's price, as RunSummary has them.
 
     Answers count at the price of their lane: those of batches as these were read, the others at `price`, or at the
@@ -49,3 +79,53 @@ async def total_spend(ledger: Ledger, price: Price | None) -> tuple[float, int]:
     totals = await paid_so_far(ledger, price)
     mark = codec.loads(await ledger.meta_get(BUDGET_MARK) or "{}")
     return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
+
+
+async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    """What came by each cheaper lane, over all sessions; see RunSummary."""
+    text = await ledger.meta_get(FLEX_MARK)
+    flex = {} if text is None else {"flex": codec.loads(text)}
+    parts = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
+    if not parts:
+        return flex
+    cost: float | None = 0.0
+    saved: float | None = 0.0
+    for part in parts:
+        cost_usd, standard_usd = part.books["cost_usd"], part.books.get("standard_usd")
+        cost = add_usd(cost, cost_usd)
+        saved = None if cost_usd is None or standard_usd is None else add_usd(saved, standard_usd - cost_usd)
+    return {
+        "batch": {
+            "batches": len(parts),
+            "cancelled": sum(part.facts.get("status") == "cancelled" for part in parts),
+            "records": sum(part.books.get("records", 0) for part in parts),
+            "answers": sum(part.books["lines"].get("answered", 0) for part in parts),
+            "cost_usd": cost,
+            "saved_usd": saved,
+        },
+        **flex,
+    }
+
+
+class FlexTotals:
+    """What came by the flex lane, kept in the ledger as the answers are."""
+
+    def __init__(self, ledger: Ledger, stats: Stats) -> None:
+        self._ledger = ledger
+        self._stats = stats
+        # All state that changes: what earlier sessions have saved, and how many answers of this one are saved.
+        self._before: dict[str, Any] | None = None
+        self._saved = 0
+
+    async def save(self) -> None:
+        """Write down what is new."""
+        stats, answers = self._stats, self._stats.flex.total()
+        if answers == self._saved:
+            return
+        if self._before is None:
+            self._before = codec.loads(await self._ledger.meta_get(FLEX_MARK) or "{}")
+        now: dict[str, float] = {name: stats.flex[name] for name in ("answers", "standard", "other")}
+        now |= {"cost_usd": stats.flex_usd, "saved_usd": stats.flex_saved_usd}
+        total = {name: value + self._before.get(name, 0) for name, value in now.items()}
+        await self._ledger.meta_set(FLEX_MARK, codec.dumps(total).decode())
+        self._saved = answers

@@ -20,8 +20,8 @@ from pipeline.labelfields import LabelField, Rename, Renamed, json_identity, pla
 from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sinks, panel_of, renamed_pairs, task_of
 from pipeline.records import Outcome
 from pipeline.runlog import log_event, run_log
+from pipeline.runner.corrections import write_late
 from pipeline.runner.lanes import refuse_open_batches
-from pipeline.runner.rewriting import write_late
 from pipeline.runner.sql_export import export
 from pipeline.runner.summary import counted_again
 from pipeline.settings import Settings, renamed_example, to_toml

@@ -7,9 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from pipeline import codec
 from pipeline.batches import (
     AutoLane,
     BatchLane,
@@ -36,15 +34,13 @@ from pipeline.parts import (
 )
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
-from pipeline.records import BY_SCHEMA, Provider, add_usd
+from pipeline.records import BY_SCHEMA, Provider
 from pipeline.runner.opening import is_local
 from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.task import Task
 
-#: Where the ledger keeps what came by the flex lane, over all sessions.
-FLEX_MARK = "flex"
 #: A shard has at most so many parts: a hundred million records in parts of a hundred.
 SHARD_PARTS = 1_000_000
 #: Records are counted for so long before a lane is chosen without that.
@@ -216,53 +212,3 @@ def _most_usd(price: Price | None, most: TokenBound) -> float | None:
     if price is None:
         return None
     return (most.prompt * max(price.input, price.cached_input, price.written) + most.output * price.output) / 1e6
-
-
-async def lanes_used(ledger: Ledger) -> dict[str, dict[str, Any]]:
-    """What came by each cheaper lane, over all sessions; see RunSummary."""
-    text = await ledger.meta_get(FLEX_MARK)
-    flex = {} if text is None else {"flex": codec.loads(text)}
-    read = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
-    if not read:
-        return flex
-    cost: float | None = 0.0
-    saved: float | None = 0.0
-    for part in read:
-        cost_usd, standard_usd = part.books["cost_usd"], part.books.get("standard_usd")
-        cost = add_usd(cost, cost_usd)
-        saved = None if cost_usd is None or standard_usd is None else add_usd(saved, standard_usd - cost_usd)
-    return {
-        "batch": {
-            "batches": len(read),
-            "cancelled": sum(part.facts.get("status") == "cancelled" for part in read),
-            "records": sum(part.books.get("records", 0) for part in read),
-            "answers": sum(part.books["lines"].get("answered", 0) for part in read),
-            "cost_usd": cost,
-            "saved_usd": saved,
-        },
-        **flex,
-    }
-
-
-class FlexBook:
-    """What came by the flex lane, kept in the ledger as the answers are."""
-
-    def __init__(self, ledger: Ledger, stats: Stats) -> None:
-        self._ledger = ledger
-        self._stats = stats
-        # All state that changes: what earlier sessions have noted, and how many answers of this one are noted.
-        self._before: dict[str, Any] | None = None
-        self._noted = 0
-
-    async def note(self) -> None:
-        """Write down what is new."""
-        stats, answers = self._stats, self._stats.flex.total()
-        if answers == self._noted:
-            return
-        if self._before is None:
-            self._before = codec.loads(await self._ledger.meta_get(FLEX_MARK) or "{}")
-        now: dict[str, float] = {name: stats.flex[name] for name in ("answers", "standard", "other")}
-        now |= {"cost_usd": stats.flex_usd, "saved_usd": stats.flex_saved_usd}
-        total = {name: value + self._before.get(name, 0) for name, value in now.items()}
-        await self._ledger.meta_set(FLEX_MARK, codec.dumps(total).decode())
-        self._noted = answers

@@ -9,14 +9,13 @@ from pipeline.engine import Panel, Terms, read_again
 from pipeline.errors import SetupError
 from pipeline.labelfields import Rename
 from pipeline.parts import is_marked_simulated, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
-from pipeline.records import Outcome, Status
+from pipeline.records import Outcome
 from pipeline.runlog import log_event, run_log
-from pipeline.runner.after import After, finished
-from pipeline.runner.costs import cache_money, paid_so_far
+from pipeline.runner.corrections import write_late
+from pipeline.runner.costs import ledger_facts
 from pipeline.runner.label_renames import refuse_half_renamed
-from pipeline.runner.lanes import lanes_used
-from pipeline.runner.rewriting import write_late
-from pipeline.runner.run_status import count_pending
+from pipeline.runner.summary import After, finished
+from pipeline.runner.verification import count_pending
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, move_changed_files, renames_of
@@ -64,29 +63,22 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
 async def _summary(
     settings: Settings, run_dir: RunDir, ledger: Ledger, stats: Stats, notes: Sequence[str]
 ) -> RunSummary:
-    counts, problems, price = await ledger.count_by_status(), await ledger.problem_counts(), price_for(settings)
-    totals = await paid_so_far(ledger, price)
+    facts, totals = await ledger_facts(ledger, price_for(settings))
     manifest = run_dir.read_manifest() or {}
-    unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     pending = await count_pending(run_dir)
     line = f"{stats.records:,} stored answers read again, no call made"
-    rows = await ledger.row_counts()
     return RunSummary(
         run_dir=str(run_dir.path),
         ended="complete" if pending == 0 else "replayed",
-        exit_code=1 if unlabelled else 0,
-        labelled=counts[Status.LABELLED],
-        rejected=counts[Status.REJECTED],
-        failed=counts[Status.FAILED],
+        exit_code=1 if facts["rejected"] + facts["failed"] else 0,
+        **facts,
         pending=pending,
-        problems=problems,
         session_records=stats.records,
         session_s=stats.elapsed_s,
         calls=0,
         refusals=0,
         retries={},
         usage=totals.usage,
-        cost_usd=None if totals.unpriced else totals.cost_usd,
         latency_p50_s=None,
         latency_p95_s=None,
         outages=0,
@@ -94,11 +86,7 @@ async def _summary(
         simulated=bool(manifest.get("simulated")),
         reason=line if pending is not None else f"{line}; what is pending was not counted: the input cannot be read",
         next_step=f"to continue: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
-        **await cache_money(ledger, totals, price),
-        rows=None if rows is None else rows.rows,
-        without_row=None if rows is None else rows.without,
         files=outputs_of(settings, run_dir),
-        lanes=await lanes_used(ledger),
         notes=notes,
     )
 

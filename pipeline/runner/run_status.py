@@ -1,30 +1,34 @@
-"""Looking without touching: the status of a run, the proof of its files."""
+"""The status of a run: its counts, its costs, and how its last session ended."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
-from pipeline.engine import renamed
-from pipeline.errors import SetupError
+from pipeline import codec
+from pipeline.facts import BROKE_OFF, KILLED
 from pipeline.limits import Price
-from pipeline.parts import can_be_read_again, is_elsewhere, read_again
-from pipeline.records import Record, Status, is_left_out
-from pipeline.results import Check as Checked
-from pipeline.results import Report
-from pipeline.results import verify as verify_files
-from pipeline.runner.costs import cache_money, paid_so_far
-from pipeline.runner.lanes import lanes_used
-from pipeline.runner.lastsession import ending_of
-from pipeline.runner.lookshards import count_outcomes, together, with_shards
-from pipeline.runner.lookups import repeated_in
-from pipeline.runner.measured import measured_of
+from pipeline.records import Status
+from pipeline.runner.costs import ledger_facts, left_facts
 from pipeline.runner.session_view import read_live
-from pipeline.runner.sql_export import url_of
-from pipeline.store import BatchBook, Ledger, RunDir, SqlPlace
+from pipeline.runner.summary import measured_of
+from pipeline.store import BatchBook, Ledger, RunDir, Totals
 from pipeline.targets import run_and_manifest
+
+#: The facts of a session that has no ending to tell of.
+_NO_ENDING: Mapping[str, Any] = {
+    "ended": None, "left": None, "next_step": "", "last_alive_at": None, "live": None, "summary": None,
+}  # fmt: skip
+#: Counts that are added up over shards.
+_COUNTS = ("labelled", "by_people", "rejected", "failed", "untold")
+#: What is shown of each shard.
+_SHARD_FACTS = ("running", "labelled", "rejected", "failed", "cost_usd", "ended", "heard_s")
+#: A shard that has reported to the lease server within this time is at work.
+REPORT_VALID_S = 15.0
 
 
 async def status(folder: str | Path) -> dict[str, Any]:
@@ -33,131 +37,144 @@ async def status(folder: str | Path) -> dict[str, Any]:
     if not (shards := run_dir.shards()):
         return await _status(run_dir, manifest, run_dir.ledger)
     before = await _status(run_dir, manifest, run_dir.before_shards)
-    heard = (read_live(RunDir(run_dir.path / "shards")) or {}).get("heard_at", {})
-    found = [await _status(one, one.read_manifest() or {}, one.ledger) for one in shards]
-    return with_shards(before, found, heard, time.time())
+    reported_at = (read_live(RunDir(run_dir.path / "shards")) or {}).get("heard_at", {})
+    facts = [await _status(one, one.read_manifest() or {}, one.ledger) for one in shards]
+    return _with_shards(before, facts, reported_at, time.time())
 
 
 async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    live = read_live(run_dir)
+    # It is in live.json also after the session's end, or a kill.
+    price = None if (live or {}).get("price") is None else Price(**(live or {})["price"])
     async with await Ledger.open(path, read_only=True) as ledger:
-        counts, rows = await ledger.count_by_status(), await ledger.row_counts()
-        problems = await ledger.problem_counts()
+        facts, totals = await ledger_facts(ledger, price)
         by_people = await ledger.count_human_labels()
         labels = await ledger.label_counts(manifest.get("label_columns") or ())
-        live = read_live(run_dir)
-        price = _price_in(live)
-        totals = await paid_so_far(ledger, price)
-        cached, lanes = await cache_money(ledger, totals, price), await lanes_used(ledger)
         batches = [part.as_dict() for part in await BatchBook(ledger).parts() if not part.was_split]
     running = run_dir.is_running()
-    usage = totals.usage
+    done = facts["labelled"] + facts["rejected"] + facts["failed"]
     return {
         "run_dir": str(run_dir.path),
         "running": running,
         "simulated": bool(manifest.get("simulated")),
-        "labelled": counts[Status.LABELLED],
+        **facts,
         "by_people": by_people,
-        "rejected": counts[Status.REJECTED],
-        "failed": counts[Status.FAILED],
-        "rows": None if rows is None else rows.rows,
-        "without_row": None if rows is None else rows.without,
-        "problems": problems,
         "labels": labels,
         "measured": measured_of(run_dir),
-        "tokens": {
-            "prompt": usage.prompt,
-            "completion": usage.completion,
-            "cached": usage.cached,
-            "cache_write": usage.cache_write,
-        },
-        "cost_usd": None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
-        "untold": 0 if price is None else totals.unpriced,
+        "tokens": {name: count for name, count in asdict(totals.usage).items() if name != "reasoning"},
         "batches": batches,
-        "lanes": lanes,
-        **cached,
-        **(_at_work(live) if running else ending_of(run_dir, live, totals, sum(counts.values()))),
+        **({**_NO_ENDING, "live": live} if running else _ending_of(run_dir, live, totals, done)),
     }
 
 
-def _at_work(live: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a session at work says; it has no ending yet."""
-    return {"ended": None, "left": None, "next_step": "", "last_alive_at": None, "live": live, "summary": None}
+def _ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, done: int) -> dict[str, Any]:
+    """The end of a session that is not running.
 
-
-def _price_in(live: Mapping[str, Any] | None) -> Price | None:
-    """The price that the last session went by; it is in live.json also after its end, or a kill."""
-    price = (live or {}).get("price")
-    return None if price is None else Price(**price)
-
-
-async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = False) -> Report:
-    """Prove a run from its files; with `read_input` the input is read again and every record accounted for.
-
-    Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
+    `ended` is the summary's; "killed" where a note of its process is left, which every end of its own takes away (a
+    kill, a power cut); "broke off" where there is neither: an error, told on the screen. `last_alive_at` is in seconds
+    since 1970.
     """
-    run_dir, manifest = run_and_manifest(folder)
-    if shards := run_dir.shards():
-        reports = {one.path.name: await verify(one.path, read_input=read_input, remote=remote) for one in shards}
-        return together(run_dir, reports, (await count_outcomes([run_dir.before_shards])).total())
-    untold = _not_counted(manifest, remote=remote)
-    records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
-    report = await verify_files(
-        run_dir,
-        records=records,
-        by_fields=manifest["reading"]["format"] != "files",
-        find_url=_finder(run_dir, manifest, remote=remote),
-    )
-    if not read_input or not untold:
-        return report
-    return replace(report, checks=(*report.checks, Checked("rows in", True, untold)))
+    summary, owner = run_dir.read_summary(), _owner(run_dir)
+    if owner is None and summary is not None:
+        facts = {"ended": summary["ended"], "left": summary.get("left"), "next_step": summary["next_step"]}
+        return {**_NO_ENDING, **facts, "summary": summary}
+    began_at = _began_at(owner)
+    if live is not None and live.get("written_at", 0.0) < began_at:
+        live = None  # of a session before: this one was killed before it wrote its own
+    go_on, total = (live or {}).get("go_on") or "the same command", (live or {}).get("total")
+    is_exact = bool((live or {}).get("total_known"))
+    return {
+        **_NO_ENDING,
+        "ended": BROKE_OFF if owner is None else KILLED,
+        # By the session's last count of the input.
+        "left": None if total is None else left_facts(round(total), done, totals, exact=is_exact),
+        "next_step": f"to continue: {go_on}",
+        "last_alive_at": began_at or None if live is None else live.get("written_at"),
+        "live": live,
+    }
 
 
-def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
-    """Why the input is not read again; empty where it is."""
-    if not can_be_read_again(manifest):
-        return "not counted: the input came from stdin or from a program, and cannot be read again."
-    if is_elsewhere(manifest) and not remote:
-        return "not counted: the input is an address or a database; verify --remote reads it again."
-    return ""
-
-
-def _finder(run_dir: RunDir, manifest: Mapping[str, Any], *, remote: bool) -> Callable[[SqlPlace], str | None]:
-    """What gives the URL of a run's table; None for one that only `remote` leads to."""
-    here = run_dir.path / manifest["reading"]["base"]
-    return lambda place: url_of(place, here) if remote or _is_here(place) else None
-
-
-def _is_here(place: SqlPlace) -> bool:
-    """Whether a run's table is in a file, or where a variable of the user's says."""
-    return place.url is None or place.url.startswith("sqlite")
-
-
-async def count_pending(run_dir: RunDir) -> int | None:
-    """Records of the run's input without an outcome; None where the input cannot be read again (stdin, moved away)."""
-    manifest = run_dir.read_manifest()
-    if manifest is None or not can_be_read_again(manifest):
-        return None
-    pending = 0
+def _owner(run_dir: RunDir) -> Mapping[str, Any] | None:
+    """The note of the process that writes to the folder; None where there is none, {} where it cannot be read."""
     try:
-        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-            async for records in _records_again(run_dir, manifest):
-                pending += len(records) - len(await ledger.known([record.key for record in records]))
-    except SetupError:
+        owner = codec.loads((run_dir.path / "lock.owner").read_bytes())
+    except FileNotFoundError:
         return None
-    return pending
+    except (OSError, codec.JSONDecodeError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
 
 
-async def _records_again(
-    run_dir: RunDir, manifest: Mapping[str, Any], *, left_out: bool = False
-) -> AsyncGenerator[list[Record], None]:
-    """The records of the input, as the run names them; with `left_out` those that it does not take too."""
-    reading = manifest["reading"]
-    batches = read_again(run_dir, reading, left_out=left_out)
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
-        async for batch in batches:
-            if reading["key"] is not None:
-                # A record that is left out takes no key from another one.
-                left = [record for record in batch if is_left_out(record)]
-                taken = [record for record in batch if not is_left_out(record)]
-                batch = [*renamed(taken, await repeated_in(ledger, taken)), *left]  # noqa: PLW2901
-            yield batch
+def _began_at(owner: Mapping[str, Any] | None) -> float:
+    try:
+        return datetime.fromisoformat(str((owner or {})["started_at"])).timestamp()
+    except (KeyError, ValueError):
+        return 0.0
+
+
+# -- a run in shards as one --------------------------------------------------------------------------------------------
+
+
+def _with_shards(
+    before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]], reported_at: Mapping[str, float], now: float
+) -> dict[str, Any]:
+    """The facts of the whole run, and under `shards` those of each. `before` are those of what was done before.
+
+    `reported_at` is when a shard that has not ended last reported to the lease server, by its number.
+    """
+    shards = [_with_report(one, reported_at.get(str(int(Path(one["run_dir"]).name))), now) for one in shards]
+    parts = [before, *shards]
+    costs = [part["cost_usd"] for part in parts]
+    running = any(one["running"] for one in shards)
+    return {
+        **before,
+        # How the session ended that dealt the records out says nothing of the shards.
+        **_NO_ENDING,
+        "next_step": "" if running else before["next_step"],
+        "running": running,
+        "simulated": any(part["simulated"] for part in parts),
+        **{name: sum(part[name] or 0 for part in parts) for name in _COUNTS},
+        "problems": add_counts(part["problems"] for part in parts),
+        "labels": _labels([part["labels"] for part in parts if part["labelled"]]),
+        "tokens": add_counts(part["tokens"] for part in parts),
+        "cost_usd": None if None in costs else sum(costs),
+        "batches": [batch for part in parts for batch in part["batches"]],
+        "shards": [
+            {"shard": Path(one["run_dir"]).name, **{name: one[name] for name in _SHARD_FACTS}} for one in shards
+        ],
+    }
+
+
+def _with_report(shard: Mapping[str, Any], reported_at: float | None, now: float) -> dict[str, Any]:
+    """The facts of a shard. Of one on another machine, only its reports to the lease server tell if it runs."""
+    # Another machine has put its name to the folder, and has not taken it away.
+    host = (_owner(RunDir(Path(shard["run_dir"]))) or {}).get("host", gethostname())
+    if reported_at is None or host == gethostname():
+        return {**shard, "heard_s": None}
+    age_s = max(0.0, now - reported_at)
+    running = age_s < REPORT_VALID_S
+    return {**shard, "running": running, **({"ended": None} if running else {}), "heard_s": age_s}
+
+
+def _labels(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """How often each value was given, of columns that are counted in all parts that have labels."""
+    columns = dict.fromkeys(column for part in parts for column in part if all(column in one for one in parts))
+    counts = {column: Counter(add_counts(part[column] for part in parts)) for column in columns}
+    return {column: dict(one.most_common()) for column, one in counts.items()}
+
+
+async def count_outcomes(ledgers: Iterable[Path]) -> Counter[Status]:
+    """How many outcomes these ledgers hold, those that are there."""
+    counts: Counter[Status] = Counter()
+    for path in filter(Path.exists, ledgers):
+        async with await Ledger.open(path, read_only=True) as ledger:
+            counts.update(await ledger.count_by_status())
+    return counts
+
+
+def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums by name."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)

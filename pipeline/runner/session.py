@@ -38,18 +38,18 @@ from pipeline.progress import Progress
 from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
-from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
+from pipeline.runner.costs import FlexTotals
 from pipeline.runner.invalid_rows import in_files, kept, replace_unwritable
-from pipeline.runner.lanes import FlexBook, lane_of, lanes_used, looking
+from pipeline.runner.lanes import lane_of, looking
 from pipeline.runner.live_controls import ControlLoop, Controls
 from pipeline.runner.lookups import before_asking, end_pass, lookups_of, noted, read_changes
 from pipeline.runner.notifications import Notices
 from pipeline.runner.opening import print_opening
 from pipeline.runner.session_parts import SessionParts
 from pipeline.runner.session_view import Live, background_tasks, tell_reading
-from pipeline.runner.summary import summarise
+from pipeline.runner.summary import finished, summarise
 from pipeline.runner.supervisor import Guard
 from pipeline.settings import Settings
 from pipeline.show import advise
@@ -80,7 +80,7 @@ class Session:
         self._reading = ReadProgress()
         tariff = tariff_of(settings)
         self._price = tariff.price
-        self._flex = FlexBook(parts.ledger, self._stats)
+        self._flex = FlexTotals(parts.ledger, self._stats)
         self._day = parts.day
         self._admission = parts.admission
         self._journal = Journal(self._keep, self._admission.gate)
@@ -136,7 +136,7 @@ class Session:
                 self._asker.close()
                 await self._journal.close()
             await self._admission.close()
-            await self._flex.note()
+            await self._flex.save()
             await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
             await self._soundly(sinks.finish)
             self._notes += [*map(str, sinks.moved[len(self._moved) :]), *sinks.unused]
@@ -346,7 +346,7 @@ class Session:
         try:
             done_with = self._done_with(outcomes)
             seqs = await self._ledger.commit(outcomes, checkpoints, requests=requests, done_with=done_with)
-            await self._flex.note()
+            await self._flex.save()
             ok = True
         finally:
             self._day.on_written(requests, ok=ok)
@@ -391,7 +391,7 @@ class Session:
             advise=partial(advise, advice_context(self._settings)),
         )
         summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
-        summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._ledger))
+        summary = replace(summary, gold=self._canaries.facts())
         summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
         log_event("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)

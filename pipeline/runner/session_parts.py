@@ -15,7 +15,7 @@ from pipeline.parts import GoldRecords
 from pipeline.providers import BatchApi
 from pipeline.readers import Source, Stamp
 from pipeline.records import Provider
-from pipeline.runner.after import After
+from pipeline.runner.summary import After
 from pipeline.settings import Settings
 from pipeline.store import Ledger, MovedFile, RunDir
 from pipeline.task import Task

@@ -41,16 +41,15 @@ from pipeline.providers import FunctionProvider
 from pipeline.readers import RecordInput, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import log_event, run_log
-from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
-from pipeline.runner.corrections import CorrectionsChoice, labelled_by_people, settle_corrections
+from pipeline.runner.corrections import CorrectionsChoice, labelled_by_people, settle_corrections, write_late
 from pipeline.runner.costs import BUDGET_MARK, paid_so_far, total_spend
 from pipeline.runner.label_renames import refuse_half_renamed
 from pipeline.runner.lanes import batch_api_of, chosen_api, first_part
-from pipeline.runner.rewriting import write_late
 from pipeline.runner.run_changes import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.session import Session
 from pipeline.runner.session_parts import SessionParts
+from pipeline.runner.summary import After
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files

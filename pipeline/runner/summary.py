@@ -1,10 +1,13 @@
 """The summary of a session: counts from the ledger, rates from this process, and what to do next."""
 
 import asyncio
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
+from pipeline import codec
 from pipeline.batches import BatchesCancelledError
 from pipeline.engine import VOTE_COLUMNS, is_hopeless
 from pipeline.errors import (
@@ -13,18 +16,22 @@ from pipeline.errors import (
     HungUpError,
     InputError,
     InterruptedRunError,
+    LabelpipeError,
     NoLabelError,
     QuotaError,
 )
-from pipeline.limits import Admission, BudgetReachedError, Price, Spend, estimate_remaining
+from pipeline.limits import Admission, BudgetReachedError, Price
 from pipeline.quality import Coincidences
 from pipeline.readers import ReadProgress
-from pipeline.records import UNASKED_CODES, Status
+from pipeline.records import UNASKED_CODES
+from pipeline.runlog import log_event
 from pipeline.runner.canaries import LowAccuracyError
-from pipeline.runner.costs import cache_money, paid_so_far
+from pipeline.runner.costs import ledger_facts, left_facts
+from pipeline.runner.sql_export import with_table
+from pipeline.settings import Settings
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Layout, Ledger, RunDir, Totals
+from pipeline.store import Layout, Ledger, RunDir
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
 EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
@@ -48,41 +55,30 @@ async def summarise(
     advise: Callable[[Iterable[str]], str | None],
 ) -> RunSummary:
     """What the run came to. `advise` says what to change in the config, by what was said."""
-    counts = await ledger.count_by_status()
-    totals = await paid_so_far(ledger, price)
-    rows = await ledger.row_counts()
-    unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
-    reason = admission.gate.stopped
+    facts, totals = await ledger_facts(ledger, price)
+    unlabelled, problems, reason = facts["rejected"] + facts["failed"], facts["problems"], admission.gate.stopped
+    done = facts["labelled"] + unlabelled
     ended, code = _ending(complete, reason, unlabelled, stats)
-    problems = await ledger.problem_counts()
-    advice = advise(_said(reason, problems, sum(counts.values())))
+    advice = advise(_said(reason, problems, done))
     return RunSummary(
         run_dir=str(run_dir.path),
         ended=ended,
         exit_code=code,
-        labelled=counts[Status.LABELLED],
-        rejected=counts[Status.REJECTED],
-        failed=counts[Status.FAILED],
-        pending=_pending(complete, reading, sum(counts.values())),
-        problems=problems,
+        **facts,
+        pending=_pending(complete, reading, done),
         session_records=stats.records,
         session_s=stats.elapsed_s,
         calls=admission.calls,
         refusals=admission.refusals,
         retries=dict(stats.retries),
         usage=totals.usage,
-        cost_usd=None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
-        untold=0 if price is None else totals.unpriced,
-        **await cache_money(ledger, totals, price),
-        left=None if complete else _left(reading, sum(counts.values()), totals),
+        left=None if complete else left_facts(reading.estimate(), done, totals, exact=reading.exact_total is not None),
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
         **_outages(admission),
         simulated=simulated,
         reason="" if reason is None else str(reason),
         next_step=_next_step(ended, code, problems, reason, command, advice) or f"labelpipe verify {run_dir.path}",
-        rows=None if rows is None else rows.rows,
-        without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
         **learned_of(admission),
         files=outputs,
@@ -152,17 +148,6 @@ def _pending(complete: bool, reading: ReadProgress, done: int) -> int | None:
     return None if reading.exact_total is None else max(0, reading.exact_total - done)
 
 
-def _left(reading: ReadProgress, done: int, totals: Totals) -> dict[str, Any]:
-    """What is left to do, and what it would cost by what the run's records cost so far."""
-    total = reading.estimate()
-    spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
-    left = estimate_remaining(
-        None if total is None else max(0, total - done), spent, done, exact=reading.exact_total is not None
-    )
-    more = left.more or Spend(None, None)
-    return {"records": left.records, "exact": left.exact, "usd": more.usd, "tokens": more.tokens, "text": left.text}
-
-
 def learned_of(admission: Admission) -> dict[str, Any]:
     """Limits of the server that were below ours, or that it refused calls for, and which of them are estimates."""
     known = admission.resource.state(asyncio.get_running_loop().time())
@@ -227,3 +212,68 @@ def _after_the_end(codes: frozenset[str], command: str) -> str:
     if codes == {CallbackError.code}:
         return f"fix the callback, then: labelpipe replay {command}".rstrip()
     return f"labelpipe retry {command}".rstrip()
+
+
+# -- the latest evaluation ---------------------------------------------------------------------------------------------
+
+
+#: What a screen shows of a column: shares from 0 to 1, and the number of gold records.
+_SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "n")
+
+
+def latest_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
+    """The last line of evaluations.jsonl that can be read; None where labels and gold were never compared."""
+    try:
+        lines = run_dir.evaluations.read_bytes().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            found = codec.loads(line)
+        except codec.JSONDecodeError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def measured_of(run_dir: RunDir) -> dict[str, dict[str, Any]]:
+    """The accuracy of each label column that was compared with gold, with its interval and the number of records."""
+    columns = (latest_evaluation(run_dir) or {}).get("columns")
+    return {
+        name: {key: measure.get(key) for key in _SHOWN}
+        for name, measure in (columns.items() if isinstance(columns, dict) else ())
+        if isinstance(measure, dict) and isinstance(measure.get("accuracy"), int | float)
+    }
+
+
+# -- the end of a session ----------------------------------------------------------------------------------------------
+
+
+#: Makes a file of a summary, and gives what it is and where. The summary names it among its files.
+After: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
+
+
+async def finished(summary: RunSummary, settings: Settings, run_dir: RunDir, after: After | None) -> RunSummary:
+    """The summary with what its labels were measured at, the table of [output.sql], and the file that `after` makes.
+
+    It is written into the run folder.
+    """
+    summary = replace(await with_table(summary, settings, run_dir), measured=measured_of(run_dir))
+    summary = await _with_file(after, summary)
+    run_dir.write_summary(summary.as_dict())
+    return summary
+
+
+async def _with_file(after: After | None, summary: RunSummary) -> RunSummary:
+    """The summary with the file that was made of it; with a note where that failed. The run has ended as it has."""
+    if after is None:
+        return summary
+    try:
+        name, path = await after(summary)
+    except Exception as error:
+        log_event("the report cannot be written", level=logging.ERROR, error=repr(error))
+        why = str(error) if isinstance(error, LabelpipeError) else repr(error)
+        note = f"there is no report: {why}. Try again with: labelpipe report {summary.run_dir}"
+        return replace(summary, notes=[*summary.notes, " ".join(note.split())])
+    return replace(summary, files={**summary.files, name: path})

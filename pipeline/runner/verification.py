@@ -1,0 +1,105 @@
+"""Verifying a run: its files, and its input read again."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.engine import renamed
+from pipeline.errors import SetupError
+from pipeline.parts import can_be_read_again, is_elsewhere, read_again
+from pipeline.records import Record, is_left_out
+from pipeline.results import Check as Checked
+from pipeline.results import Report
+from pipeline.results import verify as verify_files
+from pipeline.runner.lookups import repeated_in
+from pipeline.runner.run_status import add_counts, count_outcomes
+from pipeline.runner.sql_export import url_of
+from pipeline.store import Ledger, RunDir, SqlPlace
+from pipeline.targets import run_and_manifest
+
+
+async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = False) -> Report:
+    """Prove a run from its files; with `read_input` the input is read again and every record accounted for.
+
+    Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
+    """
+    run_dir, manifest = run_and_manifest(folder)
+    if shards := run_dir.shards():
+        reports = {one.path.name: await verify(one.path, read_input=read_input, remote=remote) for one in shards}
+        return _combine(run_dir, reports, (await count_outcomes([run_dir.before_shards])).total())
+    untold = _not_counted(manifest, remote=remote)
+    records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
+    report = await verify_files(
+        run_dir,
+        records=records,
+        by_fields=manifest["reading"]["format"] != "files",
+        find_url=_finder(run_dir, manifest, remote=remote),
+    )
+    if not read_input or not untold:
+        return report
+    return replace(report, checks=(*report.checks, Checked("rows in", True, untold)))
+
+
+def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
+    """Why the input is not read again; empty where it is."""
+    if not can_be_read_again(manifest):
+        return "not counted: the input came from stdin or from a program, and cannot be read again."
+    if is_elsewhere(manifest) and not remote:
+        return "not counted: the input is an address or a database; verify --remote reads it again."
+    return ""
+
+
+def _finder(run_dir: RunDir, manifest: Mapping[str, Any], *, remote: bool) -> Callable[[SqlPlace], str | None]:
+    """What gives the URL of a run's table; None for one that only `remote` leads to."""
+    here = run_dir.path / manifest["reading"]["base"]
+    return lambda place: url_of(place, here) if remote or _is_local_table(place) else None
+
+
+def _is_local_table(place: SqlPlace) -> bool:
+    """Whether a run's table is in a file, or where a variable of the user's says."""
+    return place.url is None or place.url.startswith("sqlite")
+
+
+async def count_pending(run_dir: RunDir) -> int | None:
+    """Records of the run's input without an outcome; None where the input cannot be read again (stdin, moved away)."""
+    manifest = run_dir.read_manifest()
+    if manifest is None or not can_be_read_again(manifest):
+        return None
+    pending = 0
+    try:
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            async for records in _records_again(run_dir, manifest):
+                pending += len(records) - len(await ledger.known([record.key for record in records]))
+    except SetupError:
+        return None
+    return pending
+
+
+async def _records_again(
+    run_dir: RunDir, manifest: Mapping[str, Any], *, left_out: bool = False
+) -> AsyncGenerator[list[Record], None]:
+    """The records of the input, as the run names them; with `left_out` those that it does not take too."""
+    reading = manifest["reading"]
+    batches = read_again(run_dir, reading, left_out=left_out)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
+        async for batch in batches:
+            if reading["key"] is not None:
+                # A record that is left out takes no key from another one.
+                left = [record for record in batch if is_left_out(record)]
+                taken = [record for record in batch if not is_left_out(record)]
+                batch = [*renamed(taken, await repeated_in(ledger, taken)), *left]  # noqa: PLW2901
+            yield batch
+
+
+def _combine(run_dir: RunDir, reports: Mapping[str, Report], before: int) -> Report:
+    """One report on all shards: each check with the name of its shard, and the sums of what was counted.
+
+    `before` is how many outcomes there were before there were shards: no shard asks for those.
+    """
+    checks = [replace(check, name=f"{shard} {check.name}") for shard, one in reports.items() for check in one.checks]
+    counts = add_counts(one.counts for one in reports.values())
+    if "pending" in counts:
+        counts["pending"] -= before
+    return Report(run_dir.path, tuple(checks), counts)
