@@ -22,14 +22,14 @@ _ENDLESS_BYTES = 0x7F00_0000
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
-def seconds_of(data: bytes, mime: str, name: str) -> float:
+def duration_s(data: bytes, mime: str, name: str) -> float:
     """The recording's length. Raises MediaError for one that holds no sound, or whose end is missing."""
-    found = _wav_s(data, name) if mime == "audio/wav" else _mp3_s(data)
-    if not found:
+    seconds = _wav_s(data, name) if mime == "audio/wav" else _mp3_s(data)
+    if not seconds:
         raise MediaError(f"{name} contains no audio: a damaged {'wav' if mime == 'audio/wav' else 'mp3'}")
-    if found > MOST_S:
-        raise MediaError(f"{name} says that it is {found / 3600:,.0f} hours long; at most {MOST_S // 3600} are sent")
-    return found
+    if seconds > MOST_S:
+        raise MediaError(f"{name} says that it is {seconds / 3600:,.0f} hours long; at most {MOST_S // 3600} are sent")
+    return seconds
 
 
 def _wav_s(data: bytes, name: str) -> float:

@@ -6,11 +6,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import MediaError
-from pipeline.media.decode import Decoded, Order
-from pipeline.media.images import Picture, has_pillow, target_of, work_bytes
+from pipeline.media.decode import DecodeJob, DecodeResult
+from pipeline.media.images import EncodedImage, has_pillow, target_size, work_bytes
 from pipeline.media.pdf import has_pdfium
-from pipeline.media.sniff import Size, expect, head_of
-from pipeline.media.tokens import Cost, audio_cost, document_cost, image_cost
+from pipeline.media.sniff import Size, read_dimensions, require_type
+from pipeline.media.tokens import TokenCost, audio_cost, document_cost, image_cost
 from pipeline.records import JSON, Attachment, Blob
 
 #: What one page takes while it is drawn, and how large it may be where nothing else says so.
@@ -48,57 +48,59 @@ class MediaOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedAttachment:
     """An attachment as it is sent. `bytes` is what it takes in memory."""
 
     parts: list[JSON]
     bytes: int
-    cost: Cost
+    cost: TokenCost
 
 
-def by_address(attachment: Attachment, options: MediaOptions) -> Loaded:
+def url_attachment(attachment: Attachment, options: MediaOptions) -> LoadedAttachment:
     """A picture that the server loads itself."""
     detail = _detail(attachment, options)
-    return Loaded([_image_part(attachment.source, detail)], 0, image_cost(None, detail, options.model))
+    return LoadedAttachment([_image_part(attachment.source, detail)], 0, image_cost(None, detail, options.model))
 
 
-def order_of(data: bytes, attachment: Attachment, name: str, options: MediaOptions) -> Order:
+def plan_decoding(data: bytes, attachment: Attachment, name: str, options: MediaOptions) -> DecodeJob:
     """What is to be made of the bytes. A short look; raises MediaError for what is not of the kind it should be."""
-    mime = expect(data, attachment.kind, name)
+    mime = require_type(data, attachment.kind, name)
     if attachment.kind == "image":
-        size = head_of(data, mime, name)
-        bound = target_of(size, _detail(attachment, options), options.max_pixels)
+        size = read_dimensions(data, mime, name)
+        bound = target_size(size, _detail(attachment, options), options.max_pixels)
         work = work_bytes(size, mime, bound)
-        return Order("image", mime, name, has_pillow(), work, (bound.width, bound.height))
+        return DecodeJob("image", mime, name, has_pillow(), work, (bound.width, bound.height))
     if attachment.kind != "document":
-        return Order(attachment.kind, mime, name)
+        return DecodeJob(attachment.kind, mime, name)
     if options.pdf_as == "file":
-        return Order("file", mime, name, has_pdfium())
+        return DecodeJob("file", mime, name, has_pdfium())
     if not has_pdfium():
         raise MediaError(
             f"{name}: the pages of a PDF as pictures need an optional package: pip install 'labelpipe[pdf]'"
         )
-    bound = target_of(PAGE_BOUND, _detail(attachment, options), options.max_pixels)
+    bound = target_size(PAGE_BOUND, _detail(attachment, options), options.max_pixels)
     pages, drawn = attachment.options.get("pages"), (bound.width, bound.height)
-    return Order("document", mime, name, True, PAGE_WORK_BYTES, drawn, options.pdf_dpi, options.pdf_pages, pages)
+    return DecodeJob("document", mime, name, True, PAGE_WORK_BYTES, drawn, options.pdf_dpi, options.pdf_pages, pages)
 
 
-def loaded_of(decoded: Decoded, data: bytes, attachment: Attachment, order: Order, options: MediaOptions) -> Loaded:
+def build_attachment(
+    result: DecodeResult, data: bytes, attachment: Attachment, job: DecodeJob, options: MediaOptions
+) -> LoadedAttachment:
     """The attachment as it is sent."""
-    if order.kind == "audio":
-        sound = {"data": Blob(data, name=f"audio {order.name}"), "format": _FORMATS[order.mime]}
-        return Loaded([{"type": "input_audio", "input_audio": sound}], len(data), audio_cost(decoded.seconds))
-    if order.kind == "file":
-        blob = Blob(data, name=f"document {order.name}", prefix=f"data:{order.mime};base64,")
+    if job.kind == "audio":
+        sound = {"data": Blob(data, name=f"audio {job.name}"), "format": _FORMATS[job.mime]}
+        return LoadedAttachment([{"type": "input_audio", "input_audio": sound}], len(data), audio_cost(result.seconds))
+    if job.kind == "file":
+        blob = Blob(data, name=f"document {job.name}", prefix=f"data:{job.mime};base64,")
         file = {"filename": _filename(attachment.source), "file_data": blob}
-        return Loaded([{"type": "file", "file": file}], len(data), document_cost(decoded.pages))
-    return _shown(decoded.pictures, order.name, _detail(attachment, options), options)
+        return LoadedAttachment([{"type": "file", "file": file}], len(data), document_cost(result.pages))
+    return _image_parts(result.images, job.name, _detail(attachment, options), options)
 
 
-def _shown(pictures: Sequence[Picture], name: str, detail: str, options: MediaOptions) -> Loaded:
-    cost = sum((image_cost(picture.size, detail, options.model) for picture in pictures), Cost())
-    blobs = [Blob(picture.data, name=f"image {name}", prefix=f"data:{picture.mime};base64,") for picture in pictures]
-    return Loaded([_image_part(blob, detail) for blob in blobs], sum(len(blob.data) for blob in blobs), cost)
+def _image_parts(images: Sequence[EncodedImage], name: str, detail: str, options: MediaOptions) -> LoadedAttachment:
+    cost = sum((image_cost(picture.size, detail, options.model) for picture in images), TokenCost())
+    blobs = [Blob(picture.data, name=f"image {name}", prefix=f"data:{picture.mime};base64,") for picture in images]
+    return LoadedAttachment([_image_part(blob, detail) for blob in blobs], sum(len(blob.data) for blob in blobs), cost)
 
 
 def _image_part(url: Any, detail: str) -> JSON:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import MediaError
-from pipeline.media.audio import seconds_of
-from pipeline.media.images import Picture, prepared
-from pipeline.media.pdf import count_of, pages_of
-from pipeline.media.sniff import Size, size_of
+from pipeline.media.audio import duration_s
+from pipeline.media.images import EncodedImage, fit_image
+from pipeline.media.pdf import count_pages, render_pages
+from pipeline.media.sniff import Size, validate_image
 
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 _BYTES_A_PAGE = 50_000  #: of a document whose pages cannot be counted here
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DecodeJob:
     """What is to be made of some bytes.
 
     `kind` is image, audio, document (its pages as pictures) or file (a document as it is); `bound` the size that a
@@ -36,43 +36,43 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodeResult:
     """What came of it: pictures, a sound's length, or a document's number of pages."""
 
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[EncodedImage, ...] = ()
     seconds: float = 0.0
     pages: int = 0
 
 
-def decode(data: bytes, order: Order) -> Decoded:
+def decode(data: bytes, job: DecodeJob) -> DecodeResult:
     """What the bytes show. Raises MediaError."""
-    return _KINDS[order.kind](data, order)
+    return _KINDS[job.kind](data, job)
 
 
-def _image(data: bytes, order: Order) -> Decoded:
-    size = size_of(data, order.mime, order.name)
-    if not order.draws:
-        return Decoded((Picture(data, order.mime, size),))
-    return Decoded((prepared(data, order.mime, size, Size(*order.bound), order.name),))
+def _image(data: bytes, job: DecodeJob) -> DecodeResult:
+    size = validate_image(data, job.mime, job.name)
+    if not job.draws:
+        return DecodeResult((EncodedImage(data, job.mime, size),))
+    return DecodeResult((fit_image(data, job.mime, size, Size(*job.bound), job.name),))
 
 
-def _pages(data: bytes, order: Order) -> Decoded:
-    bound = Size(*order.bound)
-    found = pages_of(data, order.name, dpi=order.dpi, bound=bound, most=order.most_pages, wanted=order.pages)
-    if not found:
-        raise MediaError(f"{order.name} has no page to show")
-    return Decoded(tuple(found))
+def _pages(data: bytes, job: DecodeJob) -> DecodeResult:
+    bound = Size(*job.bound)
+    images = render_pages(data, job.name, dpi=job.dpi, bound=bound, most=job.most_pages, pages=job.pages)
+    if not images:
+        raise MediaError(f"{job.name} has no page to show")
+    return DecodeResult(tuple(images))
 
 
-def _file(data: bytes, order: Order) -> Decoded:
-    if order.draws:
-        return Decoded(pages=count_of(data, order.name))
-    return Decoded(pages=max(1, len(_PAGE.findall(data)), math.ceil(len(data) / _BYTES_A_PAGE)))
+def _file(data: bytes, job: DecodeJob) -> DecodeResult:
+    if job.draws:
+        return DecodeResult(pages=count_pages(data, job.name))
+    return DecodeResult(pages=max(1, len(_PAGE.findall(data)), math.ceil(len(data) / _BYTES_A_PAGE)))
 
 
-_KINDS: Mapping[str, Callable[[bytes, Order], Decoded]] = {
+_KINDS: Mapping[str, Callable[[bytes, DecodeJob], DecodeResult]] = {
     "image": _image,
-    "audio": lambda data, order: Decoded(seconds=seconds_of(data, order.mime, order.name)),
+    "audio": lambda data, job: DecodeResult(seconds=duration_s(data, job.mime, job.name)),
     "document": _pages,
     "file": _file,
 }

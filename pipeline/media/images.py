@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError
 from pipeline.media.sniff import Size
-from pipeline.media.tokens import HIGH_PATCHES, LOW_SIDE, MOST_PATCHES, fitted
+from pipeline.media.tokens import HIGH_PATCHES, LOW_SIDE, MOST_PATCHES, scale_to_fit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +21,7 @@ _ORIENTATION, _UPRIGHT = 0x0112, 1
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 #: colour modes that every model takes as they are
-_PLAIN = frozenset({"1", "L", "P", "RGB", "RGBA", "LA"})
+_PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "RGBA", "LA"})
 _QUALITY = 90
 #: of pictures that came without loss: text on them stays sharp
 _FINE_QUALITY = 95
@@ -29,7 +29,7 @@ _MOST_PROFILE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedImage:
     """What is sent: the bytes, their type, and the size as it is seen."""
 
     data: bytes
@@ -43,11 +43,11 @@ def has_pillow() -> bool:
     return find_spec("PIL") is not None
 
 
-def target_of(size: Size, detail: str, max_pixels: int | None) -> Size:
+def target_size(size: Size, detail: str, max_pixels: int | None) -> Size:
     """The size to which a picture is scaled down, as the server would do it for this detail; never larger."""
-    bound = {"low": fitted(size, side=LOW_SIDE), "high": fitted(size, patches=HIGH_PATCHES)}.get(detail)
-    target = bound or fitted(size, patches=MOST_PATCHES)
-    return fitted(target, pixels=max_pixels) if max_pixels is not None else target
+    bound = {"low": scale_to_fit(size, side=LOW_SIDE), "high": scale_to_fit(size, patches=HIGH_PATCHES)}.get(detail)
+    target = bound or scale_to_fit(size, patches=MOST_PATCHES)
+    return scale_to_fit(target, pixels=max_pixels) if max_pixels is not None else target
 
 
 def work_bytes(size: Size, mime: str, target: Size) -> int:
@@ -60,7 +60,7 @@ def work_bytes(size: Size, mime: str, target: Size) -> int:
     return 4 * size.pixels // fraction**2 + 6 * target.pixels
 
 
-def prepared(data: bytes, mime: str, size: Size, target: Size, name: str) -> Picture:
+def fit_image(data: bytes, mime: str, size: Size, target: Size, name: str) -> EncodedImage:
     """The picture within the target size; its own bytes where nothing has to be done. Raises MediaError."""
     from PIL import Image
 
@@ -70,16 +70,16 @@ def prepared(data: bytes, mime: str, size: Size, target: Size, name: str) -> Pic
             if found.pixels > size.pixels:
                 raise ValueError(f"it has {found.width} x {found.height} pixels; its header says fewer")  # noqa: TRY301
             turn = image.getexif().get(_ORIENTATION, _UPRIGHT)
-            if target == size and turn == _UPRIGHT and image.mode in _PLAIN:
-                return Picture(data, mime, size)
-            return _remade(image, mime, target, turn)
+            if target == size and turn == _UPRIGHT and image.mode in _PLAIN_MODES:
+                return EncodedImage(data, mime, size)
+            return _resize(image, mime, target, turn)
     except MemoryError:
         raise
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
         raise MediaError(f"{name} cannot be decoded: {error}") from None
 
 
-def encoded(image: Image.Image, *, lossy: bool = True) -> Picture:
+def encode_image(image: Image.Image, *, lossy: bool = True) -> EncodedImage:
     """A decoded picture, as bytes: PNG where it has an alpha channel or few colours, else JPEG."""
     keep: dict[str, Any] = {}
     profile = image.info.get("icc_profile")
@@ -89,25 +89,25 @@ def encoded(image: Image.Image, *, lossy: bool = True) -> Picture:
     if image.mode in ("RGB", "L"):
         fine = {} if lossy else {"subsampling": 0}
         image.save(out, "JPEG", quality=_QUALITY if lossy else _FINE_QUALITY, **fine, **keep)
-        return Picture(out.getvalue(), "image/jpeg", Size(*image.size))
+        return EncodedImage(out.getvalue(), "image/jpeg", Size(*image.size))
     image.save(out, "PNG", compress_level=3, **keep)
-    return Picture(out.getvalue(), "image/png", Size(*image.size))
+    return EncodedImage(out.getvalue(), "image/png", Size(*image.size))
 
 
-def _remade(image: Image.Image, mime: str, target: Size, turn: int) -> Picture:
+def _resize(image: Image.Image, mime: str, target: Size, turn: int) -> EncodedImage:
     from PIL import Image
 
     if mime != "image/jpeg":
-        image = _plain(image)  # palettes and 16 bits cannot be scaled well as they are
+        image = _to_plain_mode(image)  # palettes and 16 bits cannot be scaled well as they are
     # First of all smaller: libjpeg leaves out most of the work for a picture that is read at a fraction of its size.
     # At any fraction that is large enough (a gap of 1.0): half the CPU of Pillow's own choice, for the same picture.
     image.thumbnail((target.width, target.height), Image.Resampling.LANCZOS, reducing_gap=1.0)
     if turn in _TURNS:
         image = image.transpose(Image.Transpose(_TURNS[turn]))
-    return encoded(_plain(image), lossy=mime in ("image/jpeg", "image/webp"))
+    return encode_image(_to_plain_mode(image), lossy=mime in ("image/jpeg", "image/webp"))
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _to_plain_mode(image: Image.Image) -> Image.Image:
     """In a mode that goes into JPEG or, with an alpha channel, into PNG."""
     if image.mode in ("RGB", "L", "RGBA", "LA"):
         return image

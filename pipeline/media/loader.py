@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.errors import MediaError
-from pipeline.media.content import Loaded, MediaOptions, by_address, loaded_of, order_of
-from pipeline.media.decoder_pool import Workshop
-from pipeline.media.local_files import Found, Root
-from pipeline.media.semaphore import Held
-from pipeline.media.sources import Web, data_of, named, scheme_of, shown
-from pipeline.media.tokens import Cost
+from pipeline.media.content import LoadedAttachment, MediaOptions, build_attachment, plan_decoding, url_attachment
+from pipeline.media.decoder_pool import DecoderPool
+from pipeline.media.local_files import LocalFile, MediaFolder
+from pipeline.media.semaphore import WeightedSemaphore
+from pipeline.media.sources import MediaFetcher, decode_data_url, display_path, display_source, scheme_of
+from pipeline.media.tokens import TokenCost
 from pipeline.records import JSON, Attachment, Request
 
 #: Processes beyond eight would only take turns.
@@ -26,33 +26,33 @@ WORK_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Pending:
     """An attachment that may be loaded: `bytes` is what that can take at the most."""
 
     attachment: Attachment
     name: str
     bytes: int
-    found: Found | None = None
-    passed: bool = False
+    file: LocalFile | None = None
+    is_url: bool = False
 
 
 class MediaLoader:
     """Loads what requests show. Threads and processes begin with the first one; `close` ends them."""
 
-    def __init__(self, options: MediaOptions, web: Web | None = None) -> None:
+    def __init__(self, options: MediaOptions, fetcher: MediaFetcher | None = None) -> None:
         self._options = options
-        self._web = web
-        self._root = Root(options.root)
+        self._fetcher = fetcher
+        self._folder = MediaFolder(options.root)
         # All state that changes: what is held, what is being decoded, whose turn it is, and who decodes.
-        self._held = Held(options.hold_bytes)
-        self._work = Held(WORK_BYTES)
-        self._turns = asyncio.Semaphore(2 * THREADS)
-        self._workshop = Workshop(THREADS)
+        self._memory = WeightedSemaphore(options.hold_bytes)
+        self._decode_memory = WeightedSemaphore(WORK_BYTES)
+        self._read_slots = asyncio.Semaphore(2 * THREADS)
+        self._pool = DecoderPool(THREADS)
 
     @property
     def bytes_in_use(self) -> int:
         """What is held now."""
-        return self._held.used
+        return self._memory.used
 
     @asynccontextmanager
     async def attach(self, request: Request) -> AsyncIterator[Request]:
@@ -60,69 +60,66 @@ class MediaLoader:
         if not request.attachments:
             yield request
             return
-        wanted = await self._workshop.in_thread(self._look, request.attachments)
+        pending = await self._pool.run_in_thread(lambda: [self._plan(one) for one in request.attachments])
         # All of a record's bytes are taken at once, so that no two records wait for each other's rest.
-        async with self._held.take(sum(one.bytes for one in wanted)) as holding:
-            loaded = [await self._load(one) for one in wanted]
-            holding.becomes(sum(one.bytes for one in loaded))
-            yield _filled(request, loaded)
+        async with self._memory.acquire(sum(one.bytes for one in pending)) as resize:
+            loaded = [await self._load(one) for one in pending]
+            resize(sum(one.bytes for one in loaded))
+            yield _fill(request, loaded)
 
     async def close(self) -> None:
         """End what decodes, and the connections; may be called twice."""
-        self._workshop.close()
-        if self._web is not None:
-            await self._web.close()
+        self._pool.close()
+        if self._fetcher is not None:
+            await self._fetcher.close()
 
-    def _look(self, attachments: Sequence[Attachment]) -> list[_Wanted]:
-        """What each attachment is, before any of it is read. Raises MediaError."""
-        return [self._look_at(one) for one in attachments]
-
-    def _look_at(self, attachment: Attachment) -> _Wanted:
+    def _plan(self, attachment: Attachment) -> _Pending:
+        """What the attachment is, before any of it is read. Raises MediaError."""
         source, most = attachment.source, self._options.max_bytes
         scheme = scheme_of(source)
         if scheme is None:
-            found = self._root.find(source, most)
-            return _Wanted(attachment, named(source), found.size_bytes, found)
+            file = self._folder.find(source, most)
+            return _Pending(attachment, display_path(source), file.size_bytes, file)
         if scheme == "data":
-            return _Wanted(attachment, shown(source), len(source))
-        passed = self._options.urls == "pass"
-        self._refuse_address(attachment, passed=passed)
-        return _Wanted(attachment, shown(source), 0 if passed else most, passed=passed)
+            return _Pending(attachment, display_source(source), len(source))
+        is_url = self._options.urls == "pass"
+        self._refuse_address(attachment, is_url=is_url)
+        return _Pending(attachment, display_source(source), 0 if is_url else most, is_url=is_url)
 
-    def _refuse_address(self, attachment: Attachment, *, passed: bool) -> None:
-        told = shown(attachment.source)
-        if self._options.urls == "refuse" or self._web is None:
-            raise MediaError(f"{told} is an address, and task.media.urls refuses them")
-        if passed and attachment.kind != "image":
-            raise MediaError(f'{told} cannot be passed on: for {attachment.kind}() set task.media.urls = "fetch"')
-        self._web.check(attachment.source)
+    def _refuse_address(self, attachment: Attachment, *, is_url: bool) -> None:
+        name = display_source(attachment.source)
+        if self._options.urls == "refuse" or self._fetcher is None:
+            raise MediaError(f"{name} is an address, and task.media.urls refuses them")
+        if is_url and attachment.kind != "image":
+            raise MediaError(f'{name} cannot be passed on: for {attachment.kind}() set task.media.urls = "fetch"')
+        self._fetcher.check(attachment.source)
 
-    async def _load(self, wanted: _Wanted) -> Loaded:
-        attachment, most = wanted.attachment, self._options.max_bytes
-        if wanted.passed:
-            return by_address(attachment, self._options)
-        if wanted.found is None and scheme_of(attachment.source) != "data":
-            assert self._web is not None
-            return await self._shaped(await self._web.load(attachment.source, most), wanted)
+    async def _load(self, pending: _Pending) -> LoadedAttachment:
+        attachment, most = pending.attachment, self._options.max_bytes
+        if pending.is_url:
+            return url_attachment(attachment, self._options)
+        if pending.file is None and scheme_of(attachment.source) != "data":
+            assert self._fetcher is not None
+            return await self._decode(await self._fetcher.load(attachment.source, most), pending)
         # No more files are read than can be decoded soon: what waits for a thread waits on the disk, not in memory.
-        async with self._turns:
-            if wanted.found is not None:
-                data = await self._workshop.in_thread(self._root.read, wanted.found, most)
+        async with self._read_slots:
+            if pending.file is not None:
+                data = await self._pool.run_in_thread(self._folder.read, pending.file, most)
             else:
-                data = await self._workshop.in_thread(data_of, attachment.source, most)
-            return await self._shaped(data, wanted)
+                data = await self._pool.run_in_thread(decode_data_url, attachment.source, most)
+            return await self._decode(data, pending)
 
-    async def _shaped(self, data: bytes, wanted: _Wanted) -> Loaded:
-        order = order_of(data, wanted.attachment, wanted.name, self._options)
+    async def _decode(self, data: bytes, pending: _Pending) -> LoadedAttachment:
+        job = plan_decoding(data, pending.attachment, pending.name, self._options)
         # Nobody who is at work waits for bytes, so those who hold bytes may wait for work.
-        async with self._work.take(order.work_bytes):
-            decoded = await self._workshop.decode(data, order)
-        return loaded_of(decoded, data, wanted.attachment, order, self._options)
+        async with self._decode_memory.acquire(job.work_bytes):
+            result = await self._pool.decode(data, job)
+        return build_attachment(result, data, pending.attachment, job, self._options)
 
 
-def _filled(request: Request, loaded: Sequence[Loaded]) -> Request:
+def _fill(request: Request, loaded: Sequence[LoadedAttachment]) -> Request:
     """The request with the parts in their places, and what they cost."""
-    cost = sum((one.cost for one in loaded), Cost())
+    cost = sum((one.cost for one in loaded), TokenCost())
     return replace(
         request,
         messages=tuple(_with_parts(message, loaded) for message in request.messages),
@@ -131,7 +128,7 @@ def _filled(request: Request, loaded: Sequence[Loaded]) -> Request:
     )
 
 
-def _with_parts(message: Mapping[str, JSON], loaded: Sequence[Loaded]) -> Mapping[str, JSON]:
+def _with_parts(message: Mapping[str, JSON], loaded: Sequence[LoadedAttachment]) -> Mapping[str, JSON]:
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return message

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MediaError
-from pipeline.media.sources import named
+from pipeline.media.sources import display_path
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -16,7 +16,7 @@ _BY_FOLDER = os.open in os.supports_dir_fd
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocalFile:
     """A file that may be read: where it really is, and its size when it was looked at."""
 
     path: Path
@@ -24,60 +24,57 @@ class Found:
     name: str
 
 
-class Root:
+class MediaFolder:
     """The folder below which a record may name files. Works in threads; holds no state."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._real = Path(os.path.realpath(folder))
 
-    def find(self, source: str, most_bytes: int) -> Found:
+    def find(self, source: str, most_bytes: int) -> LocalFile:
         """The file that a record names: looked for below the root, then from the current directory.
 
         Wherever the name leads, through `..` and symlinks, has to be below the root. Raises MediaError.
         """
-        path = self._resolved(source)
+        path = self._resolve(source)
         if not path.is_relative_to(self._real):
-            raise MediaError(f"{named(source)} is outside {self._folder}, where media must be: set task.media.root")
+            raise MediaError(
+                f"{display_path(source)} is outside {self._folder}, where media must be: set task.media.root"
+            )
         try:
-            found = path.lstat()
+            status = path.lstat()
         except OSError as error:
             raise _unreadable(source, error) from None
-        _refuse_odd(found, source)
-        if found.st_size > most_bytes:
-            told = f"{found.st_size:,} bytes; task.media.max_bytes allows {most_bytes:,}"
-            raise MediaError(f"{named(source)} is too large: {told}")
-        return Found(path, found.st_size, source)
+        _require_regular_file(status, source)
+        if status.st_size > most_bytes:
+            limit = f"{status.st_size:,} bytes; task.media.max_bytes allows {most_bytes:,}"
+            raise MediaError(f"{display_path(source)} is too large: {limit}")
+        return LocalFile(path, status.st_size, source)
 
-    def read(self, found: Found, most_bytes: int) -> bytes:
+    def read(self, file: LocalFile, most_bytes: int) -> bytes:
         """The file's bytes. Raises MediaError, also where somebody put another thing in its place meanwhile."""
         try:
-            handle = self._open(found.path)
+            with os.fdopen(self._open(file.path), "rb") as stream:
+                _require_regular_file(os.fstat(stream.fileno()), file.name)
+                data = stream.read(most_bytes + 1)
         except OSError as error:
-            raise _unreadable(found.name, error) from None
-        with os.fdopen(handle, "rb") as file:
-            try:
-                _refuse_odd(os.fstat(file.fileno()), found.name)
-                data = file.read(most_bytes + 1)
-            except OSError as error:
-                raise _unreadable(found.name, error) from None
+            raise _unreadable(file.name, error) from None
         if len(data) > most_bytes:
             raise MediaError(
-                f"{named(found.name)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows"
+                f"{display_path(file.name)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows"
             )
         return data
 
-    def _resolved(self, source: str) -> Path:
-        first: OSError | None = None
+    def _resolve(self, source: str) -> Path:
+        errors: list[OSError] = []
         for base in (self._real, Path.cwd()):
             try:
                 return Path(os.path.realpath(base / source, strict=True))
-            except (ValueError, OSError) as error:
-                if not isinstance(error, OSError):  # a NUL in the name
-                    raise MediaError(f"{named(source)} is not a file name") from None
-                first = first or error
-        assert first is not None
-        raise _unreadable(source, first)
+            except OSError as error:
+                errors.append(error)
+            except ValueError:  # a NUL in the name
+                raise MediaError(f"{display_path(source)} is not a file name") from None
+        raise _unreadable(source, errors[0])
 
     def _open(self, path: Path) -> int:
         """Open folder by folder, following no link: the path has none, unless somebody made one just now."""
@@ -95,11 +92,11 @@ class Root:
             os.close(at)
 
 
-def _refuse_odd(found: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or the like"
-        raise MediaError(f"{named(name)} is {kind}: expected a file")
+def _require_regular_file(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a device or the like"
+        raise MediaError(f"{display_path(name)} is {kind}: expected a file")
 
 
 def _unreadable(name: str, error: OSError) -> MediaError:
-    return MediaError(f"{named(name)} cannot be read: {error.strerror or error}")
+    return MediaError(f"{display_path(name)} cannot be read: {error.strerror or error}")

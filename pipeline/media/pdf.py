@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipeline.errors import MediaError
-from pipeline.media.images import Picture, encoded
+from pipeline.media.images import EncodedImage, encode_image
 from pipeline.media.sniff import Size
-from pipeline.media.tokens import fitted
+from pipeline.media.tokens import scale_to_fit
 
 POINTS_AN_INCH = 72
-_ONE_AT_A_TIME = threading.Lock()
+_LOCK = threading.Lock()
 
 
 @cache
@@ -22,30 +22,30 @@ def has_pdfium() -> bool:
     return find_spec("pypdfium2") is not None and find_spec("PIL") is not None
 
 
-def pages_of(data: bytes, name: str, *, dpi: int, bound: Size, most: int, wanted: int | None) -> list[Picture]:
-    """The first `wanted` pages (None: all), each no larger than `bound`. Raises MediaError, also for too many pages."""
-    with _opened(data, name) as document:
+def render_pages(data: bytes, name: str, *, dpi: int, bound: Size, most: int, pages: int | None) -> list[EncodedImage]:
+    """The first `pages` pages (None: all), each no larger than `bound`. Raises MediaError, also for too many pages."""
+    with _open_pdf(data, name) as document:
         count = len(document)
-        shown = count if wanted is None else min(count, wanted)
-        if shown > most:
+        shown_count = count if pages is None else min(count, pages)
+        if shown_count > most:
             raise MediaError(
                 f"{name} has {count:,} pages; task.media.pdf_pages allows {most}: "
                 "raise it, or show the first ones with document(path, pages=...)"
             )
-        return [_drawn(document[number], dpi, bound) for number in range(shown)]
+        return [_render_page(document[number], dpi, bound) for number in range(shown_count)]
 
 
-def count_of(data: bytes, name: str) -> int:
+def count_pages(data: bytes, name: str) -> int:
     """The number of pages. Raises MediaError."""
-    with _opened(data, name) as document:
+    with _open_pdf(data, name) as document:
         return len(document)
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Any]:
+def _open_pdf(data: bytes, name: str) -> Iterator[Any]:
     import pypdfium2
 
-    with _ONE_AT_A_TIME:
+    with _LOCK:
         try:
             document = pypdfium2.PdfDocument(data)
             try:
@@ -58,15 +58,15 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
             raise MediaError(f"{name} cannot be read as a PDF: {error}") from None
 
 
-def _drawn(page: Any, dpi: int, bound: Size) -> Picture:
+def _render_page(page: Any, dpi: int, bound: Size) -> EncodedImage:
     width, height = page.get_size()  # in points
     scale = dpi / POINTS_AN_INCH
     size = Size(max(1, round(width * scale)), max(1, round(height * scale)))
     # A page may say that it is as large as a wall.
-    fit = fitted(size, side=max(bound.width, bound.height), pixels=bound.pixels)
+    fit = scale_to_fit(size, side=max(bound.width, bound.height), pixels=bound.pixels)
     bitmap = page.render(scale=max(0.001, scale * fit.width / size.width))
     try:
-        return encoded(bitmap.to_pil().convert("RGB"), lossy=False)
+        return encode_image(bitmap.to_pil().convert("RGB"), lossy=False)
     finally:
         bitmap.close()
         page.close()

@@ -41,7 +41,7 @@ class Size:
         return self.width * self.height
 
 
-def type_of(data: bytes) -> str | None:
+def detect_type(data: bytes) -> str | None:
     """The MIME type, one of TYPES; None for anything else."""
     if data.startswith(_PNG):
         return "image/png"
@@ -68,16 +68,18 @@ def is_mp3_frame(head: bytes) -> bool:
     )
 
 
-def expect(data: bytes, kind: str, name: str) -> str:
+def require_type(data: bytes, kind: str, name: str) -> str:
     """The MIME type, which must be one that this kind of attachment may have. Raises MediaError."""
-    found = type_of(data)
-    if found in TYPES[kind]:
-        return str(found)
+    mime = detect_type(data)
+    if mime in TYPES[kind]:
+        return str(mime)
     expected = ", ".join(mime.partition("/")[2] for mime in TYPES[kind])
-    raise MediaError(f"{name} is {found or _unknown(data)}: expected one of {expected}, by its bytes, for {kind}()")
+    raise MediaError(
+        f"{name} is {mime or _describe_unknown(data)}: expected one of {expected}, by its bytes, for {kind}()"
+    )
 
 
-def _unknown(data: bytes) -> str:
+def _describe_unknown(data: bytes) -> str:
     if not data:
         return "empty"
     # At most the last letter of the piece is cut in two.
@@ -86,20 +88,20 @@ def _unknown(data: bytes) -> str:
     return "text" if is_text_file else "of no type that is known here"
 
 
-def head_of(data: bytes, mime: str, name: str) -> Size:
+def read_dimensions(data: bytes, mime: str, name: str) -> Size:
     """A picture's size as its head says it, after a short look. Raises MediaError: no head, or over MOST_PIXELS."""
     size = _READ[mime](data)
     if size is None or not size.pixels:
         raise MediaError(f"{name} has no size in its header: a damaged {mime.partition('/')[2]}")
     if size.pixels > MOST_PIXELS:
-        told = f"{size.width} x {size.height} pixels, {size.pixels / 1e6:.0f} megapixels"
-        raise MediaError(f"{name} is too large: {told}; at most {MOST_PIXELS / 1e6:.0f} are decoded")
+        details = f"{size.width} x {size.height} pixels, {size.pixels / 1e6:.0f} megapixels"
+        raise MediaError(f"{name} is too large: {details}; at most {MOST_PIXELS / 1e6:.0f} are decoded")
     return size
 
 
-def size_of(data: bytes, mime: str, name: str) -> Size:
+def validate_image(data: bytes, mime: str, name: str) -> Size:
     """The same, of a picture that is whole. Raises MediaError for one that is animated, cut off or overfull too."""
-    size = head_of(data, mime, name)
+    size = read_dimensions(data, mime, name)
     if mime == "image/jpeg" and (scans := _scans(data)) > MOST_SCANS:
         raise MediaError(f"{name} has {scans:,} scans; at most {MOST_SCANS} are decoded")
     if mime == "image/png" and sum(chunk == b"IHDR" for chunk, _ in _png_chunks(data)) != 1:

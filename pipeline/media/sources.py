@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,20}):")
 _WEB = ("https", "http")
 
 
-class Web(Protocol):
+class MediaFetcher(Protocol):
     """What loads addresses, and knows which of them may be asked for."""
 
     def check(self, url: str) -> None:
@@ -28,16 +28,16 @@ class Web(Protocol):
 
 def scheme_of(source: str) -> str | None:
     """`data`, `https`, `http`; None for a path. Raises MediaError for any other scheme."""
-    found = _SCHEME.match(source)
-    if found is None:
+    match = _SCHEME.match(source)
+    if match is None:
         return None
-    scheme = found[1].lower()
-    if scheme == "data" or (scheme in _WEB and source[found.end() :].startswith("//")):
+    scheme = match[1].lower()
+    if scheme == "data" or (scheme in _WEB and source[match.end() :].startswith("//")):
         return scheme
-    raise MediaError(f"{shown(source)!r} cannot be used: expected a path, an https address or a data URL")
+    raise MediaError(f"{display_source(source)!r} cannot be used: expected a path, an https address or a data URL")
 
 
-def shown(source: str) -> str:
+def display_source(source: str) -> str:
     """A source as a message may show it: short, on one line, without what a query may hold."""
     if source[:5].lower() == "data:":
         return f"{source[:40].partition(',')[0]},... ({len(source):,} characters)"
@@ -45,7 +45,7 @@ def shown(source: str) -> str:
     return plain if len(plain) <= SHOWN_CHARS else f"{plain[:SHOWN_CHARS]}..."
 
 
-def named(path: str) -> str:
+def display_path(path: str) -> str:
     """A local path as a message may show it: of a long one both ends, for the end is what tells it from others."""
     half = SHOWN_CHARS // 2
     return (
@@ -53,20 +53,22 @@ def named(path: str) -> str:
     )
 
 
-def data_of(source: str, most_bytes: int) -> bytes:
+def decode_data_url(source: str, most_bytes: int) -> bytes:
     """The bytes in a data URL; its type is not believed. Raises MediaError."""
     head, comma, body = source.partition(",")
     if not comma:
-        raise MediaError(f"{shown(source)} is not a data URL: it has no comma")
+        raise MediaError(f"{display_source(source)} is not a data URL: it has no comma")
     # Even written out as %41%42 no byte takes less than its share here.
     if len(body) * 3 // 4 > most_bytes * 3:
-        raise MediaError(f"{shown(source)} is too large: task.media.max_bytes allows {most_bytes:,} bytes")
+        raise MediaError(f"{display_source(source)} is too large: task.media.max_bytes allows {most_bytes:,} bytes")
     try:
         data = _base64(body) if head.lower().endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise MediaError(f"{shown(source)} is not base64: {error}") from None
+        raise MediaError(f"{display_source(source)} is not base64: {error}") from None
     if len(data) > most_bytes:
-        raise MediaError(f"{shown(source)} holds {len(data):,} bytes; task.media.max_bytes allows {most_bytes:,}")
+        raise MediaError(
+            f"{display_source(source)} holds {len(data):,} bytes; task.media.max_bytes allows {most_bytes:,}"
+        )
     return data
 
 

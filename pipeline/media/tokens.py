@@ -38,14 +38,14 @@ _TILES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TokenCost:
     """Tokens: the estimate, and what it can be at the most."""
 
     tokens: int = 0
     most: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.tokens + other.tokens, self.most + other.most)
+    def __add__(self, other: TokenCost) -> TokenCost:
+        return TokenCost(self.tokens + other.tokens, self.most + other.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +58,31 @@ class _Patches:
     auto: str
 
 
-def image_cost(size: Size | None, detail: str, model: str) -> Cost:
+def image_cost(size: Size | None, detail: str, model: str) -> TokenCost:
     """What a picture costs; `size` None is a picture that only the server sees."""
     for pattern, base, tile in _TILES:
         if pattern.search(model):
             tokens = base if detail == "low" else base + tile * _tiles(size)
-            return _sure(tokens)
+            return _documented_cost(tokens)
     rule = _rule_of(model)
     if size is None:
-        return _unseen(rule, detail)
+        return _cost_of_unknown_size(rule, detail)
     tokens = math.ceil(_patches(size, detail, rule) * rule.times)
-    return _sure(tokens) if _is_known(model) else Cost(tokens, math.ceil(tokens * UNSURE))
+    return _documented_cost(tokens) if _is_known(model) else TokenCost(tokens, math.ceil(tokens * UNSURE))
 
 
-def audio_cost(seconds: float) -> Cost:
+def audio_cost(seconds: float) -> TokenCost:
     """What a recording costs."""
-    return _sure(math.ceil(seconds * AUDIO_TOKENS_A_SECOND) + 2)
+    return _documented_cost(math.ceil(seconds * AUDIO_TOKENS_A_SECOND) + 2)
 
 
-def document_cost(pages: int) -> Cost:
+def document_cost(pages: int) -> TokenCost:
     """What a document that is sent as a file costs; a guess."""
-    return Cost(pages * PAGE_TOKENS, math.ceil(pages * PAGE_TOKENS * UNSURE))
+    return TokenCost(pages * PAGE_TOKENS, math.ceil(pages * PAGE_TOKENS * UNSURE))
 
 
-def _sure(tokens: int) -> Cost:
-    return Cost(tokens, math.ceil(tokens * SURE))
+def _documented_cost(tokens: int) -> TokenCost:
+    return TokenCost(tokens, math.ceil(tokens * SURE))
 
 
 def _is_known(model: str) -> bool:
@@ -94,8 +94,8 @@ def _rule_of(model: str) -> _Patches:
     if small := _SMALL.search(model):
         times = {"mini": 1.62, "nano": 2.46}.get(small[2] or "", 1.72)
         return _Patches(times, (1_536, 2_048), (1_536, 2_048), "high")
-    found = _VERSION.search(model)
-    version = (int(found[1]), int(found[2] or 0)) if found else (6, 0)
+    match = _VERSION.search(model)
+    version = (int(match[1]), int(match[2] or 0)) if match else (6, 0)
     if version >= (5, 6):
         return _Patches(1.2, (HIGH_PATCHES, 65_535), (MOST_PATCHES, 65_535), "original")
     if version >= (5, 4):
@@ -104,20 +104,20 @@ def _rule_of(model: str) -> _Patches:
 
 
 def _patches(size: Size, detail: str, rule: _Patches) -> int:
-    wanted = rule.auto if detail == "auto" else detail
-    if wanted == "low":
-        seen = fitted(size, side=LOW_SIDE)
+    level = rule.auto if detail == "auto" else detail
+    if level == "low":
+        scaled = scale_to_fit(size, side=LOW_SIDE)
     else:
-        patches, side = rule.high if wanted == "high" else rule.full
-        seen = fitted(size, side=side, patches=patches)
-    return patches_of(seen)
+        patches, side = rule.high if level == "high" else rule.full
+        scaled = scale_to_fit(size, side=side, patches=patches)
+    return patches_of(scaled)
 
 
-def _unseen(rule: _Patches, detail: str) -> Cost:
+def _cost_of_unknown_size(rule: _Patches, detail: str) -> TokenCost:
     """A picture of unknown size: the estimate is a photo of usual size, the bound what its detail allows."""
-    wanted = rule.auto if detail == "auto" else detail
-    most = {"low": (LOW_SIDE // PATCH) ** 2, "high": rule.high[0]}.get(wanted, rule.full[0])
-    return Cost(math.ceil(min(most, HIGH_PATCHES) * rule.times), math.ceil(most * rule.times * SURE))
+    level = rule.auto if detail == "auto" else detail
+    most = {"low": (LOW_SIDE // PATCH) ** 2, "high": rule.high[0]}.get(level, rule.full[0])
+    return TokenCost(math.ceil(min(most, HIGH_PATCHES) * rule.times), math.ceil(most * rule.times * SURE))
 
 
 def patches_of(size: Size) -> int:
@@ -127,21 +127,21 @@ def patches_of(size: Size) -> int:
 
 def _tiles(size: Size | None) -> int:
     """Tiles of 512 pixels, after the server has scaled to 2,048 at most and 768 on the short side."""
-    seen = Size(2_048, 768) if size is None else fitted(size, side=2_048)
-    scale = min(1.0, 768 / max(1, min(seen.width, seen.height)))
-    return math.ceil(seen.width * scale / 512) * math.ceil(seen.height * scale / 512)
+    scaled = Size(2_048, 768) if size is None else scale_to_fit(size, side=2_048)
+    scale = min(1.0, 768 / max(1, min(scaled.width, scaled.height)))
+    return math.ceil(scaled.width * scale / 512) * math.ceil(scaled.height * scale / 512)
 
 
-def fitted(size: Size, *, side: int | None = None, patches: int | None = None, pixels: int | None = None) -> Size:
+def scale_to_fit(size: Size, *, side: int | None = None, patches: int | None = None, pixels: int | None = None) -> Size:
     """The size within all of the bounds, its shape kept; never larger than it is."""
     scale = 1.0
     if side is not None:
         scale = min(scale, side / max(size.width, size.height))
     if pixels is not None:
         scale = min(scale, math.sqrt(pixels / size.pixels))
-    if patches is not None and patches_of(_scaled(size, scale)) > patches:
+    if patches is not None and patches_of(_scale(size, scale)) > patches:
         scale = min(scale, _patch_scale(size, patches))
-    return _scaled(size, scale)
+    return _scale(size, scale)
 
 
 def _patch_scale(size: Size, patches: int) -> float:
@@ -153,7 +153,7 @@ def _patch_scale(size: Size, patches: int) -> float:
     return scale * min(math.floor(wide) / wide, math.floor(high) / high)
 
 
-def _scaled(size: Size, scale: float) -> Size:
+def _scale(size: Size, scale: float) -> Size:
     if scale >= 1:
         return size
     return Size(max(1, int(size.width * scale + 1e-6)), max(1, int(size.height * scale + 1e-6)))

@@ -9,27 +9,27 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipeline import codec
-from pipeline.recipes.connections import AsyncLink, Link, async_link, link
+from pipeline.recipes.connections import AsyncConnection, Connection, wrap, wrap_async
 from pipeline.records import JSON, CallbackContext
 
 #: The table of keys, in the user's database.
 TABLE = "labelpipe_calls"
 
-_MAKE = f"CREATE TABLE IF NOT EXISTS {TABLE} (idempotency_key VARCHAR(255) NOT NULL PRIMARY KEY, result TEXT)"
+_CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (idempotency_key VARCHAR(255) NOT NULL PRIMARY KEY, result TEXT)"
 # Constant words and parameters are all that is in these.
-_ADD = {
+_INSERT = {
     "sqlite": f"INSERT INTO {TABLE} (idempotency_key) VALUES ({{}}) ON CONFLICT DO NOTHING",  # noqa: S608
     "postgresql": f"INSERT INTO {TABLE} (idempotency_key) VALUES ({{}}) ON CONFLICT DO NOTHING",  # noqa: S608
     "mysql": f"INSERT IGNORE INTO {TABLE} (idempotency_key) VALUES ({{}})",  # noqa: S608
     "mariadb": f"INSERT IGNORE INTO {TABLE} (idempotency_key) VALUES ({{}})",  # noqa: S608
 }
-_KEEP = f"UPDATE {TABLE} SET result = {{}} WHERE idempotency_key = {{}}"  # noqa: S608
-_FIND = f"SELECT result FROM {TABLE} WHERE idempotency_key = {{}}"  # noqa: S608
+_UPDATE = f"UPDATE {TABLE} SET result = {{}} WHERE idempotency_key = {{}}"  # noqa: S608
+_SELECT = f"SELECT result FROM {TABLE} WHERE idempotency_key = {{}}"  # noqa: S608
 
 
 def prepare(connection: Any) -> None:
     """Make the table of keys, if it is not there. Once at the start, and committed by you."""
-    link(connection).run(_MAKE)
+    wrap(connection).run(_CREATE)
 
 
 def once(connection: Any, call: CallbackContext | str, write: Callable[[], JSON]) -> JSON:
@@ -39,56 +39,52 @@ def once(connection: Any, call: CallbackContext | str, write: Callable[[], JSON]
     key goes with it. `call` is what the callback is given, or a key of your own. The result is kept as JSON.
     Raises TypeError for a connection that is not known, ValueError for one that is in no transaction.
     """
-    to = link(connection)
+    to = wrap(connection)
     _check_open(to)
-    added, _ = to.run(_adding(to), key := _key(call))
+    added, _ = to.run(_insert_for(to), key := _key(call))
     if not added:
-        return _kept(to.run(_FIND, key))
-    text = _text(write())
-    to.run(_KEEP, text, key)
+        return _saved_result(to.run(_SELECT, key))
+    text = codec.dumps(write()).decode()
+    to.run(_UPDATE, text, key)
     return codec.loads_exact(text)
 
 
 async def prepare_async(connection: Any) -> None:
     """`prepare` for a connection that is awaited."""
-    await (await async_link(connection)).run(_MAKE)
+    await (await wrap_async(connection)).run(_CREATE)
 
 
 async def once_async(connection: Any, call: CallbackContext | str, write: Callable[[], Awaitable[JSON] | JSON]) -> JSON:
     """`once` for a connection that is awaited; `write` may be async or plain."""
-    to = await async_link(connection)
+    to = await wrap_async(connection)
     _check_open(to)
-    added, _ = await to.run(_adding(to), key := _key(call))
+    added, _ = await to.run(_insert_for(to), key := _key(call))
     if not added:
-        return _kept(await to.run(_FIND, key))
+        return _saved_result(await to.run(_SELECT, key))
     result = write()
-    text = _text(await result if inspect.isawaitable(result) else result)
-    await to.run(_KEEP, text, key)
+    text = codec.dumps(await result if inspect.isawaitable(result) else result).decode()
+    await to.run(_UPDATE, text, key)
     return codec.loads_exact(text)
 
 
-def _adding(to: Link | AsyncLink) -> str:
-    if to.database not in _ADD:
-        raise TypeError(f"{to.database} is not known here; expected one of {', '.join(_ADD)}")
-    return _ADD[to.database]
+def _insert_for(to: Connection | AsyncConnection) -> str:
+    if to.database not in _INSERT:
+        raise TypeError(f"{to.database} is not known here; expected one of {', '.join(_INSERT)}")
+    return _INSERT[to.database]
 
 
 def _key(call: CallbackContext | str) -> str:
     return call if isinstance(call, str) else call.idempotency_key
 
 
-def _kept(found: tuple[int, Any]) -> JSON:
-    row = found[1]
+def _saved_result(reply: tuple[int, Any]) -> JSON:
+    row = reply[1]
     return None if row is None or row[0] is None else codec.loads_exact(row[0])
 
 
-def _check_open(to: Link | AsyncLink) -> None:
+def _check_open(to: Connection | AsyncConnection) -> None:
     if not to.is_open():
         raise ValueError(
             "this connection is in no transaction (autocommit): the key would be kept even if what you write is not. "
             "Begin one, then call once within it"
         )
-
-
-def _text(result: JSON) -> str:
-    return codec.dumps(result).decode()

@@ -15,18 +15,18 @@ from media_files import huge_png, jpeg, many_scans, nested_pdf
 
 from pipeline.errors import MediaError
 from pipeline.media import decoder_pool
-from pipeline.media.decode import Decoded, Order, decode
-from pipeline.media.decoder_pool import Worker, Workshop
+from pipeline.media.decode import DecodeJob, DecodeResult, decode
+from pipeline.media.decoder_pool import DecoderPool, DecoderProcess
 
 SMALL = jpeg((300, 200))
-IMAGE = Order("image", "image/jpeg", "a.jpg", bound=(30, 20))
+IMAGE = DecodeJob("image", "image/jpeg", "a.jpg", bound=(30, 20))
 #: it would take all memory, or for ever
-NESTED = Order("document", "application/pdf", "n.pdf", bound=(100, 100))
+NESTED = DecodeJob("document", "application/pdf", "n.pdf", bound=(100, 100))
 
 
 @asynccontextmanager
-async def opened(size: int = 1) -> AsyncIterator[Workshop]:
-    shop = Workshop(size)
+async def opened(size: int = 1) -> AsyncIterator[DecoderPool]:
+    shop = DecoderPool(size)
     try:
         yield shop
     finally:
@@ -34,37 +34,37 @@ async def opened(size: int = 1) -> AsyncIterator[Workshop]:
         shop.close()
 
 
-def worker_of(shop: Workshop) -> Worker:
+def worker_of(shop: DecoderPool) -> DecoderProcess:
     (worker,) = shop._all
     return worker
 
 
-def after(data: bytes, order: Order) -> str:
+def after(data: bytes, order: DecodeJob) -> str:
     """What is told of the order; a picture that follows it is decoded."""
 
     async def main() -> str:
         async with opened() as shop:
             with pytest.raises(MediaError) as caught:
                 await shop.decode(data, order)
-            assert (await shop.decode(SMALL, IMAGE)).pictures[0].size.width == 30
+            assert (await shop.decode(SMALL, IMAGE)).images[0].size.width == 30
             return str(caught.value)
 
     return asyncio.run(main())
 
 
 def test_it_gives_what_decoding_here_would_give() -> None:
-    async def main() -> list[Decoded]:
+    async def main() -> list[DecodeResult]:
         async with opened() as shop:
             found = [
                 await shop.decode(SMALL, IMAGE),
-                await shop.decode(SMALL, Order("image", "image/jpeg", "a", False)),
+                await shop.decode(SMALL, DecodeJob("image", "image/jpeg", "a", False)),
             ]
             assert len(shop._all) == 1, "one process for both"
             return found
 
     scaled, same = asyncio.run(main())
     assert scaled == decode(SMALL, IMAGE)
-    assert same.pictures[0].data == SMALL
+    assert same.images[0].data == SMALL
 
 
 def test_an_order_that_is_refused_costs_no_process() -> None:
@@ -91,7 +91,7 @@ def test_what_takes_too_much_memory_is_ended(kind: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(decoder_pool, "MEMORY_BYTES", 300 * 1024 * 1024)
     if kind == "python":
         big = huge_png(9_000, 9_000)
-        assert "it takes too much memory" in after(big, Order("image", "image/png", "b.png", bound=(90, 90)))
+        assert "it takes too much memory" in after(big, DecodeJob("image", "image/png", "b.png", bound=(90, 90)))
     else:
         assert "or takes more than 300 MB" in after(nested_pdf(), NESTED)
 
@@ -118,7 +118,7 @@ def test_a_process_that_somebody_ends_is_replaced() -> None:
             os.kill(worker_of(shop)._process.pid, signal.SIGKILL)
             with pytest.raises(MediaError, match=r"broke off \(signal 9\)"):
                 await shop.decode(SMALL, IMAGE)
-            assert (await shop.decode(SMALL, IMAGE)).pictures
+            assert (await shop.decode(SMALL, IMAGE)).images
 
     asyncio.run(main())
 
@@ -132,7 +132,7 @@ def test_a_cancel_ends_what_is_at_work_and_so_does_closing() -> None:
             tasks[0].cancel()
             with pytest.raises(asyncio.CancelledError):
                 await tasks[0]
-            assert (await shop.decode(SMALL, IMAGE)).pictures
+            assert (await shop.decode(SMALL, IMAGE)).images
             workers = list(shop._all)
             shop.close()
             with pytest.raises(MediaError, match="broke off"):
@@ -147,7 +147,7 @@ def test_a_decoder_that_cannot_begin_is_no_pictures_fault(monkeypatch: pytest.Mo
 
     async def main() -> None:
         async with opened() as shop:
-            with pytest.raises(decoder_pool.WorkerEndedError, match="exit code 3"):
+            with pytest.raises(decoder_pool.DecoderEndedError, match="exit code 3"):
                 await shop.decode(SMALL, IMAGE)
 
     asyncio.run(main())
@@ -160,13 +160,13 @@ def test_the_process_has_no_key_and_no_modules_of_the_working_directory(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipeline.py").write_text("raise SystemExit(9)", encoding="utf-8")
-    worker = Worker()
+    worker = DecoderProcess()
     try:
-        assert worker.decode(SMALL, IMAGE).pictures
+        assert worker.decode(SMALL, IMAGE).images
         assert b"sk-secret" not in Path(f"/proc/{worker._process.pid}/environ").read_bytes()
     finally:
-        worker.end()
-        worker.buried()
+        worker.kill()
+        worker.reap()
 
 
 def test_scans_without_end_are_refused_before_they_are_decoded() -> None:

@@ -9,22 +9,22 @@ from media_files import jpeg, pdf, picture, turned_jpeg
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.media.images import Picture, prepared, target_of, work_bytes
-from pipeline.media.pdf import count_of, pages_of
-from pipeline.media.sniff import Size, size_of, type_of
+from pipeline.media.images import EncodedImage, fit_image, target_size, work_bytes
+from pipeline.media.pdf import count_pages, render_pages
+from pipeline.media.sniff import Size, detect_type, validate_image
 
 
-def scaled(data: bytes, detail: str = "high", max_pixels: int | None = None) -> Picture:
-    mime = type_of(data)
+def scaled(data: bytes, detail: str = "high", max_pixels: int | None = None) -> EncodedImage:
+    mime = detect_type(data)
     assert mime is not None
-    size = size_of(data, mime, "x")
-    return prepared(data, mime, size, target_of(size, detail, max_pixels), "x")
+    size = validate_image(data, mime, "x")
+    return fit_image(data, mime, size, target_size(size, detail, max_pixels), "x")
 
 
-def decoded(found: Picture) -> Image.Image:
+def decoded(found: EncodedImage) -> Image.Image:
     image = Image.open(io.BytesIO(found.data))
     image.load()
-    assert type_of(found.data) == found.mime
+    assert detect_type(found.data) == found.mime
     assert Size(*image.size) == found.size
     return image
 
@@ -52,7 +52,7 @@ def test_original_and_auto_keep_the_size_up_to_what_servers_refuse() -> None:
     data = picture("JPEG", (3_000, 2_000))
     assert scaled(data, "original").data is data
     assert scaled(data, "auto").data is data
-    assert target_of(Size(8_000, 6_000), "original", None).pixels <= 30_000 * 32 * 32
+    assert target_size(Size(8_000, 6_000), "original", None).pixels <= 30_000 * 32 * 32
 
 
 def test_max_pixels_holds_beside_the_detail() -> None:
@@ -117,21 +117,21 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
 
 
 def test_pages_are_drawn_within_the_bound() -> None:
-    pages = pages_of(pdf(3), "x", dpi=144, bound=Size(2_048, 2_048), most=5, wanted=None)
+    pages = render_pages(pdf(3), "x", dpi=144, bound=Size(2_048, 2_048), most=5, pages=None)
     assert [page.size for page in pages] == [Size(400, 200)] * 3
-    large = pages_of(pdf(1, (14_000, 14_000)), "x", dpi=300, bound=Size(512, 512), most=5, wanted=None)
+    large = render_pages(pdf(1, (14_000, 14_000)), "x", dpi=300, bound=Size(512, 512), most=5, pages=None)
     assert large[0].size.width <= 513
     decoded(large[0])
-    assert count_of(pdf(7), "x") == 7
+    assert count_pages(pdf(7), "x") == 7
 
 
 def test_too_many_pages_are_told_and_the_first_ones_can_be_taken() -> None:
     with pytest.raises(MediaError, match=r"x has 6 pages; task.media.pdf_pages allows 5"):
-        pages_of(pdf(6), "x", dpi=72, bound=Size(100, 100), most=5, wanted=None)
-    assert len(pages_of(pdf(6), "x", dpi=72, bound=Size(100, 100), most=5, wanted=2)) == 2
+        render_pages(pdf(6), "x", dpi=72, bound=Size(100, 100), most=5, pages=None)
+    assert len(render_pages(pdf(6), "x", dpi=72, bound=Size(100, 100), most=5, pages=2)) == 2
 
 
 @pytest.mark.parametrize("data", [b"%PDF-1.7\n", b"%PDF-1.4 nothing", pdf()[:200]])
 def test_a_damaged_document_is_told(data: bytes) -> None:
     with pytest.raises(MediaError, match="cannot be read as a PDF"):
-        pages_of(data, "x", dpi=72, bound=Size(100, 100), most=5, wanted=None)
+        render_pages(data, "x", dpi=72, bound=Size(100, 100), most=5, pages=None)

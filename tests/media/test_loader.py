@@ -17,7 +17,7 @@ from pipeline.media import MediaLoader, MediaOptions
 from pipeline.records import Attachment, Blob, Record, Request
 
 
-class Web:
+class MediaFetcher:
     """What a fetcher is to a loader."""
 
     def __init__(self, pages: dict[str, bytes] | None = None) -> None:
@@ -49,7 +49,7 @@ def options(root: Path, **given: Any) -> MediaOptions:
     return MediaOptions(root, model="gpt-6-luna", **given)
 
 
-def opened(asked: Request, given: MediaOptions, web: Web | None = None) -> Request:
+def opened(asked: Request, given: MediaOptions, web: MediaFetcher | None = None) -> Request:
     async def play() -> Request:
         loader = MediaLoader(given, web)
         try:
@@ -115,7 +115,7 @@ def test_a_data_url_is_read_and_its_type_not_believed(tmp_path: Path) -> None:
 
 
 def test_an_address_is_passed_on_after_it_was_checked(tmp_path: Path) -> None:
-    web = Web()
+    web = MediaFetcher()
     sent = opened(request(image("https://example.org/a.jpg?sig=1")), options(tmp_path), web)
     assert parts(sent)[1]["image_url"] == {"url": "https://example.org/a.jpg?sig=1", "detail": "high"}
     assert web.checked == ["https://example.org/a.jpg?sig=1"]
@@ -123,7 +123,7 @@ def test_an_address_is_passed_on_after_it_was_checked(tmp_path: Path) -> None:
 
 
 def test_an_address_is_loaded_where_that_is_asked_for(tmp_path: Path) -> None:
-    web = Web({"https://example.org/a": picture("PNG")})
+    web = MediaFetcher({"https://example.org/a": picture("PNG")})
     sent = opened(request(image("https://example.org/a")), options(tmp_path, urls="fetch"), web)
     assert parts(sent)[1]["image_url"]["url"].data == picture("PNG")
 
@@ -169,13 +169,13 @@ def test_hostile_files_are_named(name: str, tmp_path: Path) -> None:
 )
 def test_sources_that_may_not_be_are_told(source: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=told) as caught:
-        opened(request(image(source)), options(tmp_path, urls="refuse", max_bytes=200_000), Web())
+        opened(request(image(source)), options(tmp_path, urls="refuse", max_bytes=200_000), MediaFetcher())
     assert len(str(caught.value)) < 400
 
 
 def test_sounds_cannot_be_passed_on(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r'audio\(\) set task.media.urls = "fetch"'):
-        opened(request(Attachment("audio", "https://example.org/a.mp3")), options(tmp_path), Web())
+        opened(request(Attachment("audio", "https://example.org/a.mp3")), options(tmp_path), MediaFetcher())
 
 
 def test_what_is_a_picture_is_no_sound(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MediaError
-from pipeline.media.local_files import Root
+from pipeline.media.local_files import MediaFolder
 
 MOST = 1_000
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(root: Path, source: str) -> bytes:
-    place = Root(root)
+    place = MediaFolder(root)
     return place.read(place.find(source, MOST), MOST)
 
 
@@ -73,7 +73,7 @@ def test_no_symlink_leads_out(folder: Path, tmp_path: Path) -> None:
 
 def test_a_link_that_is_put_there_meanwhile_is_not_followed(folder: Path) -> None:
     """Between the look and the reading somebody changes the file, or its folder, into a link that leads out."""
-    place = Root(folder)
+    place = MediaFolder(folder)
     found, inner = place.find("a.png", MOST), place.find("in/b.png", MOST)
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to("../secret.png")
@@ -96,7 +96,7 @@ def test_pipes_devices_and_folders_are_refused_and_never_waited_for(folder: Path
 
 
 def test_a_pipe_that_is_put_there_meanwhile_is_refused(folder: Path) -> None:
-    place = Root(folder)
+    place = MediaFolder(folder)
     found = place.find("a.png", MOST)
     (folder / "a.png").unlink()
     os.mkfifo(folder / "a.png")
@@ -125,7 +125,7 @@ def test_a_loop_of_links_is_told(folder: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_refused_before_and_while_it_is_read(folder: Path) -> None:
-    place = Root(folder)
+    place = MediaFolder(folder)
     found = place.find("a.png", MOST)
     (folder / "a.png").write_bytes(b"x" * (MOST + 1))
     with pytest.raises(MediaError, match=re.escape("1,001 bytes; task.media.max_bytes allows 1,000")):

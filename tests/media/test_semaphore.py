@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import random
 
-from pipeline.media.semaphore import Held
+from pipeline.media.semaphore import WeightedSemaphore
 
 
 async def _alone() -> None:
-    held = Held(100)
-    async with held.take(60):
+    held = WeightedSemaphore(100)
+    async with held.acquire(60):
         large = asyncio.create_task(_hold(held, 500, []))
         await asyncio.sleep(0)
         assert held.used == 60
@@ -21,8 +21,8 @@ async def _alone() -> None:
     assert held.used == 0
 
 
-async def _hold(held: Held, amount: int, seen: list[int]) -> None:
-    async with held.take(amount):
+async def _hold(held: WeightedSemaphore, amount: int, seen: list[int]) -> None:
+    async with held.acquire(amount):
         seen.append(held.used)
         await asyncio.sleep(0.001)
 
@@ -37,10 +37,10 @@ def test_more_than_the_room_goes_alone() -> None:
 
 def test_first_come_first_served() -> None:
     async def play() -> None:
-        held, order = Held(10), []
+        held, order = WeightedSemaphore(10), []
 
         async def one(name: str, amount: int) -> None:
-            async with held.take(amount):
+            async with held.acquire(amount):
                 order.append(name)
                 await asyncio.sleep(0)
 
@@ -52,11 +52,11 @@ def test_first_come_first_served() -> None:
 
 def test_an_amount_that_is_known_late_lets_others_in() -> None:
     async def play() -> None:
-        held = Held(10)
-        async with held.take(10) as holding:
+        held = WeightedSemaphore(10)
+        async with held.acquire(10) as resize:
             other = asyncio.create_task(_hold(held, 7, []))
             await asyncio.sleep(0)
-            holding.becomes(3)
+            resize(3)
             await asyncio.sleep(0)
             assert held.used == 10
             await other
@@ -70,13 +70,13 @@ def test_cancels_at_any_moment_lose_nothing() -> None:
 
     async def play(seed: int) -> None:
         rng = random.Random(seed)
-        held, seen = Held(50), []
+        held, seen = WeightedSemaphore(50), []
 
         async def one() -> None:
-            async with held.take(rng.randint(1, 60)) as holding:
+            async with held.acquire(rng.randint(1, 60)) as resize:
                 seen.append(held.used)
                 await asyncio.sleep(0)
-                holding.becomes(rng.randint(0, 20))
+                resize(rng.randint(0, 20))
                 await asyncio.sleep(0)
 
         tasks = [asyncio.create_task(one()) for _ in range(300)]
@@ -95,9 +95,9 @@ def test_cancels_at_any_moment_lose_nothing() -> None:
 
 def test_a_failing_holder_gives_back() -> None:
     async def play() -> None:
-        held = Held(10)
+        held = WeightedSemaphore(10)
         with contextlib.suppress(ZeroDivisionError):
-            async with held.take(5):
+            async with held.acquire(5):
                 raise ZeroDivisionError
         assert held.used == 0
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.media.sniff import Size
-from pipeline.media.tokens import MOST_PATCHES, audio_cost, document_cost, fitted, image_cost, patches_of
+from pipeline.media.tokens import MOST_PATCHES, audio_cost, document_cost, image_cost, patches_of, scale_to_fit
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_sound_is_counted_by_the_second_and_documents_by_the_page() -> None:
 @given(st.integers(1, 60_000), st.integers(1, 60_000), st.sampled_from([256, 1_536, 2_500, 30_000]))
 def test_what_is_fitted_keeps_within_the_patches(width: int, height: int, patches: int) -> None:
     size = Size(width, height)
-    found = fitted(size, patches=patches)
+    found = scale_to_fit(size, patches=patches)
     assert patches_of(found) <= max(patches, max(width, height) // 32 if patches_of(size) <= patches else patches)
     assert found.width <= width
     assert found.height <= height
@@ -68,7 +68,7 @@ def test_what_is_fitted_keeps_within_the_patches(width: int, height: int, patche
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
 def test_what_is_fitted_keeps_its_shape(width: int, height: int) -> None:
-    found = fitted(Size(width, height), side=512, pixels=100_000)
+    found = scale_to_fit(Size(width, height), side=512, pixels=100_000)
     assert max(found.width, found.height) <= 512
     assert found.pixels <= 100_000 or 1 in (found.width, found.height)
     assert abs(found.width * height - found.height * width) <= max(width, height) + 1
