@@ -34,8 +34,8 @@ class ShardBudgets:
 
     async def load(self) -> None:
         """Take over what an earlier lease server has handed out."""
-        found = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
-        self._handed = {int(shard): (usd, tokens) for shard, (usd, tokens) in found.items()}
+        stored = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
+        self._handed = {int(shard): (usd, tokens) for shard, (usd, tokens) in stored.items()}
 
     @property
     def handed(self) -> tuple[int, int]:
@@ -73,10 +73,10 @@ class ShardBudgets:
         """Why no more of a unit is handed out. It begins with the key of the cap."""
         cap, handed = self.caps[unit] or 0, self.handed[unit]
         if unit == 0:
-            told = f"limits.budget_usd = {cap / PICO_PER_USD:g}: {exact_dollars(handed / PICO_PER_USD)} is handed out"
+            text = f"limits.budget_usd = {cap / PICO_PER_USD:g}: {exact_dollars(handed / PICO_PER_USD)} is handed out"
         else:
-            told = f"limits.budget_tokens = {cap}: {handed:,} are handed out"
-        return f"{told} to the shards, and one more call could cost more than what is left"
+            text = f"limits.budget_tokens = {cap}: {handed:,} are handed out"
+        return f"{text} to the shards, and one more call could cost more than what is left"
 
     @property
     def holders(self) -> list[int]:

@@ -66,7 +66,7 @@ class LeaseClient:
         self._url, self._token, self._shard, self._shards = url.rstrip("/"), token, shard, shards
         self._session = secrets.token_hex(8)
         #: the part of the server's queue of batches that the lease server grants
-        self.queue = LeasedQueue(self._until_heard)
+        self.queue = LeasedQueue(self._until_answered)
         #: what all shards have found by their gold records
         self.gold = SharedGoldCounts()
         self._http: aiohttp.ClientSession | None = None
@@ -75,7 +75,7 @@ class LeaseClient:
         # All state that changes: what is granted and until when (and until when what was just acquired is), how many
         # are asked for at once and how large a call is, what is to be reported, and what the lease server said last.
         self._grants: deque[list[float]] = deque()
-        self._held_until: float | None = None
+        self._permit_expires_at: float | None = None
         self._aim = self._tokens = 1
         self._used = self._in_flight = self._number = 0
         self._report = _Report()
@@ -84,8 +84,8 @@ class LeaseClient:
         self._stop: Callable[[LabelpipeError], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._last = Grant(-1)
-        self._is_waiting = self.is_held = self._shrink = self._released = self._is_last = False
-        self._wake, self._news = asyncio.Event(), asyncio.Event()
+        self._is_waiting = self.is_on_hold = self._shrink = self._released = self._is_last = False
+        self._report_due, self._grant_came = asyncio.Event(), asyncio.Event()
 
     # -- with the lease server -------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class LeaseClient:
         """Exchange while the block lasts; gives what all shards have in common. Raises SetupError."""
         async with self._connected() as self._http:
             try:
-                yield await self._job(self._http.get(f"{self._url}/job"))
+                yield await self._read_job(self._http.get(f"{self._url}/job"))
                 await self._close()
             finally:
                 if self._task is not None:
@@ -112,13 +112,13 @@ class LeaseClient:
         """
         async with self._connected() as http:
             if not take_over:
-                return await self._job(http.get(f"{self._url}/job"))
-            ask = LeaseRequest(self._shard, self._shards, self._session, 0)
-            return await self._job(http.post(f"{self._url}/claim", data=to_bytes(ask)))
+                return await self._read_job(http.get(f"{self._url}/job"))
+            request = LeaseRequest(self._shard, self._shards, self._session, 0)
+            return await self._read_job(http.post(f"{self._url}/claim", data=to_bytes(request)))
 
-    async def _job(self, said: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Job:
+    async def _read_job(self, exchange: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Job:
         try:
-            async with said as response:
+            async with exchange as response:
                 text = await response.read()
                 if response.status != 200:
                     raise SetupError(f"{self._url}: the lease server refused: {text.decode(errors='replace')[:200]}")
@@ -146,36 +146,36 @@ class LeaseClient:
         self._stop, self._budget = stop, budget
         if budget is not None:
             budget.set_exact_caps((0, 0))
-        self._task = asyncio.create_task(self._exchange_for_ever(), name="leases")
+        self._task = asyncio.create_task(self._exchange_forever(), name="leases")
 
     async def _close(self) -> None:
         """Report what is left, and hand back what was not used."""
         if self._task is None:
             return
         self._released = self._is_last = True
-        self._wake.set()
+        self._report_due.set()
         await asyncio.wait({self._task}, timeout=CLOSE_S)
         if not self._task.done():
             log_event("the lease server did not hear of the end", level=logging.WARNING, server=self._url)
 
-    async def _exchange_for_ever(self) -> None:
+    async def _exchange_forever(self) -> None:
         try:
             is_last = False
             while not is_last:
                 await self._until_due()
                 is_last = self._is_last
-                ask = self._ask(is_last=is_last)
-                self._take(await self._answer_to(ask), ask)
+                request = self._build_request(is_last=is_last)
+                self._apply_grant(await self._exchange(request), request)
         except LabelpipeError as error:
             self.end(error)
         except Exception as error:  # a bug here must not leave the shard waiting for ever
             self.end(InternalError(f"the exchange with the lease server failed: {error!r}"))
             raise
 
-    def hold(self, held: bool) -> None:
+    def hold(self, on_hold: bool) -> None:
         """Send nothing more until it is said otherwise."""
-        self.is_held = held
-        self._news.set()
+        self.is_on_hold = on_hold
+        self._grant_came.set()
 
     def end(self, error: LabelpipeError) -> None:
         """End the shard's run."""
@@ -188,25 +188,25 @@ class LeaseClient:
         loop = asyncio.get_running_loop()
         until = loop.time() + BEAT_S
         while self._number and not (self._wants() or self._needs is not None or self.queue.is_pending or self._is_last):
-            self._wake.clear()
+            self._report_due.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_S):
-                    await self._wake.wait()
+                    await self._report_due.wait()
             self._drop_expired(loop.time())
             if self._report != _Report() or self.gold.is_news or loop.time() >= until:
                 return
 
     def _wants(self) -> int:
         """How many requests are to be asked for: none while half of what is aimed at is there."""
-        if self._released or self.is_held or not (self._is_waiting or self._used):
+        if self._released or self.is_on_hold or not (self._is_waiting or self._used):
             return 0
         here = int(sum(left for left, _ in self._grants))
         return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
 
-    def _ask(self, *, is_last: bool) -> LeaseRequest:
+    def _build_request(self, *, is_last: bool) -> LeaseRequest:
         now = asyncio.get_running_loop().time()
         self._drop_expired(now)
-        told, self._report = self._report, _Report()
+        report, self._report = self._report, _Report()
         spent = None if self._budget is None else self._budget.exactly()
         needs = self._needs or self.queue.needs
         if self._budget is not None and spent is not None and needs is not None:
@@ -215,38 +215,38 @@ class LeaseClient:
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
 
-        ask = LeaseRequest(
+        request = LeaseRequest(
             self._shard,
             self._shards,
             self._session,
             self._number,
             wants=self._wants(),
             tokens=self._tokens,
-            unused=told.unused,
-            corrected=told.corrected,
+            unused=report.unused,
+            corrected=report.corrected,
             in_flight=self._in_flight,
-            sent=[age(moment) for moment in told.sent],
-            answered=[one for at, sent_at, used in told.answered for one in (age(at), age(sent_at), used)],
-            limits=None if told.limits is None else asdict(told.limits),
+            sent=[age(moment) for moment in report.sent],
+            answered=[one for at, sent_at, used in report.answered for one in (age(at), age(sent_at), used)],
+            limits=None if report.limits is None else asdict(report.limits),
             refused=[
                 Refusal(age(at), age(sent_at), error.scope, error.retry_after_s, error.day_limit)
-                for at, sent_at, error in told.refused
+                for at, sent_at, error in report.refused
             ],
             spent=spent,
             holds=self._budget is not None and self._budget.holds,
             needs=needs,
             is_last=is_last,
-            gold=self.gold.words(),
-            **self.queue.words(),
+            gold=self.gold.request_field(),
+            **self.queue.request_fields(),
         )
         self._number += 1
         self._used = 0
-        return ask
+        return request
 
-    async def _answer_to(self, ask: LeaseRequest) -> Grant:
+    async def _exchange(self, request: LeaseRequest) -> Grant:
         """The grant; asked for until the lease server answers. Raises LabelpipeError where it refuses for good."""
         assert self._http is not None
-        wait_s, body, is_told = RETRY_S, to_bytes(ask), False
+        wait_s, body, is_logged = RETRY_S, to_bytes(request), False
         while True:
             _refuse_orphaned()
             try:
@@ -259,13 +259,13 @@ class LeaseClient:
                     raise DrainedShardError(f"{self._url}: the lease server refused this shard: {why}")
             except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
                 why = str(error) or type(error).__name__
-            if not is_told:
+            if not is_logged:
                 log_event("the lease server does not answer", level=logging.WARNING, server=self._url, reason=why)
-                is_told = True
+                is_logged = True
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MOST_S)
 
-    def _take(self, grant: Grant, ask: LeaseRequest) -> None:
+    def _apply_grant(self, grant: Grant, request: LeaseRequest) -> None:
         now = asyncio.get_running_loop().time()
         self._last = grant
         if grant.requests:
@@ -273,42 +273,42 @@ class LeaseClient:
         self._shrink = self._shrink or grant.shrink
         if self._budget is not None:
             self._budget.set_exact_caps(grant.caps)
-        if self._needs == ask.needs:
+        if self._needs == request.needs:
             self._needs = None
-        self.queue.hear(ask, grant)
+        self.queue.on_grant(request, grant)
         for key, value in grant.words.items():
             self.order(key, value)
-        self.gold.hear(grant)
+        self.gold.on_grant(grant)
         if grant.stop is not None and not self._released:
             self.end(stopped_error(*grant.stop))
-        self._news.set()
+        self._grant_came.set()
 
     # -- what the door asks ----------------------------------------------------------------------------------------
 
     async def acquire(self, tokens: int) -> None:
         """Return when one more call may leave."""
-        self._held_until = None  # of a call that did not leave, or was about no record
+        self._permit_expires_at = None  # of a call that did not leave, or was about no record
         self._tokens += round((tokens - self._tokens) / 8) or (tokens > self._tokens) - (tokens < self._tokens)
         while not self._released:
             now = asyncio.get_running_loop().time()
             self._drop_expired(now)
-            if self._grants and not self.is_held:
+            if self._grants and not self.is_on_hold:
                 grant = self._grants[0]
                 grant[0] -= 1
-                self._held_until = grant[1]
+                self._permit_expires_at = grant[1]
                 self._used += 1
                 self._report.corrected += self._tokens - tokens
                 if grant[0] < 1:
                     self._grants.popleft()
                 if not self._grants:
-                    self._wake.set()
+                    self._report_due.set()
                 return
             self._aim = min(2 * self._aim, 10_000) if self._used else self._aim
             self._is_waiting = True
-            self._news.clear()
-            self._wake.set()
+            self._grant_came.clear()
+            self._report_due.set()
             try:
-                await self._news.wait()
+                await self._grant_came.wait()
             finally:
                 self._is_waiting = False
 
@@ -324,15 +324,15 @@ class LeaseClient:
 
     def skip_pause(self, seconds: float) -> bool:
         """Whether what was acquired has not expired."""
-        if self._held_until is None or asyncio.get_running_loop().time() < self._held_until:
+        if self._permit_expires_at is None or asyncio.get_running_loop().time() < self._permit_expires_at:
             return True
-        self._held_until = None
+        self._permit_expires_at = None
         self._report.unused += 1
         return False
 
     def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves."""
-        self._held_until = None
+        self._permit_expires_at = None
         self._in_flight = in_flight
         self._report.sent.append(now)
 
@@ -345,7 +345,7 @@ class LeaseClient:
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         """Report it at once; whether it is about everyone is seen there. Its own record waits as it was told."""
         self._report.refused.append((now, sent_at, error))
-        self._wake.set()
+        self._report_due.set()
         shrink, self._shrink = self._shrink, False
         wait_s = BLIND_WAIT_S if error.retry_after_s is None else error.retry_after_s
         return Verdict(shrink=True) if shrink else Verdict(alone_s=max(wait_s, 0.001))
@@ -356,22 +356,22 @@ class LeaseClient:
     def release(self) -> None:
         """The run is stopping: nothing is sent any more."""
         self._released = True
-        self._news.set()
+        self._grant_came.set()
 
     async def top_up(self, budget: Budget, most: TokenBound) -> None:
         """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
         while not (self._released or budget.fits(most)):
             self._needs = budget.exactly(most)
-            await self._until_heard(lambda: self._needs is not None)
+            await self._until_answered(lambda: self._needs is not None)
             if self._last.short and not budget.fits(most, alone=True):
                 self.end(stopped_error(BudgetReachedError.code, self._last.short))
 
-    async def _until_heard(self, is_pending: Callable[[], bool]) -> None:
+    async def _until_answered(self, is_pending: Callable[[], bool]) -> None:
         """Return once what is pending was said and answered, or nothing is sent any more."""
         while is_pending() and not self._released:
-            self._news.clear()
-            self._wake.set()
-            await self._news.wait()
+            self._grant_came.clear()
+            self._report_due.set()
+            await self._grant_came.wait()
 
     def state(self, now: float) -> ResourceState:
         """What the lease server knew last."""

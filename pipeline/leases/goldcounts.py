@@ -16,7 +16,7 @@ class SharedGoldCounts:
     def __init__(self) -> None:
         # All state that changes: the counts, what of them was told, and who hears of those of the others.
         self._own: tuple[int, int] = NONE
-        self._told: tuple[int, int] = NONE
+        self._reported: tuple[int, int] = NONE
         self.others: tuple[int, int] = NONE
         self._at_news: Callable[[], None] = lambda: None
 
@@ -31,23 +31,23 @@ class SharedGoldCounts:
     @property
     def is_news(self) -> bool:
         """Whether something is to be told."""
-        return self._own != self._told
+        return self._own != self._reported
 
-    def words(self) -> list[int] | None:
+    def request_field(self) -> list[int] | None:
         """What the next exchange says of it; a lease server that was started again hears it too."""
-        self._told = self._own
+        self._reported = self._own
         return list(self._own) if self._own[1] else None
 
-    def hear(self, grant: Grant) -> None:
+    def on_grant(self, grant: Grant) -> None:
         """What the lease server said."""
         before, self.others = self.others, (grant.gold[0], grant.gold[1]) if grant.gold else NONE
         if before != self.others:
             self._at_news()
 
 
-def gold_beside(shard: ShardState, ask: LeaseRequest, shards: Mapping[int, ShardState]) -> Sequence[int] | None:
+def gold_of_others(shard: ShardState, request: LeaseRequest, shards: Mapping[int, ShardState]) -> Sequence[int] | None:
     """What the other shards have compared; what this one has is noted."""
-    shard.gold = (ask.gold[0], ask.gold[1]) if ask.gold else shard.gold
+    shard.gold = (request.gold[0], request.gold[1]) if request.gold else shard.gold
     others = [one.gold for one in shards.values() if one is not shard]
     right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
     return [right, compared] if compared else None

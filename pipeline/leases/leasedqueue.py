@@ -19,16 +19,16 @@ class LeasedQueue:
     is_shared = True
 
     def __init__(self, until: Until) -> None:
-        self._until = until
+        self._wait_until_sent = until
         # All state that changes: what is asked and was answered, which parts were granted and are not at the server
         # yet, all that are held, whether that is to be told, and what the lease server said last.
         self._room: list[int] | None = None
         self._refused: list[int] | None = None
         self._needs: tuple[int, int] | None = None
         self._is_granted = self._is_too_large = False
-        self._fresh: dict[int, int] = {}
-        self._held: dict[int, int] = {}
-        self._told: dict[int, int] | None = None
+        self._granted_parts: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
+        self._reported: dict[int, int] | None = None
         self._is_proven = self._is_in_use = False
         self._facts: dict[str, Any] = {}
         self.is_short = False
@@ -57,32 +57,34 @@ class LeasedQueue:
 
     async def take(self, part: Part, others: Sequence[Part], *, counts: bool) -> bool:
         """Ask for room for the part, and for its requests of the day where that `counts`."""
-        if part.number in self._fresh or part.number in self._held:
+        if part.number in self._granted_parts or part.number in self._reserved:
             return True
         self._is_granted = False
         self._room = [part.number, part.tokens, part.lines, int(counts)]
-        await self._until(lambda: self._room is not None)
+        await self._wait_until_sent(lambda: self._room is not None)
         self._room = None
         return self._is_granted
 
     async def refused(self, part: Part, others: Sequence[Part]) -> bool:
         """Report it; what it means is judged there, once for all shards."""
-        self._fresh.pop(part.number, None)
-        self._held.pop(part.number, None)
+        self._granted_parts.pop(part.number, None)
+        self._reserved.pop(part.number, None)
         self._is_too_large = False
         self._refused = [part.number, part.tokens, part.lines]
-        await self._until(lambda: self._refused is not None)
+        await self._wait_until_sent(lambda: self._refused is not None)
         self._refused = None
         return self._is_too_large
 
     def hold(self, parts: Sequence[Part], *, proven: bool) -> None:
         """Tell what is, or may be, at the server: it is counted until it is told to be closed."""
         here = {part.number: part for part in parts if part.is_open}
-        self._fresh = {
-            number: tokens for number, tokens in self._fresh.items() if number in here and here[number].is_unsent
+        self._granted_parts = {
+            number: tokens
+            for number, tokens in self._granted_parts.items()
+            if number in here and here[number].is_unsent
         }
-        held = {number: part.tokens for number, part in here.items() if part.begun or part.is_at_server}
-        self._held = {**self._fresh, **held}
+        begun = {number: part.tokens for number, part in here.items() if part.begun or part.is_at_server}
+        self._reserved = {**self._granted_parts, **begun}
         self._is_proven = proven
 
     async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
@@ -90,7 +92,7 @@ class LeasedQueue:
         self.is_short = False
         if not budget.has_room(usd, tokens):
             self._needs = budget.exactly_beside(usd, tokens)
-            await self._until(lambda: self._needs is not None)
+            await self._wait_until_sent(lambda: self._needs is not None)
             self._needs = None
         return budget.has_room(usd, tokens)
 
@@ -99,7 +101,7 @@ class LeasedQueue:
     @property
     def is_pending(self) -> bool:
         """Whether something is to be said at once."""
-        is_news = self._is_in_use and (self._held != self._told or self._is_proven > self.proven)
+        is_news = self._is_in_use and (self._reserved != self._reported or self._is_proven > self.proven)
         return self._room is not None or self._refused is not None or self._needs is not None or is_news
 
     @property
@@ -107,24 +109,24 @@ class LeasedQueue:
         """What the shard must be able to have spent for its next part."""
         return self._needs
 
-    def words(self) -> dict[str, Any]:
+    def request_fields(self) -> dict[str, Any]:
         """What the next exchange says of it."""
         if not self._is_in_use:
             return {}
-        self._told = dict(self._held)
-        parts = [one for pair in self._told.items() for one in pair]
+        self._reported = dict(self._reserved)
+        parts = [one for pair in self._reported.items() for one in pair]
         return {"parts": parts, "proven": self._is_proven, "room": self._room, "refused_part": self._refused}
 
-    def hear(self, ask: LeaseRequest, grant: Grant) -> None:
+    def on_grant(self, request: LeaseRequest, grant: Grant) -> None:
         """What the lease server said."""
-        if ask.room is not None and self._room == ask.room:
+        if request.room is not None and self._room == request.room:
             self._is_granted, self._room = grant.room, None
             if grant.room:
-                self._fresh[ask.room[0]] = ask.room[1]
-                self._held[ask.room[0]] = ask.room[1]
-        if ask.refused_part is not None and self._refused == ask.refused_part:
+                self._granted_parts[request.room[0]] = request.room[1]
+                self._reserved[request.room[0]] = request.room[1]
+        if request.refused_part is not None and self._refused == request.refused_part:
             self._is_too_large, self._refused = grant.is_too_large, None
-        if ask.needs is not None and ask.needs == self._needs:
+        if request.needs is not None and request.needs == self._needs:
             self.is_short, self._needs = bool(grant.short), None
         before, self._facts = self._facts, grant.queue or self._facts
         is_news = before.get("version") != self._facts.get("version")

@@ -152,31 +152,39 @@ def to_bytes(words: LeaseRequest | Grant | Job) -> bytes:
 
 def parse_request(data: bytes) -> LeaseRequest:
     """What a shard has said. Raises InputError for what no shard of ours says."""
-    ask = _read(LeaseRequest, data)
-    counts = (ask.shard, ask.shards, ask.number, ask.wants, ask.tokens, ask.unused, ask.in_flight)
-    pairs = [two for two in (ask.spent, ask.needs) if two is not None]
-    if not all(_are_counts(some) for some in (counts, ask.sent, ask.answered, *pairs)):
+    request = _read(LeaseRequest, data)
+    counts = (
+        request.shard,
+        request.shards,
+        request.number,
+        request.wants,
+        request.tokens,
+        request.unused,
+        request.in_flight,
+    )
+    pairs = [two for two in (request.spent, request.needs) if two is not None]
+    if not all(_are_counts(some) for some in (counts, request.sent, request.answered, *pairs)):
         raise InputError("expected whole numbers of 0 or more")
-    if len(ask.answered) % 3 or any(len(two) != 2 for two in pairs):
+    if len(request.answered) % 3 or any(len(two) != 2 for two in pairs):
         raise InputError("expected three numbers for each answer, and two for an amount")
-    is_typed = type(ask.corrected) is int and type(ask.holds) is bool and isinstance(ask.session, str)
-    if not is_typed or not isinstance(ask.refused, list):
+    is_typed = type(request.corrected) is int and type(request.holds) is bool and isinstance(request.session, str)
+    if not is_typed or not isinstance(request.refused, list):
         raise InputError("expected a number for corrected, true or false for holds, a text, and a list for refused")
-    lists = ((ask.parts, None), (ask.room, 4), (ask.refused_part, 3), (ask.gold, 2))
+    lists = ((request.parts, None), (request.room, 4), (request.refused_part, 3), (request.gold, 2))
     known = [(one, size) for one, size in lists if one is not None]
     if not all(_are_counts(one) and (size is None or len(one) == size) for one, size in known):
         raise InputError("expected whole numbers for parts")
-    if len(ask.parts or ()) % 2 or type(ask.proven) is not bool:
+    if len(request.parts or ()) % 2 or type(request.proven) is not bool:
         raise InputError("expected two numbers for each part, and true or false for proven")
-    if ask.limits is not None:
-        limits = asdict(_made(ServerLimits, ask.limits))
+    if request.limits is not None:
+        limits = asdict(_made(ServerLimits, request.limits))
         if not all(one is None or type(one) in (int, float) for one in limits.values()):
             raise InputError("expected numbers for limits")
-    return replace(ask, refused=[_refusal(one) for one in ask.refused])
+    return replace(request, refused=[_refusal(one) for one in request.refused])
 
 
-def _refusal(found: Any) -> Refusal:
-    one = _made(Refusal, found)
+def _refusal(fields: Any) -> Refusal:
+    one = _made(Refusal, fields)
     wait_s = one.retry_after_s
     if (
         not _are_counts((one.age_ms, one.sent_age_ms))
@@ -203,16 +211,16 @@ def parse_job(data: bytes) -> Job:
 
 def _read(kind: type[_T], data: bytes) -> _T:
     try:
-        found = codec.loads(data)
+        fields = codec.loads(data)
     except ValueError as error:
         raise InputError(f"expected JSON: {error}") from error
-    return _made(kind, found)
+    return _made(kind, fields)
 
 
-def _made(kind: type[_T], found: Any) -> _T:
-    if not isinstance(found, Mapping):
-        raise InputError(f"expected an object, got {str(found)[:80]!r}")
+def _made(kind: type[_T], fields: Any) -> _T:
+    if not isinstance(fields, Mapping):
+        raise InputError(f"expected an object, got {str(fields)[:80]!r}")
     try:
-        return kind(**found)
+        return kind(**fields)
     except TypeError as error:
         raise InputError(f"expected the fields of {kind.__name__}: {error}") from error

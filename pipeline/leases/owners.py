@@ -22,27 +22,27 @@ class ShardOwners:
         self._ledger = ledger
         self._turn = asyncio.Lock()
         # All state that changes: the fence and the session of each shard.
-        self._taken: dict[int, tuple[int, str]] = {}
+        self._owners: dict[int, tuple[int, str]] = {}
 
     async def load(self) -> None:
         """Take over what an earlier lease server knew."""
-        found = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
-        self._taken = {int(shard): (fence, session) for shard, (fence, session) in found.items()}
+        stored = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
+        self._owners = {int(shard): (fence, session) for shard, (fence, session) in stored.items()}
 
     async def take(self, shard: int, session: str) -> int:
         """The shard is this session's from now on; its fence, which is greater than all before it."""
         async with self._turn:
-            fence = self._taken.get(shard, (0, ""))[0] + 1
-            taken = {**self._taken, shard: (fence, session)}
-            await self._ledger.meta_set(_KEY, codec.dumps({str(one): two for one, two in taken.items()}).decode())
-            self._taken = taken
+            fence = self._owners.get(shard, (0, ""))[0] + 1
+            owners = {**self._owners, shard: (fence, session)}
+            await self._ledger.meta_set(_KEY, codec.dumps({str(one): two for one, two in owners.items()}).decode())
+            self._owners = owners
             return fence
 
-    def refuse(self, ask: LeaseRequest) -> None:
+    def refuse(self, request: LeaseRequest) -> None:
         """Raises InputError for a session whose shard another one has taken over."""
-        fence, session = self._taken.get(ask.shard, (0, ask.session))
-        if session != ask.session:
+        fence, session = self._owners.get(request.shard, (0, request.session))
+        if session != request.session:
             raise InputError(
-                f"shard {ask.shard} was taken over by another process (number {fence}), because this one was "
+                f"shard {request.shard} was taken over by another process (number {fence}), because this one was "
                 "presumed lost. Let the other one continue"
             )

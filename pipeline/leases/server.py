@@ -37,17 +37,19 @@ async def lease_server(
             body=to_bytes(replace(job, shards=service.shards)), content_type="application/json"
         )
 
-    async def granted(ask: LeaseRequest) -> Grant:
-        owners.refuse(ask)
-        return await service.lease(ask)
+    async def granted(request: LeaseRequest) -> Grant:
+        owners.refuse(request)
+        return await service.lease(request)
 
-    async def claimed(ask: LeaseRequest) -> Job:
-        if not 1 <= ask.shard <= ask.shards or service.shards not in (0, ask.shards):
-            raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {service.shards or 'no'} shards")
-        fence = await owners.take(ask.shard, ask.session)
-        return replace(job, shards=service.shards, fence=fence, spent=await service.taken_over(ask.shard))
+    async def claimed(request: LeaseRequest) -> Job:
+        if not 1 <= request.shard <= request.shards or service.shards not in (0, request.shards):
+            raise InputError(f"shard {request.shard}/{request.shards}: this run has {service.shards or 'no'} shards")
+        fence = await owners.take(request.shard, request.session)
+        return replace(
+            job, shards=service.shards, fence=fence, spent=await service.spent_before_takeover(request.shard)
+        )
 
-    async def said(answer: Callable[[LeaseRequest], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
+    async def respond(answer: Callable[[LeaseRequest], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
         if refused := _refused(request, token):
             return refused
         try:
@@ -60,8 +62,8 @@ async def lease_server(
 
     app = web.Application(client_max_size=BODY_BYTES_MOST)
     app.router.add_get("/job", about)
-    app.router.add_post("/lease", partial(said, granted))
-    app.router.add_post("/claim", partial(said, claimed))
+    app.router.add_post("/lease", partial(respond, granted))
+    app.router.add_post("/claim", partial(respond, claimed))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
     await runner.setup()
     try:
@@ -88,7 +90,7 @@ async def _sweep(service: LeaseService) -> None:
 
 
 def _refused(request: web.Request, token: str) -> web.Response | None:
-    said = request.headers.get("Authorization", "")
-    if hmac.compare_digest(said.encode(errors="surrogateescape"), f"Bearer {token}".encode()):
+    header = request.headers.get("Authorization", "")
+    if hmac.compare_digest(header.encode(errors="surrogateescape"), f"Bearer {token}".encode()):
         return None
     return web.Response(status=401, text="the token is missing or wrong")

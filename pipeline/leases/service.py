@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.leases.budgets import Caps, ShardBudgets
-from pipeline.leases.goldcounts import gold_beside
+from pipeline.leases.goldcounts import gold_of_others
 from pipeline.leases.messages import VALID_S, Grant, LeaseRequest
 from pipeline.leases.shardstate import ShardState
 from pipeline.leases.sharedqueue import SharedQueue
@@ -63,43 +63,47 @@ class LeaseService:
         # run ends, why a shard was told that there will be no more money, and what each shard is to set.
         self.shards = shards
         self._shards: dict[int, ShardState] = {}
-        self._since: float | None = None
-        self._turns: deque[ShardState] = deque()
+        self._first_report_at: float | None = None
+        self._waiting: deque[ShardState] = deque()
         self._in_flight = 0
-        self._work, self._heard = asyncio.Event(), asyncio.Event()
-        self._held = Hold(float("-inf"), "")
+        self._changed, self._report_came = asyncio.Event(), asyncio.Event()
+        self._current_hold = Hold(float("-inf"), "")
         self._day_hold: Hold | None = None
         self.is_paused = False
         self._stopped: tuple[str, str] | None = None
         self.short = ""
-        self.words: dict[str, str] = {}
+        self.overrides: dict[str, str] = {}
 
     # -- what shards say and get -----------------------------------------------------------------------------------
 
-    async def lease(self, ask: LeaseRequest) -> Grant:
+    async def lease(self, request: LeaseRequest) -> Grant:
         """The answer to an exchange; the same one to an exchange that is asked again. Raises InputError."""
-        if not self.shards and 1 <= ask.shard <= ask.shards:
-            self._counted(ask.shards)
-            self.shards = ask.shards
-        if ask.shards != self.shards or not 1 <= ask.shard <= self.shards:
-            raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {self.shards or 'no'} shards")
-        shard = self._shards.setdefault(ask.shard, ShardState())
+        if not self.shards and 1 <= request.shard <= request.shards:
+            self._counted(request.shards)
+            self.shards = request.shards
+        if request.shards != self.shards or not 1 <= request.shard <= self.shards:
+            raise InputError(f"shard {request.shard}/{request.shards}: this run has {self.shards or 'no'} shards")
+        shard = self._shards.setdefault(request.shard, ShardState())
         async with shard.lock:
-            if ask.session == shard.session and ask.number == shard.number and shard.last is not None:
+            if request.session == shard.session and request.number == shard.number and shard.last is not None:
                 return shard.last
-            if ask.number == 0 or not shard.session:  # a lease server that was started again knows no session
-                self._begin(shard, ask)
-            elif ask.session != shard.session or ask.number != shard.number + 1:
-                raise InputError(f"shard {ask.shard}: exchange {ask.number} is not the next one of this session")
-            shard.number = ask.number
-            self._report(shard, ask)
-            short = await self._settle(shard, ask)
-            queue = await self._queued(ask)
-            await self._wait_for_credit(shard, ask)
-            shard.last = replace(self._granted(shard, ask, short), **queue, gold=gold_beside(shard, ask, self._shards))
+            if request.number == 0 or not shard.session:  # a lease server that was started again knows no session
+                self._begin(shard, request)
+            elif request.session != shard.session or request.number != shard.number + 1:
+                raise InputError(
+                    f"shard {request.shard}: exchange {request.number} is not the next one of this session"
+                )
+            shard.number = request.number
+            self._report(shard, request)
+            short = await self._settle_budget(shard, request)
+            queue = await self._queue_fields(request)
+            await self._wait_for_grants(shard, request)
+            shard.last = replace(
+                self._granted(shard, request, short), **queue, gold=gold_of_others(shard, request, self._shards)
+            )
             return shard.last
 
-    async def taken_over(self, shard: int) -> tuple[int, int]:
+    async def spent_before_takeover(self, shard: int) -> tuple[int, int]:
         """What a shard may have spent, in picodollars and tokens, once the exchange is over that it is in."""
         if shard in self._shards:
             async with self._shards[shard].lock:
@@ -107,28 +111,28 @@ class LeaseService:
         usd, tokens = self.budgets.caps_of(shard)
         return usd or 0, tokens or 0
 
-    def _begin(self, shard: ShardState, ask: LeaseRequest) -> None:
+    def _begin(self, shard: ShardState, request: LeaseRequest) -> None:
         self._take_back(shard)
-        shard.session, shard.last, shard.words = ask.session, None, None
+        shard.session, shard.last, shard.overrides = request.session, None, None
         shard.has_begun = shard.is_over = False
 
-    def _report(self, shard: ShardState, ask: LeaseRequest) -> None:
+    def _report(self, shard: ShardState, request: LeaseRequest) -> None:
         """Judge what has come of the calls, in the order in which it came."""
         now = asyncio.get_running_loop().time()
-        self._since = now if self._since is None else self._since
-        shard.heard_at, shard.is_over = now, ask.is_last
-        shard.has_begun = shard.has_begun or ask.wants > 0
-        self._in_flight += ask.in_flight - shard.in_flight
-        shard.tokens, shard.in_flight = max(1, ask.tokens), ask.in_flight
-        unused = min(ask.unused, shard.out)
-        shard.out -= min(shard.out, len(ask.sent) + unused)
-        if ask.is_last:  # what is left of its grants is not sent any more
+        self._first_report_at = now if self._first_report_at is None else self._first_report_at
+        shard.last_report_at, shard.is_over = now, request.is_last
+        shard.has_begun = shard.has_begun or request.wants > 0
+        self._in_flight += request.in_flight - shard.in_flight
+        shard.tokens, shard.in_flight = max(1, request.tokens), request.in_flight
+        unused = min(request.unused, shard.out)
+        shard.out -= min(shard.out, len(request.sent) + unused)
+        if request.is_last:  # what is left of its grants is not sent any more
             unused, shard.out = unused + shard.out, 0
         self._return(shard, unused)
-        if ask.corrected:
-            self.resource.give_back(ask.corrected)
+        if request.corrected:
+            self.resource.give_back(request.corrected)
         in_flight = self._in_flight
-        for _, kind, values in sorted(ask.events(), key=lambda one: -one[0]):
+        for _, kind, values in sorted(request.events(), key=lambda one: -one[0]):
             if kind == "sent":
                 self.resource.on_send(now - values / 1000, in_flight)
             elif kind == "answered":
@@ -139,50 +143,52 @@ class LeaseService:
                 verdict = self.resource.on_refusal(values.as_error(), at, sent_at, in_flight)
                 shard.shrink = shard.shrink or verdict.shrink
                 self._hold(verdict.hold)
-        if (limits := ask.server_limits) is not None:
+        if (limits := request.server_limits) is not None:
             self._hold(self.resource.on_headers(limits, now))
-        if ask.answered or ask.refused:
-            self._heard.set()
+        if request.answered or request.refused:
+            self._report_came.set()
         if self.stop_at_day_limit and (reason := self.resource.state(now).day_reason):
             self.stop("day_limit", f"{reason}; the same command resumes then")
 
-    async def _settle(self, shard: ShardState, ask: LeaseRequest) -> str:
+    async def _settle_budget(self, shard: ShardState, request: LeaseRequest) -> str:
         """The shard's part of the budget; why it will never be what the shard needs, if so."""
-        if ask.spent is None:
+        if request.spent is None:
             return ""
-        shard.spent, shard.holds = ask.spent, ask.holds
+        shard.spent, shard.holds = request.spent, request.holds
         known = shard.last.caps if shard.last is not None else (None, None)
         pairs = zip(self.budgets.caps, known, strict=True)
-        shard.is_bound = ask.number == 0 or not any(cap is not None and was is None for cap, was in pairs)
-        if ask.number == 0:
-            await self.budgets.begin(ask.shard, ask.spent)
-        if ask.is_last:
-            await self.budgets.hand_back(ask.shard, ask.spent)
-        if ask.needs is None or (unit := await self._lack(ask, ask.needs)) is None:
+        shard.is_bound = request.number == 0 or not any(cap is not None and was is None for cap, was in pairs)
+        if request.number == 0:
+            await self.budgets.begin(request.shard, request.spent)
+        if request.is_last:
+            await self.budgets.hand_back(request.shard, request.spent)
+        if request.needs is None or (unit := await self._lacking_unit(request, request.needs)) is None:
             return ""
         # What is too little for its own next call may be enough for another's.
-        await self.budgets.hand_back(ask.shard, ask.spent)
+        await self.budgets.hand_back(request.shard, request.spent)
         await asyncio.sleep(LACK_S)
-        if (unit := await self._lack(ask, ask.needs)) is None or self._may_come_back():
+        if (unit := await self._lacking_unit(request, request.needs)) is None or self._may_come_back():
             return ""
         self.short = self.budgets.lack_text(unit)
         return self.short
 
-    async def _queued(self, ask: LeaseRequest) -> dict[str, Any]:
+    async def _queue_fields(self, request: LeaseRequest) -> dict[str, Any]:
         """What becomes of a shard's batches."""
-        found, lacks = await self.queue.hear(ask, self._day, is_open=self._stopped is None and not self.is_paused)
+        fields, lacks = await self.queue.on_request(
+            request, self._day, is_open=self._stopped is None and not self.is_paused
+        )
         if lacks and self.stop_at_day_limit and not (self.queue.parts or self._in_flight):
             self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
-        return found
+        return fields
 
-    async def _lack(self, ask: LeaseRequest, needs: tuple[int, int]) -> int | None:
+    async def _lacking_unit(self, request: LeaseRequest, needs: tuple[int, int]) -> int | None:
         """The unit that lacks, if the shard cannot be handed what it needs."""
         at_work = self._at_work()
         for number, one in at_work.items():  # what was spent before there was a cap
             await self.budgets.begin(number, one.spent)
         if not all(one.is_bound for one in at_work.values()):
             return 0
-        return await self.budgets.fill(ask.shard, needs, self.shards)
+        return await self.budgets.fill(request.shard, needs, self.shards)
 
     def _may_come_back(self) -> bool:
         """Whether a shard at work may hand something back, or one that a new lease server has not heard of yet."""
@@ -190,12 +196,16 @@ class LeaseService:
         if any(not one.is_bound or one.holds or self.budgets.unspent(number, one.spent)
                for number, one in at_work.items()):  # fmt: skip
             return True
-        is_new = asyncio.get_running_loop().time() - (self._since or 0.0) < ALIVE_S
+        is_new = asyncio.get_running_loop().time() - (self._first_report_at or 0.0) < ALIVE_S
         return is_new and not all(number in self._shards for number in self.budgets.holders)
 
     def _at_work(self) -> dict[int, ShardState]:
         now = asyncio.get_running_loop().time()
-        return {number: one for number, one in self._shards.items() if not one.is_over and now - one.heard_at < ALIVE_S}
+        return {
+            number: one
+            for number, one in self._shards.items()
+            if not one.is_over and now - one.last_report_at < ALIVE_S
+        }
 
     @property
     def at_work(self) -> dict[int, str]:
@@ -203,14 +213,14 @@ class LeaseService:
         return {number: one.session for number, one in self._at_work().items() if one.has_begun}
 
     @property
-    def heard_s(self) -> dict[int, float]:
+    def silent_for_s(self) -> dict[int, float]:
         """How long ago each shard was heard of that has not said that it ends."""
         now = asyncio.get_running_loop().time()
-        return {number: now - one.heard_at for number, one in self._shards.items() if not one.is_over}
+        return {number: now - one.last_report_at for number, one in self._shards.items() if not one.is_over}
 
-    async def _wait_for_credit(self, shard: ShardState, ask: LeaseRequest) -> None:
+    async def _wait_for_grants(self, shard: ShardState, request: LeaseRequest) -> None:
         """Return with all that is wanted, or after a moment with some of it, or after a longer one with nothing."""
-        shard.wants = 0 if ask.is_last else ask.wants
+        shard.wants = 0 if request.is_last else request.wants
         shard.came.clear()
         shard.full.clear()
         if not shard.wants or self._stopped is not None or shard.credit >= shard.wants:
@@ -218,9 +228,9 @@ class LeaseService:
         if shard.credit:
             shard.came.set()
         shard.is_asking = True
-        if shard not in self._turns:
-            self._turns.append(shard)
-        self._work.set()
+        if shard not in self._waiting:
+            self._waiting.append(shard)
+        self._changed.set()
         try:
             async with asyncio.timeout(SPAN_S):
                 await shard.full.wait()
@@ -234,25 +244,25 @@ class LeaseService:
         finally:
             shard.is_asking = False
 
-    def _granted(self, shard: ShardState, ask: LeaseRequest, short: str) -> Grant:
+    def _granted(self, shard: ShardState, request: LeaseRequest, short: str) -> Grant:
         now = asyncio.get_running_loop().time()
         requests, shard.credit = shard.credit, 0
         if self._stopped is not None:
             self._return(shard, requests)
             requests = 0
         shard.out += requests
-        shard.expires_at = float("inf") if ask.is_last else now + SILENT_S + VALID_S + GRACE_S
+        shard.expires_at = float("inf") if request.is_last else now + SILENT_S + VALID_S + GRACE_S
         shrink, shard.shrink = shard.shrink, False
-        words = self.words if shard.has_begun and shard.words is not self.words else {}
-        shard.words = self.words if shard.has_begun else None  # before, it does not listen
-        held_s = max(0.0, self._held.until - now)
+        words = self.overrides if shard.has_begun and shard.overrides is not self.overrides else {}
+        shard.overrides = self.overrides if shard.has_begun else None  # before, it does not listen
+        wait_s = max(0.0, self._current_hold.until - now)
         return Grant(
-            ask.number,
+            request.number,
             requests,
-            self.budgets.caps_of(ask.shard),
+            self.budgets.caps_of(request.shard),
             shrink=shrink,
-            held_s=held_s,
-            reason=("paused by order" if self.is_paused else self._held.reason if held_s else ""),
+            held_s=wait_s,
+            reason=("paused by order" if self.is_paused else self._current_hold.reason if wait_s else ""),
             stop=self._stopped,
             short=short,
             words=words,
@@ -273,7 +283,7 @@ class LeaseService:
         for shard in self._shards.values():
             shard.full.set()
             shard.came.set()
-        self._work.set()
+        self._changed.set()
 
     @property
     def stopped(self) -> tuple[str, str] | None:
@@ -283,7 +293,7 @@ class LeaseService:
     def set_paused(self, paused: bool) -> None:
         """Grant nothing until it is said otherwise."""
         self.is_paused = paused
-        self._work.set()
+        self._changed.set()
 
     def set_caps(self, caps: Caps) -> None:
         """Take over another budget."""
@@ -294,56 +304,56 @@ class LeaseService:
         """Take over another limit a day."""
         self.stop_at_day_limit = stop
         self._day.set_limit(limit)
-        self._held = Hold(float("-inf"), "")
-        self._work.set()
+        self._current_hold = Hold(float("-inf"), "")
+        self._changed.set()
 
     # -- granting --------------------------------------------------------------------------------------------------
 
     async def work(self) -> None:
         """Grant for ever: one call after the other, as the limits let them through, to the shards in turn."""
         while True:
-            await self._until_wanted()
-            shard = self._turns[0]
+            await self._wait_for_demand()
+            shard = self._waiting[0]
             await self.resource.acquire(shard.tokens)
-            await self._until_open()  # a wait may have begun meanwhile
+            await self._wait_until_open()  # a wait may have begun meanwhile
             # A shard that was answered meanwhile gets it with its next exchange.
             shard.credit += 1
             shard.came.set()
-            self._turns.rotate(-1)
+            self._waiting.rotate(-1)
             if shard.credit >= shard.wants or not shard.is_asking:
-                self._turns.remove(shard)
+                self._waiting.remove(shard)
                 shard.full.set()
-            if self._held.then_one:
-                await self._one_alone()
+            if self._current_hold.then_one:
+                await self._send_one_alone()
 
-    async def _until_wanted(self) -> None:
+    async def _wait_for_demand(self) -> None:
         """Return when a shard asks, nothing holds, and one request of the day is taken."""
         while True:
-            while self._turns and not self._turns[0].is_asking:
-                self._turns.popleft()
-            if not self._turns or self._stopped is not None:
+            while self._waiting and not self._waiting[0].is_asking:
+                self._waiting.popleft()
+            if not self._waiting or self._stopped is not None:
                 await self._sleep(LOOK_S)
                 continue
-            await self._until_open()
-            if self._turns and self._turns[0].is_asking and not await self._day_wait_s():
+            await self._wait_until_open()
+            if self._waiting and self._waiting[0].is_asking and not await self._day_wait_s():
                 return
 
-    async def _until_open(self) -> None:
+    async def _wait_until_open(self) -> None:
         """Return when nothing holds; the meters do not catch that time up."""
         loop = asyncio.get_running_loop()
         began = now = loop.time()
-        while self.is_paused or now < self._held.until:
-            await self._sleep(LOOK_S if self.is_paused else self._held.until - now)
+        while self.is_paused or now < self._current_hold.until:
+            await self._sleep(LOOK_S if self.is_paused else self._current_hold.until - now)
             now = loop.time()
         if now > began:
             self.resource.skip_pause(now - began)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait so long, or until something is new."""
-        self._work.clear()
+        self._changed.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self._work.wait()
+                await self._changed.wait()
         except TimeoutError:
             pass
 
@@ -356,23 +366,23 @@ class LeaseService:
         reason = f"the {self._day.limit or 0:,} requests a day are used up"
         if self.stop_at_day_limit:
             self.stop("day_limit", f"{reason}; the same command resumes tomorrow (UTC)")
-        self._held = self._day_hold = Hold(asyncio.get_running_loop().time() + min(wait_s, LOOK_S), reason)
+        self._current_hold = self._day_hold = Hold(asyncio.get_running_loop().time() + min(wait_s, LOOK_S), reason)
         return wait_s
 
-    async def _one_alone(self) -> None:
+    async def _send_one_alone(self) -> None:
         """The first call after a wait shows whether it is over."""
-        self._held = Hold(self._held.until, self._held.reason)
-        self._heard.clear()
+        self._current_hold = Hold(self._current_hold.until, self._current_hold.reason)
+        self._report_came.clear()
         try:
             async with asyncio.timeout(ALONE_S):
-                await self._heard.wait()
+                await self._report_came.wait()
         except TimeoutError:
             pass
 
     def _hold(self, hold: Hold | None) -> None:
-        if hold is not None and hold.until > self._held.until:
-            self._held = hold
-            self._work.set()
+        if hold is not None and hold.until > self._current_hold.until:
+            self._current_hold = hold
+            self._changed.set()
 
     # -- what goes back --------------------------------------------------------------------------------------------
 
@@ -395,6 +405,6 @@ class LeaseService:
         if requests:
             self.resource.return_unused(requests, requests * shard.tokens)
             self._day.return_unused(requests)
-            if self._held is self._day_hold:  # the day has some again
-                self._held = Hold(float("-inf"), "")
-                self._work.set()
+            if self._current_hold is self._day_hold:  # the day has some again
+                self._current_hold = Hold(float("-inf"), "")
+                self._changed.set()

@@ -21,7 +21,7 @@ class ShardState:
     #: granted, and neither sent nor given back
     out: int = 0
     expires_at: float = float("inf")
-    heard_at: float = float("-inf")
+    last_report_at: float = float("-inf")
     #: it has asked for calls; it has said that it ends
     has_begun: bool = False
     is_over: bool = False
@@ -30,7 +30,7 @@ class ShardState:
     holds: bool = False
     is_bound: bool = True
     #: what it was told to set
-    words: dict[str, str] | None = None
+    overrides: dict[str, str] | None = None
     #: how many labels of its gold records were right, and how many were compared
     gold: tuple[int, int] = (0, 0)
     last: Grant | None = None

@@ -29,7 +29,7 @@ class SharedQueue:
         # All state that changes: the limit, who holds what, whether an answer has shown that the requests are right,
         # and how often something of it has changed.
         self.limit = QueueLimit(enqueued_tokens)
-        self._held: dict[int, dict[int, int]] = {}
+        self._reserved: dict[int, dict[int, int]] = {}
         self.proven = proven
         self.version = 0
         self._counting = asyncio.Lock()
@@ -40,36 +40,36 @@ class SharedQueue:
         self.proven = self.proven or known.get("proven", False)
         self.limit = QueueLimit(self._configured, known.get("learned"), known.get("most_lines"))
         for shard in known.get("shards", ()):
-            held = codec.loads(await self._ledger.meta_get(f"{_KEY}.{shard}") or "{}")
-            self._held[shard] = {int(part): tokens for part, tokens in held.items()}
+            parts = codec.loads(await self._ledger.meta_get(f"{_KEY}.{shard}") or "{}")
+            self._reserved[shard] = {int(part): tokens for part, tokens in parts.items()}
 
     @property
     def parts(self) -> int:
         """How many parts may be in the queue."""
-        return sum(map(len, self._held.values()))
+        return sum(map(len, self._reserved.values()))
 
-    async def hear(self, ask: LeaseRequest, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
+    async def on_request(self, request: LeaseRequest, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
         """What a shard is told of its batches, and why the day has no room for the part that it wants to send, if so.
 
         Nothing goes out unless the run `is_open`.
         """
-        parts, lacks = ask.parts, ""
+        parts, lacks = request.parts, ""
         if parts is None:
             return {}, ""
-        await self._hold(ask.shard, dict(zip(parts[::2], parts[1::2], strict=True)), proven=ask.proven)
-        found: dict[str, Any] = {}
-        if ask.refused_part is not None:
-            found["is_too_large"] = await self._refused(ask.shard, *ask.refused_part)
-        if ask.room is not None and is_open:
-            part, tokens, lines, counts = ask.room
-            if self._take(ask.shard, part, tokens):
+        await self._hold(request.shard, dict(zip(parts[::2], parts[1::2], strict=True)), proven=request.proven)
+        fields: dict[str, Any] = {}
+        if request.refused_part is not None:
+            fields["is_too_large"] = await self._refused(request.shard, *request.refused_part)
+        if request.room is not None and is_open:
+            part, tokens, lines, counts = request.room
+            if self._take(request.shard, part, tokens):
                 lacks = await self._lack(day, lines * counts)
                 if lacks:
-                    self._leave(ask.shard, part)
+                    self._leave(request.shard, part)
                 else:
-                    await self._write(ask.shard)
-                found["room"] = not lacks
-        return {**found, "queue": self._facts()}, lacks
+                    await self._write(request.shard)
+                fields["room"] = not lacks
+        return {**fields, "queue": self._facts()}, lacks
 
     def _facts(self) -> dict[str, int | bool | None]:
         limit = self.limit
@@ -88,22 +88,22 @@ class SharedQueue:
 
     def _take(self, shard: int, part: int, tokens: int) -> bool:
         """Whether there is room for the part, which counts from now on. It is granted once that is written down."""
-        is_held = part in self._held.get(shard, {})
-        if not is_held and self.parts and not (self.proven and self.limit.fits(tokens, self._queued())):
+        is_reserved = part in self._reserved.get(shard, {})
+        if not is_reserved and self.parts and not (self.proven and self.limit.fits(tokens, self._queued())):
             return False
-        self._held.setdefault(shard, {})[part] = tokens
+        self._reserved.setdefault(shard, {})[part] = tokens
         return True
 
     def _leave(self, shard: int, part: int) -> int:
         """The part is not in the queue; gives the tokens of those that are."""
-        self._held.get(shard, {}).pop(part, None)
+        self._reserved.get(shard, {}).pop(part, None)
         return self._queued()
 
     async def _hold(self, shard: int, parts: Mapping[int, int], *, proven: bool) -> None:
         """All parts that a shard has in the queue, and whether one has shown that the requests are right."""
         is_news, self.proven = proven and not self.proven, self.proven or proven
-        if is_news or self._held.get(shard, {}) != parts:
-            self._held[shard] = dict(parts)
+        if is_news or self._reserved.get(shard, {}) != parts:
+            self._reserved[shard] = dict(parts)
             await self._write(shard)
 
     async def _refused(self, shard: int, part: int, tokens: int, lines: int) -> bool:
@@ -115,10 +115,10 @@ class SharedQueue:
     async def _write(self, shard: int) -> None:
         """Write down what is known, and what a shard holds."""
         self.version += 1
-        limit, held = self.limit, {str(part): tokens for part, tokens in self._held.get(shard, {}).items()}
-        await self._ledger.meta_set(f"{_KEY}.{shard}", codec.dumps(held).decode())
+        limit, parts = self.limit, {str(part): tokens for part, tokens in self._reserved.get(shard, {}).items()}
+        await self._ledger.meta_set(f"{_KEY}.{shard}", codec.dumps(parts).decode())
         known = {"proven": self.proven, "learned": limit.learned, "most_lines": limit.most_lines}
-        await self._ledger.meta_set(_KEY, codec.dumps({**known, "shards": sorted(self._held)}).decode())
+        await self._ledger.meta_set(_KEY, codec.dumps({**known, "shards": sorted(self._reserved)}).decode())
 
     def _queued(self) -> int:
-        return sum(sum(one.values()) for one in self._held.values())
+        return sum(sum(one.values()) for one in self._reserved.values())

@@ -184,7 +184,7 @@ def create_design(
         version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
     said, seen = human_answers(reviews, column, version), LabelDigest()
     open_to_draw, there, named = 0, 0, [False] * len(scores)
-    for one in read_column(ledger, column, scores, seen=seen):
+    for one in read_column(ledger, column, scores, digest=seen):
         is_open = not said.has_checked(one)
         open_to_draw += is_open
         there += is_open and one.key in drawn_before

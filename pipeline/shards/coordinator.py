@@ -20,7 +20,7 @@ from pipeline.shards.plan import BASE, BOOK, FOLDER, ShardPlan, write_plan
 from pipeline.store import Ledger, RunDir
 
 #: When shards were heard of last is written down so often.
-HEARD_S = 2.0
+HEARTBEAT_S = 2.0
 
 
 @asynccontextmanager
@@ -63,19 +63,19 @@ async def coordinator(
         try:
             async with (
                 lease_server(service, owners, job, host=host, port=port, token=token) as url,
-                background_tasks(_note_heard(RunDir(run / FOLDER), service)),
+                background_tasks(_write_heartbeats(RunDir(run / FOLDER), service)),
             ):
                 yield url, service
         finally:
             await day.close()
 
 
-async def _note_heard(folder: RunDir, service: LeaseService) -> None:
+async def _write_heartbeats(folder: RunDir, service: LeaseService) -> None:
     """Keep for a status when each shard was heard of last, which may be on another machine."""
     while True:
         now = time.time()
-        write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in service.heard_s.items()}})
-        await asyncio.sleep(HEARD_S)
+        write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in service.silent_for_s.items()}})
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 def caps_of(settings: Settings) -> tuple[int | None, int | None]:

@@ -81,7 +81,7 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
             group = await _at_work(settings, plan, options, switch, host, start)
             group.parts = await _parts_in(RunDir(run).shards())
     if broken := [shard for shard in group.shards if shard.code == 2]:
-        raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
+        raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].output_tail()}")
     figures, why = group.figures(loop.time() - began), group.why
     await asyncio.to_thread(join, run, plan)
     summary = await arun(group.orders.settings, replace(options, stop_first=why, quiet=True))
@@ -91,11 +91,11 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
 
 
 async def _parts_in(shards: Iterable[RunDir]) -> list[Part]:
-    found: list[Part] = []
+    parts: list[Part] = []
     for shard in shards:
         async with await Ledger.open(shard.ledger, read_only=True) as ledger:
-            found += await BatchBook(ledger).parts()
-    return found
+            parts += await BatchBook(ledger).parts()
+    return parts
 
 
 async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> ShardPlan:
@@ -156,7 +156,7 @@ class _ShardGroup:
         self._before = before
         self._settings = settings
         self._processes = processes
-        self._desk = service
+        self._service = service
         self._reading = total
         self.shards: Sequence[Shard] = processes.shards
         #: what it is told; set once there is a screen to answer on
@@ -179,8 +179,8 @@ class _ShardGroup:
 
         done = self._before.total() + added("done")
         costs = [one.get("cost_usd") for one in live]
-        state = self._desk.state(asyncio.get_running_loop().time())
-        trouble = "PAUSED by order; labelpipe resume continues it" if self._desk.is_paused else ""
+        state = self._service.state(asyncio.get_running_loop().time())
+        trouble = "PAUSED by order; labelpipe resume continues it" if self._service.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
         waiting = sum((OpenBatches(**one["batches"]) for one in live if one.get("batches")), OpenBatches())
         trouble = trouble or waiting.text or next((one["trouble"] for one in live if one.get("trouble")), "")
@@ -204,25 +204,25 @@ class _ShardGroup:
     def end(self, reason: LabelpipeError) -> None:
         """Let all shards end."""
         self.reason = self.reason or reason
-        self._desk.set_paused(False)
+        self._service.set_paused(False)
         self._processes.end()
 
     @property
     def why(self) -> LabelpipeError:
         """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
-        if self._desk.stopped is not None:
-            return stopped_error(*self._desk.stopped)
-        if self._desk.short:
-            return stopped_error(BudgetReachedError.code, self._desk.short)
+        if self._service.stopped is not None:
+            return stopped_error(*self._service.stopped)
+        if self._service.short:
+            return stopped_error(BudgetReachedError.code, self._service.short)
         if self.reason is None and (text := OpenBatches.of([part for part in self.parts if part.is_open]).text):
             took_s = [part.took_s for part in self.parts if part.took_s is not None]
             return BatchesOpenError(f"{text}; {return_hint(took_s)}")
-        told = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
-        return self.reason or MergedError(next((str(one) for one in told if one), None))
+        reasons = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
+        return self.reason or MergedError(next((str(one) for one in reasons if one), None))
 
     def figures(self, seconds: float) -> dict[str, Any]:
         """What the summary says of the session: sums over the shards, and the slowest one's latencies."""
-        ended = [found for shard in self.shards if (found := RunDir(shard.folder).read_summary()) is not None]
+        ended = [summary for shard in self.shards if (summary := RunDir(shard.folder).read_summary()) is not None]
 
         def most(name: str) -> Any:
             return max((one[name] for one in ended if one.get(name) is not None), default=None)

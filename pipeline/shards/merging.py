@@ -44,13 +44,13 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
     """
     with RunDir(run).open_for_writing():
         with lock_shards(run) as is_free:
-            held = _fetch(run, plan) and is_free
+            is_free_everywhere = _fetch(run, plan) and is_free
             shards = RunDir(run).shards()
             base = run / FOLDER / BASE
             parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
             if any((one.read_manifest() or {}).get("simulated") for one in shards):
                 RunDir(run).note_simulated()
-            goes = held and (ends or not count_batches_left(one.ledger for one in shards))
+            goes = is_free_everywhere and (ends or not count_batches_left(one.ledger for one in shards))
             outcomes = join_ledgers(RunDir(run).ledger, parts, plan.run_id, goes_on=not goes)
         if goes:
             if plan.address:

@@ -31,7 +31,7 @@ class Orders:
     """
 
     def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
-        self._desk = service
+        self._service = service
         self._say = say
         self._steering = ControlLoop(settings, self, Inbox(Path(settings.output.dir)))
 
@@ -55,12 +55,12 @@ class Orders:
 
     def pause(self, paused: bool) -> str:
         """Grant nothing, or go on."""
-        self._desk.set_paused(paused)
+        self._service.set_paused(paused)
         return "paused; the calls in flight end, nothing new leaves" if paused else "continues"
 
     def drain(self) -> str:
         """Let all shards end."""
-        self._desk.stop("drained", "drained by order; the same command resumes it")
+        self._service.stop("drained", "drained by order; the same command resumes it")
         return "draining; the calls in flight end, then the run does"
 
     def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
@@ -72,12 +72,12 @@ class Orders:
         acts: list[Action] = []
         if keys & _RATES:
             rates = (limits.requests_per_minute, limits.tokens_per_minute)
-            acts.append(partial(self._desk.resource.configure, *rates))
+            acts.append(partial(self._service.resource.configure, *rates))
         if keys & _DAY:
             stop = limits.on_day_limit == "stop"
-            acts.append(partial(self._desk.set_day_limit, limits.requests_per_day, stop=stop))
+            acts.append(partial(self._service.set_day_limit, limits.requests_per_day, stop=stop))
         if keys & _BUDGET:
-            acts.append(partial(self._desk.set_caps, caps_of(settings)))
+            acts.append(partial(self._service.set_caps, caps_of(settings)))
         shared = _RATES | _DAY | _BUDGET
         others = {one.key: one.new for one in shifts if one.key.startswith("limits.") and one.key not in shared}
         return [*acts, partial(self._forward, others)] if others else acts
@@ -85,7 +85,7 @@ class Orders:
     def told(self, change: SettingChanges, source: str) -> Sequence[str]:
         """The values for all shards."""
         lines = [
-            f"{one.key} is {_shown(one.new)} for all shards ({source})"
+            f"{one.key} is {_format_value(one.new)} for all shards ({source})"
             if one.key.startswith("limits.")
             else applied_line(one, source)
             for one in change.applied
@@ -96,16 +96,16 @@ class Orders:
 
     def _forward(self, changes: dict[str, Any]) -> None:
         # What is taken out of the config is taken out there too.
-        words = {**self._desk.words, **{key: self._part_of(key, value) for key, value in changes.items()}}
-        self._desk.words = {key: value for key, value in words.items() if value is not None}
+        words = {**self._service.overrides, **{key: self._part_of(key, value) for key, value in changes.items()}}
+        self._service.overrides = {key: value for key, value in words.items() if value is not None}
 
     def _part_of(self, key: str, value: Any) -> str | None:
         if key in _IN_PARTS and isinstance(value, int):
-            value = math.ceil(value / max(1, self._desk.shards))
+            value = math.ceil(value / max(1, self._service.shards))
         return value if value is None or isinstance(value, str) else codec.dumps(value).decode()
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return (
         "none" if value is None else str(value) if isinstance(value, int | float | str) else codec.dumps(value).decode()
     )

@@ -42,9 +42,9 @@ def read_plan(run: Path) -> ShardPlan | None:
     """The note of a run in shards; None where there are none. Raises SetupError for one that cannot be read."""
     path = run / FOLDER / PLAN
     try:
-        found: Mapping[str, Any] = codec.loads(path.read_bytes())
-        names = [str(found[name]) for name in ("run_id", "digest", "dealing", "folder") if name in found]
-        return ShardPlan(int(found["shards"]), *names)
+        stored: Mapping[str, Any] = codec.loads(path.read_bytes())
+        names = [str(stored[name]) for name in ("run_id", "digest", "dealing", "folder") if name in stored]
+        return ShardPlan(int(stored["shards"]), *names)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -24,7 +24,7 @@ AGAIN_S = 0.5
 #: A shard waits at most so long for another process to leave its folder; then it says which one has it.
 FREE_S, FREE_LOOK_S = 120.0, 0.1
 #: What is shown of a shard that broke.
-SHOWN_BYTES = 600
+TAIL_BYTES = 600
 
 
 class Running(Protocol):
@@ -55,10 +55,10 @@ class Shard:
         """What it has printed."""
         return self.folder.with_name(f"{self.folder.name}.out")
 
-    def said(self) -> str:
+    def output_tail(self) -> str:
         """The end of what it has printed."""
         try:
-            return self.log.read_bytes()[-SHOWN_BYTES:].decode(errors="replace").strip()
+            return self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
             return ""
 

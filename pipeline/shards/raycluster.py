@@ -33,7 +33,7 @@ OBJECT_BYTES = 80_000_000
 #: An actor that has not taken a signal by then has no place yet.
 SIGNAL_S = 5.0
 #: What is shown of a shard that is apart or needed to send it an order, and how often it is brought here.
-_SHOWN, LOOK_S = ("live.json", "summary.json", "manifest.json"), 1.0
+_STATUS_FILES, LOOK_S = ("live.json", "summary.json", "manifest.json"), 1.0
 _ORDERS = "control.jsonl"
 
 
@@ -89,14 +89,16 @@ def _connect(ray: Any, shards: int, luggage: str) -> str:
 async def _start(ray: Any, place: str, shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
     # Three at once: a signal comes while the shard is at work, and it is looked at. Ray restarts nothing: `Processes`
     # does, in a new actor.
-    actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=3)(_Node).remote()
+    actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=3)(_ShardActor).remote()
     # A job that was submitted with a working_dir has its files there, on each node.
     cwd = None if place or ray.get_runtime_context().runtime_env.get("working_dir") else Path.cwd()
     folder = shard.folder.absolute()
-    return _Placed(ray, actor, shard, actor.run.remote(place, folder, cwd, arguments, dict(env)), is_apart=bool(place))
+    return _RayProcess(
+        ray, actor, shard, actor.run.remote(place, folder, cwd, arguments, dict(env)), is_apart=bool(place)
+    )
 
 
-class _Node:
+class _ShardActor:
     """The actor, on the shard's node."""
 
     def __init__(self) -> None:
@@ -123,20 +125,20 @@ class _Node:
 
     def look(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
         """What the shard shows, by file; it gets the orders. With its end the folder goes."""
-        found = dict[str, bytes]()
-        for path in (self._folder / name for name in _SHOWN) if self._folder is not None else ():
+        files = dict[str, bytes]()
+        for path in (self._folder / name for name in _STATUS_FILES) if self._folder is not None else ():
             with suppress(OSError):
-                found[path.name] = path.read_bytes()
+                files[path.name] = path.read_bytes()
         if self._folder is not None:
             if orders and RunDir(self._folder).ledger.exists():  # before, it takes no order, and no foreign file
                 with (self._folder / _ORDERS).open("ab") as file:
                     file.write(orders)
-                found[_ORDERS] = b""
-            found[""] = Shard(0, self._folder).said().encode()
+                files[_ORDERS] = b""
+            files[""] = Shard(0, self._folder).output_tail().encode()
             if is_over:
                 for path in self._folder.parent.glob(f"{self._folder.name}*"):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return found
+        return files
 
     def send(self, number: int) -> bool:
         """Send the shard a signal; whether it is there."""
@@ -146,7 +148,7 @@ class _Node:
         return True
 
 
-class _Placed:
+class _RayProcess:
     """A shard as its driver sees it. Of one that is apart, what it shows is brought to the folder that it has here."""
 
     def __init__(self, ray: Any, actor: Any, shard: Shard, code: Any, *, is_apart: bool) -> None:
@@ -185,13 +187,13 @@ class _Placed:
 
     async def _look(self, *, is_over: bool) -> None:
         orders = self._ordered()[self._passed :]
-        found = await self._actor.look.remote(is_over, orders)
-        self._passed += len(orders) if _ORDERS in found else 0
+        files = await self._actor.look.remote(is_over, orders)
+        self._passed += len(orders) if _ORDERS in files else 0
         self._shard.folder.mkdir(mode=0o700, exist_ok=True)
-        self._shard.log.write_bytes(found.pop("", b""))
-        for name in _SHOWN:
-            if name in found:
-                write_whole(self._shard.folder / name, found[name])
+        self._shard.log.write_bytes(files.pop("", b""))
+        for name in _STATUS_FILES:
+            if name in files:
+                write_whole(self._shard.folder / name, files[name])
             else:
                 (self._shard.folder / name).unlink(missing_ok=True)
 

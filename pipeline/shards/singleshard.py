@@ -43,8 +43,8 @@ async def label_shard(
     settings = load([], str(shard_folder(shards, *shard)))
     words, scale = shard_overrides(settings, *shard), settings.scale
     if scale.folder is not None and is_url(scale.folder):
-        kept = _kept_at(scale.folder, scale.sync_s, run, shard, lease, say)
-        async with kept as (folder, base):
+        session = _synced(scale.folder, scale.sync_s, run, shard, lease, say)
+        async with session as (folder, base):
             return await arun(load(words, str(folder)), options(base))
     if scale.folder is not None:
         shards = shared_folder(scale.folder, (await lease.job(take_over=False)).dealing)
@@ -54,7 +54,7 @@ async def label_shard(
 
 
 @asynccontextmanager
-async def _kept_at(
+async def _synced(
     address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Path, Path]]:
     """Keep the shard's state at the address while the block lasts; gives its folder, and the ledger before shards."""

@@ -58,21 +58,21 @@ class SnapshotStore:
     def __init__(self, address: str, dealing: str) -> None:
         self._system, place = open_filesystem(address, "scale.folder")
         self._root = f"{place.rstrip('/')}/{dealing}"
-        self._shown = f"scale.folder = {address}"
+        self._description = f"scale.folder = {address}"
 
     def last(self, shard: str) -> ShardSnapshot | None:
         """The last whole state of a shard; None where there is none."""
-        with self._told("cannot be read"):
+        with self._store_errors("cannot be read"):
             for name in sorted(self._names(shard, ".json"), reverse=True):
                 # Not whole, or gone since: there is another one.
                 with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
-                    found: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
-                    return ShardSnapshot(*(found[field] for field in ("fence", "number", "has_ledger", "is_over")))
+                    stored: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
+                    return ShardSnapshot(*(stored[field] for field in ("fence", "number", "has_ledger", "is_over")))
         return None
 
     def refuse_older(self, shard: str, fence: int) -> None:
         """Raises FencedError where a process with a greater fence has taken the shard over."""
-        with self._told("cannot be read"):
+        with self._store_errors("cannot be read"):
             newest = max((int(name[:6]) for name in self._names(shard, ".json")), default=0)
         if newest > fence:
             raise FencedError(
@@ -84,7 +84,7 @@ class SnapshotStore:
     def save(self, shard: str, snapshot: ShardSnapshot, archive: Path) -> None:
         """Put a state there, then its note; older ones go."""
         folder = f"{self._root}/{shard}"
-        with self._told("cannot be written"):
+        with self._store_errors("cannot be written"):
             self._system.makedirs(folder, exist_ok=True)
             if snapshot.has_ledger:
                 self._system.put_file(str(archive), f"{folder}/{snapshot.name}.zip")
@@ -98,15 +98,17 @@ class SnapshotStore:
         """The last state of a shard, and its ledger into `archive` where it has one."""
         for _ in range(_TRIES):
             snapshot = self.last(shard)
-            with self._told("cannot be read"), suppress(FileNotFoundError):
+            with self._store_errors("cannot be read"), suppress(FileNotFoundError):
                 if snapshot is not None and snapshot.has_ledger:
                     self._system.get_file(f"{self._root}/{shard}/{snapshot.name}.zip", str(archive))
                 return snapshot
-        raise StoreError(f"{self._shown}: the states of shard {shard} go while they are read. Run the command again.")
+        raise StoreError(
+            f"{self._description}: the states of shard {shard} go while they are read. Run the command again."
+        )
 
     def clear(self) -> None:
         """Remove all that is there of the run."""
-        with self._told("cannot be removed"), suppress(FileNotFoundError):
+        with self._store_errors("cannot be removed"), suppress(FileNotFoundError):
             self._system.rm(self._root, recursive=True)
 
     def _names(self, shard: str, ending: str = "") -> list[str]:
@@ -117,13 +119,13 @@ class SnapshotStore:
         return []
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _store_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except LabelpipeError:
             raise
         except Exception as error:  # any file system may raise anything
-            raise StoreError(f"{self._shown}: {what}: {describe_remote_error(error)}") from error
+            raise StoreError(f"{self._description}: {what}: {describe_remote_error(error)}") from error
 
 
 class SnapshotSync:
@@ -134,7 +136,7 @@ class SnapshotSync:
         self._archive = folder.with_name(f"{folder.name}.state")
         # All state that changes: how many states were saved, and how the files were when the last one was.
         self._number = 0
-        self._seen: list[tuple[str, int, int]] | None = None
+        self._last_files: list[tuple[str, int, int]] | None = None
 
     def resume(self, spent: tuple[int, int]) -> bool:
         """Have the last state here; whether it is a copy. `spent` is what the shard may have spent (see `Job`)."""
@@ -153,8 +155,8 @@ class SnapshotSync:
         ledger = RunDir(self._folder).ledger
         files = [(one.name, one.stat()) for one in (ledger, ledger.with_name("ledger.db-wal")) if one.exists()]
         # A reader makes an empty journal.
-        seen = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files if stat.st_size]
-        if seen == self._seen and not is_over:
+        state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files if stat.st_size]
+        if state == self._last_files and not is_over:
             return
         has_ledger = ledger.exists()
         try:
@@ -164,7 +166,7 @@ class SnapshotSync:
             self._store.save(self._folder.name, snapshot, self._archive)
         finally:
             self._archive.unlink(missing_ok=True)
-        self._number, self._seen = snapshot.number, seen
+        self._number, self._last_files = snapshot.number, state
 
 
 def save_base(address: str, dealing: str, base: Path) -> None:
@@ -218,9 +220,9 @@ def _note(folder: Path, dealing: str, *, fence: int | None = None, copied: str =
 def _noted(folder: Path, dealing: str) -> tuple[int | None, str]:
     """The fence of the process that worked in the folder, or the state of which it is a copy; else neither."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = codec.loads(_note_of(folder).read_bytes())
-        if found["dealing"] == dealing and RunDir(folder).ledger.exists():
-            return found["fence"], str(found["copied"])
+        stored = codec.loads(_note_of(folder).read_bytes())
+        if stored["dealing"] == dealing and RunDir(folder).ledger.exists():
+            return stored["fence"], str(stored["copied"])
     return None, ""
 
 

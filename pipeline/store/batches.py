@@ -177,8 +177,8 @@ def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
 def _record_results(connection: sqlite3.Connection, part: Part, results: Sequence[LineResult]) -> None:
     answers = [one.answer for one in results if one.answer is not None]
     with transaction(connection):
-        kept = storedturns.of(connection, [one.key for one in answers])
-        storedturns.keep(connection, [_with_lost(one, kept.get(one.key, ())) for one in answers])
+        saved = storedturns.of(connection, [one.key for one in answers])
+        storedturns.keep(connection, [_with_lost(one, saved.get(one.key, ())) for one in answers])
         connection.executemany(
             "UPDATE batch_items SET state = CASE state WHEN 'dropped' THEN state ELSE ? END, tries = tries + ?,"
             " problem = ? WHERE part = ? AND place = ?",
@@ -218,40 +218,40 @@ def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, 
 
 def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str]:
     contents = {record.key: record.digest for record in records}
-    found: set[str] = set()
+    waiting: set[str] = set()
     changed: list[str] = []
     for name, content in of_keys(connection, "SELECT key, content FROM batch_items", list(contents)):
         key = unbound(name)
-        (found.add if contents[key] == content else changed.append)(key)
+        (waiting.add if contents[key] == content else changed.append)(key)
     if changed:
         with transaction(connection):
             connection.executemany(
                 "UPDATE batch_items SET state = 'dropped', key = ? WHERE key = ?",
                 [(bound(f"dropped in {time.time_ns()}: {key}"), bound(key)) for key in changed],
             )
-    return found
+    return waiting
 
 
 def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
-    found: set[bytes] = set()
+    waiting: set[bytes] = set()
     for digest in digests:
         row = connection.execute(
             "SELECT 1 FROM batch_items WHERE substr(digest, 1, 6) = ? AND digest = ? AND state = 'waiting' LIMIT 1",
             (digest[:6], digest),
         ).fetchone()
         if row is not None:
-            found.add(digest)
-    return found
+            waiting.add(digest)
+    return waiting
 
 
 def batches_left(connection: sqlite3.Connection) -> int:
     """How many batches are open, or have answers of which nothing has become yet."""
-    found: int = connection.execute(
+    count: int = connection.execute(
         "SELECT COUNT(*) FROM batches WHERE state NOT IN ('read', 'closed') OR EXISTS (SELECT 1 FROM batch_items"
         " WHERE batch_items.part = batches.part AND state = 'answered'"
         " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key))"
     ).fetchone()[0]
-    return found
+    return count
 
 
 def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -> int | None:

@@ -74,7 +74,7 @@ def read_column(
     column: str,
     scores: Sequence[str] = CERTAINTY,
     upto: int | None = None,
-    seen: LabelDigest | None = None,
+    digest: LabelDigest | None = None,
 ) -> Iterator[ColumnLabel]:
     """The model's labels in this column, as they were committed, up to a seq or all of them. Raises SetupError.
 
@@ -91,13 +91,13 @@ def read_column(
                 without += 1
                 continue
             one = ColumnLabel(unbound(key), label[column], tuple(map(_number, map(label.get, scores))), record, request)
-            if seen is not None:
-                seen.add(one)
+            if digest is not None:
+                digest.add(one)
             yield one
-        if seen is not None:
+        if digest is not None:
             others = "SELECT TOTAL(status <> 'labelled'), TOTAL(status = 'labelled' AND seq > ?) FROM outcomes"
             unlabelled, added = connection.execute(others, (last,)).fetchone()
-            seen.last_seq, seen.without, seen.added = last, without + int(unlabelled), int(added)
+            digest.last_seq, digest.without, digest.added = last, without + int(unlabelled), int(added)
 
 
 def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], upto: int) -> bool:
@@ -109,12 +109,12 @@ def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], 
     for undone in range(len(renames) + 1):
         last = renames[len(renames) - undone :]
         before = [renamer([(new, old) for old, new in one.pairs]) for one in reversed(last)]
-        seen = LabelDigest()
+        digest_now = LabelDigest()
         for one in read_column(RunDir(folder).ledger, column, scores, upto):
             for change in before:
                 one.value = change(one.value)
-            seen.add(one)
-        if seen.digest == digest:
+            digest_now.add(one)
+        if digest_now.digest == digest:
             return True
     return False
 
@@ -138,15 +138,15 @@ def _number(value: JSON) -> float | None:
 
 def read_certificates(folder: Path) -> list[dict[str, Any]]:
     """The certificates that the run has been given, as they were written, one a column. Raises SetupError."""
-    found = []
+    certificates = []
     for path in sorted(folder.glob(f"{NAME}*.json"), key=lambda path: (len(path.name), path.name)):
         try:
             value = codec.loads_exact(path.read_bytes().decode())
         except (OSError, ValueError) as error:
             raise SetupError(f"{path}: cannot be read: {error}. Move it away; certify makes it again") from error
         if isinstance(value, dict) and {"column", "certified", "labels", "scores", "last_seq"} <= value.keys():
-            found.append(value)
-    return found
+            certificates.append(value)
+    return certificates
 
 
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> Path:
@@ -170,10 +170,10 @@ def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, A
     that it is about have changed since. Reads all labels, and waits for the disk.
     """
     run_dir = RunDir(Path(folder))
-    given = [one for one in read_certificates(run_dir.path) if column in (None, one["column"])]
-    if not given or not given[0]["certified"]:
-        return given[0] if given else None
-    one = given[0]
+    certificates = [one for one in read_certificates(run_dir.path) if column in (None, one["column"])]
+    if not certificates or not certificates[0]["certified"]:
+        return certificates[0] if certificates else None
+    one = certificates[0]
     if labels_match(one["labels"], run_dir.path, one["column"], one["scores"], one["last_seq"]):
         return one
     return {**one, "certified": False, "state": "void", "void": VOID}

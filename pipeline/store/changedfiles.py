@@ -159,10 +159,10 @@ async def _look_at_parquet(
         return rows_of(ledger, layout.order, corrected=corrected)
 
     try:
-        found = await parquet.compare(path, parquet_format(layout).table, blocks)
+        comparison = await parquet.compare(path, parquet_format(layout).table, blocks)
     except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
         return strange, checkpoint
-    if found.fault:
+    if comparison.fault:
         return strange, checkpoint
     return "", replace(checkpoint, bytes=status.st_size, digest=await asyncio.to_thread(digest_of, path))
 
@@ -178,15 +178,15 @@ async def _followed(
         file.seek(checkpoint.bytes)
         if not checkpoint.bytes:
             head = row_format.head()
-            if (found := file.read(len(head))) != head:
-                is_ours = head.startswith(found.rstrip(b"\0")) and _ends(file)
+            if (actual := file.read(len(head))) != head:
+                is_ours = head.startswith(actual.rstrip(b"\0")) and _ends(file)
                 return _cut(path, file, checkpoint, 0) if is_ours else None
         done, position = file.tell(), checkpoint.position
         async for block in blocks:
             expected = row_format.block([outcome for _, outcome in block])
-            found = file.read(len(expected))
-            if found != expected:
-                size, position, is_ours = _partly(row_format, block, found, position)
+            actual = file.read(len(expected))
+            if actual != expected:
+                size, position, is_ours = _partly(row_format, block, actual, position)
                 now = replace(checkpoint, position=position)
                 return _cut(path, file, now, done + size) if is_ours and _ends(file) else None
             done, position = file.tell(), block[-1][0] + 1

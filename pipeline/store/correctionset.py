@@ -157,14 +157,16 @@ def follow_records(folder: Path, connection: sqlite3.Connection) -> None:
     """
     with open_reviews(folder) as reviews:
         corrections = reviews.corrections()
-        found = _contents(connection, list(corrections))
+        contents = _contents(connection, list(corrections))
         lost = {
-            key: one for key, one in corrections.items() if key not in found or not is_same_content(one, *found[key])
+            key: one
+            for key, one in corrections.items()
+            if key not in contents or not is_same_content(one, *contents[key])
         }
         places = [
-            (correction, (key, *found[key]))
+            (correction, (key, *contents[key]))
             for key, correction in corrections.items()
-            if key not in lost and found[key] != (correction.record, correction.request)
+            if key not in lost and contents[key] != (correction.record, correction.request)
         ]
         places += _moved(connection, lost) if lost else []
         reviews.add_places([Place(answer, *place) for one, place in places for answer in one.answers])

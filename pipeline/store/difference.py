@@ -20,7 +20,7 @@ Blocks = AsyncIterator[list[tuple[int, Outcome]]]
 
 #: Rows that are looked through for the one that comes next where two files part; more differences are not counted.
 WINDOW, MOST = 200, 1_000
-_SHOWN = 5
+_MOST_KEYS = 5
 _DELIMITERS = (",", ";", "\t", "|")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _CELL_CHARS = 2**31 - 1
@@ -43,8 +43,8 @@ class Difference:
         if not self.count:
             return "Its rows have the ledger's values: it was written again by another program."
         lines = [
-            _told(self.changed, "has other values", "have other values"),
-            _told(self.missing, "is missing", "are missing"),
+            _format_rows(self.changed, "has other values", "have other values"),
+            _format_rows(self.missing, "is missing", "are missing"),
             f"{_rows(self.added)} {'is' if self.added == 1 else 'are'} in no ledger" if self.added else "",
         ]
         more = "" if self.whole else " There are more that were not counted."
@@ -55,11 +55,11 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
-def _told(keys: Sequence[str], one: str, several: str) -> str:
+def _format_rows(keys: Sequence[str], one: str, several: str) -> str:
     if not keys:
         return ""
-    shown = ", ".join(keys[:_SHOWN]) + (" ..." if len(keys) > _SHOWN else "")
-    return f"{_rows(len(keys))} {one if len(keys) == 1 else several} ({shown})"
+    names = ", ".join(keys[:_MOST_KEYS]) + (" ..." if len(keys) > _MOST_KEYS else "")
+    return f"{_rows(len(keys))} {one if len(keys) == 1 else several} ({names})"
 
 
 async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Difference | None:
@@ -67,7 +67,7 @@ async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Diffe
 
     How the file is written is no difference: quotes, line ends, a byte order mark, another delimiter.
     """
-    found = Difference()
+    result = Difference()
     file = await asyncio.to_thread(_opened, path)
     try:
         rows = await asyncio.to_thread(_rows_in, file, row_format)
@@ -76,20 +76,20 @@ async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Diffe
         there: deque[Row] = deque()
         wanted: deque[tuple[str, Row]] = deque()
         expected = _expected(row_format, blocks)
-        while found.count < MOST:
+        while result.count < MOST:
             there.extend(await asyncio.to_thread(lambda: list(islice(rows, WINDOW - len(there)))))
             while len(wanted) < WINDOW and (each := await anext(expected, None)) is not None:
                 wanted.append(each)
             if not (there or wanted):
-                return found
-            _step(found, there, wanted)
-        found.whole = False
-        return found
+                return result
+            _step(result, there, wanted)
+        result.whole = False
+        return result
     finally:
         file.close()
 
 
-def _step(found: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) -> None:
+def _step(result: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) -> None:
     """Take the rows that agree; where two do not, what lies before the next that do."""
     while there and wanted and there[0] == wanted[0][1]:
         there.popleft()
@@ -102,9 +102,9 @@ def _step(found: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) 
     _, here, ahead = min(meets, default=(0, min(1, len(there)), min(1, len(wanted))))
     both = min(here, ahead)
     keys = [wanted.popleft()[0] for _ in range(ahead)]
-    found.changed += keys[:both]
-    found.missing += keys[both:]
-    found.added += here - both
+    result.changed += keys[:both]
+    result.missing += keys[both:]
+    result.added += here - both
     for _ in range(here):
         there.popleft()
 

@@ -137,15 +137,15 @@ def _spent(parts: Sequence[Path]) -> dict[str, float] | None:
 
     A part that has not kept it has cost what its outcomes say.
     """
-    spent, is_kept = {"usd": 0.0, "tokens": 0.0}, False
+    spent, is_counted = {"usd": 0.0, "tokens": 0.0}, False
     for part in parts:
         with closing(connect_reader(part)) as reader:
             mark = codec.loads(meta_get(reader, _BUDGET) or "{}")
-            found = totals(reader)
-        is_kept = is_kept or bool(mark)
-        spent["usd"] += max(found.cost_usd, mark.get("usd") or 0.0)
-        spent["tokens"] += max(found.usage.total, mark.get("tokens") or 0)
-    return {**spent, "tokens": int(spent["tokens"])} if is_kept else None
+            total = totals(reader)
+        is_counted = is_counted or bool(mark)
+        spent["usd"] += max(total.cost_usd, mark.get("usd") or 0.0)
+        spent["tokens"] += max(total.usage.total, mark.get("tokens") or 0)
+    return {**spent, "tokens": int(spent["tokens"])} if is_counted else None
 
 
 def _put_in_place(made: Path, target: Path) -> None:

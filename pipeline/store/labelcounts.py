@@ -55,9 +55,9 @@ def label_counts(
             _count(outcome.label or {}, -1, counts)
             _count(now.label or {}, 1, counts)
     return {
-        column: {value: count for value, count in found.most_common() if count}
-        for column, found in counts.items()
-        if _are_classes(+found)
+        column: {value: count for value, count in values.most_common() if count}
+        for column, values in counts.items()
+        if _are_classes(+values)
     }
 
 
@@ -67,10 +67,10 @@ def count_human_labels(connection: sqlite3.Connection, corrected: CorrectionSet)
     return sum(corrected.apply(one).label is not None for one in without)
 
 
-def _are_classes(found: Counter[str]) -> bool:
-    if any(len(value) > LONG_CHARS for value in found):
-        return len(found) <= found.total() // OFTEN
-    return 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
+def _are_classes(counts: Counter[str]) -> bool:
+    if any(len(value) > LONG_CHARS for value in counts):
+        return len(counts) <= counts.total() // OFTEN
+    return 0 < len(counts) <= max(FEW_CLASSES, counts.total() // 2)
 
 
 def _count_texts(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
@@ -84,12 +84,12 @@ def _label_of(text: str | None) -> Mapping[str, JSON]:
         label, rows = labelled(json_value(text))
     except (ValueError, TypeError):  # a damaged row, which has been told of elsewhere
         return {}
-    found: dict[str, JSON] = dict(label) if isinstance(label, dict) else {}
+    merged: dict[str, JSON] = dict(label) if isinstance(label, dict) else {}
     values: dict[str, list[JSON]] = {}
     for row in rows or ():
         for column, value in row.items() if isinstance(row, dict) else ():
             values.setdefault(column, []).extend(value if isinstance(value, list) else [value])
-    return found | {column: [one for one in several if one is not None] for column, several in values.items()}
+    return merged | {column: [one for one in several if one is not None] for column, several in values.items()}
 
 
 def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]]) -> None:
@@ -99,16 +99,16 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
         if value is None:
             continue
         items: Sequence[JSON] = value if isinstance(value, list) and value else [value]
-        told = set(map(_told, items))
-        for text in told:
+        texts = set(map(_value_text, items))
+        for text in texts:
             counts[column][text] += times
         most = FRACTIONS if any(isinstance(one, float) and not one.is_integer() for one in items) else CLASSES
         is_nested = any(isinstance(one, list | dict) and one for one in items)
-        if is_nested or len(counts[column]) > most or max(map(len, told)) > CLASS_CHARS:
+        if is_nested or len(counts[column]) > most or max(map(len, texts)) > CLASS_CHARS:
             del counts[column]
 
 
-def _told(value: JSON) -> str:
+def _value_text(value: JSON) -> str:
     """A value as it is counted."""
     if isinstance(value, str):
         return value

@@ -44,11 +44,11 @@ class LabelRow(NamedTuple):
 def labels_of(connection: sqlite3.Connection, keys: Sequence[str], *, fields: bool = False) -> dict[str, LabelRow]:
     """The labels of those of the keys that have an outcome; with `fields` those of the records too."""
     statement = _WITH if fields else _WITHOUT
-    found: list[Sequence[Any]] = []
+    rows: list[Sequence[Any]] = []
     for chunk in chunks(keys):
         where = f"WHERE key IN ({placeholders(chunk)})"
-        found += _selected(connection, f"{statement} {where}", [bound(key) for key in chunk])
-    return {row.key: row for row in _rows(found)}
+        rows += _selected(connection, f"{statement} {where}", [bound(key) for key in chunk])
+    return {row.key: row for row in _rows(rows)}
 
 
 def labels_after(
@@ -90,8 +90,8 @@ def _selected(connection: sqlite3.Connection, statement: str, values: Sequence[A
 def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
     # Many records have the same label, and looking up a text is faster than reading it.
     known: dict[str, _Label] = {}
-    found: list[LabelRow] = []
-    add, made = found.append, partial(tuple.__new__, LabelRow)
+    labels: list[LabelRow] = []
+    add, made = labels.append, partial(tuple.__new__, LabelRow)
     for seq, key, status, code, text, cost_usd, latency_s, fields in rows:
         name = key if type(key) is str else unbound(key)
         try:
@@ -103,7 +103,7 @@ def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
             add(LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {}))
         else:
             add(made((seq, name, status, code, *label, cost_usd, latency_s, values)))
-    return found
+    return labels
 
 
 def _read(text: str) -> JSON:

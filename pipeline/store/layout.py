@@ -78,8 +78,8 @@ class Layout:
         """With the columns of these outcomes that are new; the same object if none is."""
         labelled = [outcome for outcome in outcomes if outcome.status is Status.LABELLED]
         known = {*self.labels, *self.found, REVIEWED} if self.reviewed else {*self.labels, *self.found}
-        found = _new(chain.from_iterable(map(_labels, labelled)), known)
-        layout = replace(self, found=self.found + found) if found else self
+        new = _new(chain.from_iterable(map(_labels, labelled)), known)
+        layout = replace(self, found=self.found + new) if new else self
         return layout if self.fixed else layout._carrying(outcomes)
 
     def _carrying(self, outcomes: Sequence[Outcome]) -> Layout:
@@ -95,15 +95,15 @@ class Layout:
         """This layout with the columns that the rows so far have brought, in the order they had."""
         if before is None:
             return replace(self, failed=self.columns)
-        found = tuple(name for name in before.labels + before.found if name not in self.labels)
+        extra = tuple(name for name in before.labels + before.found if name not in self.labels)
         if self.fixed:
-            return replace(self, found=found, corrected=before.corrected)
+            return replace(self, found=extra, corrected=before.corrected)
         return replace(
             self,
             corrected=before.corrected,
             columns=_joined(before.columns, self.columns),
             failed=_joined(before.failed, self.columns),
-            found=found,
+            found=extra,
         )
 
     def knows_rows_of(self, before: Layout) -> bool:
@@ -149,13 +149,13 @@ def _joined(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, *second]))
 
 
-def distinct(carried: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+def distinct(carried: Sequence[str], reserved: Sequence[str]) -> tuple[str, ...]:
     """Titles for carried columns: one whose name is taken becomes `input_<name>`."""
-    used = set(taken) | set(carried)
+    used = set(reserved) | set(carried)
     titles = []
     for name in carried:
         title = name
-        while title in taken or (title != name and title in used):
+        while title in reserved or (title != name and title in used):
             title = f"input_{title}"
         used.add(title)
         titles.append(title)

@@ -171,11 +171,11 @@ class Ledger:
 
     async def run_id(self) -> str:
         """The run's name among all runs, which it keeps: made at the first call."""
-        found = await self.meta_get("run_id")
-        if found is None:
-            found = uuid.uuid4().hex
-            await self.meta_set("run_id", found)
-        return found
+        run_id = await self.meta_get("run_id")
+        if run_id is None:
+            run_id = uuid.uuid4().hex
+            await self.meta_set("run_id", run_id)
+        return run_id
 
     keep_answers = _writing(writes.atomic(storedturns.keep))
     forget_answers = _writing(writes.atomic(storedturns.forget))

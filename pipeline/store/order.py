@@ -27,11 +27,11 @@ async def rows_of(
             first = block[-1][0] + 1
         return
     after = (-1, 0)
-    while found := await ledger.rows_in_order(after, answers=answers):
-        after = (found[-1][1].record.ordinal, found[-1][0])
-        if block := _within(found, upto):
+    while block := await ledger.rows_in_order(after, answers=answers):
+        after = (block[-1][1].record.ordinal, block[-1][0])
+        if block := _within(block, upto):
             yield corrected.apply_to_block(block)
 
 
 def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[int, Outcome]]:
-    return block if upto is None else [found for found in block if found[0] <= upto]
+    return block if upto is None else [row for row in block if row[0] <= upto]

@@ -90,10 +90,10 @@ def _finished(connection: sqlite3.Connection, first_at: float, span_s: float) ->
 
 
 def _examples(connection: sqlite3.Connection, code: str, number: int) -> list[Outcome]:
-    found = connection.execute(
+    rows = connection.execute(
         f"{SELECT_OUTCOME} WHERE status <> 'labelled' AND problem_code = ? LIMIT ?", (code, number)
     )
-    return [to_outcome(row) for row in found]
+    return [to_outcome(row) for row in rows]
 
 
 def _sample(connection: sqlite3.Connection, number: int, chance: random.Random) -> list[Outcome]:
@@ -103,8 +103,8 @@ def _sample(connection: sqlite3.Connection, number: int, chance: random.Random) 
         return []
     if last - first < FEW:
         every = [seq for (seq,) in connection.execute("SELECT seq FROM outcomes WHERE status = 'labelled'")]
-        found = _labelled(connection, chance.sample(every, min(number, len(every))))
-        return [found[seq] for seq in sorted(found)]
+        labelled = _labelled(connection, chance.sample(every, min(number, len(every))))
+        return [labelled[seq] for seq in sorted(labelled)]
     drawn: dict[int, Outcome] = {}
     for _ in range(ROUNDS):
         seqs = dict.fromkeys(chance.randint(first, last) for _ in range(4 * number))

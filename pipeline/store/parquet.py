@@ -79,21 +79,21 @@ class ParquetComparison:
 async def compare(path: Path, table: Table, blocks: Blocks) -> ParquetComparison:
     """The file's values beside those of the table. Raises MissingExtraError, OSError, ValueError."""
     kinds = await column_kinds(table, blocks)
-    found = ParquetComparison()
+    result = ParquetComparison()
     async with aclosing(read(path)) as there, aclosing(_values(table, kinds, blocks)) as expected:
         if await anext(there) != [[clean(title) for title in table.titles]]:
-            found.fault = "has other columns than the ledger's rows."
-            return found
+            result.fault = "has other columns than the ledger's rows."
+            return result
         async for block in there:
             for row in block:
                 key, wanted = await anext(expected, ("", None))
                 if row != wanted:
                     whose = f" ({key})" if wanted is not None else ", which it does not have"
-                    found.fault = f"differs from the ledger in row {found.rows + 1:,}{whose}."
-                    return found
-                found.rows += 1
-        found.ended = await anext(expected, None) is not None
-    return found
+                    result.fault = f"differs from the ledger in row {result.rows + 1:,}{whose}."
+                    return result
+                result.rows += 1
+        result.ended = await anext(expected, None) is not None
+    return result
 
 
 async def _values(

@@ -66,12 +66,12 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     try:
         refuse_lost(run_dir.path, layout)
         corrected = await corrections_for(run_dir.path, layout)
-        told = await asyncio.to_thread(
+        summary = await asyncio.to_thread(
             summarize_corrections, ledger.path, layout.corrected, is_waiting=text is None or is_waiting
         )
     except LabelpipeError as error:
         return [FileProof("reviews.db", False, 0, str(error))]
-    reviews = [FileProof("corrections", True, told.count, told.text)] if told else []
+    reviews = [FileProof("corrections", True, summary.count, summary.text)] if summary else []
     if text is None:
         waits = "are to be built (again), and the run's next session does it."
         return [FileProof("files of rows", True, 0, waits), *reviews]
@@ -96,8 +96,8 @@ async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> Fi
     if (url := find_url(place)) is None:
         message = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
         return FileProof(name, True, 0, f"not compared: {message}")
-    found = await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
-    return FileProof(name, found.ok, found.rows, found.detail)
+    comparison = await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
+    return FileProof(name, comparison.ok, comparison.rows, comparison.detail)
 
 
 async def _prove_text(
@@ -116,10 +116,10 @@ async def _prove_text(
         tally = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     if not tally.fault and size_bytes >= checkpoint.bytes:
         more = tally.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
-        return FileProof(row_format.name, True, tally.rows, _told_rows(tally.rows, corrected, more=more))
+        return FileProof(row_format.name, True, tally.rows, _describe_rows(tally.rows, corrected, more=more))
     fault = tally.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
-    found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
-    message = "Its columns are others." if found is None else str(found)
+    differences = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
+    message = "Its columns are others." if differences is None else str(differences)
     return FileProof(row_format.name, False, tally.rows, f"{fault} {message} {CHANGED}")
 
 
@@ -131,7 +131,7 @@ def _lost(path: Path, checkpoint: Checkpoint) -> str:
     return f"{what}, and {max(0, checkpoint.bytes):,} bytes of it were written. {_HOW_TO_FIX}"
 
 
-def _told_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
+def _describe_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
     rest = ", and the rest is still to come" if more else ""
     return f"{rows:,} rows, byte for byte those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
 
@@ -164,13 +164,13 @@ def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: 
 
 def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
     """Compare the next bytes; gives how many agree. A file may end early, at any byte: what is there must agree."""
-    found = file.read(min(len(expected), size_bytes - tally.bytes))
-    agreed = len(found)
-    if not expected.startswith(found):
-        agreed = next(index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+    actual = file.read(min(len(expected), size_bytes - tally.bytes))
+    agreed = len(actual)
+    if not expected.startswith(actual):
+        agreed = next(index for index, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b)
         tally.fault = f"differs from the ledger at byte {tally.bytes + agreed:,}."
-    tally.ended = len(found) < len(expected)
-    tally.bytes += len(found)
+    tally.ended = len(actual) < len(expected)
+    tally.bytes += len(actual)
     return agreed
 
 
@@ -192,7 +192,7 @@ async def _prove_parquet(
     if lost := _lost(path, checkpoint):
         return FileProof(row_format.name, False, 0, lost)
     try:
-        found = await parquet.compare(
+        comparison = await parquet.compare(
             path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint, corrected)
         )
     except MissingExtraError as error:
@@ -200,8 +200,10 @@ async def _prove_parquet(
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         sizes = f"it has {path.stat().st_size:,} bytes, and {checkpoint.bytes:,} were written"
         return FileProof(row_format.name, False, 0, f"cannot be read, {sizes}: {str(error).rstrip('.')}. {CHANGED}")
-    if found.fault:
-        return FileProof(row_format.name, False, found.rows, f"{found.fault} {CHANGED}")
-    rest = ", and the rest comes when the session ends" if found.ended else ""
+    if comparison.fault:
+        return FileProof(row_format.name, False, comparison.rows, f"{comparison.fault} {CHANGED}")
+    rest = ", and the rest comes when the session ends" if comparison.ended else ""
     whose = f"those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}"
-    return FileProof(row_format.name, True, found.rows, f"{found.rows:,} rows, value for value {whose}{rest}.")
+    return FileProof(
+        row_format.name, True, comparison.rows, f"{comparison.rows:,} rows, value for value {whose}{rest}."
+    )

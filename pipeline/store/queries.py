@@ -13,7 +13,7 @@ from pipeline.store.schema import SELECT_OUTCOME, SELECT_ROW, is_damage
 
 _T = TypeVar("_T")
 #: Damaged rows that are named.
-SHOWN_DAMAGE = 10
+MOST_DAMAGED_ROWS = 10
 Digest: TypeAlias = bytes  #: under a name of its own, because a checkpoint has `bytes` too
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
@@ -238,7 +238,7 @@ def begin_pass(connection: sqlite3.Connection) -> None:
 
 def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
     """The oldest labelled outcome of each of these requests, where there is one."""
-    found: dict[bytes, Outcome] = {}
+    oldest: dict[bytes, Outcome] = {}
     for chunk in chunks(digests):
         wanted = set(chunk)
         rows = connection.execute(
@@ -248,8 +248,8 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
         )
         for outcome in map(to_outcome, rows):
             if outcome.request_digest in wanted and outcome.status is Status.LABELLED:
-                found.setdefault(outcome.request_digest, outcome)
-    return found
+                oldest.setdefault(outcome.request_digest, outcome)
+    return oldest
 
 
 def rows_after(
@@ -291,14 +291,16 @@ def requests_on(connection: sqlite3.Connection, day: str) -> int:
 def faults(connection: sqlite3.Connection) -> list[str]:
     """What SQLite's own check finds wrong with the file, then which rows cannot be read; empty if it is sound."""
     try:
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
+        problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             return [str(error)]
         raise
-    if found != ["ok"]:
-        return found
-    return [f"the row of {key!r} (seq {seq}): {why}" for seq, key, why in islice(damaged(connection), SHOWN_DAMAGE)]
+    if problems != ["ok"]:
+        return problems
+    return [
+        f"the row of {key!r} (seq {seq}): {why}" for seq, key, why in islice(damaged(connection), MOST_DAMAGED_ROWS)
+    ]
 
 
 def damaged(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:

@@ -101,17 +101,17 @@ def begin(connection: sqlite3.Connection) -> None:
 def add(connection: sqlite3.Connection, records: Sequence[Record], *, trust: bool) -> None:
     """The next records of the input. Equal digests under one name are the same record, where they can be trusted."""
     known = _known(connection, [record.key for record in records])
-    rows, taken = [], []
+    rows, paired = [], []
     for record in records:
         seq, digest, problem, place = known.get(record.key, (0, 0, None, ()))
         code = record.problem.code if record.problem is not None else None
         same = bool(seq) and digest == record.digest and problem == code and (trust or code is not None)
         if same:
-            taken.append((seq,))
+            paired.append((seq,))
         if not same or place != (record.ordinal, record.line, record.source):
             rows.append(_row(record, seq if same else None))
     connection.execute("BEGIN")
-    connection.executemany("INSERT INTO taken VALUES (?)", taken)
+    connection.executemany("INSERT INTO taken VALUES (?)", paired)
     connection.executemany(f"INSERT INTO present VALUES ({placeholders(range(9))})", rows)  # noqa: S608
     connection.execute("COMMIT")
 

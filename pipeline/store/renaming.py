@@ -27,8 +27,8 @@ Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str,
 
 def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:
     """The renames of a run, the oldest first; one that was interrupted is among them."""
-    kept = (manifest or {}).get("renames", ())
-    return [Rename(one["column"], tuple((old, new) for old, new in one["pairs"]), one["at"]) for one in kept]
+    entries = (manifest or {}).get("renames", ())
+    return [Rename(one["column"], tuple((old, new) for old, new in one["pairs"]), one["at"]) for one in entries]
 
 
 def renames_for_people(folder: Path) -> list[Rename]:
@@ -71,10 +71,10 @@ def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[
     places = {json_identity(value): place for place, value in enumerate(order)}
 
     def changed(value: Any) -> Any:
-        found = change(value)
-        if not isinstance(found, list) or found == value:
-            return found
-        return sorted(found, key=lambda one: places.get(json_identity(one), len(places)))
+        result = change(value)
+        if not isinstance(result, list) or result == value:
+            return result
+        return sorted(result, key=lambda one: places.get(json_identity(one), len(places)))
 
     return changed
 
@@ -124,11 +124,11 @@ def _update(
         connection.executemany(f"UPDATE {table} SET label = ? WHERE seq = ?", texts)  # noqa: S608 (our own words)
         if new_digest is not None:
             digests = ((new_digest(to_outcome(row)), row[0]) for row in rows if row[_AT["request_digest"]] is not None)
-            found = [(digest, seq) for digest, seq in digests if digest is not None]
-            connection.executemany(f"UPDATE {table} SET request_digest = ? WHERE seq = ?", found)  # noqa: S608
+            known = [(digest, seq) for digest, seq in digests if digest is not None]
+            connection.executemany(f"UPDATE {table} SET request_digest = ? WHERE seq = ?", known)  # noqa: S608
             # A replay finds the votes of a record by the digest as well.
             olds = {row[0]: (row[_AT["key"]], row[_AT["request_digest"]]) for row in rows}
-            turns = [(digest, *olds[seq]) for digest, seq in found]
+            turns = [(digest, *olds[seq]) for digest, seq in known]
             connection.executemany("UPDATE turns SET request_digest = ? WHERE key = ? AND request_digest = ?", turns)
         count += sum(is_other for _, _, is_other in labels)
     return count

@@ -123,12 +123,12 @@ class Reviews:
 
     def draws_of(self, key: str) -> list[tuple[Draw, DrawItem]]:
         """The draws in which this key is, each with its item there, without answers."""
-        found = {draw.id: draw for draw in self.draws()}
+        by_id = {draw.id: draw for draw in self.draws()}
         rows = self._rows(
             "SELECT draw, probability, stratum, position FROM draw_items WHERE key = ? ORDER BY draw", bound(key)
         )
         return [
-            (found[draw], DrawItem(key, probability, unbound(stratum), at)) for draw, probability, stratum, at in rows
+            (by_id[draw], DrawItem(key, probability, unbound(stratum), at)) for draw, probability, stratum, at in rows
         ]
 
     # -- answers -----------------------------------------------------------------------------------------------------
@@ -142,9 +142,9 @@ class Reviews:
         now = time.time()
         with self._used() as connection, transaction(connection):
             first = connection.execute(_NEXT).fetchone()[0]
-            kept = [replace(answer, at=answer.at or now, id=number) for number, answer in enumerate(answers, first)]
-            connection.executemany(_ADD_ANSWER, map(_answer_row, kept))
-        return kept
+            numbered = [replace(answer, at=answer.at or now, id=number) for number, answer in enumerate(answers, first)]
+            connection.executemany(_ADD_ANSWER, map(_answer_row, numbered))
+        return numbered
 
     def take_back(self, answer: Answer, by: str) -> Answer:
         """Take one answer back: what stood before it counts again."""
@@ -173,12 +173,12 @@ class Reviews:
         """
         rows = self._rows("SELECT answer, key, record, request, id FROM places ORDER BY id")
         places = {row[0]: Place(row[0], unbound(row[1]), *row[2:4]) for row in rows if upto is None or row[4] <= upto}
-        found: dict[str, Correction] = {}
+        corrections: dict[str, Correction] = {}
         for answer in self.standing(upto):
             if answer.fields:
                 place = places.get(answer.id) or Place(answer.id, answer.key, answer.record, answer.request)
-                found[place.key] = with_answer(found.get(place.key), answer, place)
-        return found
+                corrections[place.key] = with_answer(corrections.get(place.key), answer, place)
+        return corrections
 
     def version(self) -> int:
         """A number that grows whenever `corrections` changes; 0 before the first."""

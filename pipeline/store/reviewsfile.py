@@ -49,7 +49,7 @@ _TABLES = (
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes, for any thread, one at a time. Makes the tables in a new file. Raises SetupError."""
-    with _told(path):
+    with _setup_errors(path):
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         # Before SQLite makes it: its journal then has the same permissions. A file that is there is not opened but by
@@ -63,7 +63,7 @@ def connect_reader(path: Path) -> sqlite3.Connection | None:
     """A connection that only reads; None where nothing was written yet. Raises SetupError."""
     if not path.exists() or not path.stat().st_size:
         return None
-    with _told(path):
+    with _setup_errors(path):
         connection = _opened(path, read_only=True)
         if not _is_empty(connection):
             return connection
@@ -72,7 +72,7 @@ def connect_reader(path: Path) -> sqlite3.Connection | None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _setup_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -125,16 +125,16 @@ class RunDir:
     def shards(self) -> list[RunDir]:
         """The run folders of its shards that have begun, in order."""
         try:
-            found = [one for one in (self.path / "shards").iterdir() if one.name.isdigit()]
+            folders = [one for one in (self.path / "shards").iterdir() if one.name.isdigit()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [RunDir(one) for one in sorted(found) if (one / "ledger.db").exists()]
+        return [RunDir(one) for one in sorted(folders) if (one / "ledger.db").exists()]
 
     def refuse_shards(self) -> None:
         """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""
         if (self.path / "shards" / "plan.json").exists():
-            told = "is in shards. Go on with run --shards and the same number, or put them together first:"
-            raise SetupError(f"{self.path} {told} labelpipe merge {self.path}")
+            advice = "is in shards. Go on with run --shards and the same number, or put them together first:"
+            raise SetupError(f"{self.path} {advice} labelpipe merge {self.path}")
 
     def refuse_leftovers(self) -> None:
         """Raises SetupError where files of a run are there without the ledger that knows what was paid for.
@@ -266,12 +266,12 @@ class Change:
 
     def lines(self) -> Iterator[str]:
         """The difference for a person."""
-        old, new = _shown(self.old), _shown(self.new)
+        old, new = _format_value(self.old), _format_value(self.new)
         if max(len(old), len(new)) <= SHORT_TEXT and "\\n" not in old + new:
             yield f"{self.part}: {old} -> {new}"
             return
         yield f"{self.part}:"
-        before, now = _shown_long(self.old).splitlines(), _shown_long(self.new).splitlines()
+        before, now = _format_long(self.old).splitlines(), _format_long(self.new).splitlines()
         for line in difflib.unified_diff(before, now, "before", "now", lineterm="", n=1):
             yield f"    {line}"
 
@@ -356,11 +356,11 @@ def _in_use(folder: Path, owner: Path) -> str:
     return f"{folder}: {who} is at work in this run folder. Wait for it, stop it, or choose another folder."
 
 
-def _shown(value: JSON) -> str:
+def _format_value(value: JSON) -> str:
     return "(not set)" if value is None else codec.dumps(value).decode()
 
 
-def _shown_long(value: JSON) -> str:
+def _format_long(value: JSON) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else codec.pretty(value).decode()

@@ -152,13 +152,13 @@ _UPGRADES = {
     ),
     4: _LANE_TABLES,
 }
-_OLD_TURNS_SEEN = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS cost_usd FROM main.turns"
+_OLD_TURNS_VIEW = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS cost_usd FROM main.turns"
 _OLD_ARCHIVE = "CREATE TEMP VIEW archived AS SELECT *, superseded_at AS archived_at"
 _NO_LANE = (f"CREATE TEMP TABLE batches {_BATCHES}", f"CREATE TEMP TABLE batch_items {_BATCH_ITEMS}")
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
 #: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
 #: first.
-_SEEN_AS_NEW = {
+_VIEWS_OF_OLD = {
     1: (
         "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.outcomes",
         f"{_OLD_ARCHIVE}, 0 AS cache_write_tokens, NULL AS asked_as FROM main.superseded",
@@ -169,11 +169,11 @@ _SEEN_AS_NEW = {
     2: (
         "CREATE TEMP VIEW outcomes AS SELECT *, NULL AS asked_as FROM main.outcomes",
         f"{_OLD_ARCHIVE}, NULL AS asked_as FROM main.superseded",
-        _OLD_TURNS_SEEN,
+        _OLD_TURNS_VIEW,
         _OLD_SINKS,
         *_NO_LANE,
     ),
-    3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_SEEN, *_NO_LANE),
+    3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_VIEW, *_NO_LANE),
     4: _NO_LANE,
 }
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
@@ -263,7 +263,7 @@ def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
         raise SetupError(f"{path}: the ledger is empty. If a run was here, restore a copy of it.")
     # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
     connection.execute("PRAGMA temp_store = FILE")
-    for statement in _SEEN_AS_NEW.get(_version(connection), ()):
+    for statement in _VIEWS_OF_OLD.get(_version(connection), ()):
         connection.execute(statement)
 
 

@@ -20,13 +20,13 @@ def lock_shards(run: Path) -> Iterator[bool]:
         try:
             for one in (folder, *(one for one in sorted(folder.iterdir()) if one.name.isdigit())):
                 stack.enter_context(RunDir(one).open_for_writing())
-            held = True
+            is_locked = True
         except FileNotFoundError:
-            held = True
+            is_locked = True
         except RunInUseError:
             stack.close()
-            held = False
-        yield held
+            is_locked = False
+        yield is_locked
 
 
 def clear_merged(run_dir: RunDir) -> None:

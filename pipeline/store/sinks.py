@@ -40,7 +40,7 @@ class Sinks:
     def __init__(self, run_dir: RunDir, ledger: Ledger, layout: Layout) -> None:
         self._run_dir = run_dir
         self._ledger = ledger
-        self._asked = layout
+        self._wanted = layout
         # All state that changes: the columns and up to which row they are complete; the corrections that the rows get;
         # the files; what the next commit stores; and the ledger's generation that the files belong to.
         self._layout = layout
@@ -134,10 +134,10 @@ class Sinks:
             self.moved += moved
             await self._ledger.save_checkpoints({row_format.name: checkpoint})
         if self._corrected.by_key:
-            told = await asyncio.to_thread(
+            summary = await asyncio.to_thread(
                 summarize_corrections, self._ledger.path, self._corrected.version, is_waiting=False
             )
-            self.unused = [told.text] if told is not None and told.unused else []
+            self.unused = [summary.text] if summary is not None and summary.unused else []
         await self.close()
 
     async def close(self) -> None:
@@ -146,16 +146,16 @@ class Sinks:
             await file.close()
 
     async def _recover(self) -> None:
-        asked = self._asked.to_text()
-        if await self._ledger.meta_get("layout_asked") != asked:
+        wanted = self._wanted.to_text()
+        if await self._ledger.meta_get("layout_asked") != wanted:
             # An export that comes while the files' columns are not known goes by this.
-            await self._ledger.meta_set("layout_asked", asked)
+            await self._ledger.meta_set("layout_asked", wanted)
         text = await self._ledger.meta_get("layout")
         before = Layout.from_text(text) if text else None
         if before is not None:
             refuse_lost(self._run_dir.path, before)
-        self._corrected = await asyncio.to_thread(latest_corrections, self._ledger.path, column=self._asked.reviewed)
-        self._layout = replace(self._asked.following(before), corrected=self._corrected.version)
+        self._corrected = await asyncio.to_thread(latest_corrections, self._ledger.path, column=self._wanted.reviewed)
+        self._layout = replace(self._wanted.following(before), corrected=self._corrected.version)
         if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
             if before.corrected != self._corrected.version:
@@ -182,7 +182,7 @@ class Sinks:
 
     async def _correct_again(self) -> None:
         """Take in corrections that came while the run was at work: rows that were written before get them now."""
-        now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._asked.reviewed)
+        now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._wanted.reviewed)
         if now.version != self._corrected.version:
             self._corrected = now
             self._layout = replace(self._layout, corrected=now.version)
@@ -196,7 +196,7 @@ class Sinks:
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
         self._generation = self._ledger.generation
-        self._layout, self._seq = replace(self._asked.following(None), corrected=self._corrected.version), 0
+        self._layout, self._seq = replace(self._wanted.following(None), corrected=self._corrected.version), 0
         for file in self._files:
             file.is_old = True
 

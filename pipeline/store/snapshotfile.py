@@ -42,10 +42,10 @@ def pack_snapshot(ledger: Path, archive: Path) -> None:
 def unpack_snapshot(archive: Path, folder: Path) -> None:
     """Put a state into a run folder that has none. Raises StoreError."""
     try:
-        with zipfile.ZipFile(archive) as found:
+        with zipfile.ZipFile(archive) as archived:
             # The ledger last: a folder that has one is whole.
-            for name in sorted(found.namelist(), key=lambda name: name == _LEDGER):
-                found.extract(name, folder)
+            for name in sorted(archived.namelist(), key=lambda name: name == _LEDGER):
+                archived.extract(name, folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise StoreError(f"{archive}: cannot be unpacked: {error}") from error
 
@@ -54,8 +54,8 @@ def record_spent(ledger: Path, key: str, usd: float, tokens: int) -> None:
     """Count at least so much as spent, in a ledger that is made where there is none. Raises StoreError."""
     try:
         with closing(connect_writer(ledger)) as connection:
-            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            mark = codec.loads(found[0]) if found else {}
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            mark = codec.loads(row[0]) if row else {}
             spent = {"usd": max(usd, mark.get("usd") or 0.0), "tokens": max(tokens, mark.get("tokens") or 0)}
             with connection:
                 set_meta(connection, key, codec.dumps(spent).decode())

@@ -115,10 +115,10 @@ def from_text(text: str) -> tuple[Column, ...]:
 
 def _named(title: str, others: Sequence[Column]) -> str:
     """A name that databases take, and that no other column has, whatever the case of its letters."""
-    taken = {KEY, PART, *(column.name.casefold() for column in others)}
+    reserved = {KEY, PART, *(column.name.casefold() for column in others)}
     plain = _UNFIT.sub("_", clean(title)) or "column"
     name, number = _cut(plain, NAME_BYTES), 2
-    while name.casefold() in taken:
+    while name.casefold() in reserved:
         end = f"_{number}"
         name, number = _cut(plain, NAME_BYTES - len(end)) + end, number + 1
     return name

@@ -189,8 +189,8 @@ class Database:
         table = self._table(columns)
         named = connection.dialect.identifier_preparer.format_table(table)
         for column in list(table.columns)[len(columns) - len(new) + 2 :]:
-            told = self._sql.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {named} ADD COLUMN {told}")
+            definition = self._sql.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {named} ADD COLUMN {definition}")
 
     def has_key(self, connection: Any) -> bool:
         """Whether the table's rows are named by their record's key. Up to 0.3 they were numbered."""
@@ -202,8 +202,8 @@ class Database:
     ) -> dict[tuple[str, int], list[JSON]]:
         """The rows of the records of these keys."""
         table = self._table(columns)
-        found = connection.execute(self._sql.select(table).where(table.c[KEY].in_(list(keys))))
-        return {(key, part): values for key, part, *values in found}
+        rows = connection.execute(self._sql.select(table).where(table.c[KEY].in_(list(keys))))
+        return {(key, part): values for key, part, *values in rows}
 
     def ids(self, connection: Any) -> Iterator[Sequence[tuple[str, int]]]:
         """The key and number of every row, in blocks."""

@@ -311,8 +311,8 @@ class _Moment:
         self.run_id = queries.meta_get(reader, "run_id")
         self._ledgers = self._generation()
         self.last_seq = queries.last_seq(reader)
-        asked = queries.meta_get(reader, "layout_asked")
-        self._corrected = read_corrections(path.parent, column=asked is not None and Layout.from_text(asked).reviewed)
+        wanted = queries.meta_get(reader, "layout_asked")
+        self._corrected = read_corrections(path.parent, column=wanted is not None and Layout.from_text(wanted).reviewed)
         #: Both only grow, so rows of an equal sum are made alike.
         self.generation = self._ledgers + self._corrected.version
 
@@ -326,10 +326,10 @@ class _Moment:
 
     def layout(self) -> Layout:
         """How the rows look, with the columns of all of them. Raises SetupError where no session has begun yet."""
-        text, asked = queries.meta_get(self._reader, "layout"), queries.meta_get(self._reader, "layout_asked")
-        if self.run_id is None or (text is None and asked is None):
+        text, wanted = queries.meta_get(self._reader, "layout"), queries.meta_get(self._reader, "layout_asked")
+        if self.run_id is None or (text is None and wanted is None):
             raise SetupError(f"{self.path.parent}: no row was written yet: start the run first")
-        layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
+        layout = Layout.from_text(text) if text else Layout.from_text(wanted or "").following(None)
         is_same = layout.corrected == self._corrected.version
         for block in self._blocks(int(queries.meta_get(self._reader, "layout_seq") or 0) if is_same else 0):
             layout = layout.grown([outcome for _, outcome in block])
@@ -347,9 +347,9 @@ class _Moment:
         """The rows of the outcomes, or of those up to this seq, in blocks."""
         for block in self._blocks(upto=upto):
             yield [
-                ((key_of(found[1].record.key), part), values_of(columns, table, values))
-                for found in block
-                for part, values in enumerate(table_rows(table, [found]), 1)
+                ((key_of(item[1].record.key), part), values_of(columns, table, values))
+                for item in block
+                for part, values in enumerate(table_rows(table, [item]), 1)
             ]
 
     def progress(self, rows: int, columns: Sequence[Column]) -> dict[str, Any]:
@@ -363,7 +363,7 @@ class _Moment:
 
     def _blocks(self, seq: int = 0, upto: int | None = None) -> Iterator[list[tuple[int, Outcome]]]:
         last = self.last_seq if upto is None else min(upto, self.last_seq)
-        while block := [found for found in queries.rows_after(self._reader, seq, BLOCK) if found[0] <= last]:
+        while block := [item for item in queries.rows_after(self._reader, seq, BLOCK) if item[0] <= last]:
             yield self._corrected.apply_to_block(block)
             seq = block[-1][0]
 
@@ -387,8 +387,8 @@ class _Wanted:
 
     def others(self) -> Iterator[list[tuple[str, int]]]:
         """The rows that are there and are not wanted, in blocks."""
-        found = self._file.execute("SELECT key, part FROM there EXCEPT SELECT key, part FROM wanted")
-        while block := found.fetchmany(BLOCK):
+        rows = self._file.execute("SELECT key, part FROM there EXCEPT SELECT key, part FROM wanted")
+        while block := rows.fetchmany(BLOCK):
             yield block
 
     def close(self) -> None:

@@ -43,15 +43,15 @@ def has_any(connection: sqlite3.Connection) -> bool:
 
 def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[SavedAnswer]]:
     """The answers of these records, in their order."""
-    found: dict[str, list[SavedAnswer]] = {}
+    answers: dict[str, list[SavedAnswer]] = {}
     for chunk in chunks(keys):
         select = f"SELECT {_NAMES} FROM turns WHERE key IN ({placeholders(chunk)}) ORDER BY key, turn"  # noqa: S608
-        found |= _by_key(connection.execute(select, list(map(bound, chunk))))
-    return found
+        answers |= _by_key(connection.execute(select, list(map(bound, chunk))))
+    return answers
 
 
 def _by_key(rows: sqlite3.Cursor) -> dict[str, list[SavedAnswer]]:
-    found: dict[str, list[SavedAnswer]] = {}
+    answers: dict[str, list[SavedAnswer]] = {}
     broken: set[str] = set()
     for row in rows:
         key = unbound(row[0])
@@ -62,26 +62,26 @@ def _by_key(rows: sqlite3.Cursor) -> dict[str, list[SavedAnswer]]:
             broken.add(key)
             continue
         if key not in broken:
-            found.setdefault(key, []).append(answer)
-    return found
+            answers.setdefault(key, []).append(answer)
+    return answers
 
 
-def _to_row(kept: SavedAnswer) -> tuple[Any, ...]:
-    response = kept.response
+def _to_row(saved: SavedAnswer) -> tuple[Any, ...]:
+    response = saved.response
     return (
-        bound(kept.key),
-        kept.number,
-        kept.request_digest,
+        bound(saved.key),
+        saved.number,
+        saved.request_digest,
         answer_text(response.answer, whole=True),
         json_text(response.usage.counts),
-        kept.calls,
-        kept.repairs,
-        codec.dumps(kept.results).decode(),
+        saved.calls,
+        saved.repairs,
+        codec.dumps(saved.results).decode(),
         bound(response.model),
         bound(response.request_id),
         response.latency_s,
-        kept.at,
-        kept.fault,
+        saved.at,
+        saved.fault,
         response.cost_usd,
     )
 

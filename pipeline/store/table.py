@@ -38,8 +38,8 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
     rows: list[list[JSON]] = []
     for place, outcome in places:
         code = outcome.problem.code if outcome.problem else None
-        found = [[*values, code] for values in table.rows(outcome)]
-        rows += found
-        index += [place] * len(found)
+        values = [[*values, code] for values in table.rows(outcome)]
+        rows += values
+        index += [place] * len(values)
     last = PROBLEM if PROBLEM not in table.titles else f"labelpipe_{PROBLEM}"
     return [*table.titles, last], index, rows

@@ -397,7 +397,7 @@ def test_a_certificate_stands_beside_the_files_and_in_the_card(tmp_path: Path) -
     assert bare.certificate is None
     assert "certified  no: labelpipe certify" in repr(bare)
     seen = LabelDigest()
-    list(read_column(run_dir / "ledger.db", "label", seen=seen))
+    list(read_column(run_dir / "ledger.db", "label", digest=seen))
     given = {"column": "label", "certified": True, "labels": seen.digest, "last_seq": seen.last_seq, "error": 0.05}
     given |= {
         "confidence": 0.95,

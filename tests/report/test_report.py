@@ -96,7 +96,7 @@ def test_what_was_measured_stands_on_the_page_the_screen_and_in_status(tmp_path:
     run(settings, RunOptions(quiet=True, provider=model))
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(told)}\n{{half a li", encoding="utf-8")
     seen = LabelDigest()
-    list(read_column(folder / "ledger.db", "mood", seen=seen))
+    list(read_column(folder / "ledger.db", "mood", digest=seen))
     certificate = {
         "column": "mood", "certified": True, "error": 0.05, "confidence": 0.95, "void": "", "labels": seen.digest,
         "last_seq": seen.last_seq, "scores": ["agreement", "confidence"],

@@ -137,7 +137,7 @@ def test_a_shard_sends_nothing_while_it_cannot_save(
 
     async def until(held: bool) -> None:
         async with asyncio.timeout(20):
-            while lease.is_held is not held:
+            while lease.is_on_hold is not held:
                 await asyncio.sleep(0.005)
 
     async def main() -> list[float]:
