@@ -25,7 +25,7 @@ from pipeline.exports.selection import Selection, Shape, Where, check_names, tab
 from pipeline.exports.splits import FILE, Shares, Splits, Unit, recall_splits, remember_splits
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
-from pipeline.store import Layout, RowFile, certificate_of, column_types, infer_kinds, open_rows
+from pipeline.store import Layout, RowFile, certificate_of, column_type, infer_kinds, open_rows
 from pipeline.version import __version__
 
 #: The certificate of the run's labels, beside them.
@@ -224,7 +224,7 @@ class _Export:
         names = [sources.get(title) or title for title in shape.titles]
         if not self._kinds or self._plan.chat or not set(names) <= self._kinds.keys():
             return Features()
-        types = column_types([self._kinds[name] for name in names])
+        types = [column_type(self._kinds[name]) for name in names]
         if self._plan.kind == "jsonl":  # the other formats have lists as JSON texts
             types = ["list" if name in self._mixed - self._no_lists else kind
                      for name, kind in zip(names, types, strict=True)]  # fmt: skip

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
-from pipeline.leases.messages import Grant, LeaseRequest
-from pipeline.leases.shardstate import ShardState
+from pipeline.leases.messages import Grant
 
 NONE = (0, 0)
 
@@ -43,11 +42,3 @@ class SharedGoldCounts:
         before, self.others = self.others, (grant.gold[0], grant.gold[1]) if grant.gold else NONE
         if before != self.others:
             self._at_news()
-
-
-def gold_of_others(shard: ShardState, request: LeaseRequest, shards: Mapping[int, ShardState]) -> Sequence[int] | None:
-    """What the other shards have compared; what this one has is noted."""
-    shard.gold = (request.gold[0], request.gold[1]) if request.gold else shard.gold
-    others = [one.gold for one in shards.values() if one is not shard]
-    right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
-    return [right, compared] if compared else None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.leases.budgets import Caps, ShardBudgets
-from pipeline.leases.goldcounts import gold_of_others
 from pipeline.leases.messages import VALID_S, Grant, LeaseRequest
 from pipeline.leases.shardstate import ShardState
 from pipeline.leases.sharedqueue import SharedQueue
@@ -70,7 +70,8 @@ class LeaseService:
         self._current_hold = Hold(float("-inf"), "")
         self._day_hold: Hold | None = None
         self.is_paused = False
-        self._stopped: tuple[str, str] | None = None
+        #: why nothing more is granted: code and message
+        self.stopped: tuple[str, str] | None = None
         self.short = ""
         self.overrides: dict[str, str] = {}
 
@@ -98,9 +99,8 @@ class LeaseService:
             short = await self._settle_budget(shard, request)
             queue = await self._queue_fields(request)
             await self._wait_for_grants(shard, request)
-            shard.last = replace(
-                self._granted(shard, request, short), **queue, gold=gold_of_others(shard, request, self._shards)
-            )
+            grant = self._granted(shard, request, short)
+            shard.last = replace(grant, **queue, gold=self._gold_of_others(shard, request))
             return shard.last
 
     async def spent_before_takeover(self, shard: int) -> tuple[int, int]:
@@ -110,6 +110,13 @@ class LeaseService:
                 pass
         usd, tokens = self.budgets.caps_of(shard)
         return usd or 0, tokens or 0
+
+    def _gold_of_others(self, shard: ShardState, request: LeaseRequest) -> Sequence[int] | None:
+        """What the other shards have compared; what this one has is noted."""
+        shard.gold = (request.gold[0], request.gold[1]) if request.gold else shard.gold
+        others = [one.gold for one in self._shards.values() if one is not shard]
+        right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
+        return [right, compared] if compared else None
 
     def _begin(self, shard: ShardState, request: LeaseRequest) -> None:
         self._take_back(shard)
@@ -174,9 +181,8 @@ class LeaseService:
 
     async def _queue_fields(self, request: LeaseRequest) -> dict[str, Any]:
         """What becomes of a shard's batches."""
-        fields, lacks = await self.queue.on_request(
-            request, self._day, is_open=self._stopped is None and not self.is_paused
-        )
+        is_open = self.stopped is None and not self.is_paused
+        fields, lacks = await self.queue.on_request(request, self._day, is_open=is_open)
         if lacks and self.stop_at_day_limit and not (self.queue.parts or self._in_flight):
             self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
         return fields
@@ -193,19 +199,14 @@ class LeaseService:
     def _may_come_back(self) -> bool:
         """Whether a shard at work may hand something back, or one that a new lease server has not heard of yet."""
         at_work = self._at_work()
-        if any(not one.is_bound or one.holds or self.budgets.unspent(number, one.spent)
-               for number, one in at_work.items()):  # fmt: skip
+        if any(not one.is_bound or one.holds or self.budgets.unspent(n, one.spent) for n, one in at_work.items()):
             return True
         is_new = asyncio.get_running_loop().time() - (self._first_report_at or 0.0) < ALIVE_S
         return is_new and not all(number in self._shards for number in self.budgets.holders)
 
     def _at_work(self) -> dict[int, ShardState]:
         now = asyncio.get_running_loop().time()
-        return {
-            number: one
-            for number, one in self._shards.items()
-            if not one.is_over and now - one.last_report_at < ALIVE_S
-        }
+        return {n: one for n, one in self._shards.items() if not one.is_over and now - one.last_report_at < ALIVE_S}
 
     @property
     def at_work(self) -> dict[int, str]:
@@ -223,7 +224,7 @@ class LeaseService:
         shard.wants = 0 if request.is_last else request.wants
         shard.came.clear()
         shard.full.clear()
-        if not shard.wants or self._stopped is not None or shard.credit >= shard.wants:
+        if not shard.wants or self.stopped is not None or shard.credit >= shard.wants:
             return
         if shard.credit:
             shard.came.set()
@@ -232,22 +233,15 @@ class LeaseService:
             self._waiting.append(shard)
         self._changed.set()
         try:
-            async with asyncio.timeout(SPAN_S):
-                await shard.full.wait()
-        except TimeoutError:
-            pass
-        try:
-            async with asyncio.timeout(SILENT_S - SPAN_S):
-                await shard.came.wait()
-        except TimeoutError:
-            pass
+            await _wait(shard.full, SPAN_S)
+            await _wait(shard.came, SILENT_S - SPAN_S)
         finally:
             shard.is_asking = False
 
     def _granted(self, shard: ShardState, request: LeaseRequest, short: str) -> Grant:
         now = asyncio.get_running_loop().time()
         requests, shard.credit = shard.credit, 0
-        if self._stopped is not None:
+        if self.stopped is not None:
             self._return(shard, requests)
             requests = 0
         shard.out += requests
@@ -263,7 +257,7 @@ class LeaseService:
             shrink=shrink,
             held_s=wait_s,
             reason=("paused by order" if self.is_paused else self._current_hold.reason if wait_s else ""),
-            stop=self._stopped,
+            stop=self.stopped,
             short=short,
             words=words,
             state=self.state(now),
@@ -279,16 +273,11 @@ class LeaseService:
 
     def stop(self, code: str, message: str) -> None:
         """Nothing more is granted; each shard hears why."""
-        self._stopped = self._stopped or (code, message)
+        self.stopped = self.stopped or (code, message)
         for shard in self._shards.values():
             shard.full.set()
             shard.came.set()
         self._changed.set()
-
-    @property
-    def stopped(self) -> tuple[str, str] | None:
-        """Why nothing more is granted: code and message."""
-        return self._stopped
 
     def set_paused(self, paused: bool) -> None:
         """Grant nothing until it is said otherwise."""
@@ -331,7 +320,7 @@ class LeaseService:
         while True:
             while self._waiting and not self._waiting[0].is_asking:
                 self._waiting.popleft()
-            if not self._waiting or self._stopped is not None:
+            if not self._waiting or self.stopped is not None:
                 await self._sleep(LOOK_S)
                 continue
             await self._wait_until_open()
@@ -351,11 +340,7 @@ class LeaseService:
     async def _sleep(self, seconds: float) -> None:
         """Wait so long, or until something is new."""
         self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        await _wait(self._changed, seconds)
 
     async def _day_wait_s(self) -> float:
         """Take one request of the day: 0, or how long there is none."""
@@ -373,11 +358,7 @@ class LeaseService:
         """The first call after a wait shows whether it is over."""
         self._current_hold = Hold(self._current_hold.until, self._current_hold.reason)
         self._report_came.clear()
-        try:
-            async with asyncio.timeout(ALONE_S):
-                await self._report_came.wait()
-        except TimeoutError:
-            pass
+        await _wait(self._report_came, ALONE_S)
 
     def _hold(self, hold: Hold | None) -> None:
         if hold is not None and hold.until > self._current_hold.until:
@@ -399,7 +380,7 @@ class LeaseService:
         shard.out = shard.credit = shard.in_flight = 0
         shard.expires_at = float("inf")
         if shard.last is not None:  # an exchange that is asked again gets no calls that others have now
-            shard.last = Grant(shard.last.number, caps=shard.last.caps, stop=self._stopped)
+            shard.last = Grant(shard.last.number, caps=shard.last.caps, stop=self.stopped)
 
     def _return(self, shard: ShardState, requests: int) -> None:
         if requests:
@@ -408,3 +389,10 @@ class LeaseService:
             if self._current_hold is self._day_hold:  # the day has some again
                 self._current_hold = Hold(float("-inf"), "")
                 self._changed.set()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or after so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -15,27 +15,24 @@ from pipeline.store.certificates import (
     write_certificate,
 )
 from pipeline.store.changedfiles import MovedFile, move_changed_files
-from pipeline.store.columntypes import infer_kinds
+from pipeline.store.columntypes import column_type, infer_kinds
 from pipeline.store.correctionset import CorrectionSet, misfit, read_corrections
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
-from pipeline.store.joining import count_batches_left, join_ledgers
 from pipeline.store.labelcounts import corrections_or_none
 from pipeline.store.labels import LabelRow, label_hash, population_digest
 from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
-from pipeline.store.onerecord import ArchivedOutcome
-from pipeline.store.order import rows_of
+from pipeline.store.outcomerows import read_table, rows_of
 from pipeline.store.overview import STEP_S, Overview, read_overview
-from pipeline.store.parquet import column_types
 from pipeline.store.projection import row_problem
 from pipeline.store.proof import prove_files
-from pipeline.store.queries import Checkpoint, RowCounts, StoredOutcome, Totals
+from pipeline.store.queries import ArchivedOutcome, Checkpoint, RowCounts, StoredOutcome, Totals
 from pipeline.store.reconcile import MatchCounts, UnmatchedRecord
 from pipeline.store.renaming import NewDigest, rename_key, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, diff, write_whole
-from pipeline.store.shardlocks import clear_merged, lock_shards
+from pipeline.store.shardledgers import clear_merged, count_batches_left, join_ledgers, lock_shards
 from pipeline.store.sinks import Sinks
 from pipeline.store.snapshotfile import pack_snapshot, record_spent, unpack_snapshot
 from pipeline.store.sqlexport import (
@@ -47,5 +44,4 @@ from pipeline.store.sqlexport import (
     export_table,
     release_table,
 )
-from pipeline.store.table import read_table
 from pipeline.store.writes import Checkpoints, Selection

@@ -20,7 +20,7 @@ from pipeline.store import parquet
 from pipeline.store.correctionset import corrections_for
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import rows_of
+from pipeline.store.outcomerows import rows_of
 from pipeline.store.projection import BLOCK_BYTES, RowFormat, digest_of, parquet_format, row_format_of, row_formats
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir

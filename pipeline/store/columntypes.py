@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from pipeline import codec
 from pipeline.records import JSON
+from pipeline.store.formats import cell
 
 #: Integers up to here are doubles without loss.
 EXACT = 2**53
+#: The type of a column whose values are of this kind; texts for the rest.
+_TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}
 
 
 def value_kind(value: JSON) -> str:
@@ -45,3 +48,17 @@ def infer_kinds(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[s
         for index, value in enumerate(row):
             kinds[index] = common_kind(kinds[index], value_kind(value))
     return kinds
+
+
+def column_type(kind: str) -> str:
+    """The type of a column whose values are of this kind: bool, int64, double or string."""
+    return _TYPES.get(kind, "string")
+
+
+def convert(column_type: str, value: JSON) -> JSON:
+    """The value as it is stored in a column of this type: JSON text for what is nested, None for NaN and infinity."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if column_type == "string":
+        return codec.clean(cell(value))
+    return float(value) if column_type == "double" else value

@@ -1,16 +1,17 @@
-"""How often each label was given, as the files of rows have them: with what people have corrected."""
+"""How often each label was given, and how votes fell: with what people have corrected, as in the files of rows."""
 
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
-from pipeline.records import JSON
+from pipeline.records import JSON, Outcome
 from pipeline.store.columntypes import EXACT
 from pipeline.store.correctionset import NOTHING, CorrectionSet, read_corrections
-from pipeline.store.queries import outcomes_of
+from pipeline.store.queries import label_of, outcomes_of
 from pipeline.store.rows import json_value, labelled
 
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
@@ -21,6 +22,20 @@ LONG_CHARS, OFTEN = 40, 4
 FRACTIONS = 12
 #: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
 TEXTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class VoteCounts:
+    """The votes of the labelled records that were asked for themselves.
+
+    `pairs` counts the first two votes of each record, as JSON, without those that abstained: the votes that follow
+    were asked for only where these differ.
+    """
+
+    records: int
+    votes: int
+    needs_review: int
+    pairs: Mapping[tuple[str, ...], int]
 
 
 def corrections_or_none(folder: Path) -> CorrectionSet:
@@ -59,6 +74,28 @@ def label_counts(
         for column, values in counts.items()
         if _are_classes(+values)
     }
+
+
+def vote_counts(connection: sqlite3.Connection, corrected: CorrectionSet = NOTHING) -> VoteCounts:
+    """What the votes came to, over the whole run. What people have corrected or confirmed needs no review any more."""
+    records = votes = needs_review = 0
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
+        label = label_of(text)
+        cast = label.get("votes")
+        if not isinstance(cast, list):
+            continue
+        needs_review += label.get("needs_review") is True
+        if copied is None:
+            records, votes = records + 1, votes + len(cast)
+            pairs[tuple(codec.canonical(one).decode() for one in cast[:2] if one is not None)] += 1
+    for outcome in outcomes_of(connection, list(corrected.by_key)).values():
+        needs_review -= _needs_review(outcome) and not _needs_review(corrected.apply(outcome))
+    return VoteCounts(records, votes, needs_review, pairs)
+
+
+def _needs_review(outcome: Outcome) -> bool:
+    return (outcome.label or {}).get("needs_review") is True
 
 
 def count_human_labels(connection: sqlite3.Connection, corrected: CorrectionSet) -> int:

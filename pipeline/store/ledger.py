@@ -13,8 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import Outcome
-from pipeline.store import labels, onerecord, queries, reconcile, renaming, storedturns, tallies, writes
-from pipeline.store.labelcounts import corrections_or_none, count_human_labels, label_counts
+from pipeline.store import labels, queries, reconcile, renaming, storedturns, writes
+from pipeline.store.labelcounts import VoteCounts, corrections_or_none, count_human_labels, label_counts, vote_counts
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import to_row
 from pipeline.store.schema import connect_reader, connect_writer, damaged, use_failure
@@ -208,8 +208,8 @@ class Ledger:
 
     known = _reading(queries.known)
     outcomes_of = _reading(queries.outcomes_of)
-    archived_of = _reading(onerecord.archived_of)
-    keys_like = _reading(onerecord.keys_like)
+    archived_of = _reading(queries.archived_of)
+    keys_like = _reading(queries.keys_like)
     find_duplicates = _reading(queries.find_duplicates)
     absent_keys = _reading(queries.absent_keys)
     begin_pass = _reading(queries.begin_pass)
@@ -221,7 +221,7 @@ class Ledger:
     labels_of = _reading(labels.labels_of)
     labels_after = _reading(labels.labels_after)
     count_by_status = _reading(queries.count_by_status)
-    canaries = _reading(tallies.canaries)
+    canaries = _reading(queries.canaries)
     copied = _reading(queries.copied)
     count_paid = _reading(queries.count_paid)
     row_counts = _reading(queries.row_counts)
@@ -242,9 +242,9 @@ class Ledger:
         """How many records have a label from a person and none from the model."""
         return await self._reads.do(lambda seen: count_human_labels(seen, corrections_or_none(self.path.parent)))
 
-    async def vote_counts(self) -> tallies.VoteCounts:
+    async def vote_counts(self) -> VoteCounts:
         """What the votes on labels came to, where there were any."""
-        return await self._reads.do(lambda seen: tallies.vote_counts(seen, corrections_or_none(self.path.parent)))
+        return await self._reads.do(lambda seen: vote_counts(seen, corrections_or_none(self.path.parent)))
 
     # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,6 @@
 """labels.parquet: the types of its columns, its values, and whether they are those of the ledger."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,16 +10,13 @@ from typing import Any
 from pipeline.codec import clean
 from pipeline.errors import MissingExtraError
 from pipeline.records import JSON, Outcome
-from pipeline.store.columntypes import infer_kinds
-from pipeline.store.formats import cell
+from pipeline.store.columntypes import column_type, convert, infer_kinds
 from pipeline.store.layout import Table
 
 #: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
 Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
 GROUP_ROWS = 10_000
 GROUP_CHARACTERS = 4_000_000
-#: The type of a column whose values are of this kind; texts for the rest.
-_TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}
 
 
 def require() -> Any:
@@ -37,21 +33,7 @@ async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
     kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
         kinds = infer_kinds(kinds, table_rows(table, block))
-    return column_types(kinds)
-
-
-def column_types(kinds: Sequence[str]) -> list[str]:
-    """The type of the column that holds values of each of these kinds."""
-    return [_TYPES.get(kind, "string") for kind in kinds]
-
-
-def convert(kind: str, value: JSON) -> JSON:
-    """The value as it is stored in a column of this type."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if kind == "string":
-        return clean(cell(value))
-    return float(value) if kind == "double" else value
+    return list(map(column_type, kinds))
 
 
 async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:

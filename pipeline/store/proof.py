@@ -14,7 +14,7 @@ from pipeline.store.correctionset import CorrectionSet, corrections_for, refuse_
 from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import rows_of
+from pipeline.store.outcomerows import rows_of
 from pipeline.store.projection import RowFormat, parquet_format, row_formats
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from pipeline.records import JSON, Outcome, Status, Usage
-from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
+from pipeline.store.rows import COLUMNS, STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
 from pipeline.store.schema import SELECT_OUTCOME, SELECT_ROW, is_damage
 
 _T = TypeVar("_T")
@@ -69,6 +69,15 @@ class Checkpoint:
     shape: str
     digest: Digest | None = None
     is_stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedOutcome:
+    """An outcome that was archived: when (a Unix time), and why."""
+
+    outcome: Outcome
+    at: float
+    reason: str
 
 
 _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
@@ -194,6 +203,31 @@ def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str
     """The outcomes of those of the keys that have one."""
     outcomes = map(to_outcome, of_keys(connection, SELECT_OUTCOME, keys))
     return {outcome.record.key: outcome for outcome in outcomes}
+
+
+def archived_of(connection: sqlite3.Connection, key: str) -> list[ArchivedOutcome]:
+    """What was archived of this record, the oldest first. Looks through all that was archived."""
+    rows = connection.execute(
+        f"SELECT {', '.join(COLUMNS)}, archived_at, reason FROM archived WHERE key = ? ORDER BY archived_at, seq",  # noqa: S608
+        (bound(key),),
+    )
+    return [ArchivedOutcome(to_outcome(row[: len(COLUMNS)]), row[-2], str(row[-1])) for row in rows]
+
+
+def keys_like(connection: sqlite3.Connection, text: str, limit: int = 3) -> list[str]:
+    """Some keys in which this text is, in any case of its letters."""
+    rows = connection.execute(
+        "SELECT key FROM outcomes WHERE instr(lower(key), lower(?)) ORDER BY length(key), key LIMIT ?", (text, limit)
+    )
+    return [any_text(key) for (key,) in rows]
+
+
+def canaries(connection: sqlite3.Connection) -> list[Outcome]:
+    """What gold records came to, the latest answers first."""
+    rows = connection.execute(
+        f"{SELECT_OUTCOME.replace(' FROM outcomes', ' FROM archived')} WHERE reason = 'canary' ORDER BY seq"
+    )
+    return [to_outcome(row) for row in rows]
 
 
 def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:

@@ -1,27 +1,17 @@
 """The ledger's file: its tables, its version, and how it is opened."""
 
 import sqlite3
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.store.rows import COLUMNS
+from pipeline.store.sqlitefile import FileFormat, open_reader, open_writer, user_version
 
 VERSION = 5
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
-#: How long a statement waits for another process's lock, in seconds.
-BUSY_S = 60.0
-
-_NO_SHARED_MEMORY = frozenset(
-    {
-        sqlite3.SQLITE_IOERR_SHMOPEN,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-        sqlite3.SQLITE_IOERR_SHMLOCK,
-        sqlite3.SQLITE_IOERR_SHMMAP,
-    }
-)
 
 _OUTCOME = """
     seq INTEGER PRIMARY KEY,
@@ -183,56 +173,45 @@ SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (co
 SELECT_ROW = SELECT_OUTCOME.replace(" answer,", " NULL,")
 
 
+_LEDGER = FileFormat(
+    "ledger", APPLICATION_ID, VERSION, _TABLES,
+    "this SQLite file is not a labelpipe ledger. Choose another output folder.",
+)  # fmt: skip
+
+
 def connect_writer(path: Path) -> sqlite3.Connection:
     """The connection that writes; makes the tables in a new file. Raises SetupError if the file is not a ledger."""
-    uri = _database_uri(path, "rwc")
-    try:
-        return _connected(path, uri, _prepare_writer)
-    except SetupError as error:
-        if not lacks_shared_memory(error.__cause__):
-            raise
-    _connected(path, uri, leave_wal).close()
-    return _connected(path, uri, partial(_prepare_writer, wal=False))
+    with _setup_errors(path):
+        connection = open_writer(path, _LEDGER, "rwc", _prepare_writer)
+    connection.text_factory = _text
+    return connection
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads, beside a writer in this or another process. Raises SetupError."""
     if not path.exists():
         raise SetupError(f"{path}: there is no ledger here. If this is a run folder, restore a copy of it.")
-    try:
-        return _connected(path, _database_uri(path, "ro"), _prepare_reader)
-    except SetupError as error:
-        if not isinstance(error.__cause__, sqlite3.OperationalError) or wal_bytes(path):
-            raise
-        # A folder that may not be written: without a WAL the file is complete as it lies there.
-        return _connected(path, _database_uri(path, "ro") + "&immutable=1", _prepare_reader)
 
+    def prepare(connection: sqlite3.Connection, is_empty: bool) -> None:
+        if is_empty:
+            raise SetupError(f"{path}: the ledger is empty. If a run was here, restore a copy of it.")
+        # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
+        connection.execute("PRAGMA temp_store = FILE")
+        for statement in _VIEWS_OF_OLD.get(user_version(connection), ()):
+            connection.execute(statement)
 
-def _database_uri(path: Path, mode: str) -> str:
-    return f"{path.absolute().as_uri()}?mode={mode}"
-
-
-def wal_bytes(path: Path) -> int:
-    """How much a database's write-ahead log holds; 0 where there is none."""
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.stat().st_size if wal.exists() else 0
-
-
-def _connected(path: Path, uri: str, prepare: Callable[[Path, sqlite3.Connection], None]) -> sqlite3.Connection:
-    try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
-    except sqlite3.Error as error:
-        raise SetupError(_open_failure(path, error)) from error
+    with _setup_errors(path):
+        connection = open_reader(path, _LEDGER, prepare)
     connection.text_factory = _text
-    try:
-        prepare(path, connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise SetupError(_open_failure(path, error)) from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+@contextmanager
+def _setup_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SetupError(_open_failure(path, error)) from error
 
 
 def _text(raw: bytes) -> str | bytes:
@@ -243,92 +222,20 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _prepare_writer(path: Path, connection: sqlite3.Connection, *, wal: bool = True) -> None:
-    is_new = _check_identity(path, connection)
-    if wal:
-        choose_journal(connection)
-    # FULL: a commit that returned is on the disk, whatever happens next.
-    connection.execute("PRAGMA synchronous = FULL")
+def _prepare_writer(connection: sqlite3.Connection, is_new: bool) -> None:
     connection.execute("PRAGMA cache_size = -8000")
     # 32 MB: pages that are written again and again (the digests' index) then reach the file once for many commits.
     connection.execute("PRAGMA wal_autocheckpoint = 8000")
-    if is_new:
-        _create(connection)
-    else:
+    if not is_new:
         _upgrade(connection)
-
-
-def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
-    if _check_identity(path, connection):
-        raise SetupError(f"{path}: the ledger is empty. If a run was here, restore a copy of it.")
-    # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
-    connection.execute("PRAGMA temp_store = FILE")
-    for statement in _VIEWS_OF_OLD.get(_version(connection), ()):
-        connection.execute(statement)
-
-
-def choose_journal(connection: sqlite3.Connection) -> str:
-    """The journal mode that works here: "wal", or "delete" where SQLite knows that there is no shared memory.
-
-    Some file systems (FUSE without mmap) only show it at the first statement after: that error is raised.
-    """
-    mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-    if mode != "wal":
-        return str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("COMMIT")
-    return mode
-
-
-def leave_wal(_path: Path, connection: sqlite3.Connection) -> None:
-    """Take the file out of WAL mode where there is no shared memory; what is in the WAL goes into the file.
-
-    Only a connection that was exclusive from its first statement can: https://sqlite.org/wal.html#noshm
-    """
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA journal_mode = DELETE")
-
-
-def lacks_shared_memory(error: BaseException | None) -> bool:
-    """Whether SQLite failed because this file system shares no memory between processes."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code in _NO_SHARED_MEMORY or code & 0xFF == sqlite3.SQLITE_PROTOCOL
-
-
-def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the file is still empty. Raises SetupError if it is something other than a ledger we know."""
-    version = _version(connection)
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    if not (version or application or tables):
-        return True
-    if application != APPLICATION_ID:
-        raise SetupError(f"{path}: this SQLite file is not a labelpipe ledger. Choose another output folder.")
-    if version > VERSION:
-        raise SetupError(
-            f"{path}: the ledger has version {version}, this labelpipe supports up to {VERSION}. "
-            "It was made by a newer labelpipe: upgrade with pip install -U labelpipe."
-        )
-    return False
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES:
-        connection.execute(statement)
-    connection.execute("COMMIT")
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
     """Bring an older file to this version: all of it or, after a kill, nothing."""
-    if _version(connection) == VERSION:
+    if user_version(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
-    for version in range(_version(connection), VERSION):
+    for version in range(user_version(connection), VERSION):
         for statement in _UPGRADES[version]:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")

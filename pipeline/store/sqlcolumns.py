@@ -1,7 +1,6 @@
 """The columns of the SQL table: which values under which names, and of which type."""
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -9,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from pipeline import codec
 from pipeline.codec import clean
 from pipeline.records import JSON
-from pipeline.store.formats import cell
+from pipeline.store.columntypes import column_type, convert
 from pipeline.store.layout import Table
 
 #: The primary key: the record's key, and the number of the row among the record's rows, from 1.
@@ -34,11 +33,6 @@ class Column:
     name: str
     kind: str
 
-    @property
-    def sql_type(self) -> str:
-        """The type that it has in the table."""
-        return {"bool": "bool", "int": "bigint", "long": "bigint", "double": "double"}.get(self.kind, "text")
-
 
 def planned(
     known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool = False
@@ -54,7 +48,7 @@ def planned(
     for column in known:
         kind = wanted.pop(column.source)[1]
         grown = column if kind == "nothing" else replace(column, kind=kind)
-        if grown.sql_type != column.sql_type:
+        if column_type(grown.kind) != column_type(column.kind):
             return None
         columns.append(grown)
     for source, (title, kind) in wanted.items():
@@ -78,20 +72,13 @@ def sources_of(table: Table) -> list[str]:
 def values_of(columns: Sequence[Column], table: Table, row: Sequence[JSON]) -> list[JSON]:
     """A row's values in the order of the columns, as the database stores them."""
     by_source = dict(zip(sources_of(table), row, strict=True))
-    return [stored(column.sql_type, by_source[column.source]) for column in columns]
+    return [stored(column.kind, by_source[column.source]) for column in columns]
 
 
-def stored(sql_type: str, value: JSON) -> JSON:
-    """The value in a column of this type: JSON text for what is nested, nothing for NaN and infinity.
-
-    A text has U+FFFD for a lone surrogate and for NUL, which PostgreSQL does not take.
-    """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if sql_type == "text":
-        text: str = clean(cell(value))
-        return text.replace("\0", "\ufffd")
-    return float(value) if sql_type == "double" else value
+def stored(kind: str, value: JSON) -> JSON:
+    """The value in a column of this kind. A text has U+FFFD for NUL, which PostgreSQL does not take."""
+    converted = convert(column_type(kind), value)
+    return converted.replace("\0", "\ufffd") if isinstance(converted, str) else converted
 
 
 def key_of(key: str) -> str:

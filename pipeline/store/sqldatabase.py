@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus
 
 from pipeline.errors import ConfigError, MissingExtraError, SetupError, StoreError
 from pipeline.records import JSON
+from pipeline.store.columntypes import column_type
 from pipeline.store.sqlcolumns import KEY, KEY_BYTES, PART, Column
 
 #: Whose the tables are and how far they have come, beside them.
@@ -253,15 +254,14 @@ class Database:
         part = sql.Column(PART, sql.Integer, primary_key=True, autoincrement=False)
         made = [
             # Keys of our own, so that no name of a column is ever taken for a parameter's.
-            sql.Column(column.name, self._type(column.sql_type), key=f"c{index}", quote=True)
+            sql.Column(column.name, self._type(column_type(column.kind)), key=f"c{index}", quote=True)
             for index, column in enumerate(columns)
         ]
         return sql.Table(self._name, sql.MetaData(), key, part, *made, schema=self._schema)
 
-    def _type(self, sql_type: str) -> Any:
-        sql = self._sql
-        kinds = {"bool": sql.Boolean, "bigint": sql.BigInteger, "double": sql.Double}
-        return kinds[sql_type]() if sql_type in kinds else self._long_text()
+    def _type(self, column_type: str) -> Any:
+        types = {"bool": self._sql.Boolean, "int64": self._sql.BigInteger, "double": self._sql.Double}
+        return types.get(column_type, self._long_text)()
 
     def _key_type(self) -> Any:
         from sqlalchemy.dialects import mysql

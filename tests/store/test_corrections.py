@@ -226,7 +226,7 @@ def test_a_session_that_dies_while_it_writes_corrections_loses_nothing(
     tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut off at each step that touches the disk in turn, with a further answer before the next session."""
-    from pipeline.store import projection, rundir, whole
+    from pipeline.store import projection, rundir, sinks
 
     layout = replace(LAYOUT, formats=("csv", "jsonl"), order=order)
     run(tmp_path, *BATCHES, layout=layout)
@@ -243,7 +243,7 @@ def test_a_session_that_dies_while_it_writes_corrections_loses_nothing(
         if left[0] == 0:
             raise DeadError
 
-    for module in (projection, whole):
+    for module in (projection, sinks):
         monkeypatch.setattr(module, "replace_durably", dies)
     for number in range(8):
         correct(tmp_path, OUTCOMES[0], f"value {number}")

@@ -15,7 +15,8 @@ from store_samples import labelled
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Status
 from pipeline.store import Ledger
-from pipeline.store.schema import choose_journal, connect_writer
+from pipeline.store.schema import connect_writer
+from pipeline.store.sqlitefile import choose_journal
 
 
 def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:

@@ -1,19 +1,49 @@
-"""A run's rows as one table in memory, in the input's order: what a program or a notebook goes on with."""
+"""The outcomes of a run as rows: in blocks for the files, or all of them as one table in memory."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from operator import itemgetter
 from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
-from pipeline.store.correctionset import read_corrections
+from pipeline.store.correctionset import NOTHING, CorrectionSet, read_corrections
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import rows_of
 from pipeline.store.rundir import RunDir
 
 #: The last column: why a record has no label.
 PROBLEM = "problem"
+
+
+async def rows_of(
+    ledger: Ledger,
+    order: str,
+    first: int = 1,
+    *,
+    upto: int | None = None,
+    corrected: CorrectionSet = NOTHING,
+    answers: bool = True,
+) -> AsyncIterator[list[tuple[int, Outcome]]]:
+    """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
+
+    They are as people have `corrected` them. With `upto` those that came later are left out. Without `answers`, what
+    the model said is left out: the rows do not need it.
+    """
+    if order != "input":
+        while block := _within(await ledger.rows_after(first - 1, answers=answers), upto):
+            yield corrected.apply_to_block(block)
+            first = block[-1][0] + 1
+        return
+    after = (-1, 0)
+    while block := await ledger.rows_in_order(after, answers=answers):
+        after = (block[-1][1].record.ordinal, block[-1][0])
+        if block := _within(block, upto):
+            yield corrected.apply_to_block(block)
+
+
+def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[int, Outcome]]:
+    return block if upto is None else [row for row in block if row[0] <= upto]
 
 
 async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[list[JSON]]]:

@@ -1,18 +1,19 @@
-"""One ledger from those of several shards: their outcomes, archived rows, kept answers, days and batches."""
+"""One ledger from those of several shards: outcomes, archived rows, saved answers, days, batches; and their locks."""
 
+import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.errors import StoreError
+from pipeline.errors import RunInUseError, StoreError
 from pipeline.store.batches import batches_left
 from pipeline.store.queries import meta_get, totals
 from pipeline.store.rows import COLUMNS
-from pipeline.store.rundir import replace_durably
+from pipeline.store.rundir import RunDir, replace_durably
 from pipeline.store.schema import connect_reader, connect_writer, use_failure
 from pipeline.store.writes import forget_files, set_meta
 
@@ -156,3 +157,31 @@ def _put_in_place(made: Path, target: Path) -> None:
         for ending in ("-wal", "-shm"):
             target.with_name(f"{target.name}{ending}").unlink(missing_ok=True)
     replace_durably(made, target)
+
+
+@contextmanager
+def lock_shards(run: Path) -> Iterator[bool]:
+    """Keep shards and their lease server out while the block lasts; gives False where one is at work.
+
+    Their locks are asked, since a process on another machine cannot be seen.
+    """
+    folder = run / "shards"
+    with ExitStack() as stack:
+        try:
+            for one in (folder, *(one for one in sorted(folder.iterdir()) if one.name.isdigit())):
+                stack.enter_context(RunDir(one).open_for_writing())
+            is_locked = True
+        except FileNotFoundError:
+            is_locked = True
+        except RunInUseError:
+            stack.close()
+            is_locked = False
+        yield is_locked
+
+
+def clear_merged(run_dir: RunDir) -> None:
+    """Remove what a merge has left, also where the shards are in another folder to which only a link is here."""
+    if run_dir.merged.is_symlink():
+        shutil.rmtree(run_dir.merged.resolve(), ignore_errors=True)
+        run_dir.merged.unlink()
+    shutil.rmtree(run_dir.merged, ignore_errors=True)
