@@ -6,7 +6,7 @@ import enum
 import functools
 import operator
 import re
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -221,9 +221,10 @@ class Answer:
     finish_reason: str | None = None
     items: tuple[Mapping[str, JSON], ...] = ()
 
-    def ended_by(self, reasons: Set[str]) -> bool:
-        """Whether the finish_reason is one of these, or holds one: Gemini says `content_filter: SAFETY`."""
-        return bool(self.finish_reason) and not reasons.isdisjoint(_words(self.finish_reason))
+    @property
+    def ending(self) -> frozenset[str]:
+        """The words of the finish_reason, in lower case: Gemini says `content_filter: SAFETY`."""
+        return _words(self.finish_reason) if self.finish_reason else frozenset()
 
     @property
     def has_words(self) -> bool:

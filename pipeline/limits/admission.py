@@ -147,7 +147,8 @@ class Admission:
     async def acquire(self, size_tokens: int, most: TokenBound | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
         loop = asyncio.get_running_loop()
-        async with self._door:
+        await self._door.acquire()
+        try:
             size = max(1, round(size_tokens * self._tokens_ratio))
             now = await self._pass(size, loop)
             reservation = None
@@ -155,6 +156,8 @@ class Admission:
                 reservation, now = await self._reserve(self.budget, most), loop.time()
             self.gate.enter(now)
             self.resource.on_send(now, self.gate.in_flight)
+        finally:
+            self._door.release()
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
@@ -327,11 +330,12 @@ class Admission:
             self.gate.set_concurrency(tuner.limit)
 
     def _settle(self, estimate: int, size: int, usage: Usage) -> None:
-        if not usage.total:
+        total = usage.total
+        if not total:
             return
-        self.resource.give_back(size - usage.total)
+        self.resource.give_back(size - total)
         # A slow average: one odd record must not bend the estimate for all.
-        ratio = usage.total / max(1, estimate)
+        ratio = total / max(1, estimate)
         self._tokens_ratio += 0.05 * (min(max(ratio, 0.1), 10.0) - self._tokens_ratio)
 
     def state(self) -> AdmissionState:

@@ -163,7 +163,7 @@ async def _try_form(provider: Provider, settings: Settings, form: str) -> FormRe
             raise
         return FormResult(False, str(error), refused=True)
     answer, tokens = response.answer, response.usage.total
-    if answer.ended_by({UNUSABLE_CALL}):  # what the model wrote was no call, and the server noticed
+    if UNUSABLE_CALL in answer.ending:  # what the model wrote was no call, and the server noticed
         return FormResult(True, tokens=tokens)
     try:
         task.parse_calls(answer, _NOBODY)

@@ -131,5 +131,5 @@ def _count(holder: Any, name: str) -> int | None:
     value = holder.get(name) if isinstance(holder, dict) else None
     if value is None:
         return 0
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    is_whole = type(value) is int or (isinstance(value, float) and value == value // 1)
     return int(value) if is_whole and 0 <= value <= MOST_TOKENS else None

@@ -75,8 +75,13 @@ class Wire(httpx2.AsyncBaseTransport):
         route = self._routes.get(url)
         if route is None:
             route = self._routes[url] = self._route(url)
-        async with self._open().post(url, data=data, headers=headers, **route) as response:
+        response = await self._open().post(url, data=data, headers=headers, **route)
+        try:
+            # Read to its end, an answer gives its connection back by itself: `async with` would do it once more.
             return response.status, response.raw_headers, await _body(response)
+        except BaseException:
+            response.close()
+            raise
 
     async def upload(
         self, url: URL, headers: Mapping[str, str], path: Path, name: str, fields: Mapping[str, str]
@@ -137,7 +142,8 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     most = MOST_REFUSAL_BYTES if is_refusal else MOST_BODY_BYTES
     blocks: list[bytes] = []
     size = 0
-    while block := await response.content.readany():
+    while not response.content.at_eof():
+        block = await response.content.readany()
         blocks.append(block)
         size += len(block)
         if size > most:

@@ -46,12 +46,13 @@ def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCal
     Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
     way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
     """
-    if answer.refusal or answer.ended_by(REFUSED):
+    ending = answer.ending
+    if answer.refusal or ending & REFUSED:
         raise RefusalError(_refusal(answer))
-    if answer.ended_by(UNUSABLE):
+    if ending & UNUSABLE:
         words = f"; the model wrote {short(answer.text)}" if answer.text else ""
         raise InvalidAnswerError(f"the server found no valid call in the answer{words}", code="no_tool_call")
-    if answer.ended_by(CUT):
+    if ending & CUT:
         return _read_cut(tools, answer, wanted, before)
     return _read_calls(tools, answer, wanted, before)
 
