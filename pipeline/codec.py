@@ -81,8 +81,8 @@ def loads_digits(text: str) -> Any:
         return _loads_digits(whole)
 
 
-def _escaped_half(found: re.Match[str]) -> str:
-    return found[0] if found["half"] is None else "\\ufffd"
+def _escaped_half(match: re.Match[str]) -> str:
+    return match[0] if match["half"] is None else "\\ufffd"
 
 
 def _loads_digits(text: str) -> Any:
@@ -296,13 +296,13 @@ def clean_text(text: str) -> str:
 
 def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, by dotted key. An empty table is a value."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, Mapping) and value:
-            found |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def is_number(value: Any) -> bool:

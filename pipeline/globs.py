@@ -63,14 +63,14 @@ def _listed(places: Iterable[_Place], part: str, base: str, *, folders: bool) ->
 def _walked(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_Place]:
     """The folders themselves and all that is below them: first without any link, then by links to what is new."""
     waiting = sorted(places)
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     while waiting:
         links, name = heapq.heappop(waiting)
-        mark = _mark(base, name)
+        inode = _inode(base, name)
         # Only what a link leads to is ever passed over: no odd file system can make a folder vanish.
-        if mark is None or (links and mark in seen):
+        if inode is None or (links and inode in visited):
             continue
-        seen.add(mark)
+        visited.add(inode)
         yield links, name
         for entry in _entries(base, name, hidden=False):
             inner = links + entry.is_symlink(), os.path.join(name, entry.name)  # noqa: PTH118
@@ -80,20 +80,20 @@ def _walked(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_
                 yield inner
 
 
-def _mark(base: str, name: str) -> tuple[int, int] | None:
+def _inode(base: str, name: str) -> tuple[int, int] | None:
     """The same for every name of a folder; None where there is none."""
     try:
-        found = os.stat(os.path.join(base, name) or os.curdir)  # noqa: PTH116, PTH118
+        status = os.stat(os.path.join(base, name) or os.curdir)  # noqa: PTH116, PTH118
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _entries(base: str, name: str, *, hidden: bool) -> list[os.DirEntry[str]]:
     """What is in a folder; nothing where it may not be read, of which `glob` says nothing either."""
     try:
-        with os.scandir(os.path.join(base, name) or os.curdir) as found:  # noqa: PTH118
-            return [entry for entry in found if hidden or not entry.name.startswith(".")]
+        with os.scandir(os.path.join(base, name) or os.curdir) as entries:  # noqa: PTH118
+            return [entry for entry in entries if hidden or not entry.name.startswith(".")]
     except OSError:
         return []
 

@@ -96,13 +96,13 @@ def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> di
         [json_identity(value) for value in values],
     )
     there = set(marks) - away
-    found: dict[tuple[bool, object], Value | None] = {}
+    names: dict[tuple[bool, object], Value | None] = {}
     for mark in marks:
         if mark in away:
             name = new(mark[1])
-            found[mark] = None if json_identity(name) in there else name
+            names[mark] = None if json_identity(name) in there else name
             there.add(json_identity(name))
-    return found
+    return names
 
 
 def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> Callable[[Any], Any]:
@@ -115,8 +115,8 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
 
     def of(value: Any) -> Any:
         if isinstance(value, list):
-            found = [of(one) for one in value]
-            return found if found == value else _once(found)
+            renamed = [of(one) for one in value]
+            return renamed if renamed == value else _once(renamed)
         if not isinstance(value, str | int | float):
             return value
         if json_identity(value) in exact:

@@ -87,9 +87,9 @@ async def serve_pages(answer: PageHandler, *, port: int = 0) -> AsyncIterator[st
     await runner.setup()
     try:
         await _listen(runner, port)
-        found = runner.addresses[0][1]
-        names |= {f"{HOST}:{found}", f"localhost:{found}"}
-        yield f"http://{HOST}:{found}/{token}/"
+        bound_port = runner.addresses[0][1]
+        names |= {f"{HOST}:{bound_port}", f"localhost:{bound_port}"}
+        yield f"http://{HOST}:{bound_port}/{token}/"
     finally:
         await runner.cleanup()
 
@@ -106,5 +106,5 @@ def _is_own(origin: str | None, names: set[str]) -> bool:
     return origin is None or origin in {f"http://{name}" for name in names}
 
 
-def _refused(status: int, told: str) -> web.Response:
-    return web.Response(text=told, status=status, headers=_HEADERS)
+def _refused(status: int, message: str) -> web.Response:
+    return web.Response(text=message, status=status, headers=_HEADERS)

@@ -68,49 +68,49 @@ class Snapshot:
     gold: str = ""
 
 
-def eta_s(seen: Snapshot) -> float | None:
+def eta_s(snapshot: Snapshot) -> float | None:
     """Seconds until the end: by the late rate, but no faster than the limits allow; None while it cannot be said."""
-    if seen.total is None or seen.trouble:
+    if snapshot.total is None or snapshot.trouble:
         return None
-    left = max(0, seen.total - seen.done)
-    by_rate = left / seen.rate_per_minute * 60 if seen.rate_per_minute > 0 else None
-    by_limit = left * seen.calls_per_record / seen.limit_per_minute * 60 if seen.limit_per_minute else None
+    left = max(0, snapshot.total - snapshot.done)
+    by_rate = left / snapshot.rate_per_minute * 60 if snapshot.rate_per_minute > 0 else None
+    by_limit = left * snapshot.calls_per_record / snapshot.limit_per_minute * 60 if snapshot.limit_per_minute else None
     known = [seconds for seconds in (by_rate, by_limit) if seconds is not None]
     if not known:
         return None
-    wait_s = max(known) + _nights_s(seen, left * seen.calls_per_record)
+    wait_s = max(known) + _nights_s(snapshot, left * snapshot.calls_per_record)
     return wait_s if wait_s < NEVER_S else None
 
 
-def _nights_s(seen: Snapshot, calls: float) -> float:
+def _nights_s(snapshot: Snapshot, calls: float) -> float:
     """The days that have to pass before `calls` more are allowed."""
-    if seen.requests_left_today is None or calls <= seen.requests_left_today:
+    if snapshot.requests_left_today is None or calls <= snapshot.requests_left_today:
         return 0.0
-    beyond = calls - seen.requests_left_today
-    return DAY_S * math.ceil(beyond / (seen.requests_per_day or beyond))
+    beyond = calls - snapshot.requests_left_today
+    return DAY_S * math.ceil(beyond / (snapshot.requests_per_day or beyond))
 
 
-def _parts(seen: Snapshot) -> list[str]:
+def _parts(snapshot: Snapshot) -> list[str]:
     """What stands behind the bar: the pace or the trouble, the time, the cost, and the counts; some are empty."""
-    rate = f"{seen.rate_per_minute:,.0f}/min"
-    if seen.limit_per_minute is not None:
-        rate += f" of {seen.limit_per_minute:,.0f}"
-    left_s = eta_s(seen)
+    rate = f"{snapshot.rate_per_minute:,.0f}/min"
+    if snapshot.limit_per_minute is not None:
+        rate += f" of {snapshot.limit_per_minute:,.0f}"
+    left_s = eta_s(snapshot)
     return [
-        printable(seen.trouble) or rate,
-        "" if left_s is None else f"ETA {'about ' if not seen.total_known else ''}{duration(left_s)}",
-        _cost(seen),
-        f"{seen.in_flight} in flight",
-        retries_text(seen.retries) if seen.retries else "",
-        f"{seen.unlabelled:,} without label" if seen.unlabelled else "",
-        seen.gold,
+        printable(snapshot.trouble) or rate,
+        "" if left_s is None else f"ETA {'about ' if not snapshot.total_known else ''}{duration(left_s)}",
+        _cost(snapshot),
+        f"{snapshot.in_flight} in flight",
+        retries_text(snapshot.retries) if snapshot.retries else "",
+        f"{snapshot.unlabelled:,} without label" if snapshot.unlabelled else "",
+        snapshot.gold,
     ]
 
 
-def _cost(seen: Snapshot) -> str:
-    if seen.cost_usd is None:
-        return "cost unknown (answers without usage)" if seen.usage_unknown else UNPRICED
-    return dollars(seen.cost_usd) + (" simulated" if seen.simulated else "")
+def _cost(snapshot: Snapshot) -> str:
+    if snapshot.cost_usd is None:
+        return "cost unknown (answers without usage)" if snapshot.usage_unknown else UNPRICED
+    return dollars(snapshot.cost_usd) + (" simulated" if snapshot.simulated else "")
 
 
 #: Where the line is too narrow these parts go, whole and in this order. The first, pace or trouble, stays.
@@ -118,9 +118,9 @@ _GO_FIRST = (3, 4, 2, 5, 1, 6)
 _BETWEEN = " · "
 
 
-def tail(seen: Snapshot) -> str:
+def tail(snapshot: Snapshot) -> str:
     """Everything on the line behind the bar."""
-    return _joined(_parts(seen))
+    return _joined(_parts(snapshot))
 
 
 def _joined(parts: list[str]) -> str:
@@ -132,16 +132,16 @@ def retries_text(retries: int) -> str:
     return f"{retries:,} {'retry' if retries == 1 else 'retries'}"
 
 
-def fit_line(seen: Snapshot, columns: int | None) -> tuple[str, int, bool]:
+def fit_line(snapshot: Snapshot, columns: int | None) -> tuple[str, int, bool]:
     """What stands behind the bar, how long that is, and whether the percentage has room. None: any width.
 
     In a narrow line the bar shrinks and goes first, then the parts of the lowest rank, then the percentage; of the
     words that still do not fit the last ones.
     """
-    parts = _parts(seen)
+    parts = _parts(snapshot)
     if columns is None:
         return _joined(parts), LONGEST_BAR, True
-    room = columns - width(count(seen)) - len(" ")
+    room = columns - width(count(snapshot)) - len(" ")
     for gone in (None, *_GO_FIRST):
         if gone is not None:
             parts[gone] = ""
@@ -159,9 +159,9 @@ def count_text(done: int, total: int | None, *, known: bool) -> str:
     return f"{done:,}/{'' if known else '~'}{total:,}"
 
 
-def count(seen: Snapshot) -> str:
+def count(snapshot: Snapshot) -> str:
     """How many are done, of how many."""
-    return count_text(seen.done, seen.total, known=seen.total_known)
+    return count_text(snapshot.done, snapshot.total, known=snapshot.total_known)
 
 
 class _Free:
@@ -190,23 +190,23 @@ class _Line(tqdm):  # type: ignore[type-arg]
 
     def __del__(self) -> None: ...
 
-    seen: Snapshot | None = None
+    snapshot: Snapshot | None = None
     title = ""
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        found = super().format_dict
-        if self.seen is None:
-            return {**found, "bar_format": " "}
+        meters = super().format_dict
+        if self.snapshot is None:
+            return {**meters, "bar_format": " "}
         # The last column stays free: some terminals go on to the next line when it is written to.
-        columns = found["ncols"] and found["ncols"] - 1 - len(self.title)
-        told, bar, percentage = fit_line(self.seen, columns)
+        columns = meters["ncols"] and meters["ncols"] - 1 - len(self.title)
+        text, bar, percentage = fit_line(self.snapshot, columns)
         parts = ("{counted}", f"{{bar:{bar}}}" if bar else "", "{percentage:3.0f}%" if percentage else "", "{told}")
         return {
-            **found,
+            **meters,
             "bar_format": " ".join(filter(None, parts)),
-            "counted": f"{self.title}{count(self.seen)}",
-            "told": colorize(told) if supports_color(self.fp) else told,
+            "counted": f"{self.title}{count(self.snapshot)}",
+            "told": colorize(text) if supports_color(self.fp) else text,
         }
 
 
@@ -246,14 +246,14 @@ class Progress:
         if self._scribe is None or self._scribe.is_behind:
             return
         try:
-            self._scribe.do(partial(self._draw, self._look()))
+            self._scribe.submit(partial(self._draw, self._look()))
         except Exception as error:
-            self._scribe.failed(error)
+            self._scribe.log_failure(error)
 
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""
         if self._scribe is not None:
-            self._scribe.do(lambda: self._write(format_for_stream(printable(text), self._stream) + "\n"))
+            self._scribe.submit(lambda: self._write(format_for_stream(printable(text), self._stream) + "\n"))
 
     def close(self) -> None:
         """The last state stays on the screen; may be called twice."""
@@ -261,20 +261,20 @@ class Progress:
             return
         if self._redraws:
             self.show()
-            self._scribe.do(self._close_line)
+            self._scribe.submit(self._close_line)
         self._scribe.close()
         self._scribe = None
 
     # -- in the scribe's thread ------------------------------------------------------------------------------------
 
-    def _draw(self, seen: Snapshot) -> None:
+    def _draw(self, snapshot: Snapshot) -> None:
         if not self._redraws:
-            self._write(f"labelpipe: {self._title}{count(seen)} · {tail(seen)}\n")
+            self._write(f"labelpipe: {self._title}{count(snapshot)} · {tail(snapshot)}\n")
             return
         if self._line is None:
             self._line = _open_line(self._stream)
-        self._line.title, self._line.seen = self._title, seen
-        self._line.total, self._line.n = max(seen.total or 0, seen.done, 1), seen.done
+        self._line.title, self._line.snapshot = self._title, snapshot
+        self._line.total, self._line.n = max(snapshot.total or 0, snapshot.done, 1), snapshot.done
         self._line.refresh()
 
     def _write(self, text: str) -> None:

@@ -28,15 +28,15 @@ class _JsonLines(logging.Formatter):
 class _RunLog(logging.FileHandler):
     """The file of a run's events. Where it cannot be written (a full disk), that is told once, in one line."""
 
-    told = False
+    is_failure_shown = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """What logging does with a line that it could not write: a traceback on stderr, each time."""
-        if not self.told:
+        if not self.is_failure_shown:
             put(
                 sys.stderr, f"labelpipe: {self.baseFilename} cannot be written: {sys.exception()}. The run continues.\n"
             )
-        self.told = True
+        self.is_failure_shown = True
 
 
 @contextmanager

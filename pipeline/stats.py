@@ -30,10 +30,10 @@ class Latencies:
         """The duration that `percent` of all do not exceed, in seconds, within 5 %; None without any."""
         if not self.count:
             return None
-        wanted, seen = self.count * percent / 100, 0
+        wanted, cumulative = self.count * percent / 100, 0
         for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            if seen >= wanted:
+            cumulative += self._buckets[bucket]
+            if cumulative >= wanted:
                 return 0.001 * math.exp((bucket + 0.5) * _BUCKET)
         return None
 

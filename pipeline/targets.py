@@ -52,18 +52,18 @@ def run_origin_of(folder: Path) -> RunOrigin:
     manifest = RunDir(folder).read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: this run folder has no manifest.json, so its config is not known: name the config")
-    kept: Any = manifest.get("started_by")
-    if not isinstance(kept, dict):
+    origin: Any = manifest.get("started_by")
+    if not isinstance(origin, dict):
         raise SetupError(
             f"{folder}: the run was started by an older labelpipe, which did not store its config: name the config"
         )
-    config = kept.get("config")
+    config = origin.get("config")
     reading: Any = manifest["reading"]
     return RunOrigin(
         None if config is None else _tidy(folder / config),
         _tidy(folder / reading["base"]),
-        kept.get("said", ()),
-        kept.get("said_hidden", ()),
+        origin.get("said", ()),
+        origin.get("said_hidden", ()),
     )
 
 
@@ -98,8 +98,8 @@ def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str
         raise SetupError(
             f"{folder}: the run was started with {run_origin.config}, which no longer exists: name its config"
         )
-    given = {text.partition("=")[0].strip() for text in overrides}
-    if missing := [key for key in run_origin.hidden if key not in given]:
+    override_keys = {text.partition("=")[0].strip() for text in overrides}
+    if missing := [key for key in run_origin.hidden if key not in override_keys]:
         again = " ".join(f"--set {key}=..." for key in missing)
         raise SetupError(
             f"{folder}: the run was started with {', '.join(missing)} set to values that are not stored. "
@@ -129,8 +129,8 @@ def looks_like_config(path: Path) -> bool:
 
 def _no_config(path: Path) -> str:
     """Why no config can be had of this name, and what to do."""
-    if found := re.match(r"([a-z][a-z0-9+]+):/+(?=\w)", str(path)):
-        address = f"{found[1]}://{str(path)[found.end() :]}"
+    if url_match := re.match(r"([a-z][a-z0-9+]+):/+(?=\w)", str(path)):
+        address = f"{url_match[1]}://{str(path)[url_match.end() :]}"
         return f"{address} is not a config. Write a config for what is there first: labelpipe init {address}"
     if not path.exists():
         return describe_missing(path)
@@ -229,14 +229,14 @@ _BESIDE = ("-try", "-rehearsal")
 
 
 def _latest(*, at_work: bool) -> Path:
-    found = sorted(runs_below(Path()), key=_started_at)
-    if not found:
+    runs_by_age = sorted(runs_below(Path()), key=_started_at)
+    if not runs_by_age:
         raise SetupError(f"there is no run in or below {Path.cwd()}: name a run folder or a config")
-    working = [run for run in found if RunDir(run).is_running()] if at_work else []
+    working = [run for run in runs_by_age if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
         raise SetupError(f"several runs are in progress here: {shorten_list(working, SHOWN_MAX)}. Name one of them")
-    runs = [run for run in found if not run.name.endswith(_BESIDE)]
-    return (working or runs or found)[-1]
+    runs = [run for run in runs_by_age if not run.name.endswith(_BESIDE)]
+    return (working or runs or runs_by_age)[-1]
 
 
 def _started_at(run: Path) -> float:
@@ -249,7 +249,7 @@ def _started_at(run: Path) -> float:
 def runs_below(folder: Path) -> Iterator[Path]:
     """The run folders in this one, two levels deep, and the folder itself where it is one."""
     for pattern in ("manifest.json", "*/manifest.json", "*/*/manifest.json"):
-        yield from sorted(found.parent for found in folder.glob(pattern) if is_run(found.parent))
+        yield from sorted(manifest.parent for manifest in folder.glob(pattern) if is_run(manifest.parent))
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
@@ -267,8 +267,8 @@ def describe_missing(path: Path) -> str:
 
 def find_configs() -> list[Path]:
     """The configs of the current directory and of its folders for configs."""
-    found = [file for name in CONFIG_FOLDERS for file in sorted(Path(name).glob("*.toml"))]
-    return [file for file in found if _has_table(file)]
+    files = [file for name in CONFIG_FOLDERS for file in sorted(Path(name).glob("*.toml"))]
+    return [file for file in files if _has_table(file)]
 
 
 def _has_table(file: Path) -> bool:
@@ -299,7 +299,7 @@ def describe_targets() -> str:
     configs, runs = find_configs(), sorted(runs_below(Path()), key=_started_at, reverse=True)
     if not configs and not runs:
         return "There is no config here yet: `labelpipe init FILE` writes one for the file you want to label."
-    told = [f"Configs here: {shorten_list(configs, SHOWN_MAX)}."] * bool(configs) + [
+    sentences = [f"Configs here: {shorten_list(configs, SHOWN_MAX)}."] * bool(configs) + [
         f"Runs here: {shorten_list(runs, SHOWN_MAX)}."
     ] * bool(runs)
-    return " ".join(told)
+    return " ".join(sentences)

@@ -36,11 +36,11 @@ def printable(text: str) -> str:
 
 def printable_json(text: str) -> str:
     r"""A JSON text of the same value, in which control characters are escaped as `\u009b` is."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _spelled(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
@@ -85,7 +85,7 @@ def supports_color(stream: TextIO | None) -> bool:
 def colorize(text: str) -> str:
     """The text with what is to be seen at a glance in color."""
     for pattern, color in _PAINT:
-        text = pattern.sub(lambda found, color=color: f"{color}{found[0]}{_OFF}", text)  # type: ignore[misc]
+        text = pattern.sub(lambda match, color=color: f"{color}{match[0]}{_OFF}", text)  # type: ignore[misc]
     return text
 
 
@@ -96,7 +96,7 @@ def wrap_line(line: str, columns: int) -> str:
     """
     if width(line) <= columns:
         return line
-    start = found.end() if (found := _HANGING.match(line)) is not None else 0
+    start = hanging.end() if (hanging := _HANGING.match(line)) is not None else 0
     lines = [line[:start]]
     is_named = lines[0].strip() and start <= columns // 2
     indent = " " * (start if is_named else len(line) - len(line.lstrip()) + 2)
@@ -197,7 +197,7 @@ def put_soon(stream: TextIO | None, text: str) -> None:
     """`put`, but who stopped the terminal is waited for no longer than a moment."""
     if stream is not None:
         scribe = BackgroundWriter(stream)
-        scribe.do(lambda: put(scribe.stream, text))
+        scribe.submit(lambda: put(scribe.stream, text))
         scribe.close()
 
 
@@ -212,7 +212,7 @@ class BackgroundWriter:
         self.stream = _bare(stream)
         # All state that changes: what is to be done, and whether a failure was told.
         self._work: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_MOST)
-        self._told = False
+        self._is_failure_logged = False
         self._thread = threading.Thread(target=self._run, name="labelpipe-display", daemon=True)
         self._thread.start()
 
@@ -221,16 +221,16 @@ class BackgroundWriter:
         """Whether enough is waiting that a drawing would come too late."""
         return self._work.qsize() >= DRAWINGS_MOST
 
-    def do(self, work: Callable[[], object]) -> None:
+    def submit(self, work: Callable[[], object]) -> None:
         """Have it done; what it raises is only logged."""
         with suppress(queue.Full):
             self._work.put_nowait(work)
 
-    def failed(self, error: Exception) -> None:
+    def log_failure(self, error: Exception) -> None:
         """Log why nothing can be shown, once; not to the terminal, where logging goes without a handler."""
-        if not self._told and log.hasHandlers():
+        if not self._is_failure_logged and log.hasHandlers():
             log.warning("nothing can be shown", extra={"facts": {"error": repr(error)}})
-        self._told = True
+        self._is_failure_logged = True
 
     def close(self) -> None:
         """End when all is done, or without waiting any longer; may be called twice."""
@@ -245,7 +245,7 @@ class BackgroundWriter:
             try:
                 work()
             except Exception as error:
-                self.failed(error)
+                self.log_failure(error)
 
 
 class _Bare(io.TextIOBase):

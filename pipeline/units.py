@@ -13,8 +13,8 @@ UNPRICED = "price unknown (set model.price)"
 
 def shorten_list(words: Iterable[Any], most: int = 3) -> str:
     """The first words of a list, and how many more there are."""
-    found = list(map(str, words))
-    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
+    items = list(map(str, words))
+    return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 def duration(seconds: float) -> str:

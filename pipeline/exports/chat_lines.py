@@ -58,11 +58,11 @@ class ChatLines:
             return "invalid_label"
         self.former += request.digest != outcome.request_digest
         functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
-        told: list[JSON] = [
+        tool_calls: list[JSON] = [
             {"id": call.id, "type": "function", "function": function}
             for call, function in zip(calls, functions, strict=True)
         ]
-        answer = {"role": "assistant", "tool_calls": told}
+        answer = {"role": "assistant", "tool_calls": tool_calls}
         return [[*request.messages, answer], list(request.tools), self._several]
 
     def _called(self, request: Request, outcome: Outcome) -> Iterator[tuple[str, dict[str, JSON]]]:

@@ -72,18 +72,18 @@ def _about(done: DataExport, manifest: Mapping[str, Any]) -> list[str]:
             0, "**The labels are simulated: no model was asked. They are good for trying out and nothing else.**"
         )
     if done.near_duplicates is None:
-        kept = "Records with the same text are in the same split."
+        sentence = "Records with the same text are in the same split."
     else:
-        kept = f"Records with the same or a similar text (Jaccard similarity {done.near_duplicates:g} or more of "
-        kept += "5-character shingles) are in the same split."
-    return [*lines, kept]
+        sentence = f"Records with the same or a similar text (Jaccard similarity {done.near_duplicates:g} or more of "
+        sentence += "5-character shingles) are in the same split."
+    return [*lines, sentence]
 
 
 def _checked(done: DataExport) -> str:
-    found = done.certificate
-    if found is None or not found.get("certified"):
+    certificate = done.certificate
+    if certificate is None or not certificate.get("certified"):
         return "They are not certified: nobody has shown how many of them are wrong."
-    text = " ".join(str(found.get("text", "")).split())
+    text = " ".join(str(certificate.get("text", "")).split())
     return f"They are certified (`certificate.json`, about all labels of the run): {text}"
 
 

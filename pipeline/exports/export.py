@@ -64,7 +64,7 @@ class _Plan:
     """An export before anything is read: which rows, by what they are split, and where they go."""
 
     folder: ExportFolder
-    shown: Path
+    display_path: Path
     shares: Shares
     selection: Selection
     kind: str
@@ -76,7 +76,7 @@ class _Plan:
     certificate: Mapping[str, Any] | None
 
 
-async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, shown: Path) -> _Plan:
+async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, display_path: Path) -> _Plan:
     chat = ChatLines(opened.folder, opened.manifest) if options.chat else None
     kind = "jsonl" if chat else options.format or ("jsonl" if options.hf else opened.format)
     shares = Shares(tuple(options.split), options.seed, options.near_duplicates)
@@ -93,7 +93,17 @@ async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, sh
     terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
     examples = frozenset(normalized(selection.text_of(one)) for one in examples_of(opened.manifest))
     return _Plan(
-        ExportFolder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes, examples, certificate
+        ExportFolder(folder, names),
+        display_path,
+        shares,
+        selection,
+        kind,
+        gold,
+        chat,
+        terms,
+        notes,
+        examples,
+        certificate,
     )
 
 
@@ -101,9 +111,9 @@ async def _by(opened: ExportedRun, wanted: str | None) -> tuple[str | None, tupl
     """The field whose classes are balanced, and what is to be said about it."""
     if wanted is not None:
         return wanted, ()
-    found = await class_field(opened)
+    field = await class_field(opened)
     note = "no field of the label has few, short values, so no classes were balanced; --by names a field"
-    return found, () if found is not None else (note,)
+    return field, () if field is not None else (note,)
 
 
 class _Export:
@@ -132,7 +142,7 @@ class _Export:
     async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
         """The labelled records, in the order of the run's own rows."""
         async for block in self._opened.blocks():
-            yield [found for found in block if found[1].status is Status.LABELLED]
+            yield [row for row in block if row[1].status is Status.LABELLED]
 
     # -- the first reading ---------------------------------------------------------------------------------------------
 
@@ -183,8 +193,8 @@ class _Export:
     def _check_columns(self) -> None:
         self._plan.selection.where.check()
         known = [*self._fields, *self._layout.labels, *self._layout.found]
-        asked = {"--group": self._options.group, "--by": self._options.by, "--text": self._options.text}
-        check_names(asked, known if self._fields else [])
+        options = {"--group": self._options.group, "--by": self._options.by, "--text": self._options.text}
+        check_names(options, known if self._fields else [])
         if not self._splits.count():
             left = ", ".join(f"{count:,} {why}" for why, count in self._left_out.items())
             raise SetupError(f"{self._opened.folder.path}: no labelled record is left to export{left and f' ({left})'}")
@@ -248,19 +258,19 @@ class _Export:
             for file in files:
                 await asyncio.to_thread(file.close)
         await self._refuse_changes(counts)
-        return self._told(counts), features
+        return self._result(counts), features
 
     def _add(
         self, block: Sequence[tuple[int, Outcome]], shape: Shape, files: Sequence[RowFile], counts: _Counts
     ) -> None:
-        found = self._splits.of([seq for seq, _ in block])
-        counts.seen += len(found)
+        splits = self._splits.of([seq for seq, _ in block])
+        counts.records_read += len(splits)
         lines: dict[int, list[list[JSON]]] = {}
         written: list[tuple[bytes, int]] = []
         for seq, outcome in block:
-            if seq not in found:
+            if seq not in splits:
                 continue
-            split, label, text = found[seq]
+            split, label, text = splits[seq]
             rows = shape.rows(outcome, self._plan.selection.wanted(outcome))
             if isinstance(rows, str):
                 self._left_out[rows] += 1
@@ -274,12 +284,12 @@ class _Export:
 
     async def _refuse_changes(self, counts: _Counts) -> None:
         expected = self._splits.count() - sum(self._splits.left_out().values())
-        if counts.seen != expected:
+        if counts.records_read != expected:
             raise StoreError(
                 f"{self._opened.folder.path}: its labels changed while they were being read. Run the command again"
             )
 
-    def _told(self, counts: _Counts) -> DataExport:
+    def _result(self, counts: _Counts) -> DataExport:
         plan, options, splits = self._plan, self._options, self._splits
         groups, grouped = splits.groups()
         by = plan.selection.by
@@ -295,9 +305,9 @@ class _Export:
             notes.append(f"kept together with gold, so in {plan.shares.names[-1]}: {beside:,} other record{plural}")
         return DataExport(
             run_dir=str(self._opened.folder.path),
-            folder=str(plan.shown),
+            folder=str(plan.display_path),
             format=plan.kind,
-            files={name: str(plan.shown / f"{name}.{plan.kind}") for name in plan.shares.names},
+            files={name: str(plan.display_path / f"{name}.{plan.kind}") for name in plan.shares.names},
             records=dict(counts.records),
             rows=dict(counts.rows),
             split=plan.shares.parts,
@@ -341,7 +351,7 @@ class _Export:
         try:
             remember_splits(inside, plan.terms, self._splits.assigned())
         except StoreError as error:  # a run folder that may only be read
-            return [f"the splits are remembered in {plan.shown} only: {error}"]
+            return [f"the splits are remembered in {plan.display_path} only: {error}"]
         return []
 
     def _facts(self, done: DataExport) -> dict[str, Any]:
@@ -363,7 +373,7 @@ class _Counts:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         # All state that changes.
-        self.seen = 0
+        self.records_read = 0
         self.records = dict.fromkeys(names, 0)
         self.rows = dict.fromkeys(names, 0)
         self.classes: dict[str, dict[str, int]] = {}

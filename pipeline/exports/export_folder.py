@@ -55,9 +55,9 @@ class ExportFolder:
         if not os.path.lexists(path):
             return {}
         with suppress(OSError, ValueError):
-            found = codec.loads(path.read_bytes())
-            if isinstance(found, dict) and isinstance(found.get("digests"), dict) and "labelpipe" in found:
-                digests: dict[str, list[str] | None] = found["digests"]
+            manifest = codec.loads(path.read_bytes())
+            if isinstance(manifest, dict) and isinstance(manifest.get("digests"), dict) and "labelpipe" in manifest:
+                digests: dict[str, list[str] | None] = manifest["digests"]
                 return digests
         raise SetupError(f"{path}: was not written by labelpipe. {_WAY_OUT}")
 

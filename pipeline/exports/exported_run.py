@@ -65,10 +65,10 @@ async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun
     """Open a run for reading, until the stack ends. Raises SetupError where nothing was labelled yet."""
     run_dir, manifest = run_and_manifest(run)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-    text, asked = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
-    if text is None and asked is None:
+    text, asked_text = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
+    if text is None and asked_text is None:
         raise SetupError(f"{run_dir.path}: no row was written yet: start the run first")
-    layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
+    layout = Layout.from_text(text) if text else Layout.from_text(asked_text or "").following(None)
     corrected = await asyncio.to_thread(read_corrections, run_dir.path, column=layout.reviewed)
     return ExportedRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
 

@@ -34,22 +34,22 @@ async def load_held_out(
     own = await _own_gold(opened, selection)
     if path is None:
         return own
-    found = await _read(Path(path), opened, selection, sets)
-    if not found.keys and not found.texts:
-        shown = " or ".join(map(repr, _names(opened)))
-        raise SetupError(f"--gold {path}: none of its records has a key; expected the column {shown}")
-    return HeldOutGold(found.keys | own.keys, found.texts | own.texts)
+    gold = await _read(Path(path), opened, selection, sets)
+    if not gold.keys and not gold.texts:
+        names = " or ".join(map(repr, _names(opened)))
+        raise SetupError(f"--gold {path}: none of its records has a key; expected the column {names}")
+    return HeldOutGold(gold.keys | own.keys, gold.texts | own.texts)
 
 
 async def _own_gold(opened: ExportedRun, selection: Selection) -> HeldOutGold:
     """The gold of [quality]: its records by their texts where it has what the prompt shows, else by their keys."""
-    asked = [selection.text_of(outcome.record.fields) for outcome in await opened.ledger.canaries()]
-    texts = frozenset(map(normalized, asked)) if selection.texts else frozenset[str]()
+    canary_texts = [selection.text_of(outcome.record.fields) for outcome in await opened.ledger.canaries()]
+    texts = frozenset(map(normalized, canary_texts)) if selection.texts else frozenset[str]()
     path = _file_of(opened)
     if path is None or not path.is_file():
         return HeldOutGold(texts=texts)
-    found = await _read(path, opened, selection)
-    return HeldOutGold(texts=texts | found.texts) if found.texts else HeldOutGold(found.keys, texts)
+    gold = await _read(path, opened, selection)
+    return HeldOutGold(texts=texts | gold.texts) if gold.texts else HeldOutGold(gold.keys, texts)
 
 
 def _file_of(opened: ExportedRun) -> Path | None:

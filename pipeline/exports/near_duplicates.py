@@ -94,10 +94,10 @@ def shingles(text: str, level: int = 0) -> Set[int]:
     """
     lows = text.encode() if text.isascii() else text.encode("utf-32-le", "surrogatepass")
     signs = lows if text.isascii() else array("I", lows)
-    found: Iterator[tuple[int, ...]] = zip(*(signs[place:] for place in range(SHINGLE)), strict=False)
+    runs: Iterator[tuple[int, ...]] = zip(*(signs[place:] for place in range(SHINGLE)), strict=False)
     if level:
-        found = compress(found, _sampling(lows if text.isascii() else lows[::4]).translate(_CHOSEN[level]))
-    hashes = map(hash, found) if level or len(signs) >= SHINGLE else [hash(tuple(signs))]
+        runs = compress(runs, _sampling(lows if text.isascii() else lows[::4]).translate(_CHOSEN[level]))
+    hashes = map(hash, runs) if level or len(signs) >= SHINGLE else [hash(tuple(signs))]
     return {one & _MASK for one in hashes}
 
 
@@ -115,10 +115,10 @@ def samples(text: str, threshold: float) -> Iterator[tuple[int, Set[int]]]:
     nearly = ENOUGH * threshold * 0.8
     level = min(len(_CHOSEN) - 1, max(0, int(len(text) / nearly).bit_length() - 1) // 2)
     while True:
-        found = shingles(text, level)
-        if len(found) >= nearly or not level:
-            yield level, found
-        if len(found) >= ENOUGH or not level:
+        hashes = shingles(text, level)
+        if len(hashes) >= nearly or not level:
+            yield level, hashes
+        if len(hashes) >= ENOUGH or not level:
             return
         level -= 1
 
@@ -275,8 +275,8 @@ class Texts:
 
     def _shingles(self, number: int) -> Collection[int]:
         (data,) = self._database.execute("SELECT text FROM texts WHERE id = ?", (number,)).fetchone()
-        found = shingles(data.decode("utf-8", "surrogatepass"))
-        return found if len(found) <= _LONG else array("I", found)
+        hashes = shingles(data.decode("utf-8", "surrogatepass"))
+        return hashes if len(hashes) <= _LONG else array("I", hashes)
 
     def _are_similar(self, one: Collection[int], other: Collection[int]) -> bool:
         shorter, longer = sorted((len(one), len(other)))
@@ -294,8 +294,8 @@ def _groups(column: array[int]) -> Iterator[list[int]]:
         numbers = sorted(column if parts == 1 else [number for number in column if number % parts == part])
         again = {one for one, other in pairwise(numbers) if one == other}
         del numbers
-        found = defaultdict[int, list[int]](list)
+        places = defaultdict[int, list[int]](list)
         for place, number in enumerate(column) if again else ():
             if number in again:
-                found[number].append(place)
-        yield from found.values()
+                places[number].append(place)
+        yield from places.values()

@@ -54,13 +54,13 @@ class DataOptions:
 
 
 def _check_split(split: Sequence[float]) -> None:
-    shown = "/".join(f"{part:g}" for part in split)
+    text = "/".join(f"{part:g}" for part in split)
     if len(split) not in NAMES:
-        raise SetupError(f"--split: got {shown}; expected two shares (train/test) or three (train/val/test)")
+        raise SetupError(f"--split: got {text}; expected two shares (train/test) or three (train/val/test)")
     if not all(part > 0 for part in split):
-        raise SetupError(f"--split: got {shown}; each share must be more than 0. For train and test give two: 90/10")
+        raise SetupError(f"--split: got {text}; each share must be more than 0. For train and test give two: 90/10")
     if abs(sum(split) - 100) > 1e-6:
-        raise SetupError(f"--split: got {shown}, which is {sum(split):g} in total; expected 100")
+        raise SetupError(f"--split: got {text}, which is {sum(split):g} in total; expected 100")
 
 
 def parse_split(text: str) -> tuple[float, ...]:

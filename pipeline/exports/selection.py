@@ -47,9 +47,9 @@ class Where:
             raise SetupError(f"--where: no record has {name!r}; there are {there}")
 
 
-def check_names(asked: Mapping[str, str | None], known: Sequence[str]) -> None:
+def check_names(options: Mapping[str, str | None], known: Sequence[str]) -> None:
     """Raise SetupError where an option names a field that no record has; `known` is empty where there is no record."""
-    for option, name in asked.items():
+    for option, name in options.items():
         if name is not None and known and name not in known:
             raise SetupError(f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {list_names(known)}")
 
@@ -116,7 +116,7 @@ def text_shape(selection: Selection, by: str, field: str, *, escapes: bool) -> S
 
     def rows(outcome: Outcome, wanted: Sequence[bool]) -> list[list[JSON]] | str:
         labels = [label.get(by) for label, take in zip(selection.labels(outcome), wanted, strict=True) if take]
-        found = [[label, outcome.record.fields.get(field)] for label in labels if label is not None]
-        return found or "no_label"
+        pairs = [[label, outcome.record.fields.get(field)] for label in labels if label is not None]
+        return pairs or "no_label"
 
     return Shape(("label", "text"), rows, escapes)

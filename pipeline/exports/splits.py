@@ -112,10 +112,10 @@ class Splits:
     def join(self) -> None:
         """Join records of the same text, of the same group, and of similar texts."""
         for column in ("text", "together"):
-            found = self._database.execute(
+            members_by_value = self._database.execute(
                 f"SELECT {column}, seq FROM units WHERE {column} IS NOT NULL ORDER BY {column}, seq"  # noqa: S608
             )
-            for _, members in groupby(found, key=itemgetter(0)):
+            for _, members in groupby(members_by_value, key=itemgetter(0)):
                 (_, first), *others = members
                 for _, seq in others:
                     self._join(first, seq)
@@ -210,9 +210,9 @@ class Splits:
         """The split, the class and the digest of the text of those of these records that are in a split."""
         marks = ",".join("?" * len(seqs))
         statement = f"SELECT seq, split, class, text FROM units WHERE why IS NULL AND seq IN ({marks})"  # noqa: S608
-        found = self._database.execute(statement, seqs)
+        rows = self._database.execute(statement, seqs)
         labels = {number: label for label, number in self._numbers.items()}
-        return {seq: (split, labels[number], text) for seq, split, number, text in found}
+        return {seq: (split, labels[number], text) for seq, split, number, text in rows}
 
     def written(self, texts: Iterable[tuple[bytes, int]]) -> None:
         """Note the digests of texts that were written into a split."""

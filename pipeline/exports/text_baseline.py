@@ -99,7 +99,7 @@ class _Baseline:
         # All state that changes: what was left out and why, the fields there are, and the labelled records seen.
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
-        self._seen = 0
+        self._count = 0
 
     async def run(self) -> Baseline:
         sample: list[_Case] = []
@@ -118,17 +118,17 @@ class _Baseline:
             )
         done, doubts, model = await asyncio.to_thread(self._measured, learned)
         known = {case.key for case in sample}
-        if self._seen > len(sample):
+        if self._count > len(sample):
             async for cases in self._cases():
                 others = [case for case in cases if case.key not in known]
-                found = await asyncio.to_thread(_doubts, model, others)
-                doubts = nsmallest(self._options.doubts, [*doubts, *found], key=_order)
-        return self._told(learned, done, doubts, model)
+                more_doubts = await asyncio.to_thread(_doubts, model, others)
+                doubts = nsmallest(self._options.doubts, [*doubts, *more_doubts], key=_order)
+        return self._result(learned, done, doubts, model)
 
     async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Case]]:
         async for block in self._opened.blocks():
-            found = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
-            yield [case for case in found if case is not None]
+            cases = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
+            yield [case for case in cases if case is not None]
 
     def _case(self, outcome: Outcome, *, count: bool) -> _Case | None:
         selection, key = self._selection, outcome.record.key
@@ -142,7 +142,7 @@ class _Baseline:
         label = "" if outcome.rows is not None else selection.label(outcome, [True])
         why = "several_rows" if outcome.rows is not None else "no_label" if not label else ""
         why = why or ("" if text.strip() else "empty_text")
-        self._seen += count and not why
+        self._count += count and not why
         if why:
             self._left_out[why] += count
             return None
@@ -156,20 +156,22 @@ class _Baseline:
         # The same text in two folds would be remembered, not learned.
         groups = [codec.digest64(normalized(text).encode()) for text in texts]
         splitter = model_selection.StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self._options.seed % 2**32)
-        given, doubts = [""] * len(cases), list[Doubt]()
+        predicted, doubts = [""] * len(cases), list[Doubt]()
         with warnings.catch_warnings(), _one_thread():
             warnings.simplefilter("ignore")  # rare classes and slow convergence: the figures say as much
             for train, test in splitter.split(texts, labels, groups):
                 model = _train([cases[at] for at in train], self._options.seed)
                 for at, doubt in zip(test, _doubts(model, [cases[at] for at in test]), strict=True):
-                    given[at] = doubt.given
+                    predicted[at] = doubt.given
                     doubts.append(doubt)
             whole = _train(cases, self._options.seed)
-        return given, nsmallest(self._options.doubts, doubts, key=_order), whole
+        return predicted, nsmallest(self._options.doubts, doubts, key=_order), whole
 
-    def _told(self, cases: Sequence[_Case], given: Sequence[str], doubts: Sequence[Doubt], model: Any) -> Baseline:
-        pairs = Counter(zip((case.label for case in cases), given, strict=True))
-        right = sum(count for (label, told), count in pairs.items() if label == told)
+    def _result(
+        self, cases: Sequence[_Case], predicted: Sequence[str], doubts: Sequence[Doubt], model: Any
+    ) -> Baseline:
+        pairs = Counter(zip((case.label for case in cases), predicted, strict=True))
+        right = sum(count for (label, prediction), count in pairs.items() if label == prediction)
         low, high = quality.wilson(right, len(cases))
         ((majority, most),) = Counter(case.label for case in cases).most_common(1)
         classes = quality.class_scores(pairs)
@@ -178,7 +180,7 @@ class _Baseline:
             by=self._selection.by or "",
             texts=self._selection.texts,
             n=len(cases),
-            of=self._seen,
+            of=self._count,
             folds=FOLDS,
             features=model[0].analyzer,
             seed=self._options.seed,
@@ -206,8 +208,8 @@ def _lowest(cases: Sequence[_Case]) -> list[_Case]:
 def _without_rare(cases: Sequence[_Case]) -> tuple[list[_Case], int]:
     """The records of classes that can be in each fold, and how many others there are."""
     counts = Counter(case.label for case in cases)
-    kept = [case for case in cases if counts[case.label] >= FOLDS]
-    return kept, len(cases) - len(kept)
+    frequent = [case for case in cases if counts[case.label] >= FOLDS]
+    return frequent, len(cases) - len(frequent)
 
 
 def _train(cases: Sequence[_Case], seed: int) -> Any:
@@ -227,11 +229,11 @@ def _doubts(model: Any, cases: Sequence[_Case]) -> list[Doubt]:
         return []
     names = [str(name) for name in model.classes_]
     place = {name: at for at, name in enumerate(names)}
-    found = []
+    doubts = []
     for case, row in zip(cases, model.predict_proba([case.text for case in cases]), strict=True):
         own = float(row[place[case.label]]) if case.label in place else 0.0
-        found.append(Doubt(case.key, case.label, names[int(row.argmax())], round(own, 6)))
-    return found
+        doubts.append(Doubt(case.key, case.label, names[int(row.argmax())], round(own, 6)))
+    return doubts
 
 
 def _order(doubt: Doubt) -> tuple[float, str]:

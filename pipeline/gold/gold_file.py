@@ -90,9 +90,9 @@ class GoldFile:
     `rows` are those read so far. Those that cannot be used are counted in `unusable` by why, with the first such place.
     """
 
-    def __init__(self, source: Source, wanted: Sequence[str], found: AsyncGenerator[list[_Row], None]) -> None:
+    def __init__(self, source: Source, wanted: Sequence[str], batches: AsyncGenerator[list[_Row], None]) -> None:
         self.source = source
-        self._wanted, self._found = wanted, found
+        self._wanted, self._batches = wanted, batches
         self._content = hashlib.sha256()
         # All state that changes: the columns, the first rows, what was counted, and the columns that rows were seen to
         # have.
@@ -102,24 +102,24 @@ class GoldFile:
         self.unusable: Counter[str] = Counter()
         self.first_unusable: dict[str, str] = {}
         self._first: list[list[_Row]] = []
-        self._seen: dict[str, None] = {}
+        self._present: dict[str, None] = {}
 
     async def begin(self, keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None) -> None:
         """Read until a row tells which columns there are. Raises InputError."""
-        async for batch in self._found:
+        async for batch in self._batches:
             self._first.append(batch)
             if readable := [row for row in batch if not row[-1]]:
                 self._choose(readable, keys, known, beside)
                 return
-        told = next((f": {row[-1]}" for batch in self._first for row in batch if row[-1]), "")
-        raise InputError(f"gold: {self.source.name} has no readable row{told}")
+        reason = next((f": {row[-1]}" for batch in self._first for row in batch if row[-1]), "")
+        raise InputError(f"gold: {self.source.name} has no readable row{reason}")
 
     async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
         """The rows with a key, in batches. Raises InputError for a column that no row has."""
         first, self._first = self._first, []
         for batch in first:
             yield self._usable(batch)
-        async for batch in self._found:
+        async for batch in self._batches:
             yield self._usable(batch)
         self._need_all()
 
@@ -128,11 +128,11 @@ class GoldFile:
         """Of the file's bytes, as `sha256sum` prints it; of what can be read once only, of its keys and values."""
         if self.source.path is None or self.source.single_pass:
             return self._content.hexdigest()
-        found = hashlib.sha256()
+        content = hashlib.sha256()
         with self.source.path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
-                found.update(block)
-        return found.hexdigest()
+                content.update(block)
+        return content.hexdigest()
 
     def _usable(self, batch: Sequence[_Row]) -> list[GoldRow]:
         self.rows += len(batch)
@@ -151,17 +151,17 @@ class GoldFile:
             # Nearly every key is a text that does not begin as one that is made up, or escaped.
             name = key if type(key) is str and key[:1] not in _ODD else key_from_value(plain(key))
             if name:
-                found = known.get(values) if shares else None
-                if found is None:
-                    found = {column: one for column, one in zip(columns, values, strict=True) if one is not None}
+                answered = known.get(values) if shares else None
+                if answered is None:
+                    answered = {column: one for column, one in zip(columns, values, strict=True) if one is not None}
                     if shares:
-                        known[values] = found
-                rows.append(made((name, line, found)))
+                        known[values] = answered
+                rows.append(made((name, line, answered)))
             else:
                 self._refuse("without_key", f"{self.source.name}:{line}")
         if self.source.format not in _TABLES:
             for _, fields, _, _ in batch:
-                self._seen.update(dict.fromkeys(fields))
+                self._present.update(dict.fromkeys(fields))
         if self.source.path is None or self.source.single_pass:
             for row in rows:
                 self._content.update(codec.dumps([row.key, row.values]))
@@ -175,23 +175,23 @@ class GoldFile:
         self, rows: Sequence[_Row], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
     ) -> None:
         """Find the column of keys and those of labels among the first rows' fields. Raises InputError."""
-        self._seen = dict.fromkeys(name for _, fields, _, _ in rows for name in fields)
-        found = [name for name in keys if name in self._seen]
+        self._present = dict.fromkeys(name for _, fields, _, _ in rows for name in fields)
+        key_columns = [name for name in keys if name in self._present]
         name, where = self.source.name, f"line {rows[0][0]}"
-        if not found:
+        if not key_columns:
             raise InputError(
                 f"gold: {name}: no column holds the records' keys: expected {' or '.join(map(repr, keys))}"
-                f"{did_you_mean(keys[0], self._seen)}; {where} has {list_names(self._seen)}"
+                f"{did_you_mean(keys[0], self._present)}; {where} has {list_names(self._present)}"
             )
-        self.key_column = found[0]
-        self.columns = list(self._wanted) or [column for column in known if column in self._seen]
+        self.key_column = key_columns[0]
+        self.columns = list(self._wanted) or [column for column in known if column in self._present]
         if not self.columns and beside is not None:
-            others = [column for column in self._seen if column not in beside and column not in keys]
+            others = [column for column in self._present if column not in beside and column not in keys]
             self.columns = others if len(others) == 1 else []
         if not self.columns:
             raise InputError(
                 f"gold: {name}: no column has the name of a label field: expected {list_names(known)}"
-                f"{did_you_mean(next(iter(known), ''), self._seen)}; {where} has {list_names(self._seen)}. "
+                f"{did_you_mean(next(iter(known), ''), self._present)}; {where} has {list_names(self._present)}. "
                 "Name the column with --column, and the label field that it belongs to with --field"
             )
         if self.source.format in _TABLES:
@@ -199,8 +199,8 @@ class GoldFile:
 
     def _need_all(self) -> None:
         for column in self._wanted:
-            if column not in self._seen:
+            if column not in self._present:
                 raise InputError(
-                    f"gold: {self.source.name}: there is no column {column!r}{did_you_mean(column, self._seen)}; "
-                    f"it has {list_names(self._seen)}"
+                    f"gold: {self.source.name}: there is no column {column!r}{did_you_mean(column, self._present)}; "
+                    f"it has {list_names(self._present)}"
                 )

@@ -80,15 +80,15 @@ def _parted(field: MeasuredField, text: str) -> JSON:
     if text.lstrip().startswith("["):
         for read in (codec.loads, ast.literal_eval):
             try:
-                found = read(text.strip())
+                splits = read(text.strip())
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            if isinstance(found, list):
-                return found
-    found = [_parts(text, sign) for sign in _BETWEEN if sign in text]
+            if isinstance(splits, list):
+                return splits
+    splits = [_parts(text, sign) for sign in _BETWEEN if sign in text]
     if field.values:
-        found = [parts for parts in found if all(as_class(field, part) in field.values for part in parts)]
-    return found[0] if found else text
+        splits = [parts for parts in splits if all(as_class(field, part) in field.values for part in parts)]
+    return splits[0] if splits else text
 
 
 def _parts(text: str, sign: str) -> Sequence[str]:

@@ -78,17 +78,17 @@ def fields_of_tools(
 
     `ordered` are the fields whose list of values goes from the lowest to the highest.
     """
-    found: dict[str, MeasuredField] = {}
+    fields: dict[str, MeasuredField] = {}
     functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), Mapping)]
     if len(functions) > 1:
-        found[TOOL] = _listed_field(TOOL, [function["name"] for function in functions])
+        fields[TOOL] = _listed_field(TOOL, [function["name"] for function in functions])
     for function in functions:
         root = function.get("parameters") or {}
         prefix = f"{function['name']}_" if len(functions) > 1 else ""
         for name, node in _properties(root, rows):
-            found[prefix + name] = _field(prefix + name, _resolved(root, node), root)
+            fields[prefix + name] = _field(prefix + name, _resolved(root, node), root)
     wanted = set(ordered)
-    return {name: replace(field, is_ordered=True) if name in wanted else field for name, field in found.items()}
+    return {name: replace(field, is_ordered=True) if name in wanted else field for name, field in fields.items()}
 
 
 def _properties(root: Schema, rows: str | None) -> Iterator[tuple[str, Schema]]:
@@ -148,8 +148,8 @@ def _values(node: Schema) -> list[JSON]:
     if "const" in node:
         return [node["const"]]
     forms = [form for key in ("anyOf", "oneOf") for form in node.get(key) or () if isinstance(form, Mapping)]
-    found = [value for form in forms if form.get("type") != "null" for value in (_values(form) or [None])]
-    return found if found and None not in found else []
+    constants = [value for form in forms if form.get("type") != "null" for value in (_values(form) or [None])]
+    return constants if constants and None not in constants else []
 
 
 def _scale(node: Schema) -> list[JSON]:
@@ -167,11 +167,11 @@ def _listed_field(name: str, values: Sequence[JSON]) -> MeasuredField:
     return MeasuredField(name, "class", names, is_ordered=are_numbers, is_bool=is_bool, numbers=numbers)
 
 
-def infer_kind(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
+def infer_kind(field: MeasuredField, examples: Sequence[JSON]) -> MeasuredField:
     """The field, its kind found out by values that it was seen to have where the schema says too little."""
     if field.kind != "unknown":
         return field
-    values = [value for value in seen if value is not None]
+    values = [value for value in examples if value is not None]
     if any(isinstance(value, list) for value in values):
         return replace(field, kind="set")
     if values and all(isinstance(value, bool) for value in values):

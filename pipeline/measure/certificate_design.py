@@ -77,51 +77,55 @@ class StoredDesign:
     scores: tuple[str, ...]
     certainty: tuple[str, ...]
     number: int
-    asked: int | None
+    requested_sample: int | None
     extends: int | None
 
     def place(self, one: ColumnLabel) -> Place:
         """Where a record stands in the order: the most certain ones first, equal ones in a random order."""
-        return (*self._stated(one), uniform(self.draw.seed, "certify order", one.key))
+        return (*self._certainty_place(one), uniform(self.draw.seed, "certify order", one.key))
 
     def is_before(self, one: ColumnLabel, place: Place) -> bool:
         """Whether its place is before this one; mostly without the cost of the random part."""
-        stated, other = self._stated(one), place[:-1]
+        stated, other = self._certainty_place(one), place[:-1]
         return stated < other or (stated == other and self.place(one) < place)
 
-    def _stated(self, one: ColumnLabel) -> Place:
+    def _certainty_place(self, one: ColumnLabel) -> Place:
         # What says nothing about its certainty is less certain than what says that it is a guess.
-        found = (one.certainty[self.scores.index(name)] for name in self.certainty)
-        return tuple(inf if value is None else -value for value in found)
+        certainties = (one.certainty[self.scores.index(name)] for name in self.certainty)
+        return tuple(inf if value is None else -value for value in certainties)
 
-    def population(self, ledger: Path, before: HumanAnswers, seen: LabelDigest | None = None) -> Iterator[ColumnLabel]:
+    def population(
+        self, ledger: Path, before: HumanAnswers, summary: LabelDigest | None = None
+    ) -> Iterator[ColumnLabel]:
         """The labels that were drawn from: those of the time that nobody had checked."""
-        for one in read_column(ledger, self.column, self.scores, self.last_seq, seen):
+        for one in read_column(ledger, self.column, self.scores, self.last_seq, summary):
             if not before.has_checked(one):
                 yield one
 
     def differs(self, options: CertifyOptions) -> list[str]:
         """What is asked for otherwise than this design has it, in words."""
-        asked = (
+        options_and_values = (
             ("--error", options.error, self.design.error),
             ("--confidence", options.confidence, self.confidence),
-            ("--sample", options.sample, self.asked),
+            ("--sample", options.sample, self.requested_sample),
             ("--seed", options.seed, self.draw.seed),
         )
-        told = [f"{name} {value:g}" for name, value, kept in asked if value is not None and value != kept]
+        differences = [
+            f"{name} {value:g}" for name, value, stored in options_and_values if value is not None and value != stored
+        ]
         if options.score is not None and (options.score,) != self.scores:
-            told.append(f"--score {options.score}")
-        return told
+            differences.append(f"--score {options.score}")
+        return differences
 
 
 def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
     """The designs of this column, the oldest first."""
-    found = []
+    designs = []
     for draw in reviews.draws(PURPOSE):
-        kept: Any = draw.spec.get("certify")
-        if isinstance(kept, dict) and kept["column"] == column:
-            found.append(_stored_design(draw, kept, tuple(item.key for item in reviews.items_of(draw.id))))
-    return found
+        spec: Any = draw.spec.get("certify")
+        if isinstance(spec, dict) and spec["column"] == column:
+            designs.append(_stored_design(draw, spec, tuple(item.key for item in reviews.items_of(draw.id))))
+    return designs
 
 
 def designed_column(folder: Path) -> str | None:
@@ -130,8 +134,8 @@ def designed_column(folder: Path) -> str | None:
     if reviews is None:
         return None
     with reviews:
-        kept: list[Any] = [draw.spec.get("certify") for draw in reviews.draws(PURPOSE)]
-    columns = {one["column"] for one in kept if isinstance(one, dict)}
+        specs: list[Any] = [draw.spec.get("certify") for draw in reviews.draws(PURPOSE)]
+    columns = {one["column"] for one in specs if isinstance(one, dict)}
     return columns.pop() if len(columns) == 1 else None
 
 
@@ -147,22 +151,22 @@ def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[Store
     return used
 
 
-def _stored_design(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDesign:
-    design = Design(kept["n"], draw.population, len(keys), kept["error"], kept["risk"], kept["acceptance"])
+def _stored_design(draw: Draw, spec: dict[str, Any], keys: tuple[str, ...]) -> StoredDesign:
+    design = Design(spec["n"], draw.population, len(keys), spec["error"], spec["risk"], spec["acceptance"])
     return StoredDesign(
         draw,
         keys,
         design,
-        kept["column"],
-        kept["confidence"],
-        kept["labels"],
-        kept["last_seq"],
-        kept["reviews"],
-        tuple(kept["scores"]),
-        tuple(kept["certainty"]),
-        kept["number"],
-        kept["asked"],
-        kept.get("extends"),
+        spec["column"],
+        spec["confidence"],
+        spec["labels"],
+        spec["last_seq"],
+        spec["reviews"],
+        tuple(spec["scores"]),
+        tuple(spec["certainty"]),
+        spec["number"],
+        spec["asked"],
+        spec.get("extends"),
     )
 
 
@@ -182,27 +186,27 @@ def create_design(
     version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
     if before is not None:
         version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
-    said, seen = human_answers(reviews, column, version), LabelDigest()
-    open_to_draw, there, named = 0, 0, [False] * len(scores)
-    for one in read_column(ledger, column, scores, digest=seen):
-        is_open = not said.has_checked(one)
-        open_to_draw += is_open
-        there += is_open and one.key in drawn_before
-        named = [known or value is not None for known, value in zip(named, one.certainty, strict=True)]
-    if not seen.n:
+    answers_before, summary = human_answers(reviews, column, version), LabelDigest()
+    population, already_drawn, has_numbers = 0, 0, [False] * len(scores)
+    for one in read_column(ledger, column, scores, digest=summary):
+        is_open = not answers_before.has_checked(one)
+        population += is_open
+        already_drawn += is_open and one.key in drawn_before
+        has_numbers = [known or value is not None for known, value in zip(has_numbers, one.certainty, strict=True)]
+    if not summary.n:
         raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
-    if options.score is not None and not any(named):
+    if options.score is not None and not any(has_numbers):
         raise SetupError(f"--score {options.score}: no label has a number in this column")
     # Rounded, because 1 - 0.95 is a little more than 0.05.
     risk = round(1 - confidence, 12) / 2 ** (number - 1)
     try:
-        design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
-        if design.drawn < there:
-            design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=there)
+        design = make_design(summary.n, error, risk, checked=summary.n - population, drawn=options.sample)
+        if design.drawn < already_drawn:
+            design = make_design(summary.n, error, risk, checked=summary.n - population, drawn=already_drawn)
     except ValueError as problem:
         raise SetupError(f"--sample {options.sample}: {problem}") from problem
-    way = "certify" if before is None else "sample"
-    keys = _draw_keys(ledger, column, seen.last_seq, said, design.drawn, seed, way)
+    hash_purpose = "certify" if before is None else "sample"
+    keys = _draw_keys(ledger, column, summary.last_seq, answers_before, design.drawn, seed, hash_purpose)
     kept: dict[str, JSON] = {
         "column": column,
         "error": error,
@@ -211,20 +215,20 @@ def create_design(
         "number": number,
         "n": design.n,
         "acceptance": design.acceptance,
-        "labels": seen.digest,
-        "last_seq": seen.last_seq,
+        "labels": summary.digest,
+        "last_seq": summary.last_seq,
         "reviews": version,
         "scores": list(scores),
-        "certainty": [name for name, known in zip(scores, named, strict=True) if known],
+        "certainty": [name for name, known in zip(scores, has_numbers, strict=True) if known],
         "asked": options.sample,
         "extends": None if before is None else before.id,
     }
     spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
     # With the time of the draw that it extends: whoever has answered that one has answered this design.
     at = 0.0 if before is None else before.at
-    draw = Draw(seed, spec, PURPOSE, design.population, seen.digest, blind=True, at=at)
+    draw = Draw(seed, spec, PURPOSE, design.population, summary.digest, blind=True, at=at)
     share = design.drawn / max(1, design.population)
-    return _stored_design(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys)), seen
+    return _stored_design(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys)), summary
 
 
 def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:
@@ -243,9 +247,9 @@ def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:
 
 
 def _draw_keys(
-    ledger: Path, column: str, last_seq: int, said: HumanAnswers, n: int, seed: int, way: str
+    ledger: Path, column: str, last_seq: int, answers: HumanAnswers, n: int, seed: int, hash_purpose: str
 ) -> Sequence[str]:
     """A simple random sample of the labels that nobody has checked, in an order that is random too."""
     labels = read_column(ledger, column, (), last_seq)
-    hashed = ((uniform(seed, way, one.key), one.key) for one in labels if not said.has_checked(one))
+    hashed = ((uniform(seed, hash_purpose, one.key), one.key) for one in labels if not answers.has_checked(one))
     return [key for _, key in nsmallest(n, hashed)]

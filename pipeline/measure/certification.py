@@ -96,33 +96,35 @@ def certified_field(run: MeasuredRun, name: str | None) -> MeasuredField:
 def _certify(run: MeasuredRun, label_field: MeasuredField, options: CertifyOptions) -> Facts:
     folder, ledger = run.run_dir.path, run.run_dir.ledger
     with open_reviews(folder) as reviews:
-        said = human_answers(reviews, label_field.name)
+        answers = human_answers(reviews, label_field.name)
         stored = stored_designs(reviews, label_field.name)
         used = used_designs(reviews, stored)
-        standing = None if not stored else _certificate_state(ledger, stored[-1], reviews, said, label_field)
-        if standing is None or _is_to_be_replaced(standing, options, is_used=stored[-1] in used):
+        state = None if not stored else _certificate_state(ledger, stored[-1], reviews, answers, label_field)
+        if state is None or _is_to_be_replaced(state, options, is_used=stored[-1] in used):
             _refuse_at_work(run.run_dir)
-            made, seen = create_design(
-                ledger, reviews, label_field.name, _with_design_defaults(options, standing), len(used) + 1
+            design, labels = create_design(
+                ledger, reviews, label_field.name, _with_design_defaults(options, state), len(used) + 1
             )
-            is_new = made.extends is None
-            standing = (
-                _initial_state(made, seen) if is_new else _certificate_state(ledger, made, reviews, said, label_field)
+            is_new = design.extends is None
+            state = (
+                _initial_state(design, labels)
+                if is_new
+                else _certificate_state(ledger, design, reviews, answers, label_field)
             )
-        lists = _lists(reviews, standing)
-    return _write_certificate(folder, {**_facts(folder, standing, lists), "simulated": run.simulated})
+        lists = _lists(reviews, state)
+    return _write_certificate(folder, {**_facts(folder, state, lists), "simulated": run.simulated})
 
 
-def _with_design_defaults(options: CertifyOptions, standing: _CertificateState | None) -> CertifyOptions:
+def _with_design_defaults(options: CertifyOptions, state: _CertificateState | None) -> CertifyOptions:
     """With what the design that is replaced was asked for."""
-    if standing is None:
+    if state is None:
         return options
-    before = standing.stored
+    before = state.stored
     return replace(
         options,
         error=before.design.error if options.error is None else options.error,
         confidence=before.confidence if options.confidence is None else options.confidence,
-        sample=before.asked if options.sample is None else options.sample,
+        sample=before.requested_sample if options.sample is None else options.sample,
         score=options.score or (None if before.scores == CERTAINTY else before.scores[0]),
     )
 
@@ -135,19 +137,19 @@ def _refuse_at_work(run_dir: RunDir) -> None:
         )
 
 
-def _is_to_be_replaced(standing: _CertificateState, options: CertifyOptions, *, is_used: bool) -> bool:
+def _is_to_be_replaced(state: _CertificateState, options: CertifyOptions, *, is_used: bool) -> bool:
     """Whether a new design is to be made. Raises SetupError where that has to be said first."""
-    differs = standing.stored.differs(options)
+    differs = state.stored.differs(options)
     if options.anew:
         return True
     if not is_used:
-        return standing.state == "void" or bool(differs)
+        return state.state == "void" or bool(differs)
     if not differs:
         return False
-    kept = standing.stored
+    stored, draw = state.stored, state.stored.draw
     raise SetupError(
-        f"{', '.join(differs)}: this certificate was designed for an error of {kept.design.error:g} at a confidence of "
-        f"{kept.confidence:g} with draw {kept.draw.id} (seed {kept.draw.seed}), and people have answered it. To choose "
+        f"{', '.join(differs)}: this certificate was designed for an error of {stored.design.error:g} at a confidence "
+        f"of {stored.confidence:g} with draw {draw.id} (seed {draw.seed}), and people have answered it. To choose "
         "again with their answers in view would break the promise. Go on without these options, or begin a new design "
         "with --anew: it draws other records and is held to half the risk"
     )
@@ -161,8 +163,8 @@ class _DrawResult:
     """What became of the records of a draw. All of it changes while the labels are read.
 
     `bad` are the places of those that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for an
-    answer, and those that were only answered by people who had `seen` the label. `open` are those of them that nobody
-    has decided yet. `answers` are the blind ones.
+    answer, and those that were only answered by people who had seen the label (`not_blind`). `open` are those of them
+    that nobody has decided yet. `answers` are the blind ones.
     """
 
     bad: list[Place] = field(default_factory=list)
@@ -171,20 +173,20 @@ class _DrawResult:
     answers: list[Answer] = field(default_factory=list)
     wrong: int = 0
     unclear: int = 0
-    seen: int = 0
+    not_blind: int = 0
 
-    def add(self, one: ColumnLabel, place: Place, said: HumanAnswers, label_field: MeasuredField) -> None:
+    def add(self, one: ColumnLabel, place: Place, people: HumanAnswers, label_field: MeasuredField) -> None:
         """One more record of the draw."""
-        answer, is_checked = said.blind_answer(one), said.has_checked(one)
+        answer, is_checked = people.blind_answer(one), people.has_checked(one)
         if answer is not None:
             self.answers.append(answer)
         if answer is None and is_checked:
-            self.seen += 1
+            self.not_blind += 1
         elif answer is None:
             self.waiting.append(one.key)
         elif answer.unclear:
             self.unclear += 1
-        elif all(is_right(label_field, one.value, value) for value in said.values_of(one, answer, label_field.name)):
+        elif all(is_right(label_field, one.value, value) for value in people.values_of(one, answer, label_field.name)):
             return
         else:
             self.wrong += 1
@@ -237,18 +239,18 @@ def _initial_state(stored: StoredDesign, labels: LabelDigest) -> _CertificateSta
 
 
 def _certificate_state(
-    ledger: Path, stored: StoredDesign, reviews: Reviews, said: HumanAnswers, label_field: MeasuredField
+    ledger: Path, stored: StoredDesign, reviews: Reviews, answers_now: HumanAnswers, label_field: MeasuredField
 ) -> _CertificateState:
     """Two passes over the labels: what became of the draw, then which of the others people have to check."""
     before, labels, drawn = human_answers(reviews, label_field.name, stored.reviews), LabelDigest(), _DrawResult()
     keys = frozenset(stored.keys)
     for one in stored.population(ledger, before, labels):
         if one.key in keys:
-            drawn.add(one, stored.place(one), said, label_field)
+            drawn.add(one, stored.place(one), answers_now, label_field)
     first = first_to_check(stored.design, drawn.bad)
     kept, beyond, answers = stored.design.population, list[tuple[Place, str]](), list[Answer]()
     if first is not None:
-        kept, beyond, answers = _remaining_checks(ledger, stored, before, said, first)
+        kept, beyond, answers = _remaining_checks(ledger, stored, before, answers_now, first)
     bad_kept = sum(first is None or place < first for place in drawn.bad)
     # The least certain first: whoever stops early has checked the worst.
     to_check = [key for _, key in sorted([*drawn.open, *beyond], reverse=True)]
@@ -259,7 +261,7 @@ def _certificate_state(
 
 
 def _remaining_checks(
-    ledger: Path, stored: StoredDesign, before: HumanAnswers, said: HumanAnswers, first: Place
+    ledger: Path, stored: StoredDesign, before: HumanAnswers, answers_now: HumanAnswers, first: Place
 ) -> tuple[int, list[tuple[Place, str]], list[Answer]]:
     """How many labels may be kept; of those from `first` on, without the draw, what nobody has checked; the answers."""
     kept, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
@@ -268,35 +270,35 @@ def _remaining_checks(
             kept += 1
         elif one.key in keys:
             continue
-        elif not said.has_checked(one):
+        elif not answers_now.has_checked(one):
             to_check.append((stored.place(one), one.key))
-        elif one.key in said.last:
-            answers.append(said.last[one.key])
+        elif one.key in answers_now.last:
+            answers.append(answers_now.last[one.key])
     return kept, to_check, answers
 
 
-def _lists(reviews: Reviews, standing: _CertificateState) -> list[int]:
+def _lists(reviews: Reviews, state: _CertificateState) -> list[int]:
     """The draws that list what is to be checked after the first one; where it is not in the last, one is added."""
-    stored, to_check = standing.stored, standing.to_check
+    stored, to_check = state.stored, state.to_check
     lists = [draw.id for draw in reviews.draws(PURPOSE) if draw.spec.get("design") == stored.draw.id]
-    if standing.state != "check":
+    if state.state != "check":
         return lists
     there = {item.key for item in reviews.items_of(lists[-1])} if lists else set()
     if there.issuperset(to_check):
         return lists
     spec = {"kind": "certify", "design": stored.draw.id, "column": stored.column, "n": len(to_check)}
-    draw = Draw(stored.draw.seed, spec, PURPOSE, stored.draw.population, standing.labels.digest)
+    draw = Draw(stored.draw.seed, spec, PURPOSE, stored.draw.population, state.labels.digest)
     return [*lists, reviews.add_draw(draw, [DrawItem(key, 1.0) for key in to_check]).id]
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
-def _facts(folder: Path, standing: _CertificateState, lists: Sequence[int]) -> Facts:
-    stored, design, state, drawn = standing.stored, standing.stored.design, standing.state, standing.drawn
+def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -> Facts:
+    stored, design, state, drawn = certificate.stored, certificate.stored.design, certificate.state, certificate.drawn
     waiting = frozenset(drawn.waiting)
     # In the order of the draw, which is random: the first answers are a random part of all.
-    records = {"draw": [key for key in stored.keys if key in waiting], "check": standing.to_check}.get(state, ())
+    records = {"draw": [key for key in stored.keys if key in waiting], "check": certificate.to_check}.get(state, ())
     return {
         "run_dir": str(folder),
         "column": stored.column,
@@ -304,22 +306,22 @@ def _facts(folder: Path, standing: _CertificateState, lists: Sequence[int]) -> F
         "state": state,
         "error": design.error,
         "confidence": stored.confidence,
-        "bound": standing.bound,
+        "bound": certificate.bound,
         "check": len(records),
         "records": list(records),
         "n": design.n,
         "allowed": design.allowed,
-        "without_label": standing.labels.without,
-        "added_since": standing.labels.added,
+        "without_label": certificate.labels.without,
+        "added_since": certificate.labels.added,
         "checked_before": design.n - design.population,
         "drawn": design.drawn,
         "answered": design.drawn - len(drawn.waiting),
         "wrong": drawn.wrong,
         "unclear": drawn.unclear,
-        "not_blind": drawn.seen,
+        "not_blind": drawn.not_blind,
         "acceptance": design.acceptance,
-        "kept": standing.kept,
-        "checked": design.population - standing.kept,
+        "kept": certificate.kept,
+        "checked": design.population - certificate.kept,
         "scores": list(stored.scores),
         "certainty": list(stored.certainty),
         "design": stored.number,
@@ -329,7 +331,7 @@ def _facts(folder: Path, standing: _CertificateState, lists: Sequence[int]) -> F
         "draws": [stored.draw.id, *lists],
         "seed": stored.draw.seed,
         "drawn_at": _iso(stored.draw.at),
-        **_people(standing),
+        **_people(certificate),
         "method": METHOD,
         "labels": stored.labels,
         "last_seq": stored.last_seq,
@@ -337,15 +339,15 @@ def _facts(folder: Path, standing: _CertificateState, lists: Sequence[int]) -> F
     }
 
 
-def _people(standing: _CertificateState) -> Facts:
+def _people(state: _CertificateState) -> Facts:
     """Who has answered, when, and how many of the answers for the draw were blind."""
-    answers = [*standing.drawn.answers, *standing.answers]
+    answers = [*state.drawn.answers, *state.answers]
     times = [answer.at for answer in answers]
-    blind = len(standing.drawn.answers)
-    given = blind + standing.drawn.seen
+    blind = len(state.drawn.answers)
+    answered = blind + state.drawn.not_blind
     return {
         "reviewers": sorted({answer.by for answer in answers}),
-        "blind_share": blind / given if given else None,
+        "blind_share": blind / answered if answered else None,
         "first_answer_at": _iso(min(times, default=None)),
         "last_answer_at": _iso(max(times, default=None)),
     }

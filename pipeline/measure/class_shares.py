@@ -62,12 +62,12 @@ async def shares(run: str | Path | None = None, options: SharesOptions | None = 
         opened = await open_measured_run(run_dir, manifest, ledger)
         label_field = certified_field(opened, options.column)
         measured = await asyncio.to_thread(_draw_answers, run_dir.path, label_field.name)
-        found = _LabelCounts(label_field.name, options.by, label_field.kind == "number", measured.answers)
+        counts = _LabelCounts(label_field.name, options.by, label_field.kind == "number", measured.answers)
         async for row in _rows(opened, label_field.name):
-            found.add(row)
-        facts = _facts(opened, found, measured, options)
+            counts.add(row)
+        facts = _facts(opened, counts, measured, options)
         if options.pseudo is not None:
-            facts["pseudo"] = await _write_pseudo(opened, label_field, found, measured, Path(options.pseudo))
+            facts["pseudo"] = await _write_pseudo(opened, label_field, counts, measured, Path(options.pseudo))
     return facts
 
 
@@ -89,13 +89,13 @@ def _draw_answers(folder: Path, column: str) -> _DrawAnswers:
     if reviews is None:
         return _DrawAnswers()
     with reviews:
-        said = human_answers(reviews, column)
-        found = [
-            _of_draw(reviews, draw, reviews.items_of(draw.id), said, column)
+        people = human_answers(reviews, column)
+        candidates = [
+            _of_draw(reviews, draw, reviews.items_of(draw.id), people, column)
             for draw in reviews.draws()
             if _covers(draw, column)
         ]
-    return max(found, key=lambda one: one.answered, default=_DrawAnswers())
+    return max(candidates, key=lambda one: one.answered, default=_DrawAnswers())
 
 
 def _covers(draw: Draw, column: str) -> bool:
@@ -106,11 +106,13 @@ def _covers(draw: Draw, column: str) -> bool:
     return "where" not in spec and any(part.get("kind") in _COVERING for part in spec.get("parts", ()))
 
 
-def _of_draw(reviews: Reviews, draw: Draw, items: Sequence[DrawItem], said: HumanAnswers, column: str) -> _DrawAnswers:
+def _of_draw(
+    reviews: Reviews, draw: Draw, items: Sequence[DrawItem], people: HumanAnswers, column: str
+) -> _DrawAnswers:
     answers = {
-        item.key: (said.blind[item.key].fields[column], item.probability)
+        item.key: (people.blind[item.key].fields[column], item.probability)
         for item in items
-        if item.key in said.blind and not said.blind[item.key].unclear
+        if item.key in people.blind and not people.blind[item.key].unclear
     }
     spec: Any = draw.spec
     known: dict[str, tuple[JSON, float]] = {}
@@ -183,12 +185,12 @@ def classes_in(value: JSON) -> frozenset[str]:
     return frozenset(map(class_name, value)) if isinstance(value, list) else frozenset((class_name(value),))
 
 
-def _facts(run: MeasuredRun, found: _LabelCounts, measured: _DrawAnswers, options: SharesOptions) -> Facts:
-    classes = found.classes()
+def _facts(run: MeasuredRun, counts: _LabelCounts, measured: _DrawAnswers, options: SharesOptions) -> Facts:
+    classes = counts.classes()
     return {
         "run_dir": str(run.run_dir.path),
-        "column": found.column,
-        "by": found.by,
+        "column": counts.column,
+        "by": counts.by,
         "confidence": options.confidence,
         "draw": measured.draw,
         "drawn": measured.drawn,
@@ -196,12 +198,12 @@ def _facts(run: MeasuredRun, found: _LabelCounts, measured: _DrawAnswers, option
         "known": len(measured.answers) - measured.answered,
         "groups": [
             {
-                "group": None if found.by is None else name,
+                "group": None if counts.by is None else name,
                 "n": group.n,
                 "answered": len(group.answered),
                 "classes": {one: _share(group, one, options.confidence) for one in classes},
             }
-            for name, group in sorted(found.groups.items(), key=lambda item: (-item[1].n, item[0]))
+            for name, group in sorted(counts.groups.items(), key=lambda item: (-item[1].n, item[0]))
         ],
         "simulated": run.simulated,
     }
@@ -214,21 +216,21 @@ def _share(group: _Group, one: str, confidence: float) -> Facts:
         for label, answer, probability in group.answered
     ]
     counts = {one: group.counts[one], _NOT: group.n - group.counts[one]}
-    found = asdict(class_shares(counts, answered, confidence)[one])
-    del found["n"]
-    return found
+    share = asdict(class_shares(counts, answered, confidence)[one])
+    del share["n"]
+    return share
 
 
 # -- the pseudo-outcomes -----------------------------------------------------------------------------------------------
 
 
 async def _write_pseudo(
-    run: MeasuredRun, label: MeasuredField, found: _LabelCounts, measured: _DrawAnswers, path: Path
+    run: MeasuredRun, label: MeasuredField, counts: _LabelCounts, measured: _DrawAnswers, path: Path
 ) -> str:
     """A CSV with the key and the pseudo-outcome of each label: of a number itself, else of each class."""
     if not measured.answered:
         raise SetupError(f"--pseudo {path}: needs blind answers for a random draw, as labelpipe certify makes one")
-    classes = found.classes()
+    classes = counts.classes()
     titles = [f"{label.name}={one}" for one in classes] or [label.name]
     # As if those who have not been answered had not been drawn: which of the draw are answered first is random.
     response = measured.answered / measured.drawn
@@ -249,11 +251,13 @@ def _write_new(path: Path, data: bytes) -> None:
 
 def _outcomes(label: JSON, answer: JSON | None, probability: float, classes: Sequence[str]) -> list[float | None]:
     if not classes:
-        number, said = as_number(label), as_number(answer)
-        return [None if number is None else pseudo_outcome(number, said, probability)]
-    has, said_has = classes_in(label), None if answer is None else classes_in(answer)
+        number, answer_number = as_number(label), as_number(answer)
+        return [None if number is None else pseudo_outcome(number, answer_number, probability)]
+    label_classes, answer_classes = classes_in(label), None if answer is None else classes_in(answer)
     # 1 or 0: a truth value would be written as a word.
     return [
-        pseudo_outcome(int(one in has), None if said_has is None else int(one in said_has), probability)
+        pseudo_outcome(
+            int(one in label_classes), None if answer_classes is None else int(one in answer_classes), probability
+        )
         for one in classes
     ]

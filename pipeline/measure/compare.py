@@ -111,8 +111,8 @@ async def _open_run(
 def _titles(one: MeasuredRun, other: MeasuredRun) -> tuple[str, str]:
     """The runs as the columns of a table: by the names of their folders, where these tell them apart."""
     names = one.run_dir.path.resolve().name, other.run_dir.path.resolve().name
-    taken = {"key", "text", "field", "gold"} & {*names}
-    return names if names[0] != names[1] and not taken else (str(one.run_dir.path), str(other.run_dir.path))
+    reserved = {"key", "text", "field", "gold"} & {*names}
+    return names if names[0] != names[1] and not reserved else (str(one.run_dir.path), str(other.run_dir.path))
 
 
 def _differ_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, JSON]]:
@@ -136,8 +136,8 @@ async def _common_records(
         if keys is None:
             rows = await one.ledger.labels_after(seq, BLOCK, fields=fields)
         else:
-            found = await one.ledger.labels_of(keys[at : at + BLOCK], fields=fields)
-            rows, at = list(found.values()), at + BLOCK
+            rows_by_key = await one.ledger.labels_of(keys[at : at + BLOCK], fields=fields)
+            rows, at = list(rows_by_key.values()), at + BLOCK
         if not rows and (keys is None or at >= len(keys)):
             return
         seq = rows[-1].seq if rows else seq

@@ -100,12 +100,14 @@ class DifferenceWriter:
         """So many more, which are not kept."""
         self.n += number
 
-    def add(self, found: Sequence[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
+    def add(self, disagreements: Sequence[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
         """These too, each with the record's fields."""
-        self.n += len(found)
-        self.first += [one for one, _ in found[: SHOWN_MOST - len(self.first)]]
+        self.n += len(disagreements)
+        self.first += [one for one, _ in disagreements[: SHOWN_MOST - len(self.first)]]
         if self._file is not None:
-            self._write([self._row(one, display_text(fields or {}, self._run.shown)) for one, fields in found])
+            self._write(
+                [self._row(one, display_text(fields or {}, self._run.prompt_fields)) for one, fields in disagreements]
+            )
 
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
         assert self._file is not None
@@ -127,7 +129,7 @@ class DifferenceWriter:
     async def facts(self) -> dict[str, Any]:
         """How many there are, where they were written, and the first ones with their texts."""
         rows = await self._run.ledger.labels_of([one.record for one in self.first], fields=True)
-        texts = {key: display_text(row.fields or {}, self._run.shown)[:TEXT_MOST] for key, row in rows.items()}
+        texts = {key: display_text(row.fields or {}, self._run.prompt_fields)[:TEXT_MOST] for key, row in rows.items()}
         first = [
             {"key": one.key, "field": one.field, **self._values(one), "text": texts.get(one.record, "")}
             for one in self.first

@@ -85,33 +85,35 @@ async def evaluate(
     run_dir, manifest = run_and_manifest(run)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-        opened = await open_measured_run(run_dir, manifest, ledger, options.ordered)
-        found = await open_gold_of(opened, gold, options, stack)
-        confidence = confidence_of(opened, options.confidence)
+        measured_run = await open_measured_run(run_dir, manifest, ledger, options.ordered)
+        open_gold = await open_gold_of(measured_run, gold, options, stack)
+        confidence = confidence_of(measured_run, options.confidence)
         differing = DifferenceWriter(
-            "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, more=["confidence"]
+            "--disagreements", options.disagreements, measured_run, ("gold", "label"), gold=gold, more=["confidence"]
         )
         without = (
-            await read_keys(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
+            await read_keys(Path(options.without), measured_run.key, "--without")
+            if options.without
+            else frozenset[str]()
         )
-        judge = GoldEvaluator(opened, found, confidence, differing, without)
+        evaluator = GoldEvaluator(measured_run, open_gold, confidence, differing, without)
         with differing, show_count("comparing", quiet=options.quiet) as count:
-            async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
+            async with aclosing(batches_of(measured_run, open_gold, fields=evaluator.wants_fields)) as batches:
                 async for pairs in batches:
-                    judge.add(pairs)
+                    evaluator.add(pairs)
                     count(len(pairs))
-            require_compared(opened, found)
+            require_compared(measured_run, open_gold)
         facts = {
             "run_dir": str(run_dir.path),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "simulated": opened.simulated,
-            "running": opened.running,
+            "simulated": measured_run.simulated,
+            "running": measured_run.running,
             "corrected": await in_daemon(lambda: has_corrections(run_dir)),
-            "gold": await in_daemon(lambda: gold_facts(found)),
-            "columns": {tally.field.name: tally.facts() for tally in judge.tallies},
+            "gold": await in_daemon(lambda: gold_facts(open_gold)),
+            "columns": {tally.field.name: tally.facts() for tally in evaluator.tallies},
             "disagreements": await differing.facts(),
         }
-    return {**facts, "kept": await asyncio.to_thread(_keep, run_dir, facts)}
+    return {**facts, "kept": await asyncio.to_thread(_append_evaluation, run_dir, facts)}
 
 
 def has_corrections(run_dir: RunDir) -> bool:
@@ -133,11 +135,11 @@ async def open_gold_of(
     only = [run.field(name).name for name in options.field] if not options.column else []
     fields, counts = {} if only else chosen_fields(run, options.column, options.field), GoldCounts()
     if gold is None:
-        fields = fields or _columns_found(run, only)
-        if run.seen and (missing := [column for column in fields if column not in run.seen]):
+        fields = fields or _find_gold_columns(run, only)
+        if run.field_names and (missing := [column for column in fields if column not in run.field_names]):
             raise SetupError(
                 f"--column {missing[0]}: the records of {run.run_dir.path} have no such field"
-                f"{did_you_mean(missing[0], run.seen)}; they have {list_names(run.seen)}. "
+                f"{did_you_mean(missing[0], run.field_names)}; they have {list_names(run.field_names)}. "
                 "For gold in a separate file: --gold FILE"
             )
         return OpenGold(fields, counts, input=GoldColumns(run, list(fields), counts))
@@ -145,19 +147,19 @@ async def open_gold_of(
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
     only_one = only[0] if len(only) == 1 else only_field(run.fields) if not only else None
     # With one label field, the only column that is no field of the input can be nothing but its gold.
-    beside = None if only_one is None else run.seen
+    beside = None if only_one is None else run.field_names
     opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only), beside=beside)
     file = await stack.enter_async_context(opening)
     fields = fields or gold_columns_in(run, file.columns, only) or {file.columns[0]: only_one or next(iter(run.fields))}
     return OpenGold(fields, counts, file=file)
 
 
-def _columns_found(run: MeasuredRun, only: Sequence[str]) -> dict[str, str]:
-    if found := gold_columns_in(run, run.seen, only, input=True):
-        return found
+def _find_gold_columns(run: MeasuredRun, only: Sequence[str]) -> dict[str, str]:
+    if columns := gold_columns_in(run, run.field_names, only, input=True):
+        return columns
     raise SetupError(
         "name the gold: --gold FILE, or --column NAME for a field of the input; the records of "
-        f"{run.run_dir.path} have {list_names(run.seen)}"
+        f"{run.run_dir.path} have {list_names(run.field_names)}"
     )
 
 
@@ -257,9 +259,9 @@ class GoldEvaluator:
         firsts = dict(zip(reversed(marks), reversed(pairs), strict=True))
         wrong = {}
         for mark, times in Counter(marks).items():
-            if found := self._compare(firsts[mark], times):
-                wrong[mark] = found
-                self._differing.count(len(found) * times if self._differing.only_counts else 0)
+            if disagreements := self._compare(firsts[mark], times):
+                wrong[mark] = disagreements
+                self._differing.count(len(disagreements) * times if self._differing.only_counts else 0)
         if wrong and not self._differing.only_counts:
             self._differing.add(
                 [
@@ -284,7 +286,7 @@ class GoldEvaluator:
 
     def _compare(self, pair: Pair, times: int) -> list[tuple[str, JSON, JSON, float | None]]:
         """Count so many such records; gives field, gold, label and confidence of each column that differs."""
-        found = []
+        disagreements = []
         confidence = None
         if self._confidence is not None:
             confidence = as_number(label_value(pair.row, pair.place, self._confidence))
@@ -298,8 +300,8 @@ class GoldEvaluator:
             name = tally.field.name
             label = label_value(pair.row, pair.place, name)
             if tally.add(gold, label, confidence, times) is False:
-                found.append((name, gold, label, confidence))
-        return found
+                disagreements.append((name, gold, label, confidence))
+        return disagreements
 
 
 def _as_set(field: MeasuredField, names: frozenset[str]) -> MeasuredField:
@@ -309,12 +311,12 @@ def _as_set(field: MeasuredField, names: frozenset[str]) -> MeasuredField:
 # -- what is kept -----------------------------------------------------------------------------------------------------
 
 
-def _keep(run_dir: RunDir, facts: Mapping[str, Any]) -> str | None:
+def _append_evaluation(run_dir: RunDir, facts: Mapping[str, Any]) -> str | None:
     """Add the figures to the run folder, without records' texts; None where the folder cannot be written."""
-    kept = {**facts, "disagreements": {**facts["disagreements"], "first": []}}
+    line = {**facts, "disagreements": {**facts["disagreements"], "first": []}}
     try:
         with run_dir.evaluations.open("ab") as file:
-            file.write(codec.dumps(kept) + b"\n")
+            file.write(codec.dumps(line) + b"\n")
     except OSError:
         return None
     return str(run_dir.evaluations)

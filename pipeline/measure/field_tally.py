@@ -90,21 +90,21 @@ class FieldTally:
 
     def _add_class(self, gold: JSON, label: JSON, times: int) -> bool:
         right = self._known(self._class_of(gold), times)
-        said = NONE if label is None else class_name(label)
-        self.pairs[right, said] += times
-        if right in self._order and said in self._order:
-            self.numbers.add(self._order[right], self._order[said], times)
-        return right == said
+        answer = NONE if label is None else class_name(label)
+        self.pairs[right, answer] += times
+        if right in self._order and answer in self._order:
+            self.numbers.add(self._order[right], self._order[answer], times)
+        return right == answer
 
     def _class_of(self, gold: JSON) -> str:
         if not isinstance(gold, str):
             return as_class(self.field, gold)
-        found = self._classes.get(gold)
-        if found is None:
-            found = as_class(self.field, gold)
+        class_ = self._classes.get(gold)
+        if class_ is None:
+            class_ = as_class(self.field, gold)
             if len(self._classes) < _REMEMBERED:
-                self._classes[gold] = found
-        return found
+                self._classes[gold] = class_
+        return class_
 
     def _known(self, name: str, times: int) -> str:
         """The class, counted where the task has no such label; one for all where there are too many of them."""
@@ -117,25 +117,25 @@ class FieldTally:
     def _add_set(self, gold: JSON, label: JSON, times: int) -> bool:
         right = frozenset(self._known(name, times) for name in as_set(self.field, gold))
         items = label if isinstance(label, list) else [] if label is None else [label]
-        said = frozenset(class_name(item) for item in items if item is not None)
-        self.sets.add(right, said, times)
-        return right == said
+        answer = frozenset(class_name(item) for item in items if item is not None)
+        self.sets.add(right, answer, times)
+        return right == answer
 
     def _add_number(self, gold: JSON, label: JSON, times: int) -> bool | None:
-        right, said = as_number(gold), as_number(label)
+        right, answer = as_number(gold), as_number(label)
         if right is None:
             self.foreign[_bounded(self.foreign, class_name(gold))] += times
             return None
-        if said is None:
+        if answer is None:
             self.no_value += times
             return False
-        self.numbers.add(right, said, times)
-        return right == said
+        self.numbers.add(right, answer, times)
+        return right == answer
 
     def _add_text(self, gold: JSON, label: JSON, times: int) -> bool:
-        right, said = class_name(gold), "" if label is None else class_name(label)
-        self.texts.add(right, said, times)
-        return right == said
+        right, answer = class_name(gold), "" if label is None else class_name(label)
+        self.texts.add(right, answer, times)
+        return right == answer
 
     # -- what came of it ------------------------------------------------------------------------------------------
 
@@ -181,38 +181,38 @@ class FieldTally:
                 return self._of_class()
 
     def _of_class(self) -> dict[str, Any]:
-        found = _of_classes(class_scores(self.pairs, self.field.values))
-        confusion: dict[str, dict[str, int]] = {name: {} for name in found["classes"]}
+        scores = _of_classes(class_scores(self.pairs, self.field.values))
+        confusion: dict[str, dict[str, int]] = {name: {} for name in scores["classes"]}
         for (gold, label), count in self.pairs.most_common():
             confusion[gold][label] = count
-        found["confusion"] = {name: row for name, row in confusion.items() if row}
+        scores["confusion"] = {name: row for name, row in confusion.items() if row}
         if self._order:
-            found |= _of_numbers(self.numbers)
-            order = [name for name in self.field.values if name in found["classes"]]
+            scores |= _of_numbers(self.numbers)
+            order = [name for name in self.field.values if name in scores["classes"]]
             inside = {pair: n for pair, n in self.pairs.items() if pair[0] in self._order and pair[1] in self._order}
-            found["quadratic_kappa"] = cohen_kappa(inside, order)
-        return found
+            scores["quadratic_kappa"] = cohen_kappa(inside, order)
+        return scores
 
     def _no_label(self) -> dict[str, Any]:
         """Gold values that are no label; with the label that each is but for case and white space, or for a rename."""
         alike = {normalised(name): name for name in (*self.field.former, *self.field.values)}
         values = dict(self.foreign.most_common(FOREIGN_SHOWN))
-        found = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
-        like = {value: self.field.former.get(name, name) for value, name in found.items()}
+        matches = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
+        like = {value: self.field.former.get(name, name) for value, name in matches.items()}
         return {"n": self.foreign.total(), "values": values, "like": like}
 
     def _calibration(self) -> dict[str, Any] | None:
-        found = self.calibration
-        if not found.n and not found.left_out:
+        calibration = self.calibration
+        if not calibration.n and not calibration.left_out:
             return None
         return {
-            "n": found.n,
-            "left_out": found.left_out,
-            "expected_error": found.expected_error(),
-            "brier": found.brier(),
-            "temperature": found.temperature(),
-            "isotonic": None if (isotonic := found.isotonic()) is None else asdict(isotonic),
-            "bins": [asdict(one) for one in found.bins()],
+            "n": calibration.n,
+            "left_out": calibration.left_out,
+            "expected_error": calibration.expected_error(),
+            "brier": calibration.brier(),
+            "temperature": calibration.temperature(),
+            "isotonic": None if (isotonic := calibration.isotonic()) is None else asdict(isotonic),
+            "bins": [asdict(one) for one in calibration.bins()],
         }
 
 

@@ -57,12 +57,12 @@ async def compare_with_gold(
     one: MeasuredRun, other: MeasuredRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
 ) -> GoldComparison:
     """The runs against gold, on the records that both have labelled. Raises SetupError."""
-    found = await open_gold_of(one, gold, options, stack)
-    named = {column: name for column, name in found.fields.items() if name in other.fields}
+    open_gold = await open_gold_of(one, gold, options, stack)
+    named = {column: name for column, name in open_gold.fields.items() if name in other.fields}
     if not named:
-        names = " or ".join(found.fields.values())
+        names = " or ".join(open_gold.fields.values())
         raise SetupError(f"gold is about {names}, and {other.run_dir.path} has no such label field")
-    rows = one.row_fields if not found.names_rows else frozenset[str]()
+    rows = one.row_fields if not open_gold.names_rows else frozenset[str]()
     as_set = {name: joint_field(one.fields[name], other.fields[name], rows) for name in named.values()}
     tallies = {
         name: (
@@ -71,14 +71,14 @@ async def compare_with_gold(
         )
         for column, name in named.items()
     }
-    judged = GoldComparison(found, tallies, {name: Counter() for name in tallies})
+    judged = GoldComparison(open_gold, tallies, {name: Counter() for name in tallies})
     has_examples = bool(one.examples or other.examples)
-    async with aclosing(batches_of(one, found, fields=has_examples)) as batches:
+    async with aclosing(batches_of(one, open_gold, fields=has_examples)) as batches:
         async for pairs in batches:
             theirs = await other.ledger.labels_of([pair.row.key for pair in pairs], fields=has_examples)
             for pair in pairs:
                 _compare_pair(judged, pair, theirs.get(pair.row.key), (one, other))
-    require_compared(one, found)
+    require_compared(one, open_gold)
     return judged
 
 

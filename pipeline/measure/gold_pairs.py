@@ -64,13 +64,13 @@ class GoldCounts:
     repeated_keys: list[str] = field(default_factory=list)
     keys_not_in_run: list[str] = field(default_factory=list)
 
-    def absent(self, key: str) -> None:
+    def record_missing(self, key: str) -> None:
         """A key of gold that has no outcome in the run."""
         self.not_in_run += 1
         if len(self.keys_not_in_run) < NAMED_MOST and key not in self.keys_not_in_run:
             self.keys_not_in_run.append(key)
 
-    def twice(self, key: str) -> None:
+    def record_repeated(self, key: str) -> None:
         """A key of gold that came before: the first one counts."""
         self.repeated += 1
         if len(self.repeated_keys) < NAMED_MOST:
@@ -81,40 +81,40 @@ async def pairs_of_file(
     ledger: Ledger, gold: GoldFile, counts: GoldCounts, *, fields: bool
 ) -> AsyncGenerator[list[Pair], None]:
     """The records of a gold file, each key once, with their rows in the ledger. `fields`: those of records too."""
-    is_new, made, seen = SeqSet().is_new, partial(tuple.__new__, Pair), set[str]()
+    is_new, made, row_keys = SeqSet().is_new, partial(tuple.__new__, Pair), set[str]()
     by_row = gold.key_column == ROW_KEY
     async with aclosing(gold.batches()) as batches:
         async for batch in batches:
             names = [key for key, _, _ in batch]
             keys, places = _records_of(names) if by_row else (names, repeat(None))
-            found = await ledger.labels_of(keys, fields=fields)
+            rows_by_key = await ledger.labels_of(keys, fields=fields)
             pairs: list[Pair] = []
-            for (key, _, values), known, place in zip(batch, map(found.get, keys), places, strict=False):
+            for (key, _, values), known, place in zip(batch, map(rows_by_key.get, keys), places, strict=False):
                 if known is None:
-                    counts.absent(key)
+                    counts.record_missing(key)
                 elif not values:
                     counts.not_answered += 1
-                elif _is_new(key, seen) if by_row else is_new(known.seq):
+                elif _is_new(key, row_keys) if by_row else is_new(known.seq):
                     pairs.append(made((key, values, known, place)))
                 else:
-                    counts.twice(key)
+                    counts.record_repeated(key)
             counts.compared += len(pairs)
             yield pairs
     counts.rows = gold.rows
 
 
-def _is_new(key: str, seen: set[str]) -> bool:
-    if key in seen:
+def _is_new(key: str, row_keys: set[str]) -> bool:
+    if key in row_keys:
         return False
-    seen.add(key)
+    row_keys.add(key)
     return True
 
 
 def _records_of(row_keys: Sequence[str]) -> tuple[list[str], list[int | None]]:
     """The records' keys, and the places of their rows: `n01#2` -> n01 and 2."""
     parts = [(row_key, *row_key.rpartition("#")) for row_key in row_keys]
-    found = [(key, int(place)) if key and place.isdecimal() else (whole, None) for whole, key, _, place in parts]
-    return [key for key, _ in found], [place for _, place in found]
+    records = [(key, int(place)) if key and place.isdecimal() else (whole, None) for whole, key, _, place in parts]
+    return [key for key, _ in records], [place for _, place in records]
 
 
 async def pairs_of_rows(ledger: Ledger, gold: GoldFile, counts: GoldCounts) -> AsyncGenerator[list[Pair], None]:
@@ -133,15 +133,17 @@ async def pairs_of_rows(ledger: Ledger, gold: GoldFile, counts: GoldCounts) -> A
     keys = list(gathered)
     for start in range(0, len(keys), BLOCK):
         part = keys[start : start + BLOCK]
-        found = await ledger.labels_of(part, fields=True)
+        rows_by_key = await ledger.labels_of(part, fields=True)
         pairs = []
         for key in part:
-            if key not in found:
-                counts.absent(key)
+            if key not in rows_by_key:
+                counts.record_missing(key)
             elif not gathered[key]:
                 counts.not_answered += 1
             else:
-                pairs.append(Pair(key, {name: _single(values) for name, values in gathered[key].items()}, found[key]))
+                pairs.append(
+                    Pair(key, {name: _single(values) for name, values in gathered[key].items()}, rows_by_key[key])
+                )
         counts.compared += len(pairs)
         yield pairs
 

@@ -23,8 +23,8 @@ class HumanAnswers:
 
     def has_checked(self, one: ColumnLabel) -> bool:
         """Whether a person stands for this record's label, as the record is now."""
-        found = self.corrections.get(one.key)
-        return found is not None and is_same_content(found, one.record, one.request)
+        correction = self.corrections.get(one.key)
+        return correction is not None and is_same_content(correction, one.record, one.request)
 
     def values_of(self, one: ColumnLabel, blind: Answer, field: str) -> Iterator[JSON]:
         """What was answered blind, and what stands for the record now: who has seen the label may have changed it."""
@@ -34,10 +34,10 @@ class HumanAnswers:
 
     def blind_answer(self, one: ColumnLabel) -> Answer | None:
         """The blind answer about this record, as the record is now."""
-        found = self.blind.get(one.key)
-        if found is None or not is_same_content(_place(found), one.record, one.request):
+        answer = self.blind.get(one.key)
+        if answer is None or not is_same_content(_place(answer), one.record, one.request):
             return None
-        return found
+        return answer
 
 
 def _place(answer: Answer) -> Place:

@@ -76,7 +76,7 @@ class LabelComparison:
 
     def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
         """So many more records; `golds` are what is right, by key and field, where that is known."""
-        found = []
+        differences = []
         for mine, theirs in rows:
             if theirs is None:
                 self.absent += 1
@@ -92,31 +92,31 @@ class LabelComparison:
                     one, other = label_value(mine, None, name), label_value(theirs, None, name)
                     if not tally.add(one, other) and name in self._listed:
                         gold = golds.get((mine.key, name))
-                        found.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
-        if found:
-            self._differing.add(found)
+                        differences.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
+        if differences:
+            self._differing.add(differences)
 
     async def records(self, *, all_of_a: bool) -> dict[str, int]:
         """How many records there are, by which run has labelled them.
 
         Without `all_of_a` only some records of the first run were gone through: those that it lacks are not known.
         """
-        seen = self.both + self.only_a + self.only_b + self.neither
-        theirs = sum((await self._other.ledger.count_by_status()).values()) if all_of_a else seen
+        compared = self.both + self.only_a + self.only_b + self.neither
+        theirs = sum((await self._other.ledger.count_by_status()).values()) if all_of_a else compared
         return {
             "both": self.both,
             "only_a": self.only_a,
             "only_b": self.only_b,
             "neither": self.neither,
             "not_in_b": self.absent,
-            "not_in_a": theirs - seen,
+            "not_in_a": theirs - compared,
         }
 
 
 def _listed_fields(tallies: Mapping[str, _FieldAgreement]) -> frozenset[str]:
     """The fields whose differences are listed: free texts, and how sure a model says it is, differ nearly always."""
-    found = [name for name, one in tallies.items() if one.label_field.kind != "text" and name != CONFIDENCE]
-    return frozenset(found or tallies)
+    names = [name for name, one in tallies.items() if one.label_field.kind != "text" and name != CONFIDENCE]
+    return frozenset(names or tallies)
 
 
 def joint_field(one: MeasuredField, other: MeasuredField, rows: frozenset[str]) -> MeasuredField:
@@ -174,7 +174,7 @@ class _FieldAgreement:
         for (mine, theirs), count in self.pairs.most_common():
             if mine != theirs:
                 changes.setdefault(mine, {})[theirs.strip()] = count
-        found: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "kind": self.label_field.kind,
             "n": self.n,
             "same": self.same,
@@ -185,10 +185,10 @@ class _FieldAgreement:
             "changes": changes,
         }
         if self.label_field.kind == "set":
-            found |= {"added": dict(self.added.most_common()), "dropped": dict(self.dropped.most_common())}
+            facts |= {"added": dict(self.added.most_common()), "dropped": dict(self.dropped.most_common())}
         if self.numbers:
-            found["mean_difference"] = self.apart / self.numbers
-        return found
+            facts["mean_difference"] = self.apart / self.numbers
+        return facts
 
 
 def _name(value: JSON) -> str:

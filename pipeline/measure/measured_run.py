@@ -25,11 +25,15 @@ _GOLD = "gold"
 class Examples:
     """The records that the model is shown with their labels: what it says of them proves nothing."""
 
-    def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, shown: frozenset[str]) -> None:
+    def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, prompt_fields: frozenset[str]) -> None:
         self._keys = {key_from_value(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
         self._texts: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         for example in examples:
-            names = tuple(sorted(name for name in example if name not in _NO_FIELDS and (not shown or name in shown)))
+            names = tuple(
+                sorted(
+                    name for name in example if name not in _NO_FIELDS and (not prompt_fields or name in prompt_fields)
+                )
+            )
             if names:
                 self._texts.setdefault(names, set()).add(_values(example, names))
 
@@ -51,22 +55,22 @@ def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[str, ...]
 class MeasuredRun:
     """A run whose ledger is open for reading. `fields` are the label fields by column.
 
-    `key` is the input's field that names a record, None where its place does. `shown` are the record's fields that the
-    prompt names, `seen` all that they were seen to have. `row_fields` are those label fields of which a record has
-    several, one in each of its rows; `ours` are columns of labels that labelpipe has added.
+    `key` is the input's field that names a record, None where its place does. `prompt_fields` are the record's fields
+    that the prompt names, `field_names` all that records were found to have. `row_fields` are those label
+    fields of which a record has several, one in each of its rows; `ours` are columns of labels that labelpipe added.
     """
 
     run_dir: RunDir
     ledger: Ledger
     fields: Mapping[str, MeasuredField]
     key: str | None
-    shown: frozenset[str]
+    prompt_fields: frozenset[str]
     examples: Examples
     simulated: bool
     running: bool
     row_fields: frozenset[str] = frozenset()
     ours: frozenset[str] = frozenset()
-    seen: tuple[str, ...] = ()
+    field_names: tuple[str, ...] = ()
 
     def field(self, name: str, option: str = "--field") -> MeasuredField:
         """The label field of this name. Raises SetupError."""
@@ -85,7 +89,7 @@ async def open_measured_run(
     fingerprint = manifest.get("fingerprint") or {}
     key = (manifest.get("reading") or {}).get("key")
     rows = fingerprint.get("rows")
-    shown = fields_in_prompt(fingerprint)
+    prompt_fields = fields_in_prompt(fingerprint)
     first = await ledger.labels_after(0, VALUES_SAMPLED, fields=True)
     if not first:
         raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
@@ -98,8 +102,8 @@ async def open_measured_run(
         ledger,
         {name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
         key,
-        shown,
-        Examples(fingerprint.get("examples") or [], key, shown),
+        prompt_fields,
+        Examples(fingerprint.get("examples") or [], key, prompt_fields),
         bool(manifest.get("simulated")),
         run_dir.is_running(),
         frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
@@ -114,11 +118,11 @@ async def open_measured_run(
 
 def _former(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
     """The names that classes had before renames, with those that they have now."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for rename in (one for one in renames if one.column == field.name):
         now = {class_name(old): class_name(new) for old, new in rename.pairs}
-        found = {old: now.get(name, name) for old, name in found.items()} | now
-    return {old: name for old, name in found.items() if name in field.values and old not in field.values}
+        names = {old: now.get(name, name) for old, name in names.items()} | now
+    return {old: name for old, name in names.items() if name in field.values and old not in field.values}
 
 
 def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
@@ -131,11 +135,11 @@ def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
 
 def _names(fields: Mapping[str, MeasuredField], first: Sequence[LabelRow]) -> dict[str, None]:
     """The label fields of the schema, then what callbacks have added."""
-    found = dict.fromkeys(fields)
+    names = dict.fromkeys(fields)
     for row in first:
         for label in labels_in(row):
-            found.update((name, None) for name in label if name not in _OURS)
-    return found
+            names.update((name, None) for name in label if name not in _OURS)
+    return names
 
 
 # -- which column is whose ---------------------------------------------------------------------------------------------
@@ -150,14 +154,14 @@ def chosen_fields(run: MeasuredRun, columns: Sequence[str], fields: Sequence[str
     if fields and len(fields) != len(columns):
         raise SetupError(f"got {len(columns)} --column and {len(fields)} --field: name a field for each column")
     if fields:
-        found = {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
+        chosen = {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
     else:
-        found = {column: _field_of(run, column) for column in columns}
-    names = list(found.values())
+        chosen = {column: _field_of(run, column) for column in columns}
+    names = list(chosen.values())
     if twice := next((name for name in names if names.count(name) > 1), None):
-        both = [column for column, name in found.items() if name == twice]
+        both = [column for column, name in chosen.items() if name == twice]
         raise SetupError(f"--column: {' and '.join(both)} are both about {twice}: use one of them at a time")
-    return found
+    return chosen
 
 
 def _field_of(run: MeasuredRun, column: str) -> str:
@@ -178,7 +182,7 @@ def gold_names(run: MeasuredRun, only: Sequence[str] = ()) -> list[str]:
 
 def gold_columns_in(
     run: MeasuredRun,
-    seen: Collection[str],
+    available: Collection[str],
     only: Sequence[str] = (),
     *,
     input: bool = False,  # noqa: A002
@@ -188,10 +192,10 @@ def gold_columns_in(
     A gold file has the label's own name first; in an `input` that may be anything, and `gold_topic` comes first.
     """
     forms = GOLD_NAMES[::-1] if input else GOLD_NAMES
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for name in only or run.fields:
         names = [form.format(name) for form in forms]
         names.insert(0 if input else len(names), _GOLD if only_field(run.fields) == name else names[0])
-        if (column := next((one for one in names if one in seen), None)) is not None:
-            found[column] = name
-    return found
+        if (column := next((one for one in names if one in available), None)) is not None:
+            columns[column] = name
+    return columns

@@ -165,9 +165,11 @@ async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: 
             "notify.command": None,
         },
     )
-    said = RunOptions(quiet=options.quiet, title="try", relabel=options.relabel, overrides=settings.overrides()[0])
+    options_of_run = RunOptions(
+        quiet=options.quiet, title="try", relabel=options.relabel, overrides=settings.overrides()[0]
+    )
     try:
-        return await arun(ready, said)
+        return await arun(ready, options_of_run)
     except ChangedError as error:
         raise ChangedError(
             f"{error}\n\nTo try the new settings in the same folder: labelpipe try ... --relabel"

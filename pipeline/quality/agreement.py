@@ -22,17 +22,17 @@ def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None =
         return None
     firsts, seconds = _margins(pairs)
     if order is None:
-        by_chance = 1 - sum(count * seconds[value] for value, count in firsts.items()) / (n * n)
-        seen = 1 - sum(count for (one, other), count in pairs.items() if one == other) / n
-        return 1 - seen / by_chance if by_chance > 0 else None
+        expected = 1 - sum(count * seconds[value] for value, count in firsts.items()) / (n * n)
+        observed = 1 - sum(count for (one, other), count in pairs.items() if one == other) / n
+        return 1 - observed / expected if expected > 0 else None
     place = {value: index for index, value in enumerate(order)}
-    seen = sum(count * (place[one] - place[other]) ** 2 for (one, other), count in pairs.items()) / n
-    by_chance = sum(
+    observed = sum(count * (place[one] - place[other]) ** 2 for (one, other), count in pairs.items()) / n
+    expected = sum(
         mine * yours * (place[one] - place[other]) ** 2
         for one, mine in firsts.items()
         for other, yours in seconds.items()
     ) / (n * n)
-    return 1 - seen / by_chance if by_chance > 0 else None
+    return 1 - observed / expected if expected > 0 else None
 
 
 def _margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T]]:
@@ -66,9 +66,9 @@ class Coincidences:
         if m < 2:
             return
         self.units += units
-        found = Counter(answers)
-        for one, mine in found.items():
-            for other, yours in found.items():
+        counts = Counter(answers)
+        for one, mine in counts.items():
+            for other, yours in counts.items():
                 pairs = mine * (yours - 1) if one == other else mine * yours
                 if pairs:
                     self._counts[one, other] += units * pairs / (m - 1)  # type: ignore[assignment]
@@ -84,11 +84,11 @@ class Coincidences:
             sizes[one] += count
         n = sum(sizes.values())
         distance = _distance(level, sizes, order)
-        seen = sum(count * distance(one, other) for (one, other), count in self._counts.items())
-        by_chance = sum(
+        observed = sum(count * distance(one, other) for (one, other), count in self._counts.items())
+        expected = sum(
             mine * yours * distance(one, other) for one, mine in sizes.items() for other, yours in sizes.items()
         )
-        return 1 - (n - 1) * seen / by_chance if by_chance > 0 else None
+        return 1 - (n - 1) * observed / expected if expected > 0 else None
 
 
 def _distance(level: Level, sizes: Mapping[Any, float], order: Sequence[Any] | None) -> Callable[[Any, Any], float]:

@@ -59,9 +59,9 @@ class Calibration:
         if not 0 <= confidence <= 1:
             self.left_out += n
             return
-        found = self._folds[self.n % FOLDS].setdefault(round(confidence * _STEPS), [0, 0])
-        found[0] += n
-        found[1] += n * is_right
+        counts = self._folds[self.n % FOLDS].setdefault(round(confidence * _STEPS), [0, 0])
+        counts[0] += n
+        counts[1] += n * is_right
         self.n += n
 
     def bins(self, number: int = 10) -> list[Bin]:
@@ -112,8 +112,8 @@ class Calibration:
     def _loss(self, temperature: float) -> float:
         total = 0.0
         for p, n, right in self._shares():
-            held = min(max(p, _EDGE), 1 - _EDGE)
-            odds = log(held / (1 - held)) / temperature
+            bounded = min(max(p, _EDGE), 1 - _EDGE)
+            odds = log(bounded / (1 - bounded)) / temperature
             # -log(sigmoid(x)), without overflow
             total += right * _softplus(-odds) + (n - right) * _softplus(odds)
         return total
@@ -143,8 +143,8 @@ class Calibration:
 def _counted(folds: Sequence[Mapping[int, Sequence[int]]]) -> Iterator[tuple[int, int, int]]:
     """The confidences (in steps) that occur, the lowest first, with their records and those of them that are right."""
     for step in sorted(frozenset[int]().union(*folds)):
-        found = [fold[step] for fold in folds if step in fold]
-        yield step, sum(n for n, _ in found), sum(right for _, right in found)
+        counts = [fold[step] for fold in folds if step in fold]
+        yield step, sum(n for n, _ in counts), sum(right for _, right in counts)
 
 
 def _rising(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:

@@ -89,10 +89,12 @@ def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int
     """
     if drawn == population:
         return population
-    seen = -1
-    while seen < drawn and is_unlikely(hypergeometric_cdf(population, allowed + seen + 2, drawn, seen + 1), risk):
-        seen += 1
-    return seen
+    acceptance = -1
+    while acceptance < drawn and is_unlikely(
+        hypergeometric_cdf(population, allowed + acceptance + 2, drawn, acceptance + 1), risk
+    ):
+        acceptance += 1
+    return acceptance
 
 
 def draw_size(population: int, allowed: int, risk: float) -> int:

@@ -26,19 +26,19 @@ def estimate_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Esti
         weights = [1 / probability for probability in probabilities]
         effective = fsum(weights) ** 2 / fsum(weight * weight for weight in weights)
         return Estimate(right / n, *wilson(effective if right else 0, effective), n)
-    found = weighted_mean([float(hit) for hit in hits], probabilities)
-    low, high = (0.0, 1.0) if found.low is None or found.high is None else (found.low, found.high)
-    return Estimate(found.mean, max(0.0, low), min(1.0, high), n)
+    estimate = weighted_mean([float(hit) for hit in hits], probabilities)
+    low, high = (0.0, 1.0) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    return Estimate(estimate.mean, max(0.0, low), min(1.0, high), n)
 
 
-def answers_needed(found: Estimate, half: float) -> int:
+def answers_needed(estimate: Estimate, half: float) -> int:
     """How many answers more, about, until the interval of `estimate_share` reaches at most `half` to each side.
 
     It is worked out for the middle of the present interval, which is nearer to a half than the share is while there are
     few answers; so it rather falls than grows.
     """
-    low, high = (0.0, 1.0) if found.low is None or found.high is None else (found.low, found.high)
-    if found.n and (high - low) / 2 <= half:
+    low, high = (0.0, 1.0) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    if estimate.n and (high - low) / 2 <= half:
         return 0
     middle = (low + high) / 2
     fewest, most = 1, _MOST
@@ -47,12 +47,12 @@ def answers_needed(found: Estimate, half: float) -> int:
         lower, upper = wilson(middle * n, n)
         fewest, most = (fewest, n) if (upper - lower) / 2 <= half else (n + 1, most)
     # A weighted draw needs more for the same width: as many times as it needed for the present one.
-    return max(1, round(fewest * _design_effect(found, middle)) - found.n)
+    return max(1, round(fewest * _design_effect(estimate, middle)) - estimate.n)
 
 
-def _design_effect(found: Estimate, middle: float) -> float:
+def _design_effect(estimate: Estimate, middle: float) -> float:
     """The squared width of the interval beside that of a simple draw of as many, at least 1."""
-    if found.n == 0 or found.low is None or found.high is None:
+    if estimate.n == 0 or estimate.low is None or estimate.high is None:
         return 1.0
-    low, high = wilson(middle * found.n, found.n)
-    return max(1.0, ((found.high - found.low) / (high - low)) ** 2)
+    low, high = wilson(middle * estimate.n, estimate.n)
+    return max(1.0, ((estimate.high - estimate.low) / (high - low)) ** 2)

@@ -40,18 +40,18 @@ def class_scores(pairs: Mapping[tuple[_T, _T], int], order: Iterable[_T] = ()) -
         labels[label] += count
         if gold == label:
             right[gold] += count
-    found = golds.keys() | labels.keys()
-    first = [value for value in dict.fromkeys(order) if value in found]
+    classes = golds.keys() | labels.keys()
+    first = [value for value in dict.fromkeys(order) if value in classes]
     return {
         value: score(right[value], labels[value], golds[value])
-        for value in [*first, *sorted(found - set(first), key=str)]
+        for value in [*first, *sorted(classes - set(first), key=str)]
     }
 
 
-def score(right: int, said: int, support: int) -> ClassScore:
+def score(right: int, predicted: int, support: int) -> ClassScore:
     """The score of a class that was said so often, rightly so often, and that gold has so often."""
-    f1 = 2 * right / (said + support) if said + support else 0.0
-    return ClassScore(right / said if said else 0.0, right / support if support else 0.0, f1, support)
+    f1 = 2 * right / (predicted + support) if predicted + support else 0.0
+    return ClassScore(right / predicted if predicted else 0.0, right / support if support else 0.0, f1, support)
 
 
 def macro_f1(classes: Mapping[_T, ClassScore]) -> float | None:
@@ -89,8 +89,8 @@ class SetTally(Generic[_T]):
         self.exact += (golds == labels) * times
         # Two empty sets count 0, as in scikit-learn.
         self.jaccard_sum += len(both) / len(golds | labels) * times if golds or labels else 0.0
-        for counts, found in ((self._golds, golds), (self._labels, labels), (self._right, both)):
-            for one in found:
+        for counts, labels_of_kind in ((self._golds, golds), (self._labels, labels), (self._right, both)):
+            for one in labels_of_kind:
                 counts[one] += times
 
     @property
@@ -100,11 +100,11 @@ class SetTally(Generic[_T]):
 
     def classes(self, order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
         """The score of each label, each one a yes or no of its own."""
-        found = self._golds.keys() | self._labels.keys()
-        first = [value for value in dict.fromkeys(order) if value in found]
+        values = self._golds.keys() | self._labels.keys()
+        first = [value for value in dict.fromkeys(order) if value in values]
         return {
             value: score(self._right[value], self._labels[value], self._golds[value])
-            for value in [*first, *sorted(found - set(first), key=str)]
+            for value in [*first, *sorted(values - set(first), key=str)]
         }
 
     @property

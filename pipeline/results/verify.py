@@ -117,19 +117,21 @@ async def _ledger(ledger: Ledger) -> Check:
 
 def _batches(parts: Sequence[Part]) -> list[Check]:
     """The second book of batches: what their lines have used, beside what the server says that the batch has."""
-    told = [part for part in parts if part.state in (PartState.READ, PartState.CLOSED) and part.facts.get("usage")]
+    reported = [part for part in parts if part.state in (PartState.READ, PartState.CLOSED) and part.facts.get("usage")]
     if not parts:
         return []
-    wrong = [part for part in told if _used(part.books.get("usage")) != _used(part.facts["usage"])]
+    wrong = [part for part in reported if _used(part.books.get("usage")) != _used(part.facts["usage"])]
     for part in wrong[:1]:
         lines, server = _used(part.books.get("usage")), _used(part.facts["usage"])
         detail = (
-            f"{len(wrong):,} of {len(told):,} batches: their lines and the server's count differ, the first at part "
-            f"{part.number} ({part.batch_id}): {lines:,} and {server:,} tokens."
+            f"{len(wrong):,} of {len(reported):,} batches: their lines and the server's count differ, the first at "
+            f"part {part.number} ({part.batch_id}): {lines:,} and {server:,} tokens."
         )
         return [Check("batches", False, detail)]
     open_text = f"; {sum(part.is_open for part in parts):,} are open" if any(part.is_open for part in parts) else ""
-    return [Check("batches", True, f"{len(told):,} of {len(parts):,}: the lines use what the server says{open_text}.")]
+    return [
+        Check("batches", True, f"{len(reported):,} of {len(parts):,}: the lines use what the server says{open_text}.")
+    ]
 
 
 def _used(usage: Sequence[int] | None) -> int:
@@ -159,31 +161,31 @@ async def _account(
 
     An outcome is the record's own where its content is: a name may be another record's by now.
     """
-    found = dict.fromkeys(Status, 0)
+    counts_by_status = dict.fromkeys(Status, 0)
     rows_in = repeated = pending = left_out = 0
     others: list[str] = []
     await ledger.begin_pass()
     async for batch in batches:
         records, left = _parted(batch)
         for status in await _labelled_before(ledger, left):
-            found[status] += 1
+            counts_by_status[status] += 1
             left_out -= 1
         rows_in, left_out = rows_in + len(left), left_out + len(left)
         again = await ledger.find_duplicates([(record.key, "") for record in records])
-        asked = [record for index, record in enumerate(records) if index not in again]
-        known = await ledger.known([record.key for record in asked])
-        rows_in, repeated, pending = rows_in + len(records), repeated + len(again), pending + len(asked) - len(known)
+        unique = [record for index, record in enumerate(records) if index not in again]
+        known = await ledger.known([record.key for record in unique])
+        rows_in, repeated, pending = rows_in + len(records), repeated + len(again), pending + len(unique) - len(known)
         for one in known.values():
-            found[one.status] += 1
-        differ = [record for record in asked if record.key in known and known[record.key].digest != record.digest]
+            counts_by_status[one.status] += 1
+        differ = [record for record in unique if record.key in known and known[record.key].digest != record.digest]
         others += await _others(ledger, differ) if by_fields else [record.key for record in differ]
-    orphans = outcomes - sum(found.values())
-    text = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
+    orphans = outcomes - sum(counts_by_status.values())
+    text = " + ".join(f"{count:,} {status.value}" for status, count in counts_by_status.items())
     text = f"{rows_in:,} = {text} + {pending:,} pending" + f" + {left_out:,} left out" * (left_out > 0)
     text += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
     text += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
     text += _describe_changed(others)
-    check = Check("rows in", rows_in == sum(found.values()) + pending + left_out and not others, f"{text}.")
+    check = Check("rows in", rows_in == sum(counts_by_status.values()) + pending + left_out and not others, f"{text}.")
     counts = {"rows_in": rows_in, "pending": pending, "orphans": orphans}
     return check, counts | ({"left_out": left_out} if left_out else {})
 
@@ -216,8 +218,8 @@ async def _others(ledger: Ledger, records: Sequence[Record]) -> list[str]:
 def _describe_changed(keys: Sequence[str]) -> str:
     if not keys:
         return ""
-    shown = ", ".join(keys[:5]) + " ..." * (len(keys) > 5)
+    names = ", ".join(keys[:5]) + " ..." * (len(keys) > 5)
     return (
-        f"; {len(keys):,} READ OTHERWISE NOW than when they were labelled ({shown}): the input has changed since. Give "
+        f"; {len(keys):,} READ OTHERWISE NOW than when they were labelled ({names}): the input has changed since. Give "
         "the run's command again, which compares them"
     )

@@ -56,8 +56,8 @@ class _Corrections:
         correction = self.now.by_key.get(outcome.record.key)
         if not self.is_copy or correction is None or column not in correction.fields:
             return False
-        shown = (self.written.apply(outcome).label, outcome.label)
-        return any(column in label and is_equal(value, label[column]) for label in shown if label)
+        labels = (self.written.apply(outcome).label, outcome.label)
+        return any(column in label and is_equal(value, label[column]) for label in labels if label)
 
 
 @dataclass(slots=True)
@@ -87,34 +87,34 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     """
     if not by.strip():
         raise SetupError("name the reviewer: --by NAME")
-    found, file = await load_reviewed_run(run), Path(path)
-    rows = await _rows(found, file)
-    corrected = await asyncio.to_thread(read_corrections, found.run_dir.path)
-    written = await asyncio.to_thread(read_corrections, found.run_dir.path, found.layout.corrected)
+    reviewed_run, file = await load_reviewed_run(run), Path(path)
+    rows = await _rows(reviewed_run, file)
+    corrected = await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)
+    written = await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path, reviewed_run.layout.corrected)
     # A line of JSON may leave out what is null.
     titles = frozenset(name for row in rows for name in row.values)
-    own = frozenset(name for name in (UNCLEAR, NOTE) if _is_own(found, name, titles))
-    standing = _Corrections(corrected, written, own, _is_copy(found, titles))
-    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
-        named = await match_rows(found, ledger, corrected, rows, file)
-        answered, lies_in = await asyncio.to_thread(_draw_of, found, draw, named, file, standing)
-        taken = ImportResult()
+    own = frozenset(name for name in (UNCLEAR, NOTE) if _is_own(reviewed_run, name, titles))
+    context = _Corrections(corrected, written, own, _is_copy(reviewed_run, titles))
+    async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
+        named = await match_rows(reviewed_run, ledger, corrected, rows, file)
+        answered_draw, lies_in = await asyncio.to_thread(_draw_of, reviewed_run, draw, named, file, context)
+        result = ImportResult()
         for start in range(0, len(named), BLOCK):
             block = named[start : start + BLOCK]
             outcomes = await ledger.outcomes_of([one.key for one in block])
             for one in block:
-                _read_row(found, taken, one, (outcomes[one.key], standing), confirms=answered is not None)
-    if taken.faults:
-        raise InputError(_format_faults(file, taken.faults))
-    await asyncio.to_thread(_store_answers, found, taken, by.strip(), answered)
-    rewritten = await rewrite(found.run_dir)
+                _read_row(reviewed_run, result, one, (outcomes[one.key], context), confirms=answered_draw is not None)
+    if result.faults:
+        raise InputError(_format_faults(file, result.faults))
+    await asyncio.to_thread(_store_answers, reviewed_run, result, by.strip(), answered_draw)
+    rewritten = await rewrite(reviewed_run.run_dir)
     figures = {"estimates": [], "meant": ""}
-    if answered is not None and answered.blind:
-        figures = await draw_figures(found, answered, by.strip())
-    return _facts(found, (file, by.strip(), answered), taken, rewritten) | figures | {"lies_in": lies_in}
+    if answered_draw is not None and answered_draw.blind:
+        figures = await draw_figures(reviewed_run, answered_draw, by.strip())
+    return _facts(reviewed_run, (file, by.strip(), answered_draw), result, rewritten) | figures | {"lies_in": lies_in}
 
 
-def _is_filled_in(draw: Draw, about: tuple[Set[str], _Pending], standing: _Corrections) -> bool:
+def _is_filled_in(draw: Draw, about: tuple[Set[str], _Pending], context: _Corrections) -> bool:
     """Whether a file about these keys is this draw, filled in: then a value that is as it was is an answer too.
 
     It is if it has the draw's own columns, whatever rows were deleted. Another tool may have left these out; then it
@@ -122,25 +122,25 @@ def _is_filled_in(draw: Draw, about: tuple[Set[str], _Pending], standing: _Corre
     draw by chance, or come from it, and is no random part of it. An edited labels.csv shows the model's labels.
     """
     keys, (drawn, pending) = about
-    if {UNCLEAR, NOTE} <= standing.own:
+    if {UNCLEAR, NOTE} <= context.own:
         return True
     is_all = keys == drawn or (bool(pending) and keys == pending)
-    return is_all and (not standing.is_copy or (draw.blind and len(drawn) < draw.population))
+    return is_all and (not context.is_copy or (draw.blind and len(drawn) < draw.population))
 
 
-def _is_own(found: ReviewedRun, name: str, titles: Set[str]) -> bool:
+def _is_own(reviewed_run: ReviewedRun, name: str, titles: Set[str]) -> bool:
     """Whether the file's column of this name is that of a draw, and not one of the input that was carried along."""
     # A draw calls that one by another name.
-    is_carried = name in found.layout.columns
+    is_carried = name in reviewed_run.layout.columns
     return name in titles and (not is_carried or f"input_{name}" in titles)
 
 
-def _is_copy(found: ReviewedRun, titles: Set[str]) -> bool:
+def _is_copy(reviewed_run: ReviewedRun, titles: Set[str]) -> bool:
     """Whether such rows are those of labels.csv, edited: nobody has chosen each value in them."""
-    return set(found.layout.label_table().titles) <= titles
+    return set(reviewed_run.layout.label_table().titles) <= titles
 
 
-async def _rows(found: ReviewedRun, file: Path) -> list[FileRow]:
+async def _rows(reviewed_run: ReviewedRun, file: Path) -> list[FileRow]:
     """The rows of the file, of which some column is a label. Raises InputError."""
     rows: list[FileRow] = []
     async with aclosing(read_file_rows(file)) as blocks:
@@ -148,28 +148,28 @@ async def _rows(found: ReviewedRun, file: Path) -> list[FileRow]:
             rows += block
     if not rows:
         raise InputError(f"{file}: contains no row")
-    if not any(name in row.values for row in rows for name in found.names):
+    if not any(name in row.values for row in rows for name in reviewed_run.names):
         raise InputError(
-            f"{file}: no column is a label of this run ({list_names(found.names)}); the columns are "
+            f"{file}: no column is a label of this run ({list_names(reviewed_run.names)}); the columns are "
             f"{list_names(rows[0].values)}"
         )
     return rows
 
 
-def _store_answers(found: ReviewedRun, taken: ImportResult, by: str, draw: Draw | None) -> None:
+def _store_answers(reviewed_run: ReviewedRun, result: ImportResult, by: str, draw: Draw | None) -> None:
     """Keep the answers that this person has not given before."""
     number, blind = (None, False) if draw is None else (draw.id, draw.blind)
-    about = [replace(answer, by=by, draw=number, blind=blind) for answer in taken.answers]
-    with open_reviews(found.run_dir.path) as reviews:
-        said = {answer.key: _answer_digest(answer) for answer in reviews.standing() if answer.by == by}
-        new = [answer for answer in about if said.get(answer.key) != _answer_digest(answer)]
-        taken.answers = reviews.add_answers(new)
-    taken.known = len(about) - len(new)
-    _count(taken)
+    about = [replace(answer, by=by, draw=number, blind=blind) for answer in result.answers]
+    with open_reviews(reviewed_run.run_dir.path) as reviews:
+        previous = {answer.key: _answer_digest(answer) for answer in reviews.standing() if answer.by == by}
+        new = [answer for answer in about if previous.get(answer.key) != _answer_digest(answer)]
+        result.answers = reviews.add_answers(new)
+    result.known = len(about) - len(new)
+    _count(result)
 
 
 def _draw_of(
-    found: ReviewedRun, wanted: int | None, named: Sequence[MatchedRow], file: Path, standing: _Corrections
+    reviewed_run: ReviewedRun, wanted: int | None, named: Sequence[MatchedRow], file: Path, context: _Corrections
 ) -> tuple[Draw | None, int | None]:
     """The draw that a file answers: the one that is wanted, else the smallest that holds all of its records.
 
@@ -178,7 +178,7 @@ def _draw_of(
     look worse than they are. Then the second value is the blind draw, if any, that its records lie in.
     """
     keys = {one.key for one in named}
-    reviews = read_reviews(found.run_dir.path)
+    reviews = read_reviews(reviewed_run.run_dir.path)
     if reviews is None:
         draws: list[tuple[Draw, _Pending]] = []
     else:
@@ -189,7 +189,7 @@ def _draw_of(
     holding = sorted((len(both[0]), -draw.id, draw, both) for draw, both in draws if keys <= both[0])
     if wanted is not None and not holding:
         raise InputError(f"{file}: {list_names(sorted(keys - draws[0][1][0]))} are not in draw {wanted}")
-    filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(draw, (keys, both), standing))
+    filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(draw, (keys, both), context))
     lies_in = next((draw.id for *_, draw, _ in holding if draw.blind), None)
     return (draw, None) if (draw := next(filled, None)) is not None else (None, lies_in)
 
@@ -200,45 +200,50 @@ def _pending(reviews: Reviews, draw: Draw) -> _Pending:
 
 
 def _read_row(
-    found: ReviewedRun, taken: ImportResult, one: MatchedRow, about: tuple[Outcome, _Corrections], *, confirms: bool
+    reviewed_run: ReviewedRun,
+    result: ImportResult,
+    one: MatchedRow,
+    about: tuple[Outcome, _Corrections],
+    *,
+    confirms: bool,
 ) -> None:
     """Add the answer of a row, or what is wrong with it. With `confirms` a value that is as it was is an answer too."""
-    outcome, standing = about
-    shown = standing.now.apply(outcome)
-    filled, changed, faults = _cells(found, one.row.values, shown.label)
-    old = [] if confirms else [name for name, value in changed.items() if standing.drops(outcome, name, value)]
+    outcome, context = about
+    corrected = context.now.apply(outcome)
+    filled, changed, faults = _cells(reviewed_run, one.row.values, corrected.label)
+    old = [] if confirms else [name for name, value in changed.items() if context.drops(outcome, name, value)]
     for name in old:
         del changed[name]
-    note, mark = (one.row.values.get(name) if name in standing.own else None for name in (NOTE, UNCLEAR))
+    note, mark = (one.row.values.get(name) if name in context.own else None for name in (NOTE, UNCLEAR))
     unclear = is_ticked(mark)
     words = "" if is_empty(note) else unescape(str(note))
     if changed and outcome.rows is not None:
         faults = [_SEVERAL]
-    elif changed and shown.label is None and (missing := missing_in(found, changed)):
+    elif changed and corrected.label is None and (missing := missing_in(reviewed_run, changed)):
         faults.append(f"the record has no label, so it needs a value for {', '.join(missing)} too")
     if faults:
-        taken.faults += [f"line {one.row.line} ({one.key}): {fault}" for fault in faults]
+        result.faults += [f"line {one.row.line} ({one.key}): {fault}" for fault in faults]
     elif outcome.rows is None and (changed or unclear or words or (confirms and filled)):
         new = filled if confirms else changed
-        is_right = not changed and len(new) == len(found.columns)
-        taken.answers.append(
-            answer_about(found, outcome, shown.label, None if is_right else new, unclear=unclear, note=words)
+        is_right = not changed and len(new) == len(reviewed_run.columns)
+        result.answers.append(
+            answer_about(reviewed_run, outcome, corrected.label, None if is_right else new, unclear=unclear, note=words)
         )
     else:
-        taken.unanswered += not filled
-        taken.outdated += bool(old)
-        taken.unchanged += bool(filled) and not old
+        result.unanswered += not filled
+        result.outdated += bool(old)
+        result.unchanged += bool(filled) and not old
 
 
 _Label = Mapping[str, JSON]
 
 
 def _cells(
-    found: ReviewedRun, values: _Label, label: _Label | None
+    reviewed_run: ReviewedRun, values: _Label, label: _Label | None
 ) -> tuple[dict[str, JSON], dict[str, JSON], list[str]]:
     """The label columns that are filled in, those of them that are not as they were, and what is wrong with others."""
     filled, changed, faults = dict[str, JSON](), dict[str, JSON](), []
-    for column in found.columns:
+    for column in reviewed_run.columns:
         value, name = values.get(column.name), column.name
         if is_empty(value):
             continue
@@ -260,12 +265,12 @@ def _answer_digest(answer: Answer) -> bytes:
     return codec.canonical([answer.draw, answer.record, answer.fields, answer.unclear, answer.note])
 
 
-def _count(taken: ImportResult) -> None:
+def _count(result: ImportResult) -> None:
     kinds = Counter(
         "unclear" if not answer.fields else "corrected" if _is_other(answer) else "confirmed"
-        for answer in taken.answers
+        for answer in result.answers
     )
-    taken.corrected, taken.confirmed, taken.unclear = (kinds[name] for name in ("corrected", "confirmed", "unclear"))
+    result.corrected, result.confirmed, result.unclear = (kinds[name] for name in ("corrected", "confirmed", "unclear"))
 
 
 def _is_other(answer: Answer) -> bool:
@@ -274,26 +279,26 @@ def _is_other(answer: Answer) -> bool:
 
 
 def _format_faults(file: Path, faults: Sequence[str]) -> str:
-    shown = "\n".join(f"  {fault}" for fault in islice(faults, SHOWN_FAULTS))
+    lines = "\n".join(f"  {fault}" for fault in islice(faults, SHOWN_FAULTS))
     more = f"\n  and {len(faults) - SHOWN_FAULTS:,} more" if len(faults) > SHOWN_FAULTS else ""
-    return f"{file}: nothing was imported, because these rows cannot be:\n{shown}{more}"
+    return f"{file}: nothing was imported, because these rows cannot be:\n{lines}{more}"
 
 
 def _facts(
-    found: ReviewedRun, source: tuple[Path, str, Draw | None], taken: ImportResult, rewritten: RewriteResult
+    reviewed_run: ReviewedRun, source: tuple[Path, str, Draw | None], result: ImportResult, rewritten: RewriteResult
 ) -> dict[str, Any]:
     file, by, draw = source
     counts = ("corrected", "confirmed", "unclear", "known", "unchanged", "outdated", "unanswered")
     return {
-        "run_dir": str(found.run_dir.path),
-        "simulated": found.simulated,
+        "run_dir": str(reviewed_run.run_dir.path),
+        "simulated": reviewed_run.simulated,
         "file": str(file),
         "by": by,
         "draw": None if draw is None else draw.id,
         "blind": draw is not None and draw.blind,
         "certifies": None if draw is None else _certified_column(draw),
-        "answers": len(taken.answers),
-        **{name: getattr(taken, name) for name in counts},
+        "answers": len(result.answers),
+        **{name: getattr(result, name) for name in counts},
         "files": rewritten.state,
         "told": rewritten.told,
     }

@@ -39,14 +39,14 @@ def unescape(text: str) -> str:
     return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text
 
 
-def matches_cell(found: JSON, value: JSON) -> bool:
+def matches_cell(content: JSON, value: JSON) -> bool:
     """Whether a cell says this value, as the files write it or as a spreadsheet may."""
-    if not isinstance(found, str):
-        return codec.canonical(found) == codec.canonical(value)
+    if not isinstance(content, str):
+        return codec.canonical(content) == codec.canonical(value)
     text = cell(value)
-    if found == text or unescape(found) in (text, unescape(text)):
+    if content == text or unescape(content) in (text, unescape(text)):
         return True
-    return isinstance(value, bool | int | float) and any(codec.is_same(other, value) for other in _readings(found))
+    return isinstance(value, bool | int | float) and any(codec.is_same(other, value) for other in _readings(content))
 
 
 def is_equal(one: JSON, other: JSON) -> bool:
@@ -56,18 +56,18 @@ def is_equal(one: JSON, other: JSON) -> bool:
     return codec.canonical(one) == codec.canonical(other)
 
 
-def parse_cell(found: JSON, field: LabelColumn) -> JSON:
+def parse_cell(content: JSON, field: LabelColumn) -> JSON:
     """The value of the field that a cell says. Raises ValueError, which says what it may be."""
-    readings = _of_text(found, field) if isinstance(found, str) else iter([found])
+    readings = _of_text(content, field) if isinstance(content, str) else iter([content])
     for value in readings:
         if field.accepts(value):
             return value
-    raise ValueError(f"{_short(found)} is not a value of {field.name}{_expected(found, field)}")
+    raise ValueError(f"{_short(content)} is not a value of {field.name}{_expected(content, field)}")
 
 
-def _of_text(found: str, field: LabelColumn) -> Iterator[JSON]:
-    text = unescape(found)
-    for written in (found, text, text.strip()):
+def _of_text(content: str, field: LabelColumn) -> Iterator[JSON]:
+    text = unescape(content)
+    for written in (content, text, text.strip()):
         yield from (value for value in field.values if cell(value) == written)
     yield text
     yield text.strip()
@@ -95,12 +95,12 @@ def _readings(text: str) -> Iterator[JSON]:
         return
 
 
-def _expected(found: JSON, field: LabelColumn) -> str:
+def _expected(content: JSON, field: LabelColumn) -> str:
     values = [cell(value) for value in field.values]
     if not values:
         kind = field.schema.get("type")
         return f": expected {kind}" if isinstance(kind, str) else ""
-    near = get_close_matches(str(found), values, n=1)
+    near = get_close_matches(str(content), values, n=1)
     if near:
         return f" (did you mean {near[0]!r}?)"
     return f": expected {shorten_list(values, _SHOWN)}"

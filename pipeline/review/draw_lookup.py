@@ -11,21 +11,23 @@ from pipeline.store import Draw, DrawItem, read_reviews
 
 
 async def find_or_make_draw(
-    found: ReviewedRun, options: DrawOptions, draw: int | None
+    reviewed_run: ReviewedRun, options: DrawOptions, draw: int | None
 ) -> tuple[Draw, Sequence[DrawItem], bool]:
     """The draw with its records, and whether it was there before. Raises SetupError.
 
     Without options, the last draw that was made for a review.
     """
-    known = await asyncio.to_thread(_find_draw, found, options, draw)
+    known = await asyncio.to_thread(_find_draw, reviewed_run, options, draw)
     if known is not None:
         return *known, True
-    _, made, items = await draw_records(found.run_dir.path, options)
+    _, made, items = await draw_records(reviewed_run.run_dir.path, options)
     return made, items, False
 
 
-def _find_draw(found: ReviewedRun, options: DrawOptions, wanted: int | None) -> tuple[Draw, Sequence[DrawItem]] | None:
-    reviews = read_reviews(found.run_dir.path)
+def _find_draw(
+    reviewed_run: ReviewedRun, options: DrawOptions, wanted: int | None
+) -> tuple[Draw, Sequence[DrawItem]] | None:
+    reviews = read_reviews(reviewed_run.run_dir.path)
     if reviews is None:
         if wanted is not None:
             raise SetupError(f"--draw {wanted}: this run has no draw yet")
@@ -63,7 +65,7 @@ def _requested_part(part: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _parts(options: DrawOptions) -> list[tuple[str, Any]]:
     numbers = [(name, getattr(options, name)) for name in ("sample", "per_class", "uncertain")]
-    found: list[tuple[str, Any]] = [(name, n) for name, n in numbers if n]
+    parts: list[tuple[str, Any]] = [(name, n) for name, n in numbers if n]
     if options.disagreements is not None:
-        found.append(("disagreements", str(options.disagreements)))
-    return found or [("where", None)]
+        parts.append(("disagreements", str(options.disagreements)))
+    return parts or [("where", None)]

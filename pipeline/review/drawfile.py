@@ -27,27 +27,27 @@ async def draw_to_file(
     path = Path(to)
     refuse_existing_file(path)
     if draw is None:
-        found, made, items = await draw_records(run, options)
+        reviewed_run, made, items = await draw_records(run, options)
     else:
-        found = await load_reviewed_run(run)
-        made, there, _ = await find_or_make_draw(found, options, draw)
+        reviewed_run = await load_reviewed_run(run)
+        made, there, _ = await find_or_make_draw(reviewed_run, options, draw)
         items = list(there)
-    await write_draw(found, items, path, blind=made.blind)
-    return draw_facts(found, made, items, path)
+    await write_draw(reviewed_run, items, path, blind=made.blind)
+    return draw_facts(reviewed_run, made, items, path)
 
 
-async def write_draw(found: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
+async def write_draw(reviewed_run: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
     """Write the draw as CSV, or as JSON Lines if the name ends so. Raises StoreError.
 
     In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
-    corrected = await asyncio.to_thread(read_corrections, found.run_dir.path)
-    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+    corrected = await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)
+    async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
         outcomes = await ledger.outcomes_of([item.key for item in items])
-    shown = [corrected.apply(outcomes[item.key]) for item in items]
-    carried = tuple(name for name in _carried_columns(found.layout, shown) if name != found.key)
-    titles = _titles(found, carried)
-    rows = [_row(found, carried, outcome, blind=blind) for outcome in shown]
+    outcomes_now = [corrected.apply(outcomes[item.key]) for item in items]
+    carried = tuple(name for name in _carried_columns(reviewed_run.layout, outcomes_now) if name != reviewed_run.key)
+    titles = _titles(reviewed_run, carried)
+    rows = [_row(reviewed_run, carried, outcome, blind=blind) for outcome in outcomes_now]
     if path.suffix in (".jsonl", ".ndjson"):
         data = json_block(titles, rows)
     else:
@@ -80,13 +80,13 @@ def _carried_columns(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, 
     return tuple(names)
 
 
-def _titles(found: ReviewedRun, carried: Sequence[str]) -> list[str]:
+def _titles(reviewed_run: ReviewedRun, carried: Sequence[str]) -> list[str]:
     """The titles; a carried column whose title is taken becomes `input_<name>`, as in labels.csv."""
-    ours = (found.key_title, *found.names, UNCLEAR, NOTE)
-    return [found.key_title, *distinct(carried, ours), *found.names, UNCLEAR, NOTE]
+    ours = (reviewed_run.key_title, *reviewed_run.names, UNCLEAR, NOTE)
+    return [reviewed_run.key_title, *distinct(carried, ours), *reviewed_run.names, UNCLEAR, NOTE]
 
 
-def _row(found: ReviewedRun, carried: Sequence[str], outcome: Outcome, *, blind: bool) -> list[JSON]:
+def _row(reviewed_run: ReviewedRun, carried: Sequence[str], outcome: Outcome, *, blind: bool) -> list[JSON]:
     label = {} if blind else outcome.label or {}
     fields = outcome.record.fields
-    return [outcome.record.key, *map(fields.get, carried), *map(label.get, found.names), None, None]
+    return [outcome.record.key, *map(fields.get, carried), *map(label.get, reviewed_run.names), None, None]

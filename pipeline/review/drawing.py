@@ -79,12 +79,12 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
             "choose records: --sample N, --per-class N, --uncertain N, --disagreements RUN|GOLD, --where EXPR, or "
             "several of them"
         )
-    found = await load_reviewed_run(run)
-    population = await _population(found, options)
+    reviewed_run = await load_reviewed_run(run)
+    population = await _population(reviewed_run, options)
     parts = _parts(population, options)
     picks = quality.draw_records(parts, options.seed)
     if not picks:
-        raise SetupError(f"{found.run_dir.path}: no record was drawn. {_why_none(population, options)}")
+        raise SetupError(f"{reviewed_run.run_dir.path}: no record was drawn. {_why_none(population, options)}")
     spec = {
         "parts": [dict(part.spec) for part in parts],
         **{name: str(value) for name in ("where", "column", "score") if (value := getattr(options, name)) is not None},
@@ -93,25 +93,25 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
         options.seed, spec, options.purpose, len(population.keys), f"{population.digest:032x}", blind=options.blind
     )
     items = [DrawItem(pick.key, pick.probability, pick.stratum) for pick in picks]
-    return found, *(await asyncio.to_thread(_store_draw, found, draw, items))
+    return reviewed_run, *(await asyncio.to_thread(_store_draw, reviewed_run, draw, items))
 
 
-def _store_draw(found: ReviewedRun, draw: Draw, items: list[DrawItem]) -> tuple[Draw, list[DrawItem]]:
-    with open_reviews(found.run_dir.path) as reviews:
-        kept = reviews.add_draw(draw, items)
-        return kept, reviews.items_of(kept.id)
+def _store_draw(reviewed_run: ReviewedRun, draw: Draw, items: list[DrawItem]) -> tuple[Draw, list[DrawItem]]:
+    with open_reviews(reviewed_run.run_dir.path) as reviews:
+        stored = reviews.add_draw(draw, items)
+        return stored, reviews.items_of(stored.id)
 
 
-async def _population(found: ReviewedRun, options: DrawOptions) -> _Population:
+async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Population:
     population = _Population()
     where = None if options.where is None else Expression(options.where, "--where")
-    other = None if options.disagreements is None else await load_other_labels(options.disagreements, found)
-    meant = found.column(options.column)
-    column = meant.name
-    compared = found.names if options.column is None else (column,)
-    score = _score_column(found, options) if options.uncertain else ""
+    other = None if options.disagreements is None else await load_other_labels(options.disagreements, reviewed_run)
+    class_column = reviewed_run.column(options.column)
+    column = class_column.name
+    compared = reviewed_run.names if options.column is None else (column,)
+    score = _score_column(reviewed_run, options) if options.uncertain else ""
     seq = 0
-    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+    async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
         while block := await ledger.labels_after(seq, BLOCK, fields=where is not None):
             seq = block[-1].seq
             for row in block:
@@ -128,8 +128,10 @@ async def _population(found: ReviewedRun, options: DrawOptions) -> _Population:
                 if other is not None and _differs(row.label, other.get(row.key), compared):
                     population.differing.append(row.key)
     if where is not None and population.unclear == population.looked_at > 0:
-        raise SetupError(f"--where: {options.where!r} is neither true nor false for any record. {_names(found, where)}")
-    if options.per_class and not meant.values:
+        raise SetupError(
+            f"--where: {options.where!r} is neither true nor false for any record. {_names(reviewed_run, where)}"
+        )
+    if options.per_class and not class_column.values:
         _expect_classes(column, population.class_of)
     if options.uncertain and not population.score_of:
         raise SetupError(f"--uncertain: no label has a number in {score!r}")
@@ -195,8 +197,8 @@ def _parts(population: _Population, options: DrawOptions) -> list[DrawPart]:
     return parts or [quality.certain_part(population.keys, kind="where")]
 
 
-def _score_column(found: ReviewedRun, options: DrawOptions) -> str:
-    known = (*found.layout.labels, *found.layout.found)
+def _score_column(reviewed_run: ReviewedRun, options: DrawOptions) -> str:
+    known = (*reviewed_run.layout.labels, *reviewed_run.layout.found)
     if options.score is not None:
         if options.score not in known:
             raise SetupError(f"--score {options.score}: this run has no such column; it has {list_names(known)}")
@@ -210,8 +212,8 @@ def _score_column(found: ReviewedRun, options: DrawOptions) -> str:
     )
 
 
-def _names(found: ReviewedRun, where: Expression) -> str:
-    known = ["status", "code", *found.layout.columns, *found.layout.labels]
+def _names(reviewed_run: ReviewedRun, where: Expression) -> str:
+    known = ["status", "code", *reviewed_run.layout.columns, *reviewed_run.layout.labels]
     missing = [name for name in sorted(where.required_fields) if name not in (*known, "label", "record")]
     if not missing:
         return f"The columns are {list_names(known)}"
@@ -228,11 +230,11 @@ def _why_none(population: _Population, options: DrawOptions) -> str:
     return "No record has a label yet."
 
 
-def draw_facts(found: ReviewedRun, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
+def draw_facts(reviewed_run: ReviewedRun, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
     """What a draw came to, as plain values."""
     return {
-        "run_dir": str(found.run_dir.path),
-        "simulated": found.simulated,
+        "run_dir": str(reviewed_run.run_dir.path),
+        "simulated": reviewed_run.simulated,
         "draw": draw.id,
         "purpose": draw.purpose,
         "blind": draw.blind,

@@ -15,33 +15,37 @@ from pipeline.task import rebuild_request
 
 async def show_record(run: str | Path | None, key: str) -> dict[str, Any]:
     """All that a run knows of one record, as plain values. Raises SetupError where it knows nothing of it."""
-    found = await load_reviewed_run(run)
-    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+    reviewed_run = await load_reviewed_run(run)
+    async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
         outcome = (await ledger.outcomes_of([key])).get(key)
-        kept = (await ledger.answers_of([key])).get(key, [])
+        saved_answers = (await ledger.answers_of([key])).get(key, [])
         archived = await ledger.archived_of(key)
-        if outcome is None and not kept and not archived:
-            raise SetupError(_unknown(found, key, await ledger.keys_like(key)))
-    people = await asyncio.to_thread(_human_answers, found, key, outcome)
+        if outcome is None and not saved_answers and not archived:
+            raise SetupError(_unknown(reviewed_run, key, await ledger.keys_like(key)))
+    people = await asyncio.to_thread(_human_answers, reviewed_run, key, outcome)
     about = outcome or (archived[-1].outcome if archived else None)
     return {
-        "run_dir": str(found.run_dir.path),
-        "simulated": found.simulated,
+        "run_dir": str(reviewed_run.run_dir.path),
+        "simulated": reviewed_run.simulated,
         "key": key,
         **_about(about, is_pending=outcome is None),
-        "rows": await _rows(found, outcome),
-        "prompt": await asyncio.to_thread(_prompt, found, about),
-        "answers": [*map(_archived, archived), *map(_saved_answer, kept), *([_current(outcome)] if outcome else [])],
+        "rows": await _rows(reviewed_run, outcome),
+        "prompt": await asyncio.to_thread(_prompt, reviewed_run, about),
+        "answers": [
+            *map(_archived, archived),
+            *map(_saved_answer, saved_answers),
+            *([_current(outcome)] if outcome else []),
+        ],
         **people,
     }
 
 
-def _unknown(found: ReviewedRun, key: str, near: Sequence[str]) -> str:
+def _unknown(reviewed_run: ReviewedRun, key: str, near: Sequence[str]) -> str:
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    named = found.key or "the place, such as data/in.csv:12 (source and line)"
+    named = reviewed_run.key or "the place, such as data/in.csv:12 (source and line)"
     return (
-        f"{found.run_dir.path}: there is no outcome of a record {key!r}.{hint} Records are named by {named}; one that "
-        "is pending has no outcome yet"
+        f"{reviewed_run.run_dir.path}: there is no outcome of a record {key!r}.{hint} Records are named by {named}; "
+        "one that is pending has no outcome yet"
     )
 
 
@@ -59,21 +63,25 @@ def _about(outcome: Outcome | None, *, is_pending: bool) -> dict[str, Any]:
     }
 
 
-async def _rows(found: ReviewedRun, outcome: Outcome | None) -> list[dict[str, JSON]]:
+async def _rows(reviewed_run: ReviewedRun, outcome: Outcome | None) -> list[dict[str, JSON]]:
     """The label columns of the record's rows in labels.*, with corrections."""
     if outcome is None:
         return []
-    shown = (await asyncio.to_thread(read_corrections, found.run_dir.path)).apply(outcome)
-    if shown.label is None:
+    corrected = (await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)).apply(outcome)
+    if corrected.label is None:
         return []
-    return [{**shown.label, **row} for row in shown.rows] if shown.rows is not None else [dict(shown.label)]
+    return (
+        [{**corrected.label, **row} for row in corrected.rows]
+        if corrected.rows is not None
+        else [dict(corrected.label)]
+    )
 
 
-def _prompt(found: ReviewedRun, outcome: Outcome | None) -> dict[str, Any] | None:
+def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any] | None:
     """The request, made again; None where the record was never asked."""
     if outcome is None or outcome.request_digest is None:
         return None
-    manifest = found.run_dir.read_manifest() or {}
+    manifest = reviewed_run.run_dir.read_manifest() or {}
     again = rebuild_request(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
     made: dict[str, Any] = {"is_as_sent": again.is_identical, "why": again.reason, "messages": []}
     request = again.request
@@ -98,8 +106,8 @@ def _content(content: JSON, request: Request) -> JSON:
 def _part(part: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
     if part.get("type") != "attachment":
         return part
-    shown = request.attachments[part["index"]]
-    return {"type": "attachment", "kind": shown.kind, "source": shown.source[:200]}
+    attachment = request.attachments[part["index"]]
+    return {"type": "attachment", "kind": attachment.kind, "source": attachment.source[:200]}
 
 
 def _current(outcome: Outcome) -> dict[str, Any]:
@@ -161,19 +169,19 @@ def _answer_facts(answer: Answer | None) -> dict[str, Any]:
     }
 
 
-def _human_answers(found: ReviewedRun, key: str, outcome: Outcome | None) -> dict[str, Any]:
+def _human_answers(reviewed_run: ReviewedRun, key: str, outcome: Outcome | None) -> dict[str, Any]:
     """What people said about the record, and which draws have it."""
-    reviews = read_reviews(found.run_dir.path)
+    reviews = read_reviews(reviewed_run.run_dir.path)
     if reviews is None:
         return {"correction": None, "reviews": [], "draws": []}
     with reviews:
         correction = reviews.corrections().get(key)
-        said = reviews.answers()
+        answers = reviews.answers()
         mine = set(correction.answers) if correction else set()
-        gone = {one.takes_back for one in said}
+        gone = {one.takes_back for one in answers}
         return {
             "correction": None if correction is None else _correction(correction, outcome),
-            "reviews": [_answer(one, one.id in gone) for one in said if one.key == key or one.id in mine],
+            "reviews": [_answer(one, one.id in gone) for one in answers if one.key == key or one.id in mine],
             "draws": [
                 {
                     "draw": draw.id,

@@ -62,7 +62,7 @@ async def load_reviewed_run(run: str | Path | None) -> ReviewedRun:
 
 
 def answer_about(
-    found: ReviewedRun,
+    reviewed_run: ReviewedRun,
     outcome: Outcome,
     label: Mapping[str, JSON] | None,
     new: Mapping[str, JSON] | None,
@@ -76,7 +76,7 @@ def answer_about(
         key=outcome.record.key,
         by=by,
         about=label_digest(outcome.label, outcome.rows),
-        old=None if label is None else {name: label.get(name) for name in found.names},
+        old=None if label is None else {name: label.get(name) for name in reviewed_run.names},
         new=new,
         record=outcome.record.digest,
         request=outcome.request_digest,
@@ -85,6 +85,6 @@ def answer_about(
     )
 
 
-def missing_in(found: ReviewedRun, new: Mapping[str, JSON]) -> list[str]:
+def missing_in(reviewed_run: ReviewedRun, new: Mapping[str, JSON]) -> list[str]:
     """The label fields that a record without a label needs too."""
-    return [column.name for column in found.columns if column.is_required and column.name not in new]
+    return [column.name for column in reviewed_run.columns if column.is_required and column.name not in new]

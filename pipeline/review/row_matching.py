@@ -27,23 +27,25 @@ class MatchedRow:
 
 
 async def match_rows(
-    found: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
+    reviewed_run: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow]:
     """The rows with their records. Raises InputError where that cannot be certain, or a record is answered twice."""
-    named = await _by_key(found, ledger, rows, file)
+    named = await _by_key(reviewed_run, ledger, rows, file)
     if named is None:
-        named = await _by_columns(found, ledger, corrected, rows, file)
-    return _once(found, named, file)
+        named = await _by_columns(reviewed_run, ledger, corrected, rows, file)
+    return _once(reviewed_run, named, file)
 
 
-async def _by_key(found: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], file: Path) -> list[MatchedRow] | None:
+async def _by_key(
+    reviewed_run: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], file: Path
+) -> list[MatchedRow] | None:
     """By the column of keys; None where there is none, or it holds something else."""
-    title = key_title(rows[0].values, found)
+    title = key_title(rows[0].values, reviewed_run)
     if title is None:
         return None
     texts = [str(row.values.get(title) if row.values.get(title) is not None else "") for row in rows]
     known = await ledger.known(list({*texts, *map(unescape, texts)}))
-    if not known and title == KEY != found.key:
+    if not known and title == KEY != reviewed_run.key:
         return None  # a field of the records that has this name
     keys = [text if text in known else unescape(text) for text in texts]
     strange = [f"line {row.line} ({key!r})" for key, row in zip(keys, rows, strict=True) if key not in known]
@@ -56,22 +58,22 @@ async def _by_key(found: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], f
 
 
 async def _by_columns(
-    found: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
+    reviewed_run: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow]:
     """By the carried columns: a row of labels.csv whose texts only one record has."""
-    table = found.layout.label_table()
+    table = reviewed_run.layout.label_table()
     titles = table.titles[: len(table.carried)]
     there = [title for title in titles if title in rows[0].values]
     if not there:
         raise InputError(
-            f"{file}: has no column {found.key_title!r} and none that was carried from the input, so nobody knows "
-            f"which record a row is about. Add the keys; the columns are {list_names(rows[0].values)}"
+            f"{file}: has no column {reviewed_run.key_title!r} and none that was carried from the input, so nobody "
+            f"knows which record a row is about. Add the keys; the columns are {list_names(rows[0].values)}"
         )
     places = [titles.index(title) for title in there]
     keys_of: defaultdict[bytes, list[str]] = defaultdict(list)
     labels: dict[str, Mapping[str, JSON]] = {}
     order: list[bytes] = []
-    async for block in rows_of(ledger, found.layout.order, corrected=corrected):
+    async for block in rows_of(ledger, reviewed_run.layout.order, corrected=corrected):
         for _, outcome in block:
             if outcome.status is Status.LABELLED:
                 for values in table.rows(outcome):
@@ -83,11 +85,11 @@ async def _by_columns(
         # Nothing was moved, added or deleted: a row stands where its record does.
         turn = {mark: iter(keys) for mark, keys in keys_of.items()}
         return [MatchedRow(next(turn[mark]), row) for mark, row in zip(marks, rows, strict=True)]
-    return _unique(found, list(zip(marks, rows, strict=True)), keys_of, labels, file)
+    return _unique(reviewed_run, list(zip(marks, rows, strict=True)), keys_of, labels, file)
 
 
 def _unique(
-    found: ReviewedRun,
+    reviewed_run: ReviewedRun,
     rows: Sequence[tuple[bytes, FileRow]],
     keys_of: Mapping[bytes, Sequence[str]],
     labels: Mapping[str, Mapping[str, JSON]],
@@ -100,7 +102,7 @@ def _unique(
             named.append(MatchedRow(keys[0], row))
         elif not keys:
             strange.append(f"line {row.line}")
-        elif not any(_agrees(found, row, labels[key]) for key in keys):
+        elif not any(_agrees(reviewed_run, row, labels[key]) for key in keys):
             doubtful.append(f"line {row.line} ({', '.join(keys[:_SHOWN])})")
     if strange:
         raise InputError(
@@ -110,23 +112,23 @@ def _unique(
     if doubtful:
         raise InputError(
             f"{file}: nothing was imported, because these rows match several records: {list_names(doubtful)}. Add "
-            f"a column {found.key_title!r} with the keys"
+            f"a column {reviewed_run.key_title!r} with the keys"
         )
     return named
 
 
-def _agrees(found: ReviewedRun, row: FileRow, label: Mapping[str, JSON]) -> bool:
+def _agrees(reviewed_run: ReviewedRun, row: FileRow, label: Mapping[str, JSON]) -> bool:
     """Whether the row has the labels that this record has: then it says nothing new."""
-    return all(matches_cell(row.values[name], label.get(name)) for name in found.names if name in row.values)
+    return all(matches_cell(row.values[name], label.get(name)) for name in reviewed_run.names if name in row.values)
 
 
-def _once(found: ReviewedRun, named: Sequence[MatchedRow], file: Path) -> list[MatchedRow]:
+def _once(reviewed_run: ReviewedRun, named: Sequence[MatchedRow], file: Path) -> list[MatchedRow]:
     """Each record once. Raises InputError where two rows of a record do not say the same."""
     first: dict[str, MatchedRow] = {}
     twice = []
     for one in named:
         before = first.setdefault(one.key, one)
-        if before is not one and _row_values(found, before.row) != _row_values(found, one.row):
+        if before is not one and _row_values(reviewed_run, before.row) != _row_values(reviewed_run, one.row):
             twice.append(f"lines {before.row.line} and {one.row.line} ({one.key})")
     if twice:
         raise InputError(
@@ -135,8 +137,8 @@ def _once(found: ReviewedRun, named: Sequence[MatchedRow], file: Path) -> list[M
     return list(first.values())
 
 
-def _row_values(found: ReviewedRun, row: FileRow) -> list[str]:
-    return [_text(row.values.get(name)) for name in (*found.names, "unclear", "note")]
+def _row_values(reviewed_run: ReviewedRun, row: FileRow) -> list[str]:
+    return [_text(row.values.get(name)) for name in (*reviewed_run.names, "unclear", "note")]
 
 
 def _text(value: JSON) -> str:

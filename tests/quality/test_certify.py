@@ -173,7 +173,7 @@ def test_the_acceptance_number_is_the_largest_whose_bound_is_within_the_error(
 
 
 def test_a_draw_that_is_too_small_is_refused_with_the_least_size() -> None:
-    with pytest.raises(ValueError, match="the least is 56"):
+    with pytest.raises(ValueError, match="at least 56 are needed"):
         make_design(1000, 0.05, 0.05, drawn=55)
     design = make_design(1000, 0.05, 0.05, drawn=56)
     assert design.acceptance == 0

@@ -16,7 +16,7 @@ from page_served import Served, served
 from review_runs import TOPICS, again, answer, label_of, read, settings, write_input
 
 from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, areview_page, certify, quality, run
-from pipeline.review.page import serve
+from pipeline.review.page import output_updater
 from pipeline.store import read_reviews
 
 
@@ -125,7 +125,7 @@ def test_a_review_that_is_broken_off_while_it_writes_the_files_writes_them_whole
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ended before them. What still wrote was cut off by the end of the loop, and nobody was told."""
-    monkeypatch.setattr(serve, "QUIET_S", 0.0)
+    monkeypatch.setattr(output_updater, "QUIET_S", 0.0)
 
     async def main() -> tuple[str, set[str]]:
         addresses: list[str] = []

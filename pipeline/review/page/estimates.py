@@ -28,49 +28,55 @@ class _ComparableAnswer:
     probability: float
 
 
-async def draw_figures(found: ReviewedRun, draw: Draw, by: str) -> dict[str, Any]:
+async def draw_figures(reviewed_run: ReviewedRun, draw: Draw, by: str) -> dict[str, Any]:
     """The `estimates` of a draw, and what they are about in a sentence (`meant`), from its answers as they are kept."""
-    with await asyncio.to_thread(open_reviews, found.run_dir.path) as reviews:
+    with await asyncio.to_thread(open_reviews, reviewed_run.run_dir.path) as reviews:
         items = await asyncio.to_thread(reviews.items_of, draw.id)
-        desk = ReviewSession(found, draw, items, reviews, by)
-        async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
-            await desk.open(ledger)
-            return {"estimates": estimates(desk), "meant": describe_scope(draw)}
+        session = ReviewSession(reviewed_run, draw, items, reviews, by)
+        async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
+            await session.open(ledger)
+            return {"estimates": estimates(session), "meant": describe_scope(draw)}
 
 
-def estimates(desk: ReviewSession) -> list[dict[str, Any]]:
+def estimates(session: ReviewSession) -> list[dict[str, Any]]:
     """For each field that is asked for: the share of right labels, its interval, and what it rests on.
 
     In a blind draw only blind answers count. Those that say that the guideline is unclear are left out and counted.
     """
-    return [_estimate(desk, field) for field in main_fields(desk.fields)]
+    return [_estimate(session, field) for field in main_fields(session.fields)]
 
 
-def _estimate(desk: ReviewSession, field: PageField) -> dict[str, Any]:
-    said = list(_comparable_answers(desk, field))
-    hits = [field.is_right(one.label, one.answer) for one in said]
-    found = quality.estimate_share(hits, [one.probability for one in said])
+def _estimate(session: ReviewSession, field: PageField) -> dict[str, Any]:
+    answers = list(_comparable_answers(session, field))
+    hits = [field.is_right(one.label, one.answer) for one in answers]
+    estimate = quality.estimate_share(hits, [one.probability for one in answers])
     return {
         "field": printable(field.name),
-        "n": found.n,
+        "n": estimate.n,
         "right": sum(hits),
-        "mean": found.mean,
-        "low": found.low,
-        "high": found.high,
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
         # Nobody can answer more than there are.
-        "more": min(quality.answers_needed(found, HALF), max(0, desk.draw.population - found.n)),
-        "left": sum(desk.standing(item.key) is None for item in desk.items),
+        "more": min(quality.answers_needed(estimate, HALF), max(0, session.draw.population - estimate.n)),
+        "left": sum(session.current_answer(item.key) is None for item in session.items),
     }
 
 
-def _comparable_answers(desk: ReviewSession, field: PageField) -> Iterator[_ComparableAnswer]:
-    for item in desk.items:
-        answer = desk.standing_blind(item.key) if desk.draw.blind else desk.standing(item.key)
-        seen = desk.seen(item.key)
-        if answer is None or seen is None or seen.label is None or answer.unclear or field.name not in answer.fields:
+def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[_ComparableAnswer]:
+    for item in session.items:
+        answer = session.current_blind_answer(item.key) if session.draw.blind else session.current_answer(item.key)
+        snapshot = session.snapshot(item.key)
+        if (
+            answer is None
+            or snapshot is None
+            or snapshot.label is None
+            or answer.unclear
+            or field.name not in answer.fields
+        ):
             continue
-        if field.name in seen.label and seen.is_about(answer):
-            yield _ComparableAnswer(seen.label[field.name], answer.fields[field.name], item.probability)
+        if field.name in snapshot.label and snapshot.is_about(answer):
+            yield _ComparableAnswer(snapshot.label[field.name], answer.fields[field.name], item.probability)
 
 
 def describe_scope(draw: Draw) -> str:
@@ -88,22 +94,22 @@ def describe_scope(draw: Draw) -> str:
     return "The figures are about all labels of the run."
 
 
-def answer_groups(desk: ReviewSession) -> list[dict[str, Any]]:
+def answer_groups(session: ReviewSession) -> list[dict[str, Any]]:
     """What was said, by field: what the model said, what people say, how often, and the records with their notes.
 
     The most frequent difference comes first; unclear records and notes on right labels follow.
     """
-    return [_field_groups(desk, field) for field in main_fields(desk.fields)]
+    return [_field_groups(session, field) for field in main_fields(session.fields)]
 
 
-def _field_groups(desk: ReviewSession, field: PageField) -> dict[str, Any]:
+def _field_groups(session: ReviewSession, field: PageField) -> dict[str, Any]:
     groups: defaultdict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    complete = all(desk.standing(item.key) is not None for item in desk.items)
-    for at, item in enumerate(desk.items):
-        answer = desk.standing(item.key)
+    complete = all(session.current_answer(item.key) is not None for item in session.items)
+    for at, item in enumerate(session.items):
+        answer = session.current_answer(item.key)
         # Of a blind draw that is not over, this person must not see the labels of records to come.
-        if answer is not None and (complete or desk.shows(item.key)):
-            groups[_group(desk, field, answer)].append(
+        if answer is not None and (complete or session.may_show_label(item.key)):
+            groups[_group(session, field, answer)].append(
                 {
                     "at": at,
                     "key": printable(item.key),
@@ -113,8 +119,8 @@ def _field_groups(desk: ReviewSession, field: PageField) -> dict[str, Any]:
                 }
             )
     rows: list[dict[str, Any]] = [
-        {"kind": kind, "label": label, "answer": said, "n": len(records), "records": records}
-        for (kind, label, said), records in groups.items()
+        {"kind": kind, "label": label, "answer": answer_text, "n": len(records), "records": records}
+        for (kind, label, answer_text), records in groups.items()
     ]
     differing = sorted((row for row in rows if row["kind"] == "differs"), key=lambda row: (-row["n"], row["label"]))
     unclear = [row for row in rows if row["kind"] == "unclear"]
@@ -129,12 +135,12 @@ def _field_groups(desk: ReviewSession, field: PageField) -> dict[str, Any]:
     }
 
 
-def _group(desk: ReviewSession, field: PageField, answer: Answer) -> tuple[str, str, str]:
-    seen = desk.seen(answer.key)
-    label: Mapping[str, Any] = (seen.label if seen else None) or {}
-    model = field.told(label[field.name]) if field.name in label else "no label"
+def _group(session: ReviewSession, field: PageField, answer: Answer) -> tuple[str, str, str]:
+    snapshot = session.snapshot(answer.key)
+    label: Mapping[str, Any] = (snapshot.label if snapshot else None) or {}
+    model = field.describe(label[field.name]) if field.name in label else "no label"
     if field.name not in answer.fields:
         return "unclear", model, ""
-    said = answer.fields[field.name]
-    kind = "right" if field.name in label and field.is_right(label[field.name], said) else "differs"
-    return kind, model, field.told(said) if kind == "differs" else ""
+    value = answer.fields[field.name]
+    kind = "right" if field.name in label and field.is_right(label[field.name], value) else "differs"
+    return kind, model, field.describe(value) if kind == "differs" else ""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -14,6 +14,7 @@ from pipeline.loopback import PageRequest, PageResponse
 from pipeline.records import JSON, Outcome
 from pipeline.review.page.estimates import answer_groups, describe_scope, estimates
 from pipeline.review.page.media import MediaPreview
+from pipeline.review.page.output_updater import OutputUpdater
 from pipeline.review.page.reuse import CannotAddError, ReuseFiles, add_example, add_gold, guideline_of
 from pipeline.review.page.session import RefusedAnswer, ReviewSession
 from pipeline.store import Answer, cell
@@ -40,61 +41,51 @@ POLICY = (
 Facts: TypeAlias = dict[str, Any]
 
 
-class Files(Protocol):
-    """What brings answers into the run's files."""
-
-    def note(self) -> None:
-        """An answer has come that the files do not have."""
-
-    def told(self) -> dict[str, str]:
-        """What became of the files."""
-
-
 class PageHandlers:
-    """Answers what the page of a desk asks. `ended` is set when the person ends the review."""
+    """Answers the requests of the page. `ended` is set when the person ends the review."""
 
     def __init__(
         self,
-        desk: ReviewSession,
-        showing: MediaPreview,
-        places: ReuseFiles,
+        session: ReviewSession,
+        media_preview: MediaPreview,
+        reuse_files: ReuseFiles,
         fingerprint: Mapping[str, Any],
-        files: Files,
+        updater: OutputUpdater,
     ) -> None:
-        self._desk = desk
-        self._showing = showing
-        self._places = places
+        self._session = session
+        self._media_preview = media_preview
+        self._reuse_files = reuse_files
         self._fingerprint = fingerprint
-        self._files = files
+        self._updater = updater
         self._main = fields_in_prompt(fingerprint)
         self.ended = asyncio.Event()
         self._routes: dict[tuple[str, str], Callable[[PageRequest], Awaitable[Facts]]] = {
             ("GET", "state"): self._state,
             ("GET", "record"): self._record,
             ("GET", "find"): self._find,
-            ("GET", "learned"): self._learned,
+            ("GET", "learned"): self._answer_groups,
             ("GET", "guideline"): self._guideline,
-            ("POST", "answer"): self._say,
+            ("POST", "answer"): self._save_answer,
             ("POST", "undo"): self._undo,
             ("POST", "example"): self._example,
             ("POST", "gold"): self._gold,
             ("POST", "end"): self._end,
         }
 
-    async def answer(self, asked: PageRequest) -> PageResponse:
+    async def answer(self, request: PageRequest) -> PageResponse:
         """The reply to one request."""
-        if asked.method == "GET" and asked.path == "":
+        if request.method == "GET" and request.path == "":
             return PageResponse(self._html(), policy=POLICY)
-        if asked.method == "GET" and asked.path in _FILES:
-            return PageResponse(_file(asked.path), kind=_FILES[asked.path])
-        if asked.method == "GET" and asked.path.startswith("media/"):
-            return await self._media(asked.path)
-        route = self._routes.get((asked.method, asked.path))
+        if request.method == "GET" and request.path in _FILES:
+            return PageResponse(_file(request.path), kind=_FILES[request.path])
+        if request.method == "GET" and request.path.startswith("media/"):
+            return await self._media(request.path)
+        route = self._routes.get((request.method, request.path))
         if route is None:
-            known = any(path == asked.path for _, path in self._routes)
+            known = any(path == request.path for _, path in self._routes)
             return _json({"error": "Not found."}, 405 if known else 404)
         try:
-            return _json(await route(asked))
+            return _json(await route(request))
         except (RefusedAnswer, CannotAddError) as error:
             return _json({"error": printable(str(error))}, 422)
         except LabelpipeError as error:
@@ -103,66 +94,65 @@ class PageHandlers:
     # -- what there is -----------------------------------------------------------------------------------------------
 
     def _html(self) -> bytes:
-        desk = self._desk
+        session = self._session
         page = _environment().get_template("review.html").render(
-            title=printable(desk.found.run_dir.path.absolute().name), blind=desk.draw.blind, by=printable(desk.by),
-            simulated=desk.found.simulated,
+            title=printable(session.run.run_dir.path.absolute().name), blind=session.draw.blind,
+            by=printable(session.by), simulated=session.run.simulated,
         )  # fmt: skip
         return page.encode(errors="replace")
 
-    async def _state(self, _asked: PageRequest) -> Facts:
-        desk = self._desk
-        await desk.follow_schema()
-        await desk.refresh()
+    async def _state(self, _request: PageRequest) -> Facts:
+        session = self._session
+        await session.reload_schema()
+        await session.refresh()
         return {
-            "run": printable(str(desk.found.run_dir.path)),
-            "draw": desk.draw.id,
-            "blind": desk.draw.blind,
-            "by": printable(desk.by),
-            "population": desk.draw.population,
-            "meant": printable(describe_scope(desk.draw)),
-            "fields": [field.as_dict() for field in desk.fields],
-            "items": [self._item(at) for at in range(len(desk.items))],
+            "run": printable(str(session.run.run_dir.path)),
+            "draw": session.draw.id,
+            "blind": session.draw.blind,
+            "by": printable(session.by),
+            "population": session.draw.population,
+            "meant": printable(describe_scope(session.draw)),
+            "fields": [field.as_dict() for field in session.fields],
+            "items": self._items(),
             **self._now(),
         }
 
+    def _items(self) -> list[Facts]:
+        return [self._item(at) for at in range(len(self._session.items))]
+
     def _now(self) -> Facts:
-        return {"estimates": estimates(self._desk), "counts": self._desk.counts()}
+        return {"estimates": estimates(self._session), "counts": self._session.counts()}
 
     def _item(self, at: int) -> Facts:
         """What the list of records knows of one: its key, who answered, and the label as this person may see it."""
-        desk, key = self._desk, self._desk.items[at].key
-        answer, seen = desk.standing(key), desk.seen(key)
-        is_open = desk.shows(key)
-        label: Mapping[str, JSON] = {**((seen.label if seen and is_open else None) or {})}
-        if answer is not None and is_open:
-            label = {**label, **answer.fields}
+        session, key = self._session, self._session.items[at].key
+        answer, snapshot = session.current_answer(key), session.snapshot(key)
+        is_open = session.may_show_label(key)
+        model = snapshot.label if snapshot and is_open else None
         return {
             "key": printable(key),
             "by": None if answer is None else printable(answer.by),
             "unclear": answer is not None and answer.unclear,
             "note": answer is not None and bool(answer.note) and is_open,
-            "differs": answer is not None and is_open and desk.differs(answer),
+            "differs": answer is not None and is_open and session.differs(answer),
             # The texts of its choices: a label may hold a comma.
-            "label": {
-                printable(field.name): field.texts(label[field.name]) for field in desk.fields if field.name in label
-            },
+            "label": self._by_field({**(model or {}), **(answer.fields if answer and is_open else {})}, "value_texts"),
         }
 
-    async def _record(self, asked: PageRequest) -> Facts:
-        at = self._at(asked.query.get("at"))
-        outcome, corrected = await self._desk.outcome(at)
+    async def _record(self, request: PageRequest) -> Facts:
+        at = self._at(request.query.get("at"))
+        outcome, corrected = await self._session.outcome(at)
         fields = outcome.record.fields
-        shown_media = await self._showing.of(outcome.record)
-        main = self._main_of(outcome, self._showing.sources(outcome.record))
+        shown_media = await self._media_preview.of(outcome.record)
+        main = self._main_of(outcome, self._media_preview.sources(outcome.record))
         return {
             "at": at,
-            "mark": self._desk.mark(outcome),
+            "mark": self._session.version_token(outcome),
             "where": printable(f"{outcome.record.source}:{outcome.record.line}"),
             "texts": [_text(name, fields[name]) for name in main],
             "others": [_text(name, value) for name, value in fields.items() if name not in main],
             "media": [
-                {"kind": one.kind, "told": one.told, "url": f"media/{at}/{n}"} for n, one in enumerate(shown_media)
+                {"kind": one.kind, "told": one.note, "url": f"media/{at}/{n}"} for n, one in enumerate(shown_media)
             ],
             **self._labels(at, outcome, corrected),
         }
@@ -176,43 +166,31 @@ class PageHandlers:
 
     def _labels(self, at: int, outcome: Outcome, corrected: Outcome) -> Facts:
         """The model's label, if this person may see it, what stands, and what is filled in to begin with."""
-        desk, key = self._desk, self._desk.items[at].key
-        answer = desk.standing(key)
-        is_open = desk.shows(key)
-        given = dict(answer.fields) if answer is not None and is_open else {}
-        begin = {**((corrected.label or {}) if not desk.draw.blind else {}), **given}
+        session, key = self._session, self._session.items[at].key
+        is_open = session.may_show_label(key)
+        answer = session.current_answer(key) if is_open else None
+        begin = {**({} if session.draw.blind else corrected.label or {}), **(answer.fields if answer else {})}
+        problem = outcome.problem
         return {
             "item": self._item(at),
-            "model": self._told(outcome.label) if is_open else None,
-            "chosen": self._chosen(outcome.label) if is_open else {},
-            "answer": None if answer is None or not is_open else self._answered(answer),
-            "begin": {
-                printable(field.name): field.said(begin[field.name]) for field in desk.fields if field.name in begin
-            },
-            "seen": desk.draw.blind and desk.has_met(key),
-            "problem": None
-            if outcome.problem is None
-            else printable(f"{outcome.problem.code}: {outcome.problem.message}"),
+            "model": self._by_field(outcome.label, "describe") if is_open else None,
+            "chosen": self._by_field(outcome.label, "value_texts") if is_open else {},
+            "answer": answer and self._describe_answer(answer),
+            "begin": self._by_field(begin, "to_page"),
+            "seen": session.draw.blind and session.has_answered_elsewhere(key),
+            "problem": problem and printable(f"{problem.code}: {problem.message}"),
         }
 
-    def _told(self, label: Mapping[str, JSON] | None) -> Facts:
-        given = label or {}
-        return {
-            printable(field.name): field.told(given[field.name]) for field in self._desk.fields if field.name in given
-        }
+    def _by_field(self, label: Mapping[str, JSON] | None, form: Literal["describe", "value_texts", "to_page"]) -> Facts:
+        """The values of a label by field, in this form."""
+        fields = [field for field in self._session.fields if field.name in (label or {})]
+        return {printable(field.name): getattr(field, form)((label or {})[field.name]) for field in fields}
 
-    def _chosen(self, label: Mapping[str, JSON] | None) -> Facts:
-        """The texts of the choices that the model has made, by field."""
-        given = label or {}
-        return {
-            printable(field.name): field.texts(given[field.name]) for field in self._desk.fields if field.name in given
-        }
-
-    def _answered(self, answer: Answer) -> Facts:
+    def _describe_answer(self, answer: Answer) -> Facts:
         return {
             "by": printable(answer.by),
             "blind": answer.blind,
-            "label": self._told(answer.fields),
+            "label": self._by_field(answer.fields, "describe"),
             "unclear": answer.unclear,
             "note": answer.note,
         }
@@ -220,52 +198,52 @@ class PageHandlers:
     async def _media(self, path: str) -> PageResponse:
         at, _, number = path.removeprefix("media/").partition("/")
         try:
-            outcome, _ = await self._desk.outcome(self._at(at))
-            shown_media = await self._showing.of(outcome.record)
+            outcome, _ = await self._session.outcome(self._at(at))
+            shown_media = await self._media_preview.of(outcome.record)
             one = shown_media[int(number) if number.isdecimal() else len(shown_media)]
         except (RefusedAnswer, IndexError):
             return _json({"error": "Not found."}, 404)
         return PageResponse(one.data, kind=one.mime) if one.data else _json({"error": "Not found."}, 404)
 
-    async def _find(self, asked: PageRequest) -> Facts:
+    async def _find(self, request: PageRequest) -> Facts:
         """The places of the records in which a text is: in the key, a field, or the note."""
-        wanted = asked.query.get("text", "").casefold()
-        found = []
-        for start in range(0, len(self._desk.items), CHUNK):
-            block = range(start, min(start + CHUNK, len(self._desk.items)))
-            outcomes = await self._desk.outcomes([self._desk.items[at].key for at in block])
-            found += [at for at in block if self._holds(at, outcomes.get(self._desk.items[at].key), wanted)]
-        return {"places": found}
+        wanted = request.query.get("text", "").casefold()
+        places = []
+        for start in range(0, len(self._session.items), CHUNK):
+            block = range(start, min(start + CHUNK, len(self._session.items)))
+            outcomes = await self._session.outcomes([self._session.items[at].key for at in block])
+            places += [at for at in block if self._holds(at, outcomes.get(self._session.items[at].key), wanted)]
+        return {"places": places}
 
     def _holds(self, at: int, outcome: Outcome | None, wanted: str) -> bool:
-        key = self._desk.items[at].key
-        answer = self._desk.standing(key)
-        note = answer.note if answer is not None and self._desk.shows(key) else ""
+        key = self._session.items[at].key
+        answer = self._session.current_answer(key)
+        note = answer.note if answer is not None and self._session.may_show_label(key) else ""
         fields = () if outcome is None else outcome.record.fields.values()
         return any(wanted in cell(value).casefold() for value in (key, note, *fields))
 
-    async def _learned(self, _asked: PageRequest) -> Facts:
-        await self._desk.refresh()
-        await self._desk.look_again()
-        found = answer_groups(self._desk)
-        await self._add_excerpts(found)
-        files = {"examples": printable(str(self._places.examples)), "gold": printable(str(self._places.gold))}
+    async def _answer_groups(self, _request: PageRequest) -> Facts:
+        await self._session.refresh()
+        await self._session.reload_labels()
+        groups = answer_groups(self._session)
+        await self._add_excerpts(groups)
+        files = {"examples": printable(str(self._reuse_files.examples)), "gold": printable(str(self._reuse_files.gold))}
         return {
-            "fields": found,
+            "fields": groups,
             "places": files,
-            "meant": printable(describe_scope(self._desk.draw)),
-            "files": self._files.told(),
+            "meant": printable(describe_scope(self._session.draw)),
+            "files": self._updater.status(),
             **self._now(),
         }
 
-    async def _add_excerpts(self, found: list[Facts]) -> None:
+    async def _add_excerpts(self, fields: list[Facts]) -> None:
         """To each record that is listed, how what the model was shown begins."""
         groups = [
-            row for field in found for row in (*field["differing"], *field["unclear"], {"records": field["noted"]})
+            row for field in fields for row in (*field["differing"], *field["unclear"], {"records": field["noted"]})
         ]
         listed = [one for row in groups for one in row["records"]]
-        keys = {at: self._desk.items[at].key for at in {one["at"] for one in listed}}
-        outcomes = await self._desk.outcomes(list(keys.values()))
+        keys = {at: self._session.items[at].key for at in {one["at"] for one in listed}}
+        outcomes = await self._session.outcomes(list(keys.values()))
         texts = {at: self._excerpt(outcomes.get(key)) for at, key in keys.items()}
         for one in listed:
             one["excerpt"] = texts[one["at"]]
@@ -277,70 +255,69 @@ class PageHandlers:
         text = " ".join(text.split())
         return printable(text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}…")
 
-    async def _guideline(self, _asked: PageRequest) -> Facts:
-        parts = await asyncio.to_thread(guideline_of, self._places, self._fingerprint)
-        return {"parts": parts, "why": printable(self._places.why)}
+    async def _guideline(self, _request: PageRequest) -> Facts:
+        parts = await asyncio.to_thread(guideline_of, self._reuse_files, self._fingerprint)
+        return {"parts": parts, "why": printable(self._reuse_files.why)}
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
-    async def _say(self, asked: PageRequest) -> Facts:
-        said = _object(asked)
-        at = self._at(said.get("at"))
-        answer = await self._desk.say(at, said)
+    async def _save_answer(self, request: PageRequest) -> Facts:
+        body = _object(request)
+        at = self._at(body.get("at"))
+        answer = await self._session.save_answer(at, body)
         if answer.fields:
-            self._files.note()
-        outcome, corrected = await self._desk.outcome(at)
-        return {"at": at, "id": answer.id, **self._labels(at, outcome, corrected), **self._others(said), **self._now()}
+            self._updater.on_answer()
+        outcome, corrected = await self._session.outcome(at)
+        return {"at": at, "id": answer.id, **self._labels(at, outcome, corrected), **self._others(body), **self._now()}
 
-    def _others(self, said: Facts) -> Facts:
+    def _others(self, body: Facts) -> Facts:
         """The records that the page does not know to be answered yet."""
-        known = said.get("answered")
-        total = sum(self._desk.standing(item.key) is not None for item in self._desk.items)
-        if known == total:
-            return {"items": None}
-        return {"items": [self._item(at) for at in range(len(self._desk.items))]}
+        total = sum(self._session.current_answer(item.key) is not None for item in self._session.items)
+        return {"items": None if body.get("answered") == total else self._items()}
 
-    async def _undo(self, _asked: PageRequest) -> Facts:
-        at = await self._desk.undo()
+    async def _undo(self, _request: PageRequest) -> Facts:
+        at = await self._session.undo()
         if at is None:
             return {"at": None, **self._now()}
-        self._files.note()
-        outcome, corrected = await self._desk.outcome(at)
+        self._updater.on_answer()
+        outcome, corrected = await self._session.outcome(at)
         return {"at": at, **self._labels(at, outcome, corrected), **self._now()}
 
-    async def _example(self, asked: PageRequest) -> Facts:
-        _, corrected = await self._desk.outcome(self._answered_place(asked))
+    async def _example(self, request: PageRequest) -> Facts:
+        _, corrected = await self._session.outcome(self._answered_place(request))
         functions = [tool["function"]["name"] for tool in self._fingerprint.get("tools") or ()]
-        told = await asyncio.to_thread(
-            add_example, self._places, self._desk.found, corrected, sorted(self._main), functions
+        message = await asyncio.to_thread(
+            add_example, self._reuse_files, self._session.run, corrected, sorted(self._main), functions
         )
-        return {"told": printable(told)}
+        return {"told": printable(message)}
 
-    async def _gold(self, asked: PageRequest) -> Facts:
-        _, corrected = await self._desk.outcome(self._answered_place(asked))
-        told = await asyncio.to_thread(add_gold, self._places, self._desk.found, corrected, self._desk.fields)
-        return {"told": printable(told)}
+    async def _gold(self, request: PageRequest) -> Facts:
+        _, corrected = await self._session.outcome(self._answered_place(request))
+        message = await asyncio.to_thread(
+            add_gold, self._reuse_files, self._session.run, corrected, self._session.fields
+        )
+        return {"told": printable(message)}
 
-    async def _end(self, _asked: PageRequest) -> Facts:
+    async def _end(self, _request: PageRequest) -> Facts:
         # The reply goes out first: the server lets answers on their way end.
         self.ended.set()
         return {"told": "The review has ended. You can close this page."}
 
-    def _answered_place(self, asked: PageRequest) -> int:
+    def _answered_place(self, request: PageRequest) -> int:
         """The place of a record that somebody has answered with a label. Raises RefusedAnswer."""
-        at = self._at(_object(asked).get("at"))
-        answer = self._desk.standing(self._desk.items[at].key)
+        at = self._at(_object(request).get("at"))
+        answer = self._session.current_answer(self._session.items[at].key)
         if answer is None or not answer.fields:
             raise RefusedAnswer("Nobody has given this record a label yet.")
         return at
 
-    def _at(self, given: Any) -> int:
+    def _at(self, place: Any) -> int:
         """A place in the draw. Raises RefusedAnswer."""
-        if isinstance(given, str) and given.isdecimal() and len(given) < 10:
-            given = int(given)
-        if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < len(self._desk.items):
+        if isinstance(place, str) and place.isdecimal() and len(place) < 10:
+            place = int(place)
+        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(self._session.items):
             raise RefusedAnswer("There is no such record in the draw.")
-        return given
+        return place
 
 
 def _text(name: str, value: JSON) -> Facts:
@@ -349,15 +326,15 @@ def _text(name: str, value: JSON) -> Facts:
     return {"name": printable(name), "text": printable(text[:FIELD_CHARS]), "more": more}
 
 
-def _object(asked: PageRequest) -> Facts:
+def _object(request: PageRequest) -> Facts:
     """The JSON object that was sent. Raises RefusedAnswer."""
     try:
-        found = codec.loads(asked.body)
+        value = codec.loads(request.body)
     except ValueError as error:
         raise RefusedAnswer("The request is not JSON.") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise RefusedAnswer("The request is not a JSON object.")
-    return found
+    return value
 
 
 def _json(value: Facts, status: int = 200) -> PageResponse:

@@ -25,10 +25,10 @@ _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 @dataclass(frozen=True, slots=True)
 class MediaItem:
-    """One thing that a record shows. `kind` is image, audio, or text (then `told` says what cannot be shown)."""
+    """One thing that a record shows. `kind` is image, audio, or text (then `note` says what cannot be shown)."""
 
     kind: str
-    told: str = ""
+    note: str = ""
     mime: str = ""
     data: bytes = field(default=b"", repr=False)
 
@@ -42,7 +42,7 @@ class MediaPreview:
         self._task: Task | None = None
         self._loader: MediaLoader | None = None
         # All state that changes, beside the loader's: what was loaded last, by key, and the sources that it came from.
-        self._held: OrderedDict[str, list[MediaItem]] = OrderedDict()
+        self._items_by_key: OrderedDict[str, list[MediaItem]] = OrderedDict()
         self._sources: dict[str, frozenset[str]] = {}
         if self.has_media:
             self._open(folder)
@@ -64,12 +64,12 @@ class MediaPreview:
         """What the record shows."""
         if not self.has_media:
             return []
-        if record.key not in self._held:
-            self._held[record.key] = await self._load(record)
-        self._held.move_to_end(record.key)
-        while len(self._held) > CACHED_RECORDS:
-            self._sources.pop(self._held.popitem(last=False)[0], None)
-        return self._held[record.key]
+        if record.key not in self._items_by_key:
+            self._items_by_key[record.key] = await self._load(record)
+        self._items_by_key.move_to_end(record.key)
+        while len(self._items_by_key) > CACHED_RECORDS:
+            self._sources.pop(self._items_by_key.popitem(last=False)[0], None)
+        return self._items_by_key[record.key]
 
     def sources(self, record: Record) -> frozenset[str]:
         """What the record names its media by, once `of` has loaded them."""

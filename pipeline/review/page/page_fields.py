@@ -46,14 +46,14 @@ class PageField:
             "required": self.column.is_required,
             "meaning": printable(rest),
             "choices": [
-                {"text": self.told(one), "meaning": printable(meanings.get(cell(one), ""))} for one in self.values
+                {"text": self.describe(one), "meaning": printable(meanings.get(cell(one), ""))} for one in self.values
             ],
             "low": schema.get("minimum"),
             "high": schema.get("maximum"),
             "whole": schema.get("type") == "integer",
         }
 
-    def said(self, value: JSON) -> Any:
+    def to_page(self, value: JSON) -> Any:
         """A value as the page shows it: places among the choices, or a text. A value that is no choice is None."""
         if self.kind == "one":
             return self._place(value)
@@ -62,21 +62,21 @@ class PageField:
             return None if None in places else sorted(place for place in places if place is not None)
         return "" if value is None else printable(cell(value))
 
-    def value(self, said: Any) -> JSON:
+    def from_page(self, sent: Any) -> JSON:
         """The value that the page sends: of choices their places. Raises ValueError."""
         if self.kind == "one":
-            return self._at(said)
+            return self._at(sent)
         if self.kind == "several":
-            if not isinstance(said, list):
+            if not isinstance(sent, list):
                 raise ValueError(f"{self.name}: expected a list of places")
-            chosen = {json_identity(self._at(one)) for one in said}
-            found: JSON = [one for one in self.values if json_identity(one) in chosen]
-            if not self.column.accepts(found):
+            chosen = {json_identity(self._at(one)) for one in sent}
+            values: JSON = [one for one in self.values if json_identity(one) in chosen]
+            if not self.column.accepts(values):
                 raise ValueError(f"{self.name}: this number of values is not allowed")
-            return found
-        if not isinstance(said, str):
+            return values
+        if not isinstance(sent, str):
             raise ValueError(f"{self.name}: expected a text")  # noqa: TRY004 - what a page sends is a value
-        return parse_cell(said, self.column)
+        return parse_cell(sent, self.column)
 
     def is_right(self, label: JSON, answer: JSON) -> bool:
         """Whether a label says the same as a person: lists in any order, texts apart from case and white space."""
@@ -84,15 +84,15 @@ class PageField:
             return normalised(label) == normalised(answer)
         return is_equal(label, answer)
 
-    def told(self, value: JSON) -> str:
+    def describe(self, value: JSON) -> str:
         """A value in words."""
         if isinstance(value, list):
             return ", ".join(printable(cell(one)) for one in value) or "none of them"
         return "nothing" if value is None else printable(cell(value))
 
-    def texts(self, value: JSON) -> list[str]:
+    def value_texts(self, value: JSON) -> list[str]:
         """Each of its values in words: one, or those of a list."""
-        return [self.told(one) for one in value] if isinstance(value, list) else [self.told(value)]
+        return [self.describe(one) for one in value] if isinstance(value, list) else [self.describe(value)]
 
     def _place(self, value: JSON) -> int | None:
         marks = [json_identity(one) for one in self.values]
@@ -112,8 +112,8 @@ def main_fields(fields: Sequence[PageField]) -> Sequence[PageField]:
 
 def fields_of(columns: Sequence[LabelColumn]) -> list[PageField]:
     """The label fields, those that are answered by choosing first."""
-    found = [_field(column) for column in columns]
-    return sorted(found, key=lambda field: not field.is_chosen)
+    fields = [_field(column) for column in columns]
+    return sorted(fields, key=lambda field: not field.is_chosen)
 
 
 def _field(column: LabelColumn) -> PageField:
@@ -136,9 +136,9 @@ def _meanings(schema: Mapping[str, Any], values: Sequence[JSON]) -> tuple[dict[s
     line = re.compile(rf"- ({'|'.join(map(re.escape, names))})(?:: (.*))?") if names else None
     meanings, rest = dict[str, str](), list[str]()
     for text in described.splitlines() if isinstance(described, str) else ():
-        found = line.fullmatch(text) if line is not None else None
-        if found is None:
+        match = line.fullmatch(text) if line is not None else None
+        if match is None:
             rest.append(text)
         else:
-            meanings[found[1]] = found[2] or ""
+            meanings[match[1]] = match[2] or ""
     return meanings, "\n".join(rest).strip()

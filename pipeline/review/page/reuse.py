@@ -70,13 +70,13 @@ def _label_files(labels: Any) -> list[str]:
 
 
 def add_example(
-    places: ReuseFiles, found: ReviewedRun, outcome: Outcome, wanted: Sequence[str], functions: Sequence[str]
+    files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, wanted: Sequence[str], functions: Sequence[str]
 ) -> str:
     """Add the record with its label to the file of examples; what that changes. Raises NotKept.
 
     `wanted` are the fields that the prompt names, () for all; `functions` are the names of the tools.
     """
-    label = {name: value for name, value in (outcome.label or {}).items() if name in found.names}
+    label = {name: value for name, value in (outcome.label or {}).items() if name in reviewed_run.names}
     if not label:
         raise CannotAddError("The record has no label, so it cannot be an example.")
     if len(functions) > 1 or outcome.rows is not None:
@@ -87,15 +87,17 @@ def add_example(
     if "label" in fields:
         raise CannotAddError("The records have a field that is called label, which an example cannot have.")
     line = codec.dumps(codec.clean({**fields, "label": label}))
-    before = _read(places.examples)
+    before = _read(files.examples)
     if line in before.splitlines():
-        return f"It is an example already, in {places.examples}."
-    _append(places.examples, before, line + b"\n")
-    told = f"Added to {places.examples}."
-    if not places.is_set:
-        told += f' The run does not use this file yet: set task.examples_file = "{places.examples.name}" in the config.'
+        return f"It is an example already, in {files.examples}."
+    _append(files.examples, before, line + b"\n")
+    message = f"Added to {files.examples}."
+    if not files.is_set:
+        message += (
+            f' The run does not use this file yet: set task.examples_file = "{files.examples.name}" in the config.'
+        )
     return (
-        f"{told} An example changes the prompt, so the next run asks what becomes of the labels that there are. "
+        f"{message} An example changes the prompt, so the next run asks what becomes of the labels that there are. "
         "The record counts no more as gold."
     )
 
@@ -103,7 +105,7 @@ def add_example(
 # -- gold --------------------------------------------------------------------------------------------------------------
 
 
-def add_gold(places: ReuseFiles, found: ReviewedRun, outcome: Outcome, fields: Sequence[PageField]) -> str:
+def add_gold(files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, fields: Sequence[PageField]) -> str:
     """Add the record's key and its label to the gold file. Raises NotKept where the file is of another kind."""
     label = outcome.label or {}
     names = [field.name for field in main_fields(fields)]
@@ -115,36 +117,36 @@ def add_gold(places: ReuseFiles, found: ReviewedRun, outcome: Outcome, fields: S
         raise CannotAddError(
             f"A spreadsheet would run {odd[0]!r} as a formula, so it was not added. Add it to the file by hand."
         )
-    before = _read(places.gold)
-    key_title, titles, known = _gold_titles(places, found, before, names)
+    before = _read(files.gold)
+    key_title, titles, known = _gold_titles(files, reviewed_run, before, names)
     values: dict[str, JSON] = {key_title: outcome.record.key, **{name: label.get(name) for name in names}}
     row = csv_block([[values.get(title) for title in titles]], escape_formulas=False)
     if (old := known.get(outcome.record.key)) is not None:
         new = next(csv.reader(io.StringIO(row.decode(), newline="")))
         if old == new:
-            return f"It is gold already, in {places.gold}."
-        raise CannotAddError(f"{places.gold} has this record with another label. Change it there.")
+            return f"It is gold already, in {files.gold}."
+        raise CannotAddError(f"{files.gold} has this record with another label. Change it there.")
     head = b"" if before else csv_block([titles], escape_formulas=False)
-    _append(places.gold, before, head + row)
-    return f"Added to {places.gold}. To measure with it: labelpipe evaluate {found.run_dir.path} --gold {places.gold}"
+    _append(files.gold, before, head + row)
+    return (
+        f"Added to {files.gold}. To measure with it: labelpipe evaluate {reviewed_run.run_dir.path} --gold {files.gold}"
+    )
 
 
 def _gold_titles(
-    places: ReuseFiles, found: ReviewedRun, before: bytes, names: Sequence[str]
+    files: ReuseFiles, reviewed_run: ReviewedRun, before: bytes, names: Sequence[str]
 ) -> tuple[str, list[str], dict[str, list[str]]]:
     """The title of the keys, all titles, and the rows that are there by their keys. Raises NotKept."""
     if not before:
-        return found.key_title, [found.key_title, *names], {}
+        return reviewed_run.key_title, [reviewed_run.key_title, *names], {}
     try:
         titles, *rows = csv.reader(io.StringIO(before.decode("utf-8-sig"), newline=""))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise CannotAddError(
-            f"{places.gold} cannot be read as CSV in UTF-8 ({error}), so nothing was added."
-        ) from error
-    key_title = next((one for one in (found.key_title, KEY) if one in titles), None)
+        raise CannotAddError(f"{files.gold} cannot be read as CSV in UTF-8 ({error}), so nothing was added.") from error
+    key_title = next((one for one in (reviewed_run.key_title, KEY) if one in titles), None)
     if key_title is None or not set(names) & set(titles):
         raise CannotAddError(
-            f"{places.gold} has the columns {', '.join(titles)}. Expected {found.key_title} and a label "
+            f"{files.gold} has the columns {', '.join(titles)}. Expected {reviewed_run.key_title} and a label "
             f"({', '.join(names)}), so nothing was added."
         )
     at = titles.index(key_title)
@@ -154,22 +156,22 @@ def _gold_titles(
 # -- the guideline -----------------------------------------------------------------------------------------------------
 
 
-def guideline_of(places: ReuseFiles, fingerprint: Mapping[str, Any]) -> list[dict[str, str]]:
+def guideline_of(files: ReuseFiles, fingerprint: Mapping[str, Any]) -> list[dict[str, str]]:
     """What the model and people are told about the labels: the files of labels, then the prompt as the run has it.
 
     The config itself is only named: it may hold what nobody else should see.
     """
-    found = [_part(path.name, f"{path}", _text(path)) for path in places.files]
-    where = f"config: {places.config}" if places.config else "as the run has it"
+    parts = [_part(path.name, f"{path}", _text(path)) for path in files.files]
+    where = f"config: {files.config}" if files.config else "as the run has it"
     for title, name in (("System prompt", "system"), ("Prompt", "prompt")):
         if isinstance(text := fingerprint.get(name), str) and text:
-            found.append(_part(title, where, text))
+            parts.append(_part(title, where, text))
     for tool in fingerprint.get("tools") or ():
         function = tool.get("function") or {}
         for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
             if isinstance(schema, Mapping) and isinstance(text := schema.get("description"), str):
-                found.append(_part(f"Label {name}", where, text))
-    return found
+                parts.append(_part(f"Label {name}", where, text))
+    return parts
 
 
 def _part(title: str, where: str, text: str) -> dict[str, str]:

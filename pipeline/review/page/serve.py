@@ -1,31 +1,24 @@
 """The page of a draw, served to one person on this machine until that person has done."""
 
-from __future__ import annotations
-
 import asyncio
 import getpass
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import LabelpipeError, SetupError
+from pipeline.errors import SetupError
 from pipeline.loopback import serve_pages
 from pipeline.review.draw_lookup import find_or_make_draw
 from pipeline.review.drawing import DrawOptions, draw_facts
 from pipeline.review.page.estimates import describe_scope, estimates
 from pipeline.review.page.handlers import PageHandlers
 from pipeline.review.page.media import MediaPreview
+from pipeline.review.page.output_updater import OutputUpdater
 from pipeline.review.page.reuse import reuse_files_of
 from pipeline.review.page.session import ReviewSession
-from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
-from pipeline.runner import rewrite
+from pipeline.review.reviewed_run import load_reviewed_run
 from pipeline.store import Ledger, open_reviews
-
-#: How long nobody must have answered before the files are written again, in seconds; and of the time that takes, how
-#: many times as long they are left alone: a large file must not be written all the time.
-QUIET_S, REST = 3.0, 5.0
 
 
 async def review_page(
@@ -47,43 +40,45 @@ async def review_page(
     who = (by or _login()).strip()
     if not who:
         raise SetupError("name the reviewer: --by NAME")
-    found = await load_reviewed_run(run)
-    made, items, was_there = await find_or_make_draw(found, options or DrawOptions(), draw)
-    fingerprint: Mapping[str, Any] = (found.run_dir.read_manifest() or {}).get("fingerprint") or {}
-    places = await asyncio.to_thread(reuse_files_of, found.run_dir.path)
+    reviewed_run = await load_reviewed_run(run)
+    made, items, is_continued = await find_or_make_draw(reviewed_run, options or DrawOptions(), draw)
+    fingerprint: Mapping[str, Any] = (reviewed_run.run_dir.read_manifest() or {}).get("fingerprint") or {}
+    reuse_files = await asyncio.to_thread(reuse_files_of, reviewed_run.run_dir.path)
     async with AsyncExitStack() as stack:
-        reviews = stack.enter_context(open_reviews(found.run_dir.path))
-        ledger = await stack.enter_async_context(await Ledger.open(found.run_dir.ledger.absolute(), read_only=True))
-        showing = MediaPreview(found.run_dir.path, fingerprint)
-        stack.push_async_callback(showing.close)
-        desk = ReviewSession(found, made, items, reviews, who)
-        await desk.open(ledger)
-        files = _OutputUpdater(found)
-        if await asyncio.to_thread(reviews.version) > found.layout.corrected:
-            files.note()  # what a review that was killed had taken
-        page = PageHandlers(desk, showing, places, fingerprint, files)
-        facts = {**draw_facts(found, made, items, None), "by": who, "continued": was_there}
+        reviews = stack.enter_context(open_reviews(reviewed_run.run_dir.path))
+        ledger = await stack.enter_async_context(
+            await Ledger.open(reviewed_run.run_dir.ledger.absolute(), read_only=True)
+        )
+        media_preview = MediaPreview(reviewed_run.run_dir.path, fingerprint)
+        stack.push_async_callback(media_preview.close)
+        session = ReviewSession(reviewed_run, made, items, reviews, who)
+        await session.open(ledger)
+        updater = OutputUpdater(reviewed_run)
+        if await asyncio.to_thread(reviews.version) > reviewed_run.layout.corrected:
+            updater.on_answer()  # what a review that was killed had taken
+        page = PageHandlers(session, media_preview, reuse_files, fingerprint, updater)
+        facts = {**draw_facts(reviewed_run, made, items, None), "by": who, "continued": is_continued}
         del facts["items"], facts["file"]
         try:
             async with serve_pages(page.answer, port=port) as address:
-                ready({**facts, "address": address, **desk.counts()})
-                await _wait_for_end(page, files)
+                ready({**facts, "address": address, **session.counts()})
+                await _wait_for_end(page, updater)
         finally:
-            await files.write()
+            await updater.write()
             facts |= {
-                **desk.counts(),
-                "estimates": estimates(desk),
+                **session.counts(),
+                "estimates": estimates(session),
                 "meant": describe_scope(made),
-                "files": files.told(),
+                "files": updater.status(),
             }
             done(facts)
     return facts
 
 
-async def _wait_for_end(page: PageHandlers, files: _OutputUpdater) -> None:
+async def _wait_for_end(page: PageHandlers, updater: OutputUpdater) -> None:
     """Wait until the review is ended on the page; meanwhile the files follow the answers."""
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(files.follow(), name="files follow answers")
+        following = group.create_task(updater.follow(), name="files follow answers")
         await page.ended.wait()
         following.cancel()
 
@@ -92,54 +87,3 @@ def _login() -> str:
     with suppress(OSError, KeyError):
         return getpass.getuser()
     return "reviewer"
-
-
-class _OutputUpdater:
-    """The run's files, which are written again with the answers when nobody has answered for a while."""
-
-    def __init__(self, found: ReviewedRun) -> None:
-        self._run_dir = found.run_dir
-        # All state that changes: that there is something to write, since when, and what became of the last writing.
-        self._wake = asyncio.Event()
-        self._answered_at = 0.0
-        self._took_s = 0.0
-        self._last: dict[str, str] = {"state": "unchanged", "told": ""}
-
-    def note(self) -> None:
-        """An answer has come that the files do not have."""
-        self._answered_at = time.monotonic()
-        self._wake.set()
-
-    def told(self) -> dict[str, str]:
-        """What became of the files: state and a sentence."""
-        return dict(self._last)
-
-    async def follow(self) -> None:
-        """Write them whenever there is something to write and nobody answers."""
-        while True:
-            await self._wake.wait()
-            quiet_s = max(QUIET_S, REST * self._took_s)
-            while (left := self._answered_at + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110 - it is a pause
-                await asyncio.sleep(left)
-            await self.write()
-
-    async def write(self) -> None:
-        """Write them now, if there is something to write. Cancelled, it ends when they are whole."""
-        if not self._wake.is_set():
-            return
-        self._wake.clear()
-        writing = asyncio.create_task(self._write(), name="files are written")
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])
-            raise
-
-    async def _write(self) -> None:
-        began_at = time.monotonic()
-        try:
-            done = await rewrite(self._run_dir)
-            self._last = {"state": done.state, "told": done.told}
-        except LabelpipeError as error:
-            self._last = {"state": "waiting", "told": f"The files were not written: {error}"}
-        self._took_s = time.monotonic() - began_at

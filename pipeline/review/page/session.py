@@ -51,8 +51,8 @@ class LabelSnapshot:
 class ReviewSession:
     """A draw, the person who reviews it, and the run's ledger, open for reading."""
 
-    def __init__(self, found: ReviewedRun, draw: Draw, items: Sequence[DrawItem], reviews: Reviews, by: str) -> None:
-        self.found = found
+    def __init__(self, run: ReviewedRun, draw: Draw, items: Sequence[DrawItem], reviews: Reviews, by: str) -> None:
+        self.run = run
         self.draw = draw
         self.items = items
         self.by = by
@@ -64,36 +64,36 @@ class ReviewSession:
         # All state that changes: what the labels can be, and the digest of that; the answers of this draw by key, the
         # keys that this person has answered elsewhere, the answers that were taken back, the last one that was read,
         # the labels and the corrections as they were read last, and how many answers this session has kept.
-        self.fields = fields_of(found.columns)
+        self.fields = fields_of(run.columns)
         self._schema = self._schema_now()
         self._answers: dict[str, list[Answer]] = {}
-        self._met: set[str] = set()
-        self._gone: set[int] = set()
+        self._answered_elsewhere: set[str] = set()
+        self._retracted: set[int] = set()
         self._last = 0
-        self._seen: dict[str, LabelSnapshot] = {}
+        self._snapshots: dict[str, LabelSnapshot] = {}
         self._corrected = CorrectionSet()
-        self.given = 0
-        self._turn = asyncio.Lock()
+        self.saved_count = 0
+        self._lock = asyncio.Lock()
 
     async def open(self, ledger: Ledger) -> None:
         """Read what there is of the draw's records and answers."""
         self._ledger = ledger
-        await self.look_again()
+        await self.reload_labels()
         await self.refresh()
 
-    async def look_again(self) -> None:
+    async def reload_labels(self) -> None:
         """Read the labels of all records again: a run may be at work."""
         keys = [item.key for item in self.items]
         for start in range(0, len(keys), CHUNK):
-            self._note(await self._ledger.outcomes_of(keys[start : start + CHUNK]))
+            self._store_snapshots(await self._ledger.outcomes_of(keys[start : start + CHUNK]))
 
-    async def follow_schema(self) -> None:
+    async def reload_schema(self) -> None:
         """Take over what the labels can be now, if they were renamed or the run has others since."""
         if (schema := await asyncio.to_thread(self._schema_now)) != self._schema:
-            self.found = await load_reviewed_run(self.found.run_dir.path)
-            self.fields, self._schema = fields_of(self.found.columns), schema
-            for kept in (self._answers, self._met, self._gone):
-                kept.clear()
+            self.run = await load_reviewed_run(self.run.run_dir.path)
+            self.fields, self._schema = fields_of(self.run.columns), schema
+            for collection in (self._answers, self._answered_elsewhere, self._retracted):
+                collection.clear()
             self._last = 0
 
     async def refresh(self) -> None:
@@ -103,54 +103,54 @@ class ReviewSession:
             if answer.draw in self._draws and answer.key in self._place:
                 self._add(answer)
             elif answer.by == self.by:
-                self._met.add(answer.key)
+                self._answered_elsewhere.add(answer.key)
 
     # -- what was said -----------------------------------------------------------------------------------------------
 
-    def standing(self, key: str) -> Answer | None:
+    def current_answer(self, key: str) -> Answer | None:
         """The last answer in this draw that stands."""
-        return next((one for one in reversed(self._answers.get(key, ())) if one.id not in self._gone), None)
+        return next((one for one in reversed(self._answers.get(key, ())) if one.id not in self._retracted), None)
 
-    def standing_blind(self, key: str) -> Answer | None:
+    def current_blind_answer(self, key: str) -> Answer | None:
         """The last one by somebody who had not seen the model's label."""
-        said = reversed(self._answers.get(key, ()))
-        return next((one for one in said if one.blind and one.id not in self._gone), None)
+        answers = reversed(self._answers.get(key, ()))
+        return next((one for one in answers if one.blind and one.id not in self._retracted), None)
 
     def has_answered(self, key: str) -> bool:
         """Whether this person has answered it, ever: then the model's label was shown."""
         return any(one.by == self.by for one in self._answers.get(key, ()))
 
-    def has_met(self, key: str) -> bool:
+    def has_answered_elsewhere(self, key: str) -> bool:
         """Whether this person has answered it outside of this draw, and so may know the model's label."""
-        return key in self._met
+        return key in self._answered_elsewhere
 
-    def shows(self, key: str) -> bool:
+    def may_show_label(self, key: str) -> bool:
         """Whether the model's label may be shown to this person."""
         return not self.draw.blind or self.has_answered(key)
 
-    def seen(self, key: str) -> LabelSnapshot | None:
+    def snapshot(self, key: str) -> LabelSnapshot | None:
         """What the ledger had of the record when it was read last; None where it is gone."""
-        return self._seen.get(key)
+        return self._snapshots.get(key)
 
     def counts(self) -> dict[str, int]:
         """How many records of the draw are answered, confirmed, corrected, unclear, and answered blind."""
-        said = [one for item in self.items if (one := self.standing(item.key)) is not None]
-        changed = sum(bool(one.fields) and self.differs(one) for one in said)
-        with_value = sum(bool(one.fields) for one in said)
+        answers = [one for item in self.items if (one := self.current_answer(item.key)) is not None]
+        changed = sum(bool(one.fields) and self.differs(one) for one in answers)
+        with_value = sum(bool(one.fields) for one in answers)
         return {
             "records": len(self.items),
-            "answered": len(said),
+            "answered": len(answers),
             "corrected": changed,
             "confirmed": with_value - changed,
-            "unclear": sum(one.unclear for one in said),
-            "blind_answers": sum(one.blind for one in said),
-            "given": self.given,
+            "unclear": sum(one.unclear for one in answers),
+            "blind_answers": sum(one.blind for one in answers),
+            "given": self.saved_count,
         }
 
     def differs(self, answer: Answer) -> bool:
         """Whether the answer says another label than the model has now."""
-        seen = self._seen.get(answer.key)
-        label = (seen.label if seen else None) or {}
+        snapshot = self._snapshots.get(answer.key)
+        label = (snapshot.label if snapshot else None) or {}
         return any(not is_equal(label.get(name), value) for name, value in answer.fields.items())
 
     # -- what is said now --------------------------------------------------------------------------------------------
@@ -158,109 +158,109 @@ class ReviewSession:
     async def outcome(self, at: int) -> tuple[Outcome, Outcome]:
         """The record's outcome as the model left it, and as people have corrected it. Raises RefusedAnswer."""
         key = self.items[at].key
-        found = await self._ledger.outcomes_of([key])
-        if key not in found:
+        outcomes = await self._ledger.outcomes_of([key])
+        if key not in outcomes:
             raise RefusedAnswer("The record is not in the run any more.")
-        self._note(found)
+        self._store_snapshots(outcomes)
         # All answers are read for it, so they are read again only when there are others.
         if await asyncio.to_thread(self._reviews.version) != self._corrected.version:
-            self._corrected = await asyncio.to_thread(read_corrections, self.found.run_dir.path)
-        return found[key], self._corrected.apply(found[key])
+            self._corrected = await asyncio.to_thread(read_corrections, self.run.run_dir.path)
+        return outcomes[key], self._corrected.apply(outcomes[key])
 
     async def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of these keys, as the model left them."""
         return await self._ledger.outcomes_of(keys)
 
-    def mark(self, outcome: Outcome) -> str:
+    def version_token(self, outcome: Outcome) -> str:
         """What tells that the record is still what was shown. Of a blind one it does not tell the model's label."""
         label = "" if self.draw.blind else label_digest(outcome.label, outcome.rows)
         return codec.digest128(codec.canonical([outcome.record.digest, label])).hex()
 
-    async def say(self, at: int, said: Mapping[str, Any]) -> Answer:
+    async def save_answer(self, at: int, body: Mapping[str, Any]) -> Answer:
         """Keep what this person says about a record; once it returns, the answer is on the disk.
 
-        `said` has `fields` (by name, as `PageField.value` takes them), `unclear`, `note`, and `mark`. The same said
-        again is kept once. Raises RefusedAnswer, StoreError.
+        `body` has `fields` (by name, as `PageField.from_page` takes them), `unclear`, `note`, and `mark`. The same
+        answer again is kept once. Raises RefusedAnswer, StoreError.
         """
-        async with self._turn:
+        async with self._lock:
             outcome, corrected = await self.outcome(at)
             if await asyncio.to_thread(self._schema_now) != self._schema:
                 raise RefusedAnswer(
                     "The labels of the run have changed since this page was opened. Load the page again."
                 )
-            if said.get("mark") != self.mark(outcome):
+            if body.get("mark") != self.version_token(outcome):
                 raise RefusedAnswer("The record or its label has changed in the meantime. Look at it again.")
             await self.refresh()
-            answer = self._answer(outcome, corrected.label, said)
-            before = self.standing(answer.key)
+            answer = self._answer(outcome, corrected.label, body)
+            before = self.current_answer(answer.key)
             if before is not None and before.by == self.by and _answer_digest(before) == _answer_digest(answer):
                 return before
-            [kept] = await asyncio.to_thread(self._reviews.add_answers, [answer])
+            [saved] = await asyncio.to_thread(self._reviews.add_answers, [answer])
             await self.refresh()
-            self.given += 1
-            return kept
+            self.saved_count += 1
+            return saved
 
     async def undo(self) -> int | None:
         """Take back the last answer of this person that stands in the draw; the record's place, None without any."""
-        async with self._turn:
+        async with self._lock:
             await self.refresh()
-            mine = [one for said in self._answers.values() for one in said if one.by == self.by]
-            last = max((one for one in mine if one.id not in self._gone), key=lambda one: one.id, default=None)
+            mine = [one for answers in self._answers.values() for one in answers if one.by == self.by]
+            last = max((one for one in mine if one.id not in self._retracted), key=lambda one: one.id, default=None)
             if last is None:
                 return None
             await asyncio.to_thread(self._reviews.add_answers, [retraction(last, self.by)])
             await self.refresh()
             return self._place[last.key]
 
-    def _answer(self, outcome: Outcome, label: Mapping[str, JSON] | None, said: Mapping[str, Any]) -> Answer:
-        new = self._values(said.get("fields"), label or {})
-        note, unclear = said.get("note", ""), said.get("unclear", False)
+    def _answer(self, outcome: Outcome, label: Mapping[str, JSON] | None, body: Mapping[str, Any]) -> Answer:
+        new = self._values(body.get("fields"), label or {})
+        note, unclear = body.get("note", ""), body.get("unclear", False)
         if not isinstance(note, str) or not isinstance(unclear, bool):
             raise RefusedAnswer("The note is not text.")
         if len(note) > NOTE_CHARS:
             raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are allowed.")
         if not new and not unclear and not note.strip():
             raise RefusedAnswer("Nothing was answered: choose a label, or say that the guideline is unclear.")
-        if label is None and new and (missing := missing_in(self.found, new)):
+        if label is None and new and (missing := missing_in(self.run, new)):
             raise RefusedAnswer(f"The record has no label, so it needs a value for {', '.join(missing)} too.")
-        old = None if label is None else {name: label.get(name) for name in self.found.names}
+        old = None if label is None else {name: label.get(name) for name in self.run.names}
         is_right = old is not None and new.keys() == old.keys() and all(is_equal(old[name], new[name]) for name in new)
         answer = answer_about(
-            self.found, outcome, label, None if is_right else new, unclear=unclear, note=codec.clean_text(note.strip()),
+            self.run, outcome, label, None if is_right else new, unclear=unclear, note=codec.clean_text(note.strip()),
             by=self.by,
         )  # fmt: skip
-        blind = self.draw.blind and not self.has_answered(answer.key) and not self.has_met(answer.key)
+        blind = self.draw.blind and not self.has_answered(answer.key) and not self.has_answered_elsewhere(answer.key)
         return replace(answer, blind=blind, draw=self.draw.id)
 
-    def _values(self, said: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
+    def _values(self, sent: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
         """The values by field. What is sent back as it was shown is what it was, control characters and all."""
-        if not isinstance(said, dict):
+        if not isinstance(sent, dict):
             raise RefusedAnswer("The answer has no fields.")
         known = {printable(field.name): field for field in self.fields}
-        found: dict[str, JSON] = {}
+        values: dict[str, JSON] = {}
         try:
-            for name, value in said.items():
+            for name, value in sent.items():
                 field = _known(known, name)
-                is_same = field.name in old and value == field.said(old[field.name])
-                found[field.name] = old[field.name] if is_same else field.value(value)
+                is_same = field.name in old and value == field.to_page(old[field.name])
+                values[field.name] = old[field.name] if is_same else field.from_page(value)
         except ValueError as error:
             raise RefusedAnswer(str(error)) from error
-        return found
+        return values
 
     def _schema_now(self) -> bytes:
         """The label fields of the run as its manifest has them, and how often some were renamed."""
-        manifest: Any = self.found.run_dir.read_manifest() or {}
+        manifest: Any = self.run.run_dir.read_manifest() or {}
         return codec.canonical([manifest["fingerprint"].get("tools"), len(manifest.get("renames", ()))])
 
     def _add(self, answer: Answer) -> None:
         if answer.takes_back is not None:
-            self._gone.add(answer.takes_back)
+            self._retracted.add(answer.takes_back)
         elif all(one.id != answer.id for one in self._answers.get(answer.key, ())):
             self._answers.setdefault(answer.key, []).append(answer)
 
-    def _note(self, outcomes: Mapping[str, Outcome]) -> None:
+    def _store_snapshots(self, outcomes: Mapping[str, Outcome]) -> None:
         for key, one in outcomes.items():
-            self._seen[key] = LabelSnapshot(one.label, one.record.digest, one.request_digest)
+            self._snapshots[key] = LabelSnapshot(one.label, one.record.digest, one.request_digest)
 
 
 def _known(known: Mapping[str, PageField], name: str) -> PageField:
