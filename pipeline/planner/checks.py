@@ -349,7 +349,7 @@ def _votes(settings: Settings, task: Task) -> list[Check]:
     fixed = [f"{key} = {parameters[key]}" for key in ("temperature", "seed") if key in parameters]
     if quality.voters or not fixed or (parameters.get("temperature", 0) and "seed" not in parameters):
         return [Check("votes", True, text)]
-    message = f"{text}, and model.parameters has {fixed[0]}, which makes the answers to one request alike: take it out"
+    message = f"{text}, and model.parameters has {fixed[0]}, which makes the answers to one request alike: remove it"
     return [Check("votes", None, message)]
 
 

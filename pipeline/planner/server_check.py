@@ -208,7 +208,7 @@ def _card_check(settings: Settings, results: dict[str, FormResult], card: dict[s
     own = settings.model.tool_choice
     ok = True if forms else None
     if own in results and not results[own].follows and forms:
-        ok, others = None, [*others, f"and model.tool_choice is {own!r}: take it out"]
+        ok, others = None, [*others, f"and model.tool_choice is {own!r}: remove it"]
     elif own is None:
         others += [f"worked around: {one}" for one in card["worked_around"]]
     return Check("server", ok, f"{card['server']}: {'; '.join([text, *others])}", card=card)

@@ -85,7 +85,7 @@ class ModelSettings(Section):
         checks.parameters(value, cls.model_fields)
         lane = info.data.get("lane")
         if lane in (FLEX, "auto") and SERVICE_TIER in value:
-            advice = f'model.lane = "{lane}" sets it for each call; take it out, or set model.lane = "live"'
+            advice = f'model.lane = "{lane}" sets it for each call; remove it, or set model.lane = "live"'
             checks.refuse({SERVICE_TIER: advice})
         return value
 

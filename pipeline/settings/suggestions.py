@@ -50,10 +50,10 @@ _REHEARSE = "no longer a key; run `labelpipe rehearse {option}` and set model.ba
 _REMOVED_KEYS = {
     "model.organization": 'no longer a key; write [model.headers] "OpenAI-Organization" = "..."',
     "model.project": 'no longer a key; write [model.headers] "OpenAI-Project" = "..."',
-    "limits.concurrency_min": "no longer a key, because `auto` starts low and finds its own least; take it out",
-    "limits.record_deadline_s": "no longer a key; limits.max_attempts and model.timeout_s say it; take it out",
-    "limits.stall_s": "no longer a key; run.log tells after 120 seconds without any movement; take it out",
-    "task.media.fetch_timeout_s": "no longer a key; an address is given up after 60 seconds; take it out",
+    "limits.concurrency_min": "no longer a key, because `auto` starts low and finds its own minimum; remove it",
+    "limits.record_deadline_s": "no longer a key; limits.max_attempts and model.timeout_s decide it; remove it",
+    "limits.stall_s": "no longer a key; run.log reports a stall after 120 seconds; remove it",
+    "task.media.fetch_timeout_s": "no longer a key; loading an address ends after 60 seconds; remove it",
     **{
         f"rehearsal.{name}": _REHEARSE.format(option=option)
         for name, option in {

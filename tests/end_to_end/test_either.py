@@ -186,7 +186,7 @@ def test_a_config_that_is_gone_is_named(done: Project) -> None:
     Path("job.toml").rename("moved.toml")
     told = do("run", "run")
     assert told.exit_code == 2
-    assert "was started with job.toml, which is not there any more" in told.output
+    assert "was started with job.toml, which no longer exists" in told.output
     assert do("verify", "run").exit_code == 0
 
 

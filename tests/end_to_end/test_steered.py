@@ -91,7 +91,7 @@ def test_an_unknown_key_is_told_with_the_one_that_was_meant(night: Callable[...,
     run = night()
     assert "unknown key; did you mean limits.concurrency?" in run.set("limits.concurency=3", code=2)
     assert "unknown key; known in [limits]: concurrency, " in run.set("limits.nonsense=3", code=2)
-    assert "task.prompt cannot change in mid-run" in run.set("task.prompt=x", code=2)
+    assert "task.prompt cannot change during a run" in run.set("task.prompt=x", code=2)
     run.end()
 
 
@@ -164,7 +164,7 @@ def test_a_budget_that_cannot_hold_is_refused_whole(night: Callable[..., Night])
     assert run.limits() == before
     told = run.set("limits.budget_usd=5", code=2)
     assert "max_completion_tokens" in told
-    assert "cannot change in mid-run" in told
+    assert "cannot change during a run" in told
     run.end()
     run = night(model={**BOUND, "name": "nobody-knows"})
     assert "the price of the model is unknown" in run.set("limits.budget_usd=5", code=2)

@@ -96,7 +96,7 @@ name = "gpt-6-luna"
 
 [model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...
 # max_completion_tokens = 300   # the most that an answer may take; limits.budget_usd needs it
-reasoning_effort = "none"   # this model takes functions in chat completions only so; take it out for others
+reasoning_effort = "none"   # this model needs it for functions in Chat Completions; remove it for others
 
 [limits]
 concurrency = 64

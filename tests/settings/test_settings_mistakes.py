@@ -55,7 +55,7 @@ ADDED = {
         "leave it out to run at all hours"
     ),
     "concurrency_min = 9": (
-        "14: limits.concurrency_min: no longer a key, because `auto` starts low and finds its own least; take it out"
+        "14: limits.concurrency_min: no longer a key, because `auto` starts low and finds its own minimum; remove it"
     ),
     "[rehearsal]\noutages = [[10, 40]]": (
         "15: rehearsal.outages: no longer a key; run `labelpipe rehearse --outage 10-40` and set model.base_url to the "
