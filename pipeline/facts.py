@@ -291,7 +291,7 @@ class DataExport:
     `by` is the field whose classes were balanced, None where there is none; `classes` gives the records of each class
     in each split. `groups` are sets of records that were kept together (of one value of `group`, of the same text, or,
     with `near_duplicates`, of texts at least so similar), and `grouped` are the records in them. `leaks` are texts that
-    stand in more than one split: 0. `left_out` says why labelled records are in no split, and how many. `gold` are
+    are in more than one split: 0. `left_out` says why labelled records are in no split, and how many. `gold` are
     records that a gold file names: none of them is in train. `remembered` are records that an earlier export had put
     where they are. `examples` are records that the prompt shows to the model with their labels. `former` counts records
     of a chat export that were asked with another prompt than the present one. `certificate` is that of the run's labels

@@ -38,13 +38,13 @@ def looked_at(tmp_path: Path) -> Any:
 
 def test_all_records_are_counted_and_priced(looked_at: Any) -> None:
     found = looked_at([*FIRST, FIRST[0], {"id": "x", "text": "text 1"}], rehearsal={"gold": "gold"})
-    assert "502 records, all of them can be read" in found["records"].detail
+    assert "502 records, all readable" in found["records"].detail
     assert found["key"].ok is None
     assert found["key"].detail.startswith("1 of 502 records repeat a key")
     assert found["tokens"].detail.endswith("; 2 ask the same as another")
     assert "$0.0" in found["tokens"].detail
     assert found["gold"].detail == "'gold' holds a 251, b 250, (empty) 1"
-    assert found["task"].detail == "labels go to label (a, b)"
+    assert found["task"].detail == "the label columns are label (a, b)"
     longer = looked_at([*FIRST[:250], *({"id": f"l{n}", "text": "x" * 4_000} for n in range(250))])
     assert int(longer["tokens"].detail.split()[1].replace(",", "")) > 250 * 1_000, "not only the first ones count"
 
@@ -52,7 +52,7 @@ def test_all_records_are_counted_and_priced(looked_at: Any) -> None:
 @pytest.mark.parametrize(
     ("lines", "tables", "name", "ok", "words"),
     [
-        ([*FIRST, *["torn"] * 5], {}, "records", None, "5 of 505 records cannot be read; one: "),
+        ([*FIRST, *["torn"] * 5], {}, "records", None, "5 of 505 records cannot be read; for example: "),
         ([*FIRST, *["torn"] * 9], {}, "records", False, "9 of 509 records cannot be read"),
         ([FIRST[0], *["torn"] * 4], {}, "records", False, "4 of 5 records cannot be read"),
         ([*FIRST, {"id": "e", "text": " "}], {}, "prompt", None, "1 of 501 records will be rejected; empty_text 1: "),

@@ -422,12 +422,12 @@ def test_the_lines_say_old_and_new() -> None:
     assert change.lines("config/a.toml") == [
         "limits.concurrency 64 -> 16 (config/a.toml)",
         'limits.stop_at none -> "07:00" (config/a.toml)',
-        "task.prompt cannot change in mid-run; it takes effect with the next run",
+        "task.prompt cannot change during a run; it takes effect with the next run",
     ]
     assert change.lines("set", {"limits.stop_at": "the run ends at 2026-11-23 07:00", "task.prompt": "x"})[1] == (
         'limits.stop_at none -> "07:00" (set); the run ends at 2026-11-23 07:00'
     )
-    assert refused_line("task.prompt", lasting=False) == "task.prompt cannot change in mid-run"
+    assert refused_line("task.prompt", lasting=False) == "task.prompt cannot change during a run"
 
 
 @pytest.mark.parametrize(

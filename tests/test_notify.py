@@ -403,7 +403,7 @@ def _within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [("mail 'me", "taken apart"), ("", "no program"), ("a\0b", "no program")]
+    ("command", "words"), [("mail 'me", "split into words"), ("", "no program"), ("a\0b", "no program")]
 )
 def test_a_command_that_cannot_work_is_refused(command: str, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^notify\.command .*{words}"):

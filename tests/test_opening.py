@@ -67,8 +67,8 @@ def lines(found: Settings, total: int | None = 1000, done: int = 0) -> list[str]
 def test_what_is_said() -> None:
     first, takes, stop, watch = lines(settings())
     assert first == "labelpipe: 1,000 records of in.csv · gpt-6-luna at api.openai.com"
-    assert takes.startswith("  takes     about $0.1")
-    assert takes.endswith("; 2 min at least, by the limits")
+    assert takes.startswith("  estimate  about $0.1")
+    assert takes.endswith("; at least 2 min within the limits")
     assert "Ctrl-C" in stop
     assert "labelpipe status runs/x --watch" in watch
     assert lines(settings(), done=400)[0].startswith("labelpipe: 600 of 1,000 records of in.csv")
@@ -96,7 +96,7 @@ def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None
                                 '[model]\nname = "m"\n[output]\ndir = "x"\n', encoding="utf-8")  # fmt: skip
     said = "\n".join(lines(Settings.load("job.toml")))
     assert "m at proxy.example.com:8443" in said
-    assert "takes     price unknown (set model.price)" in said
+    assert "estimate  price unknown (set model.price)" in said
     assert "environment LABELPIPE_LIMITS__CONCURRENCY: limits.concurrency" in said
     assert "environment OPENAI_BASE_URL: the address" in said
     assert "very-secret" not in said

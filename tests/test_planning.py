@@ -152,7 +152,9 @@ def test_what_the_run_has_spent_is_gone_from_its_budget() -> None:
     assert estimated({"budget_tokens": 120_000}).budget_records is None
     found = estimated({"budget_tokens": 120_000}, spent=(0.0, 65_000))
     assert found.budget_records == 500
-    assert plan_lines(found)[0].startswith("The budget does not do for all of it: it ends after about 500 of 1,000")
+    assert plan_lines(found)[0].startswith(
+        "The budget is not enough for all records: the run ends after about 500 of 1,000"
+    )
 
 
 # -- lanes -----------------------------------------------------------------------------------------------------------
@@ -350,10 +352,10 @@ def lines(found: Plan) -> str:
 @pytest.mark.parametrize(
     ("limits", "expected", "serves"),
     [
-        ({"concurrency": 40}, "40 is all that is known to limit: 80 may halve the time (a guess)", None),
-        ({"concurrency": "auto"}, "auto finds it", None),
-        ({"requests_per_minute": 600}, "30 is enough: 600 calls a minute x 2.00 s, and half as many again", 30),
-        ({"requests_per_minute": 600, "concurrency": 5}, "again; limits.concurrency = 5 is less", 30),
+        ({"concurrency": 40}, "40 is the only known limit: 80 may halve the time (a guess)", None),
+        ({"concurrency": "auto"}, "auto will find it", None),
+        ({"requests_per_minute": 600}, "30 is enough: 600 calls a minute x 2.00 s, plus half as many in reserve", 30),
+        ({"requests_per_minute": 600, "concurrency": 5}, "reserve; limits.concurrency = 5 is less", 30),
         ({"requests_per_minute": 600, "requests_per_day": 100}, "30 is enough: 600 calls a minute", 30),
         ({"requests_per_day": 500}, "1 is enough: 500 calls a day x 2.00 s", 1),
     ],
@@ -385,4 +387,4 @@ def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], expected
     found = estimated({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
     first = plan_lines(found)[0]
     assert first.startswith(expected or "The budget does not do")
-    assert ("runs/a/failed.csv says why" in first) == (expected is not None)
+    assert ("runs/a/failed.csv has the reason" in first) == (expected is not None)

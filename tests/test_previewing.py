@@ -72,7 +72,7 @@ def test_the_right_label_stands_beside_the_models(previewed: Any) -> None:
     lines = preview_lines(found)
     assert lines[0].split() == ["key", "label", "gold", "record"]
     assert "≠ c" in lines[2]
-    assert "3 of 3 labelled · 1 of 2 as the gold has it" in "\n".join(lines)
+    assert "3 of 3 labelled · 1 of 2 match gold" in "\n".join(lines)
     assert [one["gold"] for one in preview_facts(found)["records"]] == [{"label": "a"}, {"label": "c"}, {}]
 
 

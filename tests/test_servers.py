@@ -367,14 +367,14 @@ def test_a_server_that_answers_calls_need_not_tell_about_its_models(net: Net) ->
     net.model = 404
     assert "404" not in repr(check(config("Ollama")))
     net.plays["localhost:11434"] = deepseek
-    assert "calls may work all the same" in repr(check(config("Ollama", tool_choice="none")))
+    assert "calls may still work" in repr(check(config("Ollama", tool_choice="none")))
 
 
 def test_a_server_that_does_not_list_its_models_is_not_called(net: Net) -> None:
     net.models = 501
     found = check(config("Ollama"))
     assert (found.ok, found.server) == (True, None)
-    assert "localhost:11434: what it does with calls is not known: it does not list its models: 501" in repr(found)
+    assert "localhost:11434: it is unknown how it handles calls: it does not list its models: 501" in repr(found)
     assert not net.counts
 
 
@@ -418,16 +418,16 @@ def test_a_card_alone_is_no_run(net: Net) -> None:
     """It is in nobody's way: not in that of the first run, and not in that of --fresh."""
     settings = config("Ollama")
     check(settings)
-    assert "a run is there" not in repr(check(settings))
+    assert "the run there" not in repr(check(settings))
     assert run(settings).labelled == 6
-    assert "a run is there" in repr(check(settings))
+    assert "the run there" in repr(check(settings))
 
 
 def test_a_server_that_is_away_is_no_server_without_forms(net: Net) -> None:
     net.plays["localhost:8080"] = lambda _body, _count: error(429, "Rate limit reached", "requests")
     found = check(config("llama.cpp"))
     assert found.ok
-    assert "what it does with calls is not known" in repr(found)
+    assert "it is unknown how it handles calls" in repr(found)
     assert not Path("runs/reviews/server-card.json").exists()
     assert net.counts.total() == 1
     net.plays["localhost:8080"] = lambda body, count: error(503, "away") if by_schema(body) else llamacpp(body, count)

@@ -44,7 +44,7 @@ def test_labels_stand_with_their_shares() -> None:
     labels["stars"] = {"10": 200, "9": 100}
     lines = closing_lines(summary(labelled=300, labels=labels, copied=12))
     assert not [line for line in lines if "confidence" in line]
-    assert "  12 took the answer of an identical record, which was asked once" in lines
+    assert "  12 share the answer of an identical record" in lines
     at = lines.index("  label     positive  148   49%  █████████▉")
     assert lines[at + 1 : at + 3] == [
         "            neutral   102   34%  ██████▊",

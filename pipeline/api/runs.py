@@ -58,7 +58,7 @@ class RunSummary(Displayable, stats.RunSummary):
             ("pending", "unknown" if self.pending is None else f"{self.pending:,}"),
             ("without label", ", ".join(f"{code} {count:,}" for code, count in self.problems.items())),
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
-            ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
+            ("cost", f"free; the model would cost {cost}" if self.simulated else cost),
             *show.lane_texts(self.lanes).items(),
             *(
                 (column, _shares(counts, of))

@@ -12,8 +12,9 @@ from pipeline.cli.application import BEFORE, DOCS_URL, app, echo, exit_on_error,
 if TYPE_CHECKING:
     from pipeline.stats import RunSummary
 
-_HEAD = """This demo labels 300 short reviews. The built-in endpoint has limits, fails now and then, and answers
-like a real one. It needs no key and costs nothing. The texts and the config are in {folder}/.
+_HEAD = """This demo labels 300 short reviews without a key and at no cost. The built-in
+endpoint answers like a real one, with rate limits and occasional failures.
+The texts and the config are in {folder}/.
 """
 _AFTER = """
 With your own file (CSV, JSON Lines, Parquet, ...) and your key in OPENAI_API_KEY:

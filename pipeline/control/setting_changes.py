@@ -81,7 +81,7 @@ def applied_line(shift: SettingChange, source: str) -> str:
 
 def refused_line(key: str, *, lasting: bool = True) -> str:
     """Why a setting stays as it is. `lasting`: the new value is in the config file, not in an order."""
-    told = f"{key} cannot change in mid-run"
+    told = f"{key} cannot change during a run"
     return f"{told}; it takes effect with the next run" if lasting else told
 
 

@@ -111,7 +111,7 @@ async def _sources(settings: Settings, results: list[Check]) -> list[Source] | N
 def _told_task(settings: Settings, task: Task) -> str:
     fields = label_fields(settings)
     columns = [f"{name} ({_holds(fields[name])})" if name in fields else name for name in task.columns]
-    return f"labels go to {', '.join(columns)}"
+    return f"the label columns are {', '.join(columns)}"
 
 
 def _holds(field: LabelField) -> str:
@@ -138,13 +138,13 @@ def _ray(settings: Settings) -> list[Check]:
     travel, run = portable_files(settings), settings.output.dir
     if not is_url(settings.scale.folder or ""):
         shared = [*travel.files, *(path for _, path in travel.stays), settings.scale.folder or run]
-        text = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
-        return [Check("ray", None, f"{text}. A file system that all of them see has it")]
-    text = f"go to the nodes with the run: {', '.join(travel.files) or 'nothing'}"
+        text = f"nothing is sent to the nodes; each one needs, under the same name: {', '.join(dict.fromkeys(shared))}"
+        return [Check("ray", None, f"{text}. A shared file system provides this")]
+    text = f"sent to the nodes with the run: {', '.join(travel.files) or 'nothing'}"
     if not travel.stays:
         return [Check("ray", True, text)]
     stays = ", ".join(f"{path} ({key})" for key, path in travel.stays)
-    return [Check("ray", None, f"{text}; have to be on each under the same name: {stays}")]
+    return [Check("ray", None, f"{text}; needed on each node under the same name: {stays}")]
 
 
 def _told_sources(sources: list[Source]) -> str:
@@ -160,7 +160,7 @@ def _told_sources(sources: list[Source]) -> str:
 
 async def _records(settings: Settings, sources: list[Source], task: Task, *, quiet: bool) -> list[Check]:
     """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
-    results = [Check("records", None, f"{source.name} cannot be looked at before the run")
+    results = [Check("records", None, f"{source.name} cannot be examined before the run")
              for source in sources if source.single_pass]  # fmt: skip
     scan, reading = InputScan(settings, task), ReadProgress()
     try:
@@ -200,7 +200,7 @@ def _columns(settings: Settings, fields: ColumnCheck) -> Check:
     if fields.told:
         return Check("columns", False, fields.told)
     columns = settings.output.columns
-    return Check("columns", True, ", ".join(columns) if columns else "all fields of the input are carried along")
+    return Check("columns", True, ", ".join(columns) if columns else "all fields of the input are copied")
 
 
 async def _read(
@@ -231,7 +231,7 @@ def _output(settings: Settings) -> Check:
     if "parquet" in settings.output.formats and find_spec("pyarrow") is None:
         return Check("output", False, "output.formats has parquet: pip install 'labelpipe[parquet]'")
     is_run = RunDir(folder).ledger.exists()
-    return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if is_run else ''}")
+    return Check("output", True, f"{folder}{' (continues the run there)' if is_run else ''}")
 
 
 async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
@@ -240,7 +240,9 @@ async def _folder(settings: Settings, task: Task, sources: list[Source], *, budg
     results: list[Check] = []
     if run_dir.is_running():
         results.append(
-            Check("in use", None, f"a run is at work in {run_dir.path}; another one waits for its end", True)
+            Check(
+                "in use", None, f"a run is in progress in {run_dir.path}; another one has to wait until it ends", True
+            )
         )
     try:
         if budget:
@@ -263,7 +265,7 @@ async def _changes(
     changes = await find_changes(settings, task, sources, manifest, ledger)
     if not changes:
         return [Check("resume", True, f"{changes.done:,} records there have an outcome and are not asked again")]
-    return [Check("resume", None, f"`run` would refuse and ask. {changes.told(run_dir)}", True)]
+    return [Check("resume", None, f"`run` would stop and ask. {changes.told(run_dir)}", True)]
 
 
 async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir: RunDir) -> list[Check]:
@@ -283,7 +285,7 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
         spent = bool(spent_tokens)
         return [Check("budget", None if spent else False, f"no call is let through: {error}", spent)]
     amount = dollars(spent_usd) if settings.limits.budget_usd is not None else f"{spent_tokens:,} tokens"
-    return [Check("budget", True, f"{amount} spent so far; a call fits, at its worst too")]
+    return [Check("budget", True, f"{amount} spent so far; even the most expensive call fits")]
 
 
 async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> TokenBound:
@@ -316,7 +318,7 @@ def _price(settings: Settings) -> Check:
     price = price_for(settings)
     if price is None:
         return Check("price", None, f"unknown for {settings.model.name}; set model.price to see what the run costs")
-    return Check("price", True, f"${price.input:g} in, ${price.output:g} out a million tokens ({price.origin})")
+    return Check("price", True, f"${price.input:g} in, ${price.output:g} out per million tokens ({price.origin})")
 
 
 def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:

@@ -82,9 +82,9 @@ class InputScan:
     def _readable(self) -> Check:
         bad = self.problems["unreadable"]
         if not bad:
-            return Check("records", True, f"{self._whose}, all of them can be read")
+            return Check("records", True, f"{self._whose}, all readable")
         few = bad <= max(FEW, self.records // FEW_IN) and bad < self.records
-        return Check("records", None if few else False, f"{bad:,} of {self._whose} cannot be read; one: "
+        return Check("records", None if few else False, f"{bad:,} of {self._whose} cannot be read; for example: "
                      f"{self._one_of['unreadable']}")  # fmt: skip
 
     def _prompt(self) -> list[Check]:
@@ -92,7 +92,7 @@ class InputScan:
             return [Check("prompt", False, SAME_PROMPT)]
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:
-            return [Check("prompt", True, f"made for {self.askable:,} records")] if self.askable else []
+            return [Check("prompt", True, f"rendered for {self.askable:,} records")] if self.askable else []
         text = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
         total = sum(self.problems[code] for code in codes)
         return [
@@ -123,21 +123,23 @@ class InputScan:
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key
         if key is None and "sql" in formats:
-            message = "a row is named by its place, which the database may change: set input.key"
+            message = "the key of a row is its place, which the database may change: set input.key"
             ordered = "" if self._settings.input.query is None else ", and ORDER BY in the query"
             return Check("key", None, message + ordered)
         if key is None and formats and formats <= FILE_FORMATS:
-            return Check("key", True, "a file is named by its path")
+            return Check("key", True, "the key of a file is its path")
         if no_key := self.problems["no_key"]:
             ok = None if no_key < self.records else False
-            return Check("key", ok, f"{no_key:,} of {self._whose} have no key and will be rejected; one: "
+            return Check("key", ok, f"{no_key:,} of {self._whose} have no key and will be rejected; for example: "
                          f"{self._one_of['no_key']}")  # fmt: skip
         if key is None:
-            return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
+            return Check(
+                "key", True, "the key of a record is its place; set input.key if the file has a column with keys"
+            )
         if self.repeated_keys:
             message = f"{self.repeated_keys:,} of {self._whose} repeat a key: these will be rejected"
             return Check("key", None, message)
-        return Check("key", True, f"{key!r} names each of {self._whose}")
+        return Check("key", True, f"{key!r} is unique for {self._whose}")
 
     def _labels(self) -> list[Check]:
         """Whether the right labels that the input holds are labels of the task."""

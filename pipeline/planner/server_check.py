@@ -44,7 +44,7 @@ from pipeline.store import RunDir
 
 #: How servers say that they tell nobody about their models.
 _NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
-UNSURE = "calls may work all the same: not each server tells about its models"
+UNSURE = "calls may still work, because not every server describes its models"
 #: What is asked of a server that is not known: nothing that a model would call a function for unless it is held to it.
 PROBE_PROMPT = "Say hello."
 _NOBODY = Record(source="check", ordinal=0, key="check", fields={}, line=1, digest=0)
@@ -101,7 +101,7 @@ async def _one_model(settings: Settings, name: str) -> Check:
         lines.append(advise(advice_context(settings), [str(error)]) or "")
         return Check("model", None if unsure else False, "\n".join(filter(None, lines)))
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
-    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")
+    return Check("model", None if ends else True, f"{info.id} is available to this key{ends}")
 
 
 # -- the server card ---------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ async def server_checks(settings: Settings) -> list[Check]:
     except RenderError:
         return []  # the schema depends on the record
     except LabelpipeError as error:
-        return [Check("server", None, f"{address(settings)}: what it does with calls is not known: {why}{error}")]
+        return [Check("server", None, f"{address(settings)}: it is unknown how it handles calls: {why}{error}")]
     if all(one.refused for one in results.values()) and settings.model.tool_choice is None:
         messages = [one.detail for one in results.values()]
         return [
@@ -204,7 +204,7 @@ def _card_check(settings: Settings, results: dict[str, FormResult], card: dict[s
     """The card in one line."""
     forms = " and by ".join(_NAMES[name] for name, one in results.items() if one.follows)
     others = [f"not by {_NAMES[name]} ({_why(one)})" for name, one in results.items() if not one.follows]
-    text = f"forces a call by {forms}" if forms else "forces no call, so answers in words are asked for again"
+    text = f"forces a call by {forms}" if forms else "does not force calls, so answers in words are requested again"
     own = settings.model.tool_choice
     ok = True if forms else None
     if own in results and not results[own].follows and forms:

@@ -69,7 +69,7 @@ async def once_async(connection: Any, call: CallbackContext | str, write: Callab
 
 def _insert_for(to: Connection | AsyncConnection) -> str:
     if to.database not in _INSERT:
-        raise TypeError(f"{to.database} is not known here; expected one of {', '.join(_INSERT)}")
+        raise TypeError(f"{to.database} cannot be resolved here; expected one of {', '.join(_INSERT)}")
     return _INSERT[to.database]
 
 

@@ -120,7 +120,7 @@ def _repeats(parts: Any, within: bool) -> tuple[int, bool]:
 
 
 class _Maker:
-    """Makes a text for a parsed pattern. LookupError for a step that is not known here, or after too many."""
+    """Makes a text for a parsed pattern. LookupError for a step that cannot be resolved here, or after too many."""
 
     def __init__(self, rng: SeededRandom, stretch: int) -> None:
         self._dice, self._stretch = rng, stretch

@@ -298,8 +298,8 @@ def costs(report: ReportData) -> Iterator[tuple[str, str, str]]:
         of = facts["answers"] + more + facts["other"] if lane == FLEX else done
         part = (facts["answers"] if lane == FLEX else facts["records"]) / of if of else 0.0
         words = [f"{percent(min(1.0, part))} of the {'calls' if lane == FLEX else 'records'}"]
-        words += [f"{more:,} more at the standard tier for want of room or time"] if more else []
-        words += [f"{dollars(saved)} saved beside live calls"] if saved else []
+        words += [f"{more:,} more at the standard tier because flex had no room or took too long"] if more else []
+        words += [f"{dollars(saved)} saved compared with live calls"] if saved else []
         yield f"Answers by {lane}", f"{facts['answers']:,}", ", ".join(words)
     yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
 

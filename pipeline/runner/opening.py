@@ -119,10 +119,10 @@ def opening_lines(
         lines.append(f"  keys      those in {settings.input.keys}")
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
-        lines.append(f"  takes     {takes}")
+        lines.append(f"  estimate  {takes}")
     if settings.model.lane in ("batch", "auto") and settings.limits.stop_at is not None:
         lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
-    lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
+    lines.append("  stop      Ctrl-C stops after the calls in flight; the same command resumes")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
     if told := describe_card(settings):
         lines.append(f"  server    {told}: see server-card.json")
@@ -154,7 +154,7 @@ def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
 
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
-    """`about $12.30; 100 min at least, by the limits`: what is known of it. Of votes, the fewest that decide."""
+    """`about $12.30; at least 100 min within the limits`: what is known of it. Of votes, the fewest that decide."""
     usage = expected_usage(task, first)
     usd = None if usage is None else votes_usd(settings, usage)
     cost = "" if usd is None else f"about {dollars(left * usd)}"
@@ -163,9 +163,9 @@ def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: i
     if lane_price(settings) is None and not is_simulated(settings):
         cost = UNPRICED
     if cost and is_simulated(settings):
-        cost = f"nothing; the model would cost {cost}"
+        cost = f"free (the model would cost {cost})"
     seconds = _least_s(settings, left * settings.quality.fewest, usage)
-    return "; ".join(filter(None, [cost, f"{duration(seconds)} at least, by the limits" if seconds else ""]))
+    return "; ".join(filter(None, [cost, f"at least {duration(seconds)} within the limits" if seconds else ""]))
 
 
 def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:

@@ -153,7 +153,7 @@ class Changes:
         everything = bool(self.parts) or self.found is None
         again = self.done if everything else found.changed
         touched = self.done if everything else found.changed + found.gone
-        yield f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
+        yield f"It affects {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
         if again:
             paid = again if self.paid is None else min(again, self.paid)
             cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"

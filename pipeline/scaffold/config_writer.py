@@ -82,7 +82,7 @@ async def write_config(
 def _of_many(sources: Sequence[Source]) -> Iterator[str]:
     """What is to be told where there are several files."""
     if len(sources) > 1:
-        yield f"only {sources[0].name} was looked at, the first of {len(sources):,} files"
+        yield f"only {sources[0].name} was read, the first of {len(sources):,} files"
         if sources[0].format == "text":
             yield "each line of a file is a record; to make each file one: --set input.format=text_files"
 
@@ -128,10 +128,14 @@ def _describe(survey: Survey, proposal: Proposal) -> Iterator[str]:
             yield f"{proposal.apart:,} of the files may not be what the prompt shows ({proposal.media}): leave them out"
         return
     yield f"{count}{bad}; the text to label is in {proposal.text!r}"
-    yield f"a record is named by {proposal.key!r}" if proposal.key else "no column names each record: their place does"
+    yield (
+        f"the key of a record is {proposal.key!r}"
+        if proposal.key
+        else "no column has unique keys, so the place of a record is its key"
+    )
     if proposal.gold:
         listed = f"; they are listed in {proposal.labels_file} beside the config" if proposal.labels_file else ""
-        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones{listed}"
+        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, which are treated as correct{listed}"
     if proposal.personal:
         yield f"left out of the output as personal: {', '.join(map(repr, proposal.personal))}"
 

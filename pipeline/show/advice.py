@@ -68,12 +68,12 @@ def _tool_choice(context: AdviceContext, match: re.Match[str]) -> str:
 def _no_call(context: AdviceContext, _match: re.Match[str]) -> str:
     """The model answers in words: ask it more firmly, or ask another one."""
     if context.tool_choice == "auto" or context.names_function:
-        return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
+        return 'set model.tool_choice = "required": this server does not seem to force a call'
     if context.tool_choice == "schema":
-        return "take another model or server: this one does not hold its answers to a schema either"
+        return "use another model or server: this one does not enforce a schema either"
     return (
-        'set model.tool_choice = "schema", or let labelpipe check find out what this server holds the model to: '
-        '"required" is sent now, and it answers in words all the same (llama-server needs --jinja, vLLM '
+        'set model.tool_choice = "schema", or let labelpipe check find out what this server enforces: '
+        '"required" is sent now, and it still answers in words (llama-server needs --jinja, vLLM '
         "--enable-auto-tool-choice)"
     )
 
@@ -107,7 +107,7 @@ def _path(context: AdviceContext, match: re.Match[str]) -> str | None:
         return f'set model.base_url = "{url.rstrip("/")}/v1": most servers have their API below /v1'
     if re.search(r"/(files|batches)\)", match.string):
         return f'set model.lane = "live": {url} has no Batch API'
-    return "look at model.base_url and model.name: one of them is not known there"
+    return "look at model.base_url and model.name: one of them is unknown there"
 
 
 def _scheme(scheme: str) -> Callable[[AdviceContext, re.Match[str]], str | None]:
@@ -123,7 +123,9 @@ def _moved(context: AdviceContext, match: re.Match[str]) -> str:
     target = match["to"].rstrip(".,;)")
     base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
     if base != target and base.startswith("http"):
-        return f'set model.base_url = "{base}" if that is your server: calls are not sent on to another host'
+        return (
+            f'set model.base_url = "{base}" if that is your server: labelpipe does not follow redirects to another host'
+        )
     return "look at model.base_url: that address is not an API; it redirects calls"
 
 
@@ -134,7 +136,7 @@ def _key(context: AdviceContext, _match: re.Match[str]) -> str | None:
         )
     name = context.api_key_env
     where = "OpenAI" if context.is_openai else "that server"
-    return f"look at the key in {name} (model.api_key_env): {where} does not take it"
+    return f"look at the key in {name} (model.api_key_env): {where} does not accept it"
 
 
 #: Hosts that configs name most.
@@ -148,7 +150,9 @@ HOSTS = (
 def _host(_context: AdviceContext, match: re.Match[str]) -> str:
     """The host's name, and what is like it: a letter is soon left out."""
     suggestion = did_you_mean(match["host"], HOSTS)
-    return f"look at the host in model.base_url{suggestion}, and at the network: {match['host']} is not known here"
+    return (
+        f"look at the host in model.base_url{suggestion}, and at the network: {match['host']} cannot be resolved here"
+    )
 
 
 def _answer_is_none(context: AdviceContext, _match: re.Match[str]) -> str | None:
@@ -156,7 +160,7 @@ def _answer_is_none(context: AdviceContext, _match: re.Match[str]) -> str | None
     if url is None or context.is_simulated:
         return None
     if not re.search(r"/v\d", urlsplit(url).path):
-        return f'set model.base_url = "{url.rstrip("/")}/v1": what answers at {url} is no API'
+        return f'set model.base_url = "{url.rstrip("/")}/v1": what answers at {url} is not an API'
     return f"look at model.base_url: what answers at {url} is no API"
 
 
@@ -168,7 +172,7 @@ TABLE: tuple[Line, ...] = (
         r"--enable-auto-tool-choice|tool-call-parser",
         'set model.tool_choice = "required", or start vLLM with --enable-auto-tool-choice and --tool-call-parser',
     ),
-    _line(r"--jinja", "start llama-server with --jinja: without it, it takes no tools"),
+    _line(r"--jinja", "start llama-server with --jinja: without it, the server accepts no tools"),
     _line(_about("parallel_tool_calls"), 'set model.parameters.parallel_tool_calls = "omit"'),
     _line(_about("tool_choice"), _tool_choice),
     _line(_about(r"(\bfunction\.strict|\bstrict|structured outputs?)"), "set model.strict = false"),
@@ -181,7 +185,7 @@ TABLE: tuple[Line, ...] = (
     _line(r"reasoning_effort", 'set model.parameters.reasoning_effort = "none"'),
     _line(
         r"does not support (tools|function)|support tool use|tools? (is|are) not supported",
-        "set model.name to a model that calls functions: this one does not, here",
+        "set model.name to a model that can call functions: this one cannot, here",
     ),
     _line(_about(SERVICE_TIER), _service_tier),
     _line(_UNWANTED, _parameter),
@@ -194,18 +198,18 @@ TABLE: tuple[Line, ...] = (
     ),
     _line(
         r"proxy that the environment names|\b407\b",
-        "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the environment, or let the host go without: NO_PROXY=...",
+        "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the environment, or exclude the host: NO_PROXY=...",
     ),
     _line(r"there is no host (?P<host>[^\s:]+)", _host),
     _line(r"ConnectionRefused|Connect call failed", "start the server, or look at host and port in model.base_url"),
     _line(r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
     _line(r"^40[45]\b", _path),
     _line(r"^401\b|invalid_api_key|api.?key", _key),
-    _line(r"a completion without a choice", "look at the server and at model.name: it answers, and with nothing in it"),
+    _line(r"a completion without a choice", "look at the server and at model.name: its answers are empty"),
     _line(r"a 200 that is|is no model but", _answer_is_none),
     _line(
         r"cannot be decompressed",
-        "look at model.base_url, and at what stands before it: answers are packed in a way that was not asked for",
+        "look at model.base_url, and at what stands before it: answers are compressed in a way that was not requested",
     ),
     _line(r"no call of|no_tool_call|no valid call|neither a call", _no_call),
     _line(r"cut at the token limit|truncated", "raise model.parameters.max_completion_tokens"),

@@ -14,7 +14,7 @@ _WHY = {
     "several_rows": "have several rows",
     "no_label": "have no value in the label field",
     "empty_text": "have an empty text",
-    "rare_class": "are of classes that are too rare to be learned",
+    "rare_class": "have a class that is too rare to be learned",
 }
 
 
@@ -39,8 +39,8 @@ def baseline_lines(done: Baseline) -> Sequence[str]:
 
 def _learnable(done: Baseline) -> str:
     if done.learnable:
-        return "yes: better than always the most frequent label"
-    return "not by this classifier: no better than always the most frequent label"
+        return "yes: better than always predicting the most frequent label"
+    return "not by this classifier: no better than always predicting the most frequent label"
 
 
 def _classes(done: Baseline) -> list[str]:
@@ -60,7 +60,7 @@ def _doubts(done: Baseline) -> list[str]:
     rows += [
         [_excerpt(one.key), _excerpt(one.label), _excerpt(one.given), f"{one.probability:.3f}"] for one in differing
     ]
-    lines = ["", "  The labels that it takes to be the least likely:", *aligned(rows[: SHOWN_DOUBTS + 1])]
+    lines = ["", "  The labels that it considers least likely:", *aligned(rows[: SHOWN_DOUBTS + 1])]
     if done.file is not None:
         lines.append(f"  file       {done.file}: {len(differing):,} records, draw {done.draw}; fill it in, then:")
         lines.append(f"             labelpipe review {done.run_dir} --from {done.file} --by NAME")

@@ -28,7 +28,7 @@ def _drawing(facts: Facts) -> Iterator[str]:
         )
         yield (
             f"If about {_percent(facts['error'] / 2)} of the labels are wrong or fewer, that is probably all. "
-            "Otherwise you are told afterward which others people have to check."
+            "Otherwise the command then names the other records to check."
         )
     else:
         wait = "waits" if facts["check"] == 1 else "wait"
@@ -65,8 +65,8 @@ def _certified(facts: Facts) -> Iterator[str]:
 
 
 def _void(facts: Facts) -> Iterator[str]:
-    yield f"Not certified: {facts['void']}. What people have answered stays, and these records need no further check."
-    yield f"Begin anew: labelpipe certify {facts['run_dir']} --column {facts['column']} --anew"
+    yield f"Not certified: {facts['void']}. The answers stay, and these records need no further check."
+    yield f"Start over: labelpipe certify {facts['run_dir']} --column {facts['column']} --anew"
 
 
 _STATES = {"draw": _drawing, "check": _checking, "certified": _certified, "void": _void}
@@ -117,7 +117,7 @@ def _next(facts: Facts) -> str:
 def certificate_text(facts: Facts) -> str:
     """The certificate in a paragraph that stands for itself."""
     if facts["void"]:
-        return f"VOID: {facts['void']}. This certificate of {facts['column']} does not hold any more."
+        return f"VOID: {facts['void']}. This certificate of {facts['column']} is no longer valid."
     return " ".join([*_promise(facts), *_ground(facts), *_limits(facts)])
 
 
@@ -137,7 +137,7 @@ def _ground(facts: Facts) -> Iterator[str]:
             f"{facts['drawn'] - facts['not_blind']:,} of them; {facts['wrong']:,} labels were wrong and are corrected."
         )
         if facts.get("extends"):
-            yield f"They go on from draw {facts['extends']}, which was made for a review before the error was named."
+            yield f"They extend draw {facts['extends']}, which was made for a review before the error was chosen."
         if others := facts["unclear"] + facts["not_blind"]:
             yield f"{others:,} more, which were unclear or not answered blind, counted as wrong; people decided them."
     if facts["checked_before"]:

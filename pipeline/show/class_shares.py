@@ -24,7 +24,7 @@ def shares_lines(facts: Facts) -> list[str]:
 
 def _ground(facts: Facts) -> str:
     if not facts["answered"]:
-        return "not corrected: nobody has answered a random draw blind. labelpipe certify makes one"
+        return "not corrected: nobody has answered a random draw blind. labelpipe certify creates one"
     answers = many(facts["answered"], "blind answer")
     known = f", and by {many(facts['known'], 'record')} that people had checked before" if facts["known"] else ""
     return f"corrected by {answers} of draw {facts['draw']}, which has {facts['drawn']:,} records{known}"

@@ -89,7 +89,7 @@ def _cost_text(run: Facts) -> str:
 
 def _differ_in(changes: Sequence[Facts]) -> Iterator[str]:
     if not changes:
-        yield "Both ask the same of the same model."
+        yield "Both send the same requests to the same model."
         return
     texts = []
     for change in changes:
@@ -143,7 +143,7 @@ def _changes(field: Facts) -> Iterator[str]:
 def _gold_lines(gold: Facts) -> Iterator[str]:
     """Both against gold, and whether the difference is more than chance."""
     if not gold["n"]:
-        yield "  no record that counts has gold and a label in both"
+        yield "  no record has gold and a label in both"
         return
     yield ""
     yield f"  on {many(gold['n'], 'record')} with gold"
@@ -163,10 +163,10 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
 def _verdict(gold: Facts) -> str:
     a, b = gold["only_a_right"], gold["only_b_right"]
     if a == b:
-        return "they are right equally often"
+        return "both are right equally often"
     if gold["p_value"] >= _CLEAR:
         return "the difference may be chance"
-    return f"{'a' if a > b else 'b'} is right more often, by more than chance"
+    return f"{'a' if a > b else 'b'} is right more often than chance explains"
 
 
 def _difference_lines(facts: Facts) -> Iterator[str]:

@@ -17,8 +17,8 @@ _NAME_MOST = 24
 #: A temperature beyond these says that confidence and truth have little to do with each other.
 _COLD, _HOT = 0.1, 10.0
 Facts = Mapping[str, Any]
-AT_WORK = "The run is at work: these figures are about the labels that it has so far."
-CORRECTED = "People have checked labels of this run; these figures are about what the model said."
+AT_WORK = "The run is in progress: these figures cover the labels so far."
+CORRECTED = "People have corrected labels of this run; these figures describe what the model said."
 
 
 def evaluation_lines(facts: Facts) -> list[str]:
@@ -145,10 +145,10 @@ def _calibration_lines(calibration: Facts) -> Iterator[str]:
 
 def _temperature_text(temperature: float) -> str:
     if not _COLD < temperature < _HOT:
-        return "how sure the model is says little about which labels are right"
+        return "the model's confidence says little about which labels are right"
     if abs(temperature - 1) <= 0.1:
         return "it fits"
-    return "the model is too sure" if temperature > 1 else "the model is not sure enough"
+    return "the model is too confident" if temperature > 1 else "the model is not confident enough"
 
 
 def _unlabelled(field: Facts) -> Iterator[str]:

@@ -12,14 +12,14 @@ from pipeline.terminal import cut
 SHOWN_CLASSES, CLASS_COLUMNS = 20, 40
 #: Why labelled records are in no split.
 _WHY = {
-    "where": "do not fit --where",
+    "where": "do not match --where",
     "empty_text": "have an empty text",
     "no_row": "have a label without rows",
     "no_label": "have no value in the label field",
-    "near_two_splits": "are new, and near records of two splits: they would join them",
-    "near_gold": "were in another split, and are near a gold record",
+    "near_two_splits": "are new, and similar to records of two splits",
+    "near_gold": "were in another split, and are similar to a gold record",
     "no_call": "have a label without a call",
-    "no_prompt": "cannot be shown in the prompt any more",
+    "no_prompt": "can no longer be rendered in the prompt",
     "invalid_label": "have a label that the schema does not allow",
 }
 
@@ -46,7 +46,7 @@ def data_lines(done: DataExport) -> Sequence[str]:
         lines.append(f"  {name:<6} {count:>9,}  {count / max(1, total):5.1%}{rows}  {done.files[name]}")
     if done.by is not None:
         lines += ["", *_balance(done.by, done.classes, list(done.records))]
-    lines += ["", f"  together   {_together(done)}", f"  leakage    {done.leaks} texts stand in more than one split"]
+    lines += ["", f"  together   {_together(done)}", f"  leakage    {done.leaks} texts are in more than one split"]
     if done.gold:
         lines.append(f"  gold       {many(done.gold, 'record')} with a gold label: none of them is in train")
     if done.examples:
@@ -59,7 +59,7 @@ def data_lines(done: DataExport) -> Sequence[str]:
     lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
     if done.former:
         lines.append(
-            f"  prompt     {many(done.former, 'record')} were asked with another prompt, and have the present one"
+            f"  prompt     {many(done.former, 'record')} were asked with another prompt and have the present one"
         )
     lines += [f"  note       {note}" for note in done.notes]
     return [*lines, f"  {SIMULATED}"] if done.simulated else lines

@@ -19,17 +19,13 @@ def plan_lines(plan: Plan) -> list[str]:
         return [*_label_lines(plan), f"Nothing is left to label: all {plan.records:,} records have an outcome"]
     return [
         *_warnings(plan),
-        f"{plan.left:,} of {plan.records:,} records are left; this is from {plan.pilot:,} that were asked",
-        *(
-            [f"  gold         {plan.gold:,} gold records are asked beside them; all figures count them"]
-            if plan.gold
-            else []
-        ),
+        f"{plan.left:,} of {plan.records:,} records are left; the estimate is from {plan.pilot:,} that were labeled",
+        *([f"  gold         {plan.gold:,} gold records are asked too; all figures include them"] if plan.gold else []),
         f"  tokens       {plan.tokens.low:,.0f} to {plan.tokens.high:,.0f}",
         f"  cost         {_cost_line(plan)}",
         *_time_lines(plan),
         f"  concurrency  {_concurrency_text(plan)}",
-        f"  an answer    takes {plan.latency_s:.2f} s; {plan.calls_per_record:.2f} calls a record",
+        f"  an answer    takes {plan.latency_s:.2f} s; {plan.calls_per_record:.2f} calls per record",
         *_cache_lines(plan),
         *([] if plan.told == Tier() else [f"  the server   says {_tier(plan.told)}"]),
         *_lane_lines(plan),
@@ -38,7 +34,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def _gold_lines(plan: Plan) -> list[str]:
-    return [f"  gold         {plan.gold:,} gold records are asked beside them and counted here"] * bool(plan.gold)
+    return [f"  gold         {plan.gold:,} gold records are asked too and counted here"] * bool(plan.gold)
 
 
 def _warnings(plan: Plan) -> list[str]:
@@ -48,7 +44,7 @@ def _warnings(plan: Plan) -> list[str]:
     elif _by_day(plan) and (plan.seconds or 0) > _LONG_S:
         lines.append(f"It takes days: {_day_text(plan)}.")
     if plan.budget_short and plan.budget_records is None:
-        lines.append("The budget may not do for all of it: the run would stop there, resumable.")
+        lines.append("The budget may not be enough for all records. The run would stop there, and you can resume it.")
     return lines
 
 
@@ -60,7 +56,7 @@ def _label_lines(plan: Plan) -> list[str]:
     many = f"None of the {of:,} records so far got a label"
     if missing < of:
         many = f"{missing:,} of the {of:,} records so far got no label"
-    todo = f"Mend that first: {plan.failed_path} says why of each, and labelpipe preview tries again"
+    todo = f"Fix that first: {plan.failed_path} has the reason for each, and labelpipe preview tries again"
     return [f"{many}: {codes_text(plan.problems)}. {todo}."]
 
 
@@ -84,7 +80,8 @@ def _first_text(plan: Plan, end: EarlyEnd) -> str:
     if end.key == "limits.requests_per_day":
         text = f"a day's {plan.requests_per_day:,} requests (limits.requests_per_day) are used up"
         return f"It ends after about {done}{_within(end)}, as {text}, and limits.on_day_limit is stop; resumable."
-    return f"The budget does not do for all of it: it ends after about {done}{_within(end)} ({end.key}), resumable."
+    where = f"the run ends after about {done}{_within(end)} ({end.key}), resumable."
+    return f"The budget is not enough for all records: {where}"
 
 
 def _later_text(plan: Plan, end: EarlyEnd) -> str:
@@ -138,10 +135,10 @@ def _concurrency_text(plan: Plan) -> str:
         need = f"{calls} x {plan.latency_s:.2f} s"
         less = now is not None and now < plan.concurrency
         note = f"; limits.concurrency = {now:,} is less" if less else ""
-        return f"{plan.concurrency:,} is enough: {need}, and half as many again{note}"
+        return f"{plan.concurrency:,} is enough: {need}, plus half as many in reserve{note}"
     if now is None:
-        return "auto finds it: no limit is known that would say what serves"
-    return f"{now:,} is all that is known to limit: {2 * now:,} may halve the time (a guess)"
+        return "auto will find it: no limit is known that would determine it"
+    return f"{now:,} is the only known limit: {2 * now:,} may halve the time (a guess)"
 
 
 def _cost_line(plan: Plan) -> str:
@@ -174,7 +171,7 @@ def _until(seconds: float | None) -> str:
 def _time_lines(plan: Plan) -> list[str]:
     binds = f"  what binds   {plan.binding}"
     if plan.seconds is None:
-        text = "no limit is known that would hold the calls up: it is as fast as the server lets it"
+        text = "no limit is known: the run is as fast as the server allows"
         return [f"  time         {text}", *_doable_lines(plan), binds]
     waits = f", {duration(plan.waits_s)} of it outside limits.run_between" if plan.waits_s > 1 else ""
     lines = [f"  time         {_until(plan.seconds)}{waits}", *_doable_lines(plan), binds]
@@ -266,7 +263,7 @@ def _rate(workload: Workload) -> str:
 def _whole_line(rehearsal: RehearsedPlan) -> str:
     whole = rehearsal.whole
     counts = f"{whole.calls:,.0f} calls, {whole.tokens:,.0f} tokens, {_whole_cost(rehearsal)}"
-    return f"All {whole.records:,} that are left, at what happened: {_until(whole.seconds)}; {counts}"
+    return f"All {whole.records:,} that are left, at the measured pace: {_until(whole.seconds)}; {counts}"
 
 
 def _whole_cost(rehearsal: RehearsedPlan) -> str:

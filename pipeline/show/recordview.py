@@ -61,7 +61,7 @@ def _prompt(prompt: Mapping[str, Any] | None) -> list[str]:
         return _section("prompt", ["none: the record was rejected before it was asked"])
     how = "as it was sent" if prompt["is_as_sent"] else f"NOT as it was sent: {prompt['why']}"
     if not prompt["messages"]:
-        return _section("prompt", [f"cannot be made again: {prompt['why']}"])
+        return _section("prompt", [f"cannot be rendered again: {prompt['why']}"])
     lines = []
     for message in prompt["messages"]:
         first, *rest = _short(_message(message)).split("\n")

@@ -20,7 +20,7 @@ _KINDS = (
 def draw_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     """Which records were drawn, from how many, and what to do with the file."""
     count, chances = facts["records"], [item["probability"] for item in facts["items"]]
-    how = "blind: the model's labels are not in it" if facts["blind"] else "with the model's labels filled in"
+    how = "blind: without the model's labels" if facts["blind"] else "with the model's labels filled in"
     lines = [
         f"Draw {facts['draw']}: {count:,} of {facts['population']:,} records, seed {facts['seed']}, {how}.",
         f"  probability  {_chance(min(chances))}" + f" to {_chance(max(chances))}" * (min(chances) != max(chances)),
@@ -42,12 +42,14 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     ]
     if (draw := facts["lies_in"]) is not None:
         lines.append(
-            f"  draw   its records are in the blind draw {draw}, but it is not the draw's file: only what differs"
+            f"  draw   its records are in the blind draw {draw}, but it is not the draw's file: only differences"
         )
-        lines.append(f"         is taken, and measures nothing. If it is that draw, answered blind: --draw {draw}")
+        lines.append(
+            f"         are imported, which measures nothing. If it is that draw, answered blind: --draw {draw}"
+        )
     lines += _accuracies(facts)
     if facts["files"] == "written":
-        lines.append("  files  written again with the corrections")
+        lines.append("  files  updated with the corrections")
     if facts["told"]:
         lines.append(f"  {facts['told']}")
     if facts["certifies"]:
@@ -59,7 +61,7 @@ def page_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     """Which draw a page is about, whether it goes on with it, and the address to open."""
     count = facts["records"]
     how = "blind" if facts["blind"] else "with the model's labels shown; they count for corrections, not for measuring"
-    begun = f", goes on: {facts['answered']:,} are answered" if facts["continued"] else ""
+    begun = f", continued: {facts['answered']:,} are answered" if facts["continued"] else ""
     lines = [
         f"Draw {facts['draw']}: {count:,} of {facts['population']:,} records, seed {facts['seed']}, {how}{begun}.",
         f"  {facts['address']}",
@@ -77,7 +79,7 @@ def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
         *_accuracies(facts),
     ]
     if facts["files"]["state"] == "written":
-        lines.append("  files  written again with the corrections")
+        lines.append("  files  updated with the corrections")
     if facts["files"]["told"]:
         lines.append(f"  {facts['files']['told']}")
     if facts["answered"] < facts["records"]:

@@ -54,19 +54,17 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     if facts["next_step"]:
         lines.append(f"  next: {facts['next_step']}")
     if not done:
-        lines.append("  nothing is labelled yet")
+        lines.append("  nothing is labeled yet")
     return [*lines, SIMULATED] if facts["simulated"] else lines
 
 
 def merged_lines(merged: Merged) -> list[str]:
     """What a merge has put together."""
     if not merged.shards:
-        return [
-            f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} in one ledger, and no shards left to put together"
-        ]
+        return [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} in one ledger, and no shards left to merge"]
     lines = [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} of {many(merged.shards, 'shard')} in one ledger"]
     if not merged.complete:
-        lines.append("  Shards are still at work. Merge again when they have ended.")
+        lines.append("  Shards are still running. Merge again when they have ended.")
     return lines
 
 
@@ -79,7 +77,7 @@ def _shard_lines(shards: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _shard_state(one: Mapping[str, Any]) -> str:
     state = "running" if one["running"] else one["ended"] or "not running"
-    return state if one["heard_s"] is None else f"{state}, heard of {duration(one['heard_s'])} ago"
+    return state if one["heard_s"] is None else f"{state}, last heard from {duration(one['heard_s'])} ago"
 
 
 #: Open batches that are shown a line each.
@@ -130,7 +128,7 @@ def _ending_text(facts: Mapping[str, Any]) -> str:
     summary, alive_at = facts["summary"], facts["last_alive_at"]
     if summary is not None:
         return f"{summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}"
-    text = {KILLED: "killed, or the machine went down"}.get(facts["ended"], "broke off by an error")
+    text = {KILLED: "killed, or the machine went down"}.get(facts["ended"], "stopped by an error")
     if alive_at is None:
         return text
     moment = datetime.fromtimestamp(alive_at).astimezone()

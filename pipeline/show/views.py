@@ -12,8 +12,8 @@ from pipeline.show.labelview import label_lines
 from pipeline.stats import RunSummary
 from pipeline.units import dollars, duration
 
-SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
-_FREE = "Nothing stands in the way of a run."
+SIMULATED = "SIMULATED: the built-in endpoint made up these labels. Do not train on them."
+_FREE = "The run can start."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
 
@@ -32,7 +32,7 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
 
 def _way_is_free(checks: Sequence[Check]) -> str:
     waiting = ", ".join(one.name for one in checks if one.blocks)
-    return f"The config has no fault, but a run would not begin: see {waiting}." if waiting else _FREE
+    return f"The config is valid, but a run would not start: see {waiting}." if waiting else _FREE
 
 
 def preview_facts(preview: Preview) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def preview_lines(preview: Preview) -> list[str]:
     cost = "" if preview.simulated else f" · {dollars(preview.cost_usd)}"
     known = [one for one in labelled if _gold(one, preview.gold)]
     right = sum(_is_right(one, preview.gold) for one in known)
-    equal = f" · {right} of {len(known)} as the gold has it" if known else ""
+    equal = f" · {right} of {len(known)} match gold" if known else ""
     lines += ["", f"{len(labelled)} of {len(preview.outcomes)} labelled{equal}{cost} · nothing was written"]
     return [*lines, SIMULATED] if preview.simulated else lines
 
@@ -182,7 +182,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     lines += left_out_lines(summary.left_out_by)
     lines += problem_lines(summary.problems)
     if summary.copied:
-        lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
+        lines.append(f"  {summary.copied:,} share the answer of an identical record")
     lines += label_lines(summary.labels, summary.labelled)
     lines += quality_lines({"gold": summary.gold, "votes": summary.votes})
     lines += measured_lines(summary.measured)
@@ -192,7 +192,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.outages:
         plural = "s" * (summary.outages != 1)
         lines.append(
-            f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in all; no record was given up for it"
+            f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in total; no record failed because of it"
         )
     lines += [f"  {line}" for line in learned_lines(summary.learned, summary.estimated)]
     if summary.readings:
@@ -220,7 +220,7 @@ def gold_text(gold: Mapping[str, Any]) -> str:
         return f"{gold['column']}: no gold record was compared"
     text = f"{gold['column']} {gold['accuracy']:.1%} of {gold['n']:,} right"
     text += f" (95% interval {gold['accuracy_low']:.1%} to {gold['accuracy_high']:.1%})"
-    confusions = ", ".join(f"{right} as {label} {count:,}" for right, label, count in gold["confusions"])
+    confusions = ", ".join(f"{right} labeled {label} {count:,}" for right, label, count in gold["confusions"])
     return f"{text}; most often {confusions}" if confusions else text
 
 
@@ -264,7 +264,7 @@ def _session_text(summary: RunSummary) -> str:
 
 
 def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What came by each cheaper lane: `60 answers for 60 records in 4 batches · $0.0007 saved beside live calls`."""
+    """What came by each cheaper lane: `60 answers for 60 records in 4 batches · $0.0007 saved ...`."""
     texts = {}
     for lane, facts in lanes.items():
         text = many(facts["answers"], "answer")
@@ -276,11 +276,13 @@ def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             share = facts["answers"] / sum(facts[tier] for tier in ("answers", "standard", "other"))
             text += f" ({share:.1%}) at the flex tier"
             text += (
-                f", {facts['standard']:,} at the standard tier for want of room or time" if facts["standard"] else ""
+                f", {facts['standard']:,} at the standard tier because flex had no room or took too long"
+                if facts["standard"]
+                else ""
             )
             text += f", {facts['other']:,} do not say that they are at flex" if facts["other"] else ""
         saved = facts["saved_usd"]
-        texts[lane] = text if not saved else f"{text} · {dollars(saved)} saved beside live calls"
+        texts[lane] = text if not saved else f"{text} · {dollars(saved)} saved compared with live calls"
     return texts
 
 
@@ -289,7 +291,7 @@ def _tokens_text(summary: RunSummary) -> str:
     cached = cached_text(usage.cached, usage.cache_write, summary.saved_usd, summary.cache_write_usd)
     cost = cost_text(summary.cost_usd, summary.untold)
     if summary.simulated and summary.cost_usd is not None:
-        cost = f"nothing paid; the model would cost {cost}"
+        cost = f"free; the model would cost {cost}"
     return f"{usage.prompt:,} prompt{cached} and {usage.completion:,} completion tokens · {cost}"
 
 

@@ -133,7 +133,7 @@ def _lost(path: Path, checkpoint: Checkpoint) -> str:
 
 def _describe_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
     rest = ", and the rest is still to come" if more else ""
-    return f"{rows:,} rows, byte for byte those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
+    return f"{rows:,} rows, identical to the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
 
 
 async def _compare(

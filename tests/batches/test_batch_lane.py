@@ -49,7 +49,10 @@ async def test_a_batch_gives_the_rows_of_live_calls_by_both_apis_at_half_the_pri
                 "cost_usd": pytest.approx(summary.cost_usd),
                 "saved_usd": pytest.approx(saved),
             }
-            assert f"batch     60 answers for 60 records in 4 batches · ${saved:.4f} saved beside live calls" in told
+            assert (
+                f"batch     60 answers for 60 records in 4 batches · ${saved:.4f} saved compared with live calls"
+                in told
+            )
             assert "0 calls" not in told
             assert (await verify(folder / "run")).ok
             assert states(folder) == {"closed": 4}

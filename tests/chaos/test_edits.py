@@ -174,7 +174,7 @@ def _half_written(desk: Desk) -> None:
 
 
 def _forbidden(desk: Desk) -> None:
-    """What cannot change in mid-run does not; what can, in the same edit, does."""
+    """What cannot change during a run does not; what can, in the same edit, does."""
     table, change = desk.dice.choice(FORBIDDEN)
     before = {key: desk.user.config[table].get(key) for key in change}
     desk.user.configure(**{table: change})

@@ -58,25 +58,25 @@ def test_a_budget_that_lets_no_call_through_is_said(make: Make) -> None:
     assert 0 < user.run(code=3)["labelled"] < 20
     done = user.do("check", "job.toml").expect(0)
     assert "no call is let through: limits.budget_tokens = 2000" in done.out
-    assert "a run would not begin: see budget." in done.out
+    assert "a run would not start: see budget." in done.out
     assert "Nothing stands in the way" not in done.out
 
 
 def test_a_budget_that_does_says_what_is_spent(make: Make) -> None:
     user = make(limits={"budget_tokens": 90_000}, model=ROOM)
     assert "0 tokens spent so far" in user.do("check", "job.toml").expect(0).out
-    assert "Nothing stands in the way of a run." in user.do("check", "job.toml").expect(0).out
+    assert "The run can start." in user.do("check", "job.toml").expect(0).out
 
 
 def test_a_run_at_work_a_changed_run_and_a_missing_key_are_in_the_way(make: Make) -> None:
     user = make()
     with RunDir(user.run_dir).open_for_writing():
         told = user.do("check", "job.toml").expect(0).out
-        assert "a run is at work in" in told
-        assert "a run would not begin: see in use." in told
+        assert "a run is in progress in" in told
+        assert "a run would not start: see in use." in told
     user.run()
     user.configure(task={"system": "another one"})
-    assert "a run would not begin: see resume." in user.do("check", "job.toml").expect(0).out
+    assert "a run would not start: see resume." in user.do("check", "job.toml").expect(0).out
     user.configure(model={"base_url": None, "name": "gpt-4o-mini"})
     done = user.do("check", "job.toml", "--offline").expect(0).out
     assert "OPENAI_API_KEY is not set" in done

@@ -244,7 +244,7 @@ def test_a_check_says_that_a_run_would_be_refused_as_changed(make: Make, endpoin
     user.configure(task={"system": "another one"})
     checks = {one["name"]: one for one in user.do("check", "job.toml", "--json").expect(0).json["checks"]}
     assert checks["resume"]["ok"] is None, "a warning: what to do about it is the user's to choose"
-    assert "`run` would refuse and ask" in checks["resume"]["detail"]
+    assert "`run` would stop and ask" in checks["resume"]["detail"]
     assert "--relabel" in checks["resume"]["detail"]
     user.configure(task={"system": None})
     user.give([{"id": "r0001", "text": "another text"}])

@@ -55,7 +55,7 @@ def test_a_pilot_without_a_label_is_told_first_and_by_the_exit_code(tmp_path: Pa
     user = project(tmp_path / "bad", endpoint.base_url, 40)
     done = user.do("plan", "job.toml", "--pilot", "10").expect(1)
     assert done.out.startswith("None of the 10 records so far got a label: ")
-    assert "run/failed.csv says why" in done.out.splitlines()[0]
+    assert "run/failed.csv has the reason" in done.out.splitlines()[0]
     found = user.do("plan", "job.toml", "--pilot", "10", "--json").expect(1).json
     assert sum(found["problems"].values()) == found["looked_at"] == 10
     endpoints.close(endpoint)
@@ -126,7 +126,7 @@ def test_what_is_not_a_rehearsal_is_never_removed(make: Make) -> None:
     folder = user.folder / "run-rehearsal"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
-    assert "holds something else" in user.do("plan", "job.toml", "--rehearse").expect(2).err
+    assert "contains something else" in user.do("plan", "job.toml", "--rehearse").expect(2).err
     assert (folder / "thesis.txt").read_text() == "years of work"
 
 
@@ -142,7 +142,7 @@ def test_settings_made_in_python_can_be_planned(make: Make) -> None:
     )
     assert plan(settings, 5, quiet=True).done == 5
     assert rehearse_plan(settings, 10).happened.records == 10
-    with pytest.raises(SetupError, match="stdin can be read once"):
+    with pytest.raises(SetupError, match="stdin can be read only once"):
         plan(settings.model_copy(update={"input": settings.input.model_copy(update={"path": "-"})}))
 
 

@@ -76,7 +76,7 @@ def test_an_export_is_the_csv_and_can_be_given_again_by_config_or_folder_or_from
     monkeypatch.chdir(user.folder)
     done = pipeline.export("run", URL)
     assert (done.table, done.added) == ("labels", 20)
-    assert "SIMULATED: the built-in endpoint made these labels" in repr(done)
+    assert "SIMULATED: the built-in endpoint made up these labels" in repr(done)
     assert table(user, "labels") == table(user)
 
 

@@ -48,7 +48,7 @@ def test_orders_from_another_terminal(slow: Callable[..., tuple[Project, Any]]) 
 
     assert "2 -> 8" in user.do("set", "run", "limits.concurrency=8").expect(0).err
     wait_until(lambda: endpoint.in_flight() > 2)
-    assert "cannot change in mid-run" in user.do("set", "run", "task.prompt=x").expect(2).err
+    assert "cannot change during a run" in user.do("set", "run", "task.prompt=x").expect(2).err
     assert "expected" in user.do("set", "run", "limits.concurrency=many").expect(2).err
 
     user.do("pause", "run").expect(0)

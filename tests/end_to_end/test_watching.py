@@ -175,7 +175,7 @@ def test_a_status_after_a_kill_before_the_first_word_goes_by_the_lock(make: Make
     assert (facts["ended"], facts["live"], facts["left"]) == ("killed", None, None)
     assert facts["last_alive_at"] == pytest.approx(time.time(), abs=60)
     (user.run_dir / "lock.owner").unlink()
-    assert "last session: broke off by an error; last alive" in user.do("status", "run").expect(0).out
+    assert "last session: stopped by an error; last alive" in user.do("status", "run").expect(0).out
 
 
 def _counted(user: Project) -> int:

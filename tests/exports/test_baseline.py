@@ -63,7 +63,7 @@ def test_labels_without_reason_are_not_learnable(tmp_path: Path) -> None:
     ]
     done = baseline(made(tmp_path / "run", outcomes))
     assert not done.learnable
-    assert "no better than always the most frequent label" in repr(done)
+    assert "no better than always predicting the most frequent label" in repr(done)
 
 
 def test_all_records_are_looked_at_where_only_a_sample_is_learned(

@@ -166,7 +166,7 @@ def test_chat_lines_are_what_was_sent_and_the_label(here: Path) -> None:
     labels = {row["id"]: row for row in read(here / "run")["labels"]}
     done = exported(here / "run", here / "data", chat=True)
     assert (done.format, done.former) == ("jsonl", 0)
-    assert "SIMULATED: the built-in endpoint made these labels" in repr(done)
+    assert "SIMULATED: the built-in endpoint made up these labels" in repr(done)
     assert json.loads((here / "data" / "export.json").read_bytes())["simulated"] is True
     task, seen = task_of(config), 0
     records = {row["id"]: row for row in map(json.loads, Path("in.jsonl").read_text(encoding="utf-8").splitlines())}

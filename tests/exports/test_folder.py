@@ -123,7 +123,7 @@ def test_the_command_tells_what_it_did(tickets: Path, tmp_path: Path, monkeypatc
     assert told.exit_code == 0, told.output
     assert "train" in told.output
     assert "400 records in 37 groups have the same customer or the same or a similar text" in told.output
-    assert "0 texts stand in more than one split" in told.output
+    assert "0 texts are in more than one split" in told.output
     told = CliRunner().invoke(app, ["export", str(tickets), "--to", "data", "--json"])
     assert '"records":{"train":320,"val":40,"test":40}' in told.output
     assert len(read(tmp_path / "data")["val"]) == 40

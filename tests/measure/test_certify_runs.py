@@ -170,7 +170,7 @@ def test_a_blind_draw_of_a_review_is_the_beginning_of_the_draw(run: Path, tmp_pa
         certify(run, error=0.1)
     answer(run, first["records"])
     assert certify(run).certified
-    assert "They go on from draw 1" in (run / "certificate.txt").read_text()
+    assert "They extend draw 1" in (run / "certificate.txt").read_text()
 
 
 def test_the_design_is_fixed_once_somebody_has_answered(run: Path) -> None:

@@ -141,6 +141,6 @@ def test_label_fields_of_one_run_only_are_named(runs: tuple[Path, Path], tmp_pat
     found = compare(runs[0], other, written(tmp_path / "g.csv", "id,topic\nr0,a\nr1,a\n"))
     assert found["fields_only"] == {"a": ["tags", "size", "reason"], "b": ["mood"]}
     assert "Only a has the label tags, size, reason.\nOnly b has the label mood.\n" in repr(found)
-    assert "p = 1: they are right equally often" in repr(found)
+    assert "p = 1: both are right equally often" in repr(found)
     with pytest.raises(SetupError, match=r"gold is about tags, and .* has no such label field"):
         compare(runs[0], other, written(tmp_path / "g.csv", "id,tags\nr0,x\n"))

@@ -110,7 +110,11 @@ def test_what_the_figures_are_about_is_told(run_dir: Path, tmp_path: Path) -> No
     assert f"a: {CORRECTED}" in do("compare", copy, run_dir).stdout
     done = do("evaluate", copy, "--gold", gold)
     assert done.exit_code == 0, done.output
-    for words in ("The run is at work", "about what the model said", "1 key of gold has no outcome in this run: t3"):
+    for words in (
+        "The run is in progress",
+        "about what the model said",
+        "1 key of gold has no outcome in this run: t3",
+    ):
         assert words in done.stdout
 
 

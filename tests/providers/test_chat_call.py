@@ -409,7 +409,7 @@ def test_an_error_in_the_place_of_a_model_is_told() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b'{"id":', b"[1]", b"{}", b'{"object":"list","data":[]}'])
 def test_a_page_is_no_model(body: bytes) -> None:
-    """An address without its /v1 often gives a page, and status 200: that is no "answers for this key"."""
+    """An address without its /v1 often gives a page, and status 200: that is no "is available to this key"."""
     with pytest.raises(UnavailableError, match="is no model but"):
         _model(answers(body))
 

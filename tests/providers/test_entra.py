@@ -144,7 +144,7 @@ def test_no_file_of_a_run_holds_a_token(identity: Identity, monkeypatch: pytest.
             used = settings(base_url, tmp_path / "run")
             records = [{"id": str(number), "text": f"text {number}"} for number in range(9)]
             assert (await arun(used, records=records)).labelled == 9
-            assert "answers for this key" in repr(await acheck(used))
+            assert "is available to this key" in repr(await acheck(used))
 
     asyncio.run(work())
     assert set(identity.seen) == {"Bearer eyJ0-token-1", "Bearer eyJ0-token-2"}

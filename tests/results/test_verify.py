@@ -82,11 +82,11 @@ def test_a_sound_run_is_verified(run: Path) -> None:
     assert report.lines() == [
         "ok   manifest.json   readable. SIMULATED LABELS.",
         "ok   ledger.db       sound; 40 keys, each once.",
-        "ok   labels.csv      28 rows, byte for byte those of the ledger.",
-        "ok   labels.jsonl    28 rows, byte for byte those of the ledger.",
-        "ok   failed.csv      12 rows, byte for byte those of the ledger.",
+        "ok   labels.csv      28 rows, identical to the ledger.",
+        "ok   labels.jsonl    28 rows, identical to the ledger.",
+        "ok   failed.csv      12 rows, identical to the ledger.",
         "ok   labels.parquet  28 rows, value for value those of the ledger.",
-        "ok   summary.json    its counts are the ledger's.",
+        "ok   summary.json    the counts match the ledger.",
         "ok   rows in         50 = 28 labelled + 4 rejected + 8 failed + 10 pending.",
         f"{run}: verified.",
     ]
@@ -176,7 +176,7 @@ def test_an_outcome_is_its_own_records_by_the_content_and_not_by_the_name(run: P
 
     report = asyncio.run(verify(RunDir(run), records=batches()))
     assert bad(report) == ["rows in"]
-    assert "1 READ OTHERWISE NOW than when they were labelled (r2)" in report.lines()[-2]
+    assert "1 ARE DIFFERENT NOW from when they were labeled (r2)" in report.lines()[-2]
 
 
 def test_a_summary_that_disagrees_is_found(run: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_killed_run_is_verified_as_far_as_it_came(tmp_path: Path) -> None:
     report = looked_at(tmp_path, [[f"r{number}" for number in range(50)]])
     assert report.ok
     details = {check.name: check.detail for check in report.checks}
-    assert "not there" in details["summary.json"]
+    assert "does not exist" in details["summary.json"]
     assert "when the run's session ends" in details["labels.parquet"]
     assert report.counts["pending"] == 10
 
@@ -245,9 +245,9 @@ def test_rows_in_the_inputs_order_are_proved_up_to_the_end_of_the_last_session(t
     asyncio.run(main((3, 1), ends=False))
     assert told() == "is to be built again, when the session ends."
     asyncio.run(main((0, 4), ends=True))
-    assert told() == "3 rows, byte for byte those of the ledger."
+    assert told() == "3 rows, identical to the ledger."
     asyncio.run(main((2,), ends=False))
-    assert told() == "3 rows, byte for byte those of the ledger, and the rest is still to come."
+    assert told() == "3 rows, identical to the ledger, and the rest is still to come."
 
 
 def test_without_a_ledger_there_is_nothing_to_prove(tmp_path: Path) -> None:

@@ -59,13 +59,13 @@ def test_check_says_what_goes_to_the_nodes(tmp_path: Path, monkeypatch: pytest.M
     assert told(folder="s3://bucket/runs") == (
         None,
         (
-            "go to the nodes with the run: beside.py, mine.py; have to be on each under the same name: "
+            "sent to the nodes with the run: beside.py, mine.py; needed on each node under the same name: "
             f"{outside / 'keys.txt'} (input.keys), in.jsonl (input.path), photos (task.media.root)"
         ),
     )
     tables["input"] = {"path": (here / "in.jsonl").as_uri()}
     del tables["task"]["media"]
-    assert told(folder="s3://bucket/runs") == (True, "go to the nodes with the run: beside.py, mine.py")
+    assert told(folder="s3://bucket/runs") == (True, "sent to the nodes with the run: beside.py, mine.py")
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("pipeline.planner.checks.find_spec", lambda _: None)
     assert told()[1].endswith("pip install 'labelpipe[ray]'")

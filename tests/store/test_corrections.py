@@ -83,7 +83,7 @@ def test_a_correction_is_in_every_file_after_the_next_session(tmp_path: Path, or
     titles, _, rows = asyncio.run(read_table(tmp_path))
     assert rows[2][titles.index("label")] == "right"
     found = proofs(tmp_path)
-    assert found["labels.csv"] == (True, "10 rows, byte for byte those of the ledger with the corrections.")
+    assert found["labels.csv"] == (True, "10 rows, identical to the ledger with the corrections.")
     assert found["labels.parquet"] == (True, "10 rows, value for value those of the ledger with the corrections.")
     assert told(tmp_path) == "1 correction, all in the rows."
     assert not list(tmp_path.glob("*.changed-*"))
