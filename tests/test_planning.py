@@ -386,5 +386,5 @@ def test_where_nothing_is_left_nothing_binds() -> None:
 def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], expected: str | None) -> None:
     found = estimated({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
     first = plan_lines(found)[0]
-    assert first.startswith(expected or "The budget does not do")
+    assert first.startswith(expected or "The budget is not enough")
     assert ("runs/a/failed.csv has the reason" in first) == (expected is not None)

@@ -66,7 +66,8 @@ def test_each_form_has_its_column(config: Path) -> None:
 def test_a_check_says_what_the_fields_hold_and_which_labels_have_no_meaning(config: Path) -> None:
     found = {one.name: one for one in check(Settings.load(config), online=False)}
     assert found["task"].detail == (
-        "the label columns are reason (text), topics (any of billing, login, other), confidence (0 to 1), score (-2 to 2), "
+        "the label columns are reason (text), topics (any of billing, login, other), confidence (0 to 1), "
+        "score (-2 to 2), 
         "tone (polite, rude), topic (billing, login, other)"
     )
     assert (found["meanings"].ok, found["meanings"].detail) == (

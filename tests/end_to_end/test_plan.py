@@ -32,7 +32,7 @@ def test_a_plan_comes_from_a_pilot_that_is_kept(make: Make) -> None:
 
     without = ("--set", "limits.requests_per_day=none")
     small = user.do("plan", "job.toml", "--pilot", "15", "--set", "limits.budget_tokens=12000", *without).expect(0).out
-    assert small.startswith("The budget does not do for all of it")
+    assert small.startswith("The budget is not enough for all records")
     assert "what binds   budget" in small
     assert user.run(*without, "--set", "limits.budget_tokens=none")["labelled"] == 200
 

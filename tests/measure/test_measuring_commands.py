@@ -112,7 +112,7 @@ def test_what_the_figures_are_about_is_told(run_dir: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     for words in (
         "The run is in progress",
-        "about what the model said",
+        "describe what the model said",
         "1 key of gold has no outcome in this run: t3",
     ):
         assert words in done.stdout

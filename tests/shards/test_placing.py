@@ -55,7 +55,7 @@ def test_check_says_what_goes_to_the_nodes(tmp_path: Path, monkeypatch: pytest.M
     ok, shared = told()
     assert ok is None
     assert "beside.py, mine.py" in shared
-    assert shared.startswith("nothing goes to the nodes")
+    assert shared.startswith("nothing is sent to the nodes")
     assert told(folder="s3://bucket/runs") == (
         None,
         (
