@@ -104,7 +104,7 @@ def _manifest(run_dir: RunDir) -> Check:
     except SetupError as error:
         return Check("manifest.json", False, str(error))
     if manifest is None:
-        return Check("manifest.json", False, "is missing: what this run is a run of cannot be said.")
+        return Check("manifest.json", False, "is missing, so it is unknown what this run labels.")
     return Check("manifest.json", True, "readable." + (" SIMULATED LABELS." if manifest.get("simulated") else ""))
 
 
@@ -130,7 +130,7 @@ def _batches(parts: Sequence[Part]) -> list[Check]:
         return [Check("batches", False, detail)]
     open_text = f"; {sum(part.is_open for part in parts):,} are open" if any(part.is_open for part in parts) else ""
     return [
-        Check("batches", True, f"{len(reported):,} of {len(parts):,}: the lines use what the server says{open_text}.")
+        Check("batches", True, f"{len(reported):,} of {len(parts):,}: the lines match the server's count{open_text}.")
     ]
 
 
@@ -145,13 +145,13 @@ def _summary(run_dir: RunDir, counts: Mapping[str, int]) -> Check:
     except SetupError as error:
         return Check("summary.json", False, str(error))
     if summary is None:
-        return Check("summary.json", True, "is not there: the last session has not ended, or was killed.")
+        return Check("summary.json", True, "does not exist: the last session has not ended, or was killed.")
     wrong = [
         f"{name} {summary.get(name)}, the ledger has {count}"
         for name, count in counts.items()
         if summary.get(name) != count
     ]
-    return Check("summary.json", not wrong, f"says {'; '.join(wrong)}." if wrong else "its counts are the ledger's.")
+    return Check("summary.json", not wrong, f"says {'; '.join(wrong)}." if wrong else "the counts match the ledger.")
 
 
 async def _account(
@@ -220,6 +220,6 @@ def _describe_changed(keys: Sequence[str]) -> str:
         return ""
     names = ", ".join(keys[:5]) + " ..." * (len(keys) > 5)
     return (
-        f"; {len(keys):,} READ OTHERWISE NOW than when they were labelled ({names}): the input has changed since. Give "
+        f"; {len(keys):,} ARE DIFFERENT NOW from when they were labeled ({names}): the input has changed since. Give "
         "the run's command again, which compares them"
     )

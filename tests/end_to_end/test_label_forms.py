@@ -67,7 +67,7 @@ def test_a_check_says_what_the_fields_hold_and_which_labels_have_no_meaning(conf
     found = {one.name: one for one in check(Settings.load(config), online=False)}
     assert found["task"].detail == (
         "the label columns are reason (text), topics (any of billing, login, other), confidence (0 to 1), "
-        "score (-2 to 2), 
+        "score (-2 to 2), "
         "tone (polite, rude), topic (billing, login, other)"
     )
     assert (found["meanings"].ok, found["meanings"].detail) == (
