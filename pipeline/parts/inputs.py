@@ -65,7 +65,9 @@ def resolve_inputs(
         skip_lines=wanted.skip_lines,
         skip_initial_space=wanted.skip_initial_space,
     )
-    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, own=own)
+    return resolve_sources(
+        paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, run_dir=own
+    )
 
 
 async def read(

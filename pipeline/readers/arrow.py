@@ -7,12 +7,12 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.readers.rows import Row
-from pipeline.readers.values import Unreadable, plain, plain_all
+from pipeline.readers.values import Unreadable, all_to_json, to_json
 from pipeline.records import JSON
 
 #: so many bytes of Arrow data become Python values at once
 PIECE_BYTES = 4 * 1024 * 1024
-PIECE_ROWS = 1024
+SLICE_ROWS = 1024
 
 #: the first bytes of pictures and sounds -> what they are
 _KINDS = (
@@ -31,10 +31,10 @@ _KINDS = (
 _RIFF = {b"WAVE": "audio/wav", b"WEBP": "image/webp"}
 
 
-def pieces(batch: Any) -> Iterator[Any]:
+def slices(batch: Any) -> Iterator[Any]:
     """The batch in slices that are small enough to become Python values at once."""
     count = batch.num_rows
-    size = max(1, min(PIECE_ROWS, PIECE_BYTES * count // max(1, batch.nbytes)))
+    size = max(1, min(SLICE_ROWS, PIECE_BYTES * count // max(1, batch.nbytes)))
     for start in range(0, count, size):
         yield batch.slice(start, size)
 
@@ -64,13 +64,13 @@ def _values(column: Any, media: bool, name: str, faults: dict[int, str]) -> list
     try:
         values = column.to_pylist()
     except Exception:  # what there is in types, time zones and bytes is foreign
-        values = [_had(scalar) for scalar in column]
+        values = [_read_scalar(scalar) for scalar in column]
         faults |= {
             place: f"{name!r}: {value.trouble}" for place, value in enumerate(values) if type(value) is Unreadable
         }
     if media and _has_media(column.type):
-        values = [_shown(value) for value in values]
-    return plain_all(values)
+        values = [_media_to_json(value) for value in values]
+    return all_to_json(values)
 
 
 def _has_media(kind: Any) -> bool:
@@ -81,54 +81,54 @@ def _has_media(kind: Any) -> bool:
         kind = kind.value_type
     if not pyarrow.types.is_struct(kind) or kind.num_fields != 2:
         return False
-    found = {kind.field(at).name: kind.field(at).type for at in range(2)}
-    held = found.get("bytes")
+    fields = {kind.field(at).name: kind.field(at).type for at in range(2)}
+    data = fields.get("bytes")
     return (
-        "path" in found and held is not None and (pyarrow.types.is_binary(held) or pyarrow.types.is_large_binary(held))
+        "path" in fields and data is not None and (pyarrow.types.is_binary(data) or pyarrow.types.is_large_binary(data))
     )
 
 
-def _shown(value: Any) -> JSON:
+def _media_to_json(value: Any) -> JSON:
     """A picture or sound as a data URL; its path where its bytes are not there."""
     if isinstance(value, list):
-        return [_shown(each) for each in value]
+        return [_media_to_json(each) for each in value]
     if not isinstance(value, Mapping):
-        return plain(value)
-    held = value.get("bytes")
-    if held is None:
-        return plain(value.get("path"))
-    return f"data:{_kind(held, value.get('path') or '')};base64,{base64.b64encode(held).decode()}"
+        return to_json(value)
+    data = value.get("bytes")
+    if data is None:
+        return to_json(value.get("path"))
+    return f"data:{_media_type(data, value.get('path') or '')};base64,{base64.b64encode(data).decode()}"
 
 
-def _kind(held: bytes, path: str) -> str:
-    if held.startswith(b"RIFF") and held[8:12] in _RIFF:
-        return _RIFF[held[8:12]]
-    found = next((kind for start, kind in _KINDS if held.startswith(start)), None)
-    return found or mimetypes.guess_type(path)[0] or "application/octet-stream"
+def _media_type(data: bytes, path: str) -> str:
+    if data.startswith(b"RIFF") and data[8:12] in _RIFF:
+        return _RIFF[data[8:12]]
+    mime = next((kind for start, kind in _KINDS if data.startswith(start)), None)
+    return mime or mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
-def _had(scalar: Any) -> Any:
+def _read_scalar(scalar: Any) -> Any:
     try:
-        return _careful(scalar)
+        return _scalar_value(scalar)
     except UnicodeDecodeError:
-        return Unreadable.text(_bytes(scalar))
+        return Unreadable.text(_raw_bytes(scalar))
     except Exception as error:  # as above
         return Unreadable(f"cannot be read: {error}")
 
 
-def _bytes(scalar: Any) -> bytes:
-    held = getattr(scalar, "as_buffer", lambda: None)()
-    return b"" if held is None else held.to_pybytes()
+def _raw_bytes(scalar: Any) -> bytes:
+    data = getattr(scalar, "as_buffer", lambda: None)()
+    return b"" if data is None else data.to_pybytes()
 
 
-def _careful(scalar: Any) -> Any:
+def _scalar_value(scalar: Any) -> Any:
     """A value where some cannot be had: nanoseconds and far years, which Python's own types do not hold, as text."""
     import pyarrow
 
     if scalar.is_valid and isinstance(scalar, pyarrow.StructScalar):
-        return {name: _careful(scalar[index]) for index, name in enumerate(scalar)}
+        return {name: _scalar_value(scalar[index]) for index, name in enumerate(scalar)}
     if scalar.is_valid and isinstance(scalar, pyarrow.ListScalar):
-        return [_careful(each) for each in scalar.values]
+        return [_scalar_value(each) for each in scalar.values]
     try:
         return scalar.as_py()
     except UnicodeDecodeError:

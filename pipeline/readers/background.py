@@ -28,7 +28,7 @@ class _Worker:
         # All state that changes: whether more will come, what ended it, and whether anybody still wants it.
         self._ended = False
         self._error: BaseException | None = None
-        self._unwanted = False
+        self._stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
@@ -37,9 +37,9 @@ class _Worker:
         except BaseException as error:  # it is the reader's to raise
             self._error = error
         self._ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with suppress(RuntimeError):  # the loop may be gone by now
             self._loop.call_soon_threadsafe(self._more.set)
 
@@ -54,11 +54,11 @@ class _Worker:
     def stop(self) -> None:
         """Want no more; the thread ends at its next item."""
         with self._lock:
-            self._unwanted = True
+            self._stopped = True
             self._lock.notify_all()
 
 
-class _Pump(_Worker, Generic[T]):
+class _IteratorThread(_Worker, Generic[T]):
     """Items in memory, at most `ahead` of them."""
 
     def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
@@ -70,15 +70,15 @@ class _Pump(_Worker, Generic[T]):
     def _fill(self) -> None:
         for item in self._make():
             with self._lock:
-                self._lock.wait_for(lambda: self._unwanted or len(self._items) < self._ahead)
-                if self._unwanted:
+                self._lock.wait_for(lambda: self._stopped or len(self._items) < self._ahead)
+                if self._stopped:
                     return
                 self._items.append(item)
-                alone = len(self._items) == 1
-            if alone:
-                self._tell()
+                was_empty = len(self._items) == 1
+            if was_empty:
+                self._notify()
 
-    async def take(self) -> list[T]:
+    async def next_items(self) -> list[T]:
         """What is there, at least one; nothing at the end. Raises what the iterator raised, after what came before."""
         while True:
             ended = self._ended  # asked first: what came before the end is there then
@@ -95,18 +95,18 @@ class _Pump(_Worker, Generic[T]):
             await self._wait()
 
 
-async def pumped(make: Callable[[], Iterator[T]], *, ahead: int) -> AsyncGenerator[list[T], None]:
+async def iterate_in_thread(make: Callable[[], Iterator[T]], *, ahead: int) -> AsyncGenerator[list[T], None]:
     """The items of a blocking iterator as they come, in lists; never more than `ahead` wait in memory."""
-    pump = _Pump(make, ahead)
-    pump.start()
+    thread = _IteratorThread(make, ahead)
+    thread.start()
     try:
-        while items := await pump.take():
+        while items := await thread.next_items():
             yield items
     finally:
-        pump.stop()
+        thread.stop()
 
 
-class _Spool(_Worker):
+class _SpoolThread(_Worker):
     """Bytes in a file that has no name, written as fast as they come."""
 
     def __init__(self, make: Callable[[], Generator[bytes, None, None]], file: IO[bytes]) -> None:
@@ -114,7 +114,7 @@ class _Spool(_Worker):
         self._make = make
         self._file = file
         self._written = 0
-        self._holders = 2  # the thread and the reader: the last to leave closes the file
+        self._users = 2  # the thread and the reader: the last to leave closes the file
 
     def _write_and_leave(self) -> None:
         try:
@@ -125,19 +125,19 @@ class _Spool(_Worker):
     def leave(self) -> None:
         """Need the file no more."""
         with self._lock:
-            self._holders -= 1
-            if not self._holders:
+            self._users -= 1
+            if not self._users:
                 self._file.close()
 
     def _write(self) -> None:
         with closing(self._make()) as parts:
             for part in parts:
-                if self._unwanted:
+                if self._stopped:
                     return
                 self._file.write(part)
                 self._file.flush()
                 self._written += len(part)
-                self._tell()
+                self._notify()
 
     async def blocks(self, chunk_bytes: int) -> Blocks:
         """What was written, following the writer; then what ended it is raised, if it was an error."""
@@ -156,17 +156,17 @@ class _Spool(_Worker):
             raise self._error
 
 
-async def spooled(make: Callable[[], Generator[bytes, None, None]], *, chunk_bytes: int) -> Blocks:
+async def spool_to_disk(make: Callable[[], Generator[bytes, None, None]], *, chunk_bytes: int) -> Blocks:
     """Bytes that should not wait for the labels: they go to a nameless file in the folder of temporary files.
 
     A connection that is read at the speed of labelling is open all night, and cut by its server long before.
     """
-    spool = _Spool(make, tempfile.TemporaryFile(prefix="labelpipe-"))  # noqa: SIM115 - `leave` closes it
-    spool.start()
+    thread = _SpoolThread(make, tempfile.TemporaryFile(prefix="labelpipe-"))  # noqa: SIM115 - `leave` closes it
+    thread.start()
     try:
-        async with aclosing(spool.blocks(chunk_bytes)) as blocks:
+        async with aclosing(thread.blocks(chunk_bytes)) as blocks:
             async for block in blocks:
                 yield block
     finally:
-        spool.stop()
-        spool.leave()
+        thread.stop()
+        thread.leave()

@@ -70,13 +70,13 @@ def detect(head: bytes, name: str) -> str | None:
 
     Raises InputError where the name's ending says one thing and the content another.
     """
-    found = next((kind for kind, how in _KINDS.items() if how.magic.match(head)), None)
-    named = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
-    if found or not named or not head:
-        return found
+    detected = next((kind for kind, how in _KINDS.items() if how.magic.match(head)), None)
+    expected = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
+    if detected or not expected or not head:
+        return detected
     if len(head) < HEAD_BYTES:
-        return named  # cut off within its first bytes: the decompressor will say so
-    raise InputError(f"{name}: named like a {named} file, but its content is not {named}; rename it")
+        return expected  # cut off within its first bytes: the decompressor will say so
+    raise InputError(f"{name}: named like a {expected} file, but its content is not {expected}; rename it")
 
 
 class Inflater:
@@ -95,20 +95,20 @@ class Inflater:
 
         Raises BrokenStreamError at a damaged place, after what came before it.
         """
-        out, size, taken = [], 0, 0
+        out, size, consumed = [], 0, 0
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
-            taken += len(piece)
+            consumed += len(piece)
             for plain, error in self._undo(piece):
                 out.append(plain)
                 size += len(plain)
                 if size >= BLOCK_BYTES or error:
-                    yield b"".join(out), taken
-                    out, size, taken = [], 0, 0
+                    yield b"".join(out), consumed
+                    out, size, consumed = [], 0, 0
                 if error:
                     raise BrokenStreamError(f"the {self._kind} data are damaged here and the rest is lost: {error}")
-        if taken:
-            yield b"".join(out), taken
+        if consumed:
+            yield b"".join(out), consumed
 
     def finish(self) -> None:
         """Nothing more will come. Raises BrokenStreamError if there should."""

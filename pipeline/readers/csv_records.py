@@ -16,11 +16,11 @@ _REGAIN_CHARS = 4096
 #: An open record that is larger waits until twice as much is there before it is tried again.
 _WAIT_CHARS = 8 * 1024
 
-CLOSED_EARLY = "; a space stands after a closing quote: set input.skip_initial_space = true to leave such spaces out"
-NEVER_CLOSED = "a quote is opened here and never closed"
+_SPACE_HINT = "; a space stands after a closing quote: set input.skip_initial_space = true to leave such spaces out"
+UNCLOSED_QUOTE = "a quote is opened here and never closed"
 
 #: first line, the lines as they stand in the file, the cells, what is wrong ("" if nothing)
-Cut = tuple[int, list[str], list[str], str]
+CsvRecord = tuple[int, list[str], list[str], str]
 
 
 class _RunDryError(Exception):
@@ -32,7 +32,7 @@ def _run_dry() -> Iterator[str]:
     yield ""  # type: ignore[unreachable]  # makes this a generator
 
 
-class RecordCutter:
+class CsvParser:
     """Lines in, records out; the lines of an unfinished record are kept and parsed again when more have come.
 
     A record that cannot be parsed costs its first line only: that line comes out with what is wrong, and parsing
@@ -60,7 +60,7 @@ class RecordCutter:
         """Where the unfinished record begins, and its text so far."""
         return self._number, "".join(self._lines[self._at :])
 
-    def feed(self, lines: list[str], *, end: bool = False) -> Iterator[Cut]:
+    def feed(self, lines: list[str], *, end: bool = False) -> Iterator[CsvRecord]:
         """The records that `lines` (with their endings) finish; with `end`, also what is left."""
         del self._lines[: self._at]
         self._at = 0
@@ -91,35 +91,35 @@ class RecordCutter:
         """Count these lines as done with."""
         self._number += len(lines)
 
-    def flush(self) -> Iterator[Cut]:
+    def flush(self) -> Iterator[CsvRecord]:
         """The records that are whole, where no more lines will come but the last record is torn."""
         self._try_at = 0
         yield from self.feed([])
 
-    def _pass(self, end: bool) -> Iterator[Cut]:
+    def _pass(self, end: bool) -> Iterator[CsvRecord]:
         """Cut until the lines in reach run out or one is broken."""
         window, whole = self._window()
         reader = self._layout.cells(chain(window, _run_dry()), strict=True)
-        taken, trouble = 0, ""
+        done, trouble = 0, ""
         try:
             for cells in reader:
-                raw = window[taken : reader.line_num]
+                raw = window[done : reader.line_num]
                 if self._too_long(raw):
                     trouble = self._name_trouble(raw)
                     break
                 if cells:
-                    yield self._number + taken, raw, cells, ""
-                taken = reader.line_num
+                    yield self._number + done, raw, cells, ""
+                done = reader.line_num
                 if self._reach < self._max_chars:
                     self._reach = min(self._max_chars, self._reach + _REGAIN_CHARS)
         except _RunDryError:
-            trouble = self._judge_rest(window[taken:], whole, end)
+            trouble = self._judge_rest(window[done:], whole, end)
         except csv.Error as error:
-            trouble = self._name_trouble(window[taken : reader.line_num], error)
-        spanned = reader.line_num - taken
-        self._drop(window[:taken])
+            trouble = self._name_trouble(window[done : reader.line_num], error)
+        spanned = reader.line_num - done
+        self._drop(window[:done])
         if trouble:
-            yield self._fail(window[taken], trouble, spanned)
+            yield self._fail(window[done], trouble, spanned)
 
     def _window(self) -> tuple[list[str], bool]:
         """The lines in reach (the last may lie half beyond it), and whether they are all that there are."""
@@ -140,8 +140,8 @@ class RecordCutter:
         if len(raw[0]) > self._max_chars:
             return f"a line longer than {self._max_chars:,} characters"
         if not error or self._too_long(raw):
-            return NEVER_CLOSED
-        return f"not valid CSV: {error}{CLOSED_EARLY if self._has_space_behind(raw) else ''}"
+            return UNCLOSED_QUOTE
+        return f"not valid CSV: {error}{_SPACE_HINT if self._has_space_behind(raw) else ''}"
 
     def _has_space_behind(self, raw: list[str]) -> bool:
         """Whether a space stands between a quote that may be a closing one and the end of its cell."""
@@ -163,7 +163,7 @@ class RecordCutter:
         self._number += len(lines)
         self._chars -= sum(map(len, lines))
 
-    def _fail(self, line: str, trouble: str, spanned: int) -> Cut:
+    def _fail(self, line: str, trouble: str, spanned: int) -> CsvRecord:
         number = self._number
         self._drop([line])
         if spanned > 1:  # lines behind the first were looked at for nothing

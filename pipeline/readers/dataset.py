@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers.arrow import pieces, rows_of
-from pipeline.readers.rows import BrokenStreamError, Reading, Row, Rows
+from pipeline.readers.arrow import rows_of, slices
+from pipeline.readers.rows import BrokenStreamError, ReadContext, Row, Rows
 from pipeline.readers.source import Source, SourceAccess, Stamp
 
 _STATE = "state.json"
@@ -57,19 +57,19 @@ def dataset_source(name: str, path: Path) -> Source:
 
 def _json(name: str, path: Path) -> dict[str, Any]:
     try:
-        found = codec.loads(path.read_bytes())
+        content = codec.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"input.path: {name!r} is not a saved dataset: {path.name}: {error.strerror}") from error
     except codec.JSONDecodeError as error:
         raise InputError(f"input.path: {name!r}: {path.name} is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"input.path: {name!r}: {path.name} is not a JSON object")
-    return found
+    return content
 
 
 def _stamp(name: str, files: Sequence[Path]) -> Stamp:
-    found = [(file.name, file.stat()) for file in files]
-    return {"name": name, "files": [[each, stat.st_size, stat.st_mtime_ns] for each, stat in found]}
+    stats = [(file.name, file.stat()) for file in files]
+    return {"name": name, "files": [[each, stat.st_size, stat.st_mtime_ns] for each, stat in stats]}
 
 
 def _count(name: str, files: Sequence[Path]) -> int | None:
@@ -77,29 +77,29 @@ def _count(name: str, files: Sequence[Path]) -> int | None:
     count = 0
     for file in files:
         try:
-            count += sum(piece.num_rows for piece in _pieces(name, file))
+            count += sum(piece.num_rows for piece in _slices(name, file))
         except BrokenStreamError:
             return None
     return count
 
 
-async def _rows(files: Sequence[Path], reading: Reading) -> Rows:
-    steps = _steps(reading, files)
-    progress = reading.progress
+async def _rows(files: Sequence[Path], context: ReadContext) -> Rows:
+    steps = _steps(context, files)
+    progress = context.progress
     while step := await asyncio.to_thread(next, steps, None):
-        rows, taken = step
+        rows, size_bytes = step
         progress.lines_read += len(rows)
         yield rows
-        progress.bytes_read += taken
+        progress.bytes_read += size_bytes
 
 
-def _steps(reading: Reading, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
+def _steps(context: ReadContext, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
     """Rows, a few MiB of them at a time, with the bytes of the file that ends with them."""
     number = 1
     for file in files:
         try:
-            for piece in _pieces(reading.name, file):
-                rows = rows_of(piece, number, reading.columns(piece.schema.names), media=True)
+            for piece in _slices(context.name, file):
+                rows = rows_of(piece, number, context.columns(piece.schema.names), media=True)
                 number += len(rows)
                 yield rows, 0
         except BrokenStreamError as error:
@@ -108,23 +108,23 @@ def _steps(reading: Reading, files: Sequence[Path]) -> Iterator[tuple[list[Row],
         yield [], file.stat().st_size
 
 
-def _mapped(file: Path) -> mmap.mmap:
+def _map_file(file: Path) -> mmap.mmap:
     """The file, mapped and not read: a batch of photos is then never whole in memory. Raises OSError, ValueError."""
     with file.open("rb") as opened:
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _pieces(name: str, file: Path) -> Iterator[Any]:
+def _slices(name: str, file: Path) -> Iterator[Any]:
     try:
         import pyarrow
     except ImportError:
         raise MissingExtraError("Reading a saved dataset", "parquet") from None
     try:
-        mapped = _mapped(file)
-        with pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)) as stream:
-            for piece in (piece for batch in stream for piece in pieces(batch)):
+        mapping = _map_file(file)
+        with pyarrow.ipc.open_stream(pyarrow.py_buffer(mapping)) as stream:
+            for piece in (piece for batch in stream for piece in slices(batch)):
                 yield piece
-                if hasattr(mapped, "madvise"):
-                    mapped.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+                if hasattr(mapping, "madvise"):
+                    mapping.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise BrokenStreamError(f"{file.name} is damaged here and the rest is lost: {error}") from error

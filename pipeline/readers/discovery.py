@@ -12,11 +12,11 @@ from pipeline import globs
 from pipeline.errors import InputError, MissingInputError
 from pipeline.readers.dataset import dataset_source, is_dataset
 from pipeline.readers.dialect import AUTO_DIALECT, LOOK_BYTES, TextDialect
-from pipeline.readers.files import files_source, refuse_overlap
-from pipeline.readers.folders import inputs_only, partition_of
-from pipeline.readers.missing import missing
+from pipeline.readers.files import files_source, reject_overlap
+from pipeline.readers.folders import exclude_run_files, partition_of
+from pipeline.readers.missing import missing_input_error
 from pipeline.readers.remote import is_url, remote_sources
-from pipeline.readers.source import FILE_FORMATS, FORMAT_NAMES, Source, format_of, natural, packing
+from pipeline.readers.source import FILE_FORMATS, FORMAT_NAMES, Source, compression_suffix, detect_format, natural_key
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
@@ -35,60 +35,60 @@ def resolve_sources(
     query: Query | None = None,
     secret: bool = False,
     dialect: TextDialect = AUTO_DIALECT,
-    own: Path | None = None,
+    run_dir: Path | None = None,
 ) -> list[Source]:
     """The sources that `path` names, relative to `base`, in the order in which they are read.
 
     That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
     numbers in a name compared as numbers: part-2 before part-10. With a `query` each path is a database's address.
     Of an address that is a `secret` only what is none gets into a name. `dialect` is how texts are written;
-    `own` the run's folder, whose files are never input. Raises InputError, which says what to do.
+    `run_dir` the run's folder, whose files are never input. Raises InputError, which says what to do.
     """
     if format not in FORMAT_NAMES:
         raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
-    written = [path] if isinstance(path, str) else list(path)
-    if not written or not all(written):
+    paths = [path] if isinstance(path, str) else list(path)
+    if not paths or not all(paths):
         raise InputError('input.path names no file; set it to a file, a list, a glob, or "-" for stdin')
     if query is not None:
-        sources = [sql_source(each, query, base) for each in written]
+        sources = [sql_source(each, query, base) for each in paths]
     elif format in FILE_FORMATS:
-        sources = _folders(written, format, base, secret, own)
+        sources = _folder_sources(paths, format, base, secret, run_dir)
     else:
-        sources = [source for each in written for source in _named(each, format, base, secret, own)]
-    sources = _pipes_numbered(sources)
-    _refuse_twice(sources)
-    dialect = replace(dialect, format_is_said=format != "auto")
+        sources = [source for each in paths for source in _resolve_path(each, format, base, secret, run_dir)]
+    sources = _number_pipes(sources)
+    _reject_duplicates(sources)
+    dialect = replace(dialect, format_is_explicit=format != "auto")
     return [replace(source, dialect=dialect) for source in sources]
 
 
-def _pipes_numbered(sources: list[Source]) -> list[Source]:
+def _number_pipes(sources: list[Source]) -> list[Source]:
     """Each pipe without a name of its own under another one: what a shell calls them differs from time to time."""
     pipes = [source for source in sources if source.name == PIPE]
     names = {id(source): f"{PIPE}-{number}" for number, source in enumerate(pipes[1:], 2)}
     return [replace(source, name=names[id(source)]) if id(source) in names else source for source in sources]
 
 
-def _named(written: str, format_name: str, base: Path, secret: bool, own: Path | None) -> Iterator[Source]:
-    if written == STDIN:
+def _resolve_path(pattern: str, format_name: str, base: Path, secret: bool, run_dir: Path | None) -> Iterator[Source]:
+    if pattern == STDIN:
         if format_name in ("parquet", "dataset"):
             raise InputError(f"input.path: {_TITLES[format_name]} cannot be read from stdin; name the file")
         yield Source("stdin", None, format_name, None)
         return
-    if is_url(written):
-        if written.partition("://")[0].partition("+")[0].lower() in DIALECTS:
+    if is_url(pattern):
+        if pattern.partition("://")[0].partition("+")[0].lower() in DIALECTS:
             raise InputError("input.path is the address of a database: set input.query or input.table")
-        for source in remote_sources(written, format_name, secret=secret):
+        for source in remote_sources(pattern, format_name, secret=secret):
             yield replace(source, partition=partition_of(source.name.partition("?")[0]))
         return
-    plain = _at_home(written)
-    names, left = _matches(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile, own)
-    notes = _left_out(left)
+    plain = _expand_home(pattern)
+    names, excluded = _match(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile, run_dir)
+    notes = _note_excluded(excluded)
     for name in names:
         yield replace(_source(name, base / name, format_name), partition=partition_of(name), notes=notes)
         notes = ()
 
 
-def _left_out(names: Sequence[str]) -> tuple[str, ...]:
+def _note_excluded(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     files = "file that another run has" if len(names) == 1 else "files that other runs have"
@@ -98,23 +98,25 @@ def _left_out(names: Sequence[str]) -> tuple[str, ...]:
 _TITLES = {"parquet": "Parquet", "dataset": "a dataset"}
 
 
-def _at_home(written: str) -> str:
-    return str(Path(written).expanduser()) if written.startswith("~") else written
+def _expand_home(pattern: str) -> str:
+    return str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
 
 
-def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path | None) -> tuple[list[str], list[str]]:
+def _match(
+    pattern: str, base: Path, is_wanted: Callable[[str], bool], run_dir: Path | None
+) -> tuple[list[str], list[str]]:
     """The names that a pattern stands for, in their order, and those left out of it as another run's.
 
     A file whose real name looks like a glob is that file.
     """
     if not glob.has_magic(pattern) or (base / pattern).exists():
-        return inputs_only([PurePath(pattern).as_posix()], glob.escape(pattern), base, own)
+        return exclude_run_files([PurePath(pattern).as_posix()], glob.escape(pattern), base, run_dir)
     found = globs.matching(pattern, base)
     visible = (name for name in found if not is_system_file(name))
-    names = {_posix(name) for name in visible if wanted(os.path.join(base, name))}  # noqa: PTH118
+    names = {_posix(name) for name in visible if is_wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
-    return inputs_only(sorted(names, key=natural), pattern, base, own)
+    return exclude_run_files(sorted(names, key=natural_key), pattern, base, run_dir)
 
 
 def is_system_file(name: str) -> bool:
@@ -124,39 +126,35 @@ def is_system_file(name: str) -> bool:
 
 def _posix(name: str) -> str:
     # There may be 100,000: most are as they should be, and a Path for each takes its time.
-    return (
-        name
-        if os.sep == "/" and "/." not in name and "//" not in name and name[0] != "."
-        else PurePath(name).as_posix()
-    )
+    is_posix = os.sep == "/" and "/." not in name and "//" not in name and name[0] != "."
+    return name if is_posix else PurePath(name).as_posix()
 
 
-def _folders(written: Sequence[str], format_name: str, base: Path, secret: bool, own: Path | None) -> list[Source]:
+def _folder_sources(
+    paths: Sequence[str], format_name: str, base: Path, secret: bool, run_dir: Path | None
+) -> list[Source]:
     """Each path as one source whose files are the records; a folder stands for all that is in it."""
-    found: list[tuple[str, Sequence[str]]] = []
-    for each in written:
+    names_by_path: list[tuple[str, Sequence[str]]] = []
+    for each in paths:
         if each == STDIN:
             raise InputError(f'input.path: format = "{format_name}" needs a folder or a glob, not stdin')
         if is_url(each):
             list(remote_sources(each, format_name, secret=secret))  # refuses it
-        plain = _at_home(each)
-        if (base / plain).is_dir():
-            inside = f"{glob.escape(plain.rstrip('/'))}/**/*"
-            found.append((plain, _matches(inside, base, os.path.isfile, own)[0]))
-        else:
-            found.append((plain, _matches(plain, base, os.path.isfile, own)[0]))
-    for plain, names in found:
+        plain = _expand_home(each)
+        pattern = f"{glob.escape(plain.rstrip('/'))}/**/*" if (base / plain).is_dir() else plain
+        names_by_path.append((plain, _match(pattern, base, os.path.isfile, run_dir)[0]))
+    for plain, names in names_by_path:
         if list(names) == [PurePath(plain).as_posix()] and not (base / plain).is_file():
-            raise missing(plain, base / plain, "no such file or folder")
-    refuse_overlap(found)
-    return [files_source(PurePath(plain).as_posix(), names, base, format_name) for plain, names in found]
+            raise missing_input_error(plain, base / plain, "no such file or folder")
+    reject_overlap(names_by_path)
+    return [files_source(PurePath(plain).as_posix(), names, base, format_name) for plain, names in names_by_path]
 
 
 def _source(name: str, path: Path, format_name: str) -> Source:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise missing(name, path) from error
+        raise missing_input_error(name, path) from error
     except OSError as error:
         raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
     if format_name == "dataset" or (format_name == "auto" and stat.S_ISDIR(status.st_mode) and is_dataset(path)):
@@ -170,14 +168,14 @@ def _source(name: str, path: Path, format_name: str) -> Source:
         raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")
     regular = stat.S_ISREG(status.st_mode)
     # What can be read only once is looked into when it is read.
-    known = format_name != "auto" or regular or PurePath(name).suffix
-    found = format_of(name, format_name, (lambda: _head(name, path)) if regular else None) if known else "auto"
-    if found == "parquet" and (not regular or packing(name)):
+    head = (lambda: _head(name, path)) if regular else None
+    kind = detect_format(name, format_name, head) if regular or PurePath(name).suffix else format_name
+    if kind == "parquet" and (not regular or compression_suffix(name)):
         raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
     # What no UTF-8 can hold is in no key, file or message.
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     name = PIPE if not regular and _WITHOUT_NAME.fullmatch(str(path)) else name
-    return Source(name, path, found, status.st_size if regular else None)
+    return Source(name, path, kind, status.st_size if regular else None)
 
 
 def _head(name: str, path: Path) -> bytes:
@@ -188,13 +186,13 @@ def _head(name: str, path: Path) -> bytes:
         raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
 
 
-def _refuse_twice(sources: list[Source]) -> None:
-    seen: dict[str, str] = {}
+def _reject_duplicates(sources: list[Source]) -> None:
+    known: dict[str, str] = {}
     for source in sources:
         real = str(source.path.resolve()) if source.path else source.access.identity if source.access else STDIN
         for identity in {real or source.name, f"name {source.name}"}:
-            if identity in seen:
+            if identity in known:
                 raise InputError(
-                    f"input.path: {source.name!r} is given twice (also as {seen[identity]!r}); name it once"
+                    f"input.path: {source.name!r} is given twice (also as {known[identity]!r}); name it once"
                 )
-            seen[identity] = source.name
+            known[identity] = source.name

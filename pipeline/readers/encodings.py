@@ -12,7 +12,7 @@ from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.rows import BrokenStreamError
 
 #: the mark at the start of a text -> the encoding; the longer ones first
-_MARKS = {
+_BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8",
@@ -34,37 +34,37 @@ _REGIONAL = {
 }
 
 
-def known_encoding(name: str) -> str:
+def canonical_encoding(name: str) -> str:
     """The canonical name of an encoding. Raises InputError if there is none of that name."""
     try:
-        found = codecs.lookup(name)
+        codec_info = codecs.lookup(name)
         codecs.getincrementaldecoder(name)
         " ".encode(name)  # refuses codecs that are no text encodings, like base64
     except (LookupError, ValueError):
         raise InputError(
             f"input.encoding: {name!r} is not a known encoding; try utf-8, utf-16, cp949, latin-1"
         ) from None
-    return "utf-8" if found.name == "utf-8-sig" else found.name
+    return "utf-8" if codec_info.name == "utf-8-sig" else codec_info.name
 
 
-def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
+def detect_encoding(head: bytes, requested: str | None, name: str) -> str:
     """The encoding of a text that begins with `head`: what was said or, where nothing was, what is plain to see.
 
     Raises InputError, which names the key to set, where it is not plain, or what was said is wrong.
     """
-    marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
-    if wanted is not None:
-        known = known_encoding(wanted)
-        if known == "utf-8" and marked not in (None, "utf-8"):
-            raise InputError(f'{name}: begins with the mark of {marked}; set input.encoding = "{marked}"')
-        return known
-    if marked is not None:
-        return marked
-    look = head[:LOOK_BYTES]
-    if b"\0" in look and (wide := _wide(look)):
+    by_bom = next((encoding for mark, encoding in _BOMS.items() if head.startswith(mark)), None)
+    if requested is not None:
+        canonical = canonical_encoding(requested)
+        if canonical == "utf-8" and by_bom not in (None, "utf-8"):
+            raise InputError(f'{name}: begins with the mark of {by_bom}; set input.encoding = "{by_bom}"')
+        return canonical
+    if by_bom is not None:
+        return by_bom
+    sample = head[:LOOK_BYTES]
+    if b"\0" in sample and (wide := _detect_utf16(sample)):
         raise InputError(f'{name}: looks like UTF-16 without a byte order mark; set input.encoding = "{wide}"')
-    _refuse_binary(look, name)
-    _refuse_regional(look, whole=len(head) < LOOK_BYTES, name=name)
+    _refuse_binary(sample, name)
+    _refuse_regional(sample, whole=len(head) < LOOK_BYTES, name=name)
     return "utf-8"
 
 
@@ -79,52 +79,52 @@ def read_text_head(path: Path) -> str:
     with suppress(InputError, BrokenStreamError):
         if kind := detect(head, path.name):
             head = next(Inflater(kind).feed(head), (b"", 0))[0]
-        encoding = encoding_of(head, None, path.name)
+        encoding = detect_encoding(head, None, path.name)
     return head[:LOOK_BYTES].decode(encoding, "replace").removeprefix("\ufeff")
 
 
 def looks_like_text(head: bytes) -> bool:
     """Whether this is the beginning of a text, in whatever encoding."""
     try:
-        if not head.startswith(tuple(_MARKS)):
+        if not head.startswith(tuple(_BOMS)):
             _refuse_binary(head[:LOOK_BYTES], "")
     except InputError:
         return False
     return True
 
 
-def _refuse_binary(look: bytes, name: str) -> None:
+def _refuse_binary(sample: bytes, name: str) -> None:
     """Refuse what is no text in any encoding: more than a few of its bytes are control characters."""
-    odd = len(look) - len(look.translate(None, _CONTROLS))
-    if odd > max(_FEW_CONTROLS, len(look) // 20):
+    odd = len(sample) - len(sample.translate(None, _CONTROLS))
+    if odd > max(_FEW_CONTROLS, len(sample) // 20):
         raise InputError(
-            f"{name}: is not text: {odd:,} of its first {len(look):,} bytes are control characters. Name a file "
+            f"{name}: is not text: {odd:,} of its first {len(sample):,} bytes are control characters. Name a file "
             "of text, or set input.encoding if it is written in one like utf-16-le"
         )
 
 
-def _wide(look: bytes) -> str | None:
+def _detect_utf16(sample: bytes) -> str | None:
     """UTF-16 of one byte order or the other, if it makes text of bytes among which there are zeros."""
     for encoding in ("utf-16-le", "utf-16-be"):
-        text = look[: len(look) // 2 * 2].decode(encoding, "replace")
+        text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
         plain = len(re.findall(r"[\t\n\r -~]", text))
         # Half of it ASCII, or else lines of what would be no UTF-8: a stray zero makes neither.
         if not re.search(r"[\0-\x08\x0e-\x1f\ufffd]", text[:-1]) and (
-            plain > len(text) / 2 or ("\n" in text and not _is_utf8(look))
+            plain > len(text) / 2 or ("\n" in text and not _is_utf8(sample))
         ):
             return encoding
     return None
 
 
-def _refuse_regional(look: bytes, *, whole: bool, name: str) -> None:
+def _refuse_regional(sample: bytes, *, whole: bool, name: str) -> None:
     """Ask where several lines are no UTF-8 and none with such letters is: that is no damage but another encoding."""
-    lines = look.split(b"\n")
+    lines = sample.split(b"\n")
     if not whole and len(lines) > 1:
         del lines[-1]
     odd = [(number, line) for number, line in enumerate(lines, 1) if not line.isascii()]
     if len(odd) < 2 or any(map(_is_utf8, (line for _, line in odd))):
         return
-    guess = _guess(b"\n".join(line for _, line in odd))
+    guess = _guess_encoding(b"\n".join(line for _, line in odd))
     number, line = odd[0]
     if guess is None:
         advice = "set input.encoding to the one it is written in, like cp1252, cp949, shift_jis or gb18030"
@@ -147,7 +147,7 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _guess(data: bytes) -> str | None:
+def _guess_encoding(data: bytes) -> str | None:
     runs = re.findall(rb"[\x80-\xff]+", data)
     # Letters of western Europe stand alone among those of ASCII; all others have neighbours, or two bytes.
     alone = sum(len(run) == 1 for run in runs) > len(runs) / 4
@@ -175,11 +175,11 @@ ESCAPE = "labelpipe.escape"
 codecs.register_error(ESCAPE, _escape)
 
 
-def to_utf8(encoding: str, name: str) -> Callable[[bytes, bool], bytes]:
+def utf8_converter(encoding: str, name: str) -> Callable[[bytes, bool], bytes]:
     """What brings blocks of a text to UTF-8; bytes that are not in the encoding come as what is no valid UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)(errors=ESCAPE)
 
-    def decoded(block: bytes, final: bool) -> bytes:
+    def decode(block: bytes, final: bool) -> bytes:
         try:
             # The surrogates of escaped bytes pass as what is no valid UTF-8: the line that holds them is unreadable.
             return decoder.decode(block, final).encode("utf-8", "surrogatepass")
@@ -187,4 +187,4 @@ def to_utf8(encoding: str, name: str) -> Callable[[bytes, bool], bytes]:
             hint = f"; write {encoding}-le or {encoding}-be" if encoding in ("utf-16", "utf-32") else ""
             raise InputError(f"{name}: not {encoding} text: {error}{hint}") from error
 
-    return decoded
+    return decode

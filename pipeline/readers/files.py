@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.encodings import encoding_of, looks_like_text
-from pipeline.readers.rows import Reading, Row, Rows
+from pipeline.readers.encodings import detect_encoding, looks_like_text
+from pipeline.readers.rows import ReadContext, Row, Rows
 from pipeline.readers.source import Source, SourceAccess, Stamp
 from pipeline.records import JSON
 
@@ -24,58 +24,59 @@ MOST_TEXT_BYTES = 4 * 1024 * 1024
 AT_ONCE = 64
 
 #: Takes a path, and how it is called, and gives what a record says of that file beside its name, and the digest of it.
-Look = Callable[[str, str], tuple[dict[str, JSON], int]]
+FileReader = Callable[[str, str], tuple[dict[str, JSON], int]]
 
 
-def files_source(written: str, names: Sequence[str], base: Path, format_name: str = "files") -> Source:
+def files_source(pattern: str, names: Sequence[str], base: Path, format_name: str = "files") -> Source:
     """The files of these names, in this order, as one source. Its records are named by their paths.
 
     With the format "text_files" a record holds the text of its file too.
     """
     access = SourceAccess(
         rows=partial(_rows, names, base, format_name == "text_files"),
-        stamp=partial(_stamp, written, names, base),
+        stamp=partial(_stamp, pattern, names, base),
         count=lambda: len(names),
         key_field="path",
     )
-    return Source(written, None, format_name, None, access)
+    return Source(pattern, None, format_name, None, access)
 
 
-def refuse_overlap(found: Sequence[tuple[str, Sequence[str]]]) -> None:
+def reject_overlap(names_by_pattern: Sequence[tuple[str, Sequence[str]]]) -> None:
     """No file under two patterns. Raises InputError."""
-    seen: dict[str, str] = {}
-    for written, names in found if len(found) > 1 else ():
+    owners: dict[str, str] = {}
+    for pattern, names in names_by_pattern if len(names_by_pattern) > 1 else ():
         for name in names:
-            other = seen.setdefault(os.path.normpath(name), written)
-            if other != written:
-                raise InputError(f"input.path: {name!r} is given twice (by {other!r} and by {written!r}); name it once")
+            other = owners.setdefault(os.path.normpath(name), pattern)
+            if other != pattern:
+                raise InputError(f"input.path: {name!r} is given twice (by {other!r} and by {pattern!r}); name it once")
 
 
-async def _rows(names: Sequence[str], base: Path, with_text: bool, reading: Reading) -> Rows:
-    look = partial(_text, wanted=reading.dialect.encoding) if with_text else _edges
+async def _rows(names: Sequence[str], base: Path, with_text: bool, context: ReadContext) -> Rows:
+    read = partial(_read_text, encoding=context.dialect.encoding) if with_text else _read_edges
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        rows = await asyncio.to_thread(lambda first, these: list(_looked_at(first, these, base, look)), start + 1, part)
-        reading.progress.lines_read += len(rows)
+        rows = await asyncio.to_thread(_read_files, start + 1, part, base, read)
+        context.progress.lines_read += len(rows)
         yield rows
 
 
-def _looked_at(first: int, names: Sequence[str], base: Path, look: Look) -> Iterator[Row]:
+def _read_files(first: int, names: Sequence[str], base: Path, read: FileReader) -> list[Row]:
+    rows: list[Row] = []
     for number, name in enumerate(names, first):
-        fields, sayable = _fields(name)
-        shown = str(fields["path"])
-        if not sayable:
-            yield number, fields, codec.digest64(os.fsencode(name)), f"{shown}: its name is not valid UTF-8"
+        fields, is_utf8 = _fields(name)
+        path = str(fields["path"])
+        if not is_utf8:
+            rows.append((number, fields, codec.digest64(os.fsencode(name)), f"{path}: its name is not valid UTF-8"))
             continue
         try:
-            more, digest = look(os.path.join(base, name), shown)  # noqa: PTH118
+            more, digest = read(os.path.join(base, name), path)  # noqa: PTH118
+            rows.append((number, {**fields, **more}, digest, ""))
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            yield number, fields, codec.digest64(reason.encode()), f"{shown}: cannot be read: {reason}"
+            rows.append((number, fields, codec.digest64(reason.encode()), f"{path}: cannot be read: {reason}"))
         except InputError as error:
-            yield number, fields, codec.digest64(str(error).encode()), str(error)
-        else:
-            yield number, {**fields, **more}, digest, ""
+            rows.append((number, fields, codec.digest64(str(error).encode()), str(error)))
+    return rows
 
 
 def _fields(name: str) -> tuple[dict[str, str | int], bool]:
@@ -92,35 +93,35 @@ def _fields(name: str) -> tuple[dict[str, str | int], bool]:
     }, text == name
 
 
-def _edges(path: str, _said: str) -> tuple[dict[str, JSON], int]:
+def _read_edges(path: str, _name: str) -> tuple[dict[str, JSON], int]:
     """Size and digest; the digest is of the size and of both ends of the file. Raises OSError."""
-    with _opened(path) as (file, size):
-        held = os.read(file, min(size, EDGE_BYTES))
+    with _open_regular_file(path) as (file, size):
+        content = os.read(file, min(size, EDGE_BYTES))
         if size > EDGE_BYTES:
             os.lseek(file, max(EDGE_BYTES, size - EDGE_BYTES), os.SEEK_SET)
-            held += os.read(file, EDGE_BYTES)
-    return {"size_bytes": size}, codec.digest64(b"%d " % size + held)
+            content += os.read(file, EDGE_BYTES)
+    return {"size_bytes": size}, codec.digest64(b"%d " % size + content)
 
 
 def is_text_file(path: Path) -> bool:
     """Whether the file is a text, by its beginning."""
     try:
-        with _opened(str(path)) as (file, _size):
+        with _open_regular_file(str(path)) as (file, _size):
             return looks_like_text(os.read(file, EDGE_BYTES))
     except OSError:
         return False
 
 
-def _text(path: str, shown: str, *, wanted: str | None) -> tuple[dict[str, JSON], int]:
+def _read_text(path: str, shown: str, *, encoding: str | None) -> tuple[dict[str, JSON], int]:
     """Size and text, and the digest of all of it. Raises OSError, and InputError for what is no text."""
-    held = b""
-    with _opened(path) as (file, size):
+    content = b""
+    with _open_regular_file(path) as (file, size):
         if size > MOST_TEXT_BYTES:
             raise InputError(f"{shown}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
-        while len(held) <= MOST_TEXT_BYTES and (more := os.read(file, MOST_TEXT_BYTES)):
-            held += more
+        while len(content) <= MOST_TEXT_BYTES and (more := os.read(file, MOST_TEXT_BYTES)):
+            content += more
     try:
-        text = held.decode(encoding_of(held, wanted, shown)).removeprefix("\ufeff")
+        text = content.decode(detect_encoding(content, encoding, shown)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{shown}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
@@ -129,7 +130,7 @@ def _text(path: str, shown: str, *, wanted: str | None) -> tuple[dict[str, JSON]
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[int, int]]:
+def _open_regular_file(path: str) -> Iterator[tuple[int, int]]:
     """The descriptor of a regular file, and its size in bytes. Raises OSError."""
     # Not blocking: to open a pipe might wait for ever. There may be 100,000 of these: no Path, no buffer.
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -142,13 +143,13 @@ def _opened(path: str) -> Iterator[tuple[int, int]]:
         os.close(file)
 
 
-def _stamp(written: str, names: Sequence[str], base: Path) -> Stamp:
+def _stamp(pattern: str, names: Sequence[str], base: Path) -> Stamp:
     """Names, sizes and times of all the files, as one digest."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
         try:
-            found = os.stat(os.path.join(base, name))  # noqa: PTH116, PTH118 - no Path for each of 100,000
-            digest.update(b"%s\0%d\0%d\0" % (os.fsencode(name), found.st_size, found.st_mtime_ns))
+            status = os.stat(os.path.join(base, name))  # noqa: PTH116, PTH118 - no Path for each of 100,000
+            digest.update(b"%s\0%d\0%d\0" % (os.fsencode(name), status.st_size, status.st_mtime_ns))
         except OSError:
             digest.update(b"%s\0gone\0" % os.fsencode(name))
-    return {"name": written, "files": len(names), "digest": digest.hexdigest()}
+    return {"name": pattern, "files": len(names), "digest": digest.hexdigest()}

@@ -17,30 +17,32 @@ _APART = "set output.dir to another folder"
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
-def inputs_only(names: Sequence[str], pattern: str, base: Path, own: Path | None) -> tuple[list[str], list[str]]:
+def exclude_run_files(
+    names: Sequence[str], pattern: str, base: Path, run_dir: Path | None
+) -> tuple[list[str], list[str]]:
     """The names without those of files that runs have written, and which of these were another run's.
 
     Files in the run's `own` folder are never input: a run would read what it writes. Those of other runs are taken
     where the pattern names them (`runs/*/labels.csv`), not where it only covers them. Raises InputError where nothing
     remains.
     """
-    kind_of = cache(lambda folder: _kind(folder, None if own is None else os.path.realpath(own)))
+    kind_of = cache(lambda folder: _owner(folder, None if run_dir is None else os.path.realpath(run_dir)))
     kinds = [kind_of(_folder(name, base)) for name in names]
     if names and not glob.has_magic(pattern):
         if "own" in kinds:
             raise InputError(f"input.path: {pattern!r} is in output.dir, this run's own folder; {_APART}")
         return list(names), []
-    named = not glob.has_magic(PurePath(pattern).name)
-    inputs = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and named)]
-    left = [name for name, kind in zip(names, kinds, strict=True) if kind == "run" and not named]
-    if names and not inputs and not left:
+    names_files = not glob.has_magic(PurePath(pattern).name)
+    inputs = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and names_files)]
+    excluded = [name for name, kind in zip(names, kinds, strict=True) if kind == "run" and not names_files]
+    if names and not inputs and not excluded:
         raise InputError(f"input.path: {pattern!r} matches only files in output.dir, this run's own folder; {_APART}")
     if names and not inputs:
         raise InputError(
-            f"input.path: {pattern!r} matches nothing but what other runs have written ({left[0]}); name the file to "
-            "read another run's, as in 'runs/*/labels.csv'"
+            f"input.path: {pattern!r} matches nothing but what other runs have written ({excluded[0]}); name the file "
+            "to read another run's, as in 'runs/*/labels.csv'"
         )
-    return inputs, left
+    return inputs, excluded
 
 
 def _folder(name: str, base: Path) -> str:
@@ -49,10 +51,10 @@ def _folder(name: str, base: Path) -> str:
     return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
 
 
-def _kind(folder: str, own: str | None) -> str:
+def _owner(folder: str, run_dir: str | None) -> str:
     """Whose files are in the folder: this run's `own`, those of another `run`, or nobody's."""
     real = os.path.realpath(folder)
-    if own is not None and (real == own or real.startswith(own + os.sep)):
+    if run_dir is not None and (real == run_dir or real.startswith(run_dir + os.sep)):
         return "own"
     return "run" if all(os.path.isfile(os.path.join(real, name)) for name in _OF_A_RUN) else ""  # noqa: PTH113, PTH118
 

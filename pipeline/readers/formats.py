@@ -8,60 +8,60 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.dialect import LOOK_BYTES
-from pipeline.readers.json_documents import has_lines, is_one_text, json_texts
-from pipeline.readers.json_rows import LINE_BYTES, json_rows, too_long
-from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.rows import Blocks, Reading, Row, Rows, bad_row, undecodable
-from pipeline.readers.stream import joined, with_head
+from pipeline.readers.json_documents import has_object_per_line, is_single_document, json_documents
+from pipeline.readers.json_rows import LINE_BYTES, describe_long_line, json_rows
+from pipeline.readers.lines import LineSplitter, split_lines
+from pipeline.readers.rows import Blocks, ReadContext, Row, Rows, bad_row, describe_decoding_error
+from pipeline.readers.stream import prepend, with_head
 from pipeline.readers.table import delimited
 
-Format = Callable[[Blocks, Reading], Rows]
+Format = Callable[[Blocks, ReadContext], Rows]
 
 #: goes before a line of text in its digest: the same line read as JSON is another record
 _TEXT = b"text\0"
 
 
-async def jsonl(blocks: Blocks, reading: Reading) -> Rows:
+async def jsonl(blocks: Blocks, context: ReadContext) -> Rows:
     """One JSON object a line; blank lines are skipped."""
-    async with aclosing(cut_lines(blocks, reading, LineSplitter(LINE_BYTES))) as lines:
+    async with aclosing(split_lines(blocks, context, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
-            yield list(json_rows(first, batch, reading))
+            yield list(json_rows(first, batch, context))
 
 
-async def json(blocks: Blocks, reading: Reading, *, lines: bool) -> Rows:
+async def json(blocks: Blocks, context: ReadContext, *, lines: bool) -> Rows:
     """Objects, one a line or otherwise, as the beginning of the text tells; `lines` where its name says a line each."""
-    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if reading.single_pass else b"")) as found:
-        head = await anext(found, b"")
-        one_text = is_one_text(head) if lines else not has_lines(head)
-        if reading.dialect.records:
+    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if context.single_pass else b"")) as stream:
+        head = await anext(stream, b"")
+        one_text = is_single_document(head) if lines else not has_object_per_line(head)
+        if context.dialect.records:
             one_text = True  # it is one object, or refused
         elif one_text and lines:
-            _tell_misnamed(reading)
+            _note_misnamed(context)
         elif one_text and head.lstrip().startswith(b"["):
-            reading.progress.note("looks like a JSON array: each of its objects is a record", reading.name)
-        read = json_texts if one_text else jsonl
-        async with aclosing(read(joined(head, found), reading)) as parts:
+            context.progress.note("looks like a JSON array: each of its objects is a record", context.name)
+        read = json_documents if one_text else jsonl
+        async with aclosing(read(prepend(head, stream), context)) as parts:
             async for rows in parts:
                 yield rows
 
 
-def _tell_misnamed(reading: Reading) -> None:
+def _note_misnamed(context: ReadContext) -> None:
     fault = "is a JSON array or indented JSON, not an object a line"
-    if reading.dialect.format_is_said:
-        raise InputError(f'{reading.name}: {fault}; set input.format = "json"')
-    reading.progress.note(
+    if context.dialect.format_is_explicit:
+        raise InputError(f'{context.name}: {fault}; set input.format = "json"')
+    context.progress.note(
         f'{fault} as its name says; it is read as such. Set input.format = "json" if that is right',
-        reading.name,
+        context.name,
         doubtful=True,
     )
 
 
-async def text(blocks: Blocks, reading: Reading) -> Rows:
+async def text(blocks: Blocks, context: ReadContext) -> Rows:
     """The field `text` from each line; blank lines are skipped."""
-    async with aclosing(cut_lines(blocks, reading, LineSplitter(LINE_BYTES))) as lines:
+    async with aclosing(split_lines(blocks, context, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
             yield [
-                _text_row(number, line.removesuffix(b"\r"), reading.encoding)
+                _text_row(number, line.removesuffix(b"\r"), context.encoding)
                 for number, line in enumerate(batch, first)
                 if line.strip()
             ]
@@ -69,14 +69,14 @@ async def text(blocks: Blocks, reading: Reading) -> Rows:
 
 def _text_row(number: int, raw: bytes, encoding: str) -> Row:
     if len(raw) > LINE_BYTES:
-        return bad_row(number, raw, too_long())
+        return bad_row(number, raw, describe_long_line())
     try:
         return number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
     except UnicodeDecodeError:
-        return bad_row(number, raw, undecodable(raw, encoding))
+        return bad_row(number, raw, describe_decoding_error(raw, encoding))
 
 
-async def guessed(blocks: Blocks, reading: Reading) -> Rows:
+async def auto(blocks: Blocks, context: ReadContext) -> Rows:
     """JSON, if the input begins like it; for stdin, which has no name to go by."""
     head = b""
     async with aclosing(blocks):
@@ -86,9 +86,9 @@ async def guessed(blocks: Blocks, reading: Reading) -> Rows:
                 break
         if head.strip() and not re.match(rb"\s*[{\[]", head):
             raise InputError(
-                f"{reading.name}: its format cannot be determined; set input.format (json, jsonl, csv, tsv, text)"
+                f"{context.name}: its format cannot be determined; set input.format (json, jsonl, csv, tsv, text)"
             )
-        async with aclosing(json(joined(head, blocks), reading, lines=False)) as rows:
+        async with aclosing(json(prepend(head, blocks), context, lines=False)) as rows:
             async for part in rows:
                 yield part
 
@@ -99,5 +99,5 @@ FORMATS: dict[str, Format] = {
     "csv": partial(delimited, usual=","),
     "tsv": partial(delimited, usual="\t"),
     "text": text,
-    "auto": guessed,
+    "auto": auto,
 }

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 #: as many rows are looked at for the columns' names where something stands before them
 _TITLE_ROWS = 20
 #: a share of the rows has to have as many cells as the header, for it is no accident then
-MOST = 0.8
+MIN_SHARE = 0.8
 
 
-def header_at(rows: Sequence[Sequence[str]]) -> int:
+def find_header(rows: Sequence[Sequence[str]]) -> int:
     """Which row names the columns where the first is plainly a title or a comment; else 0."""
     widths = Counter(map(len, rows))
     width = max(widths, key=lambda each: (widths[each], each), default=0)
@@ -19,7 +19,7 @@ def header_at(rows: Sequence[Sequence[str]]) -> int:
     for at, row in enumerate(rows[:_TITLE_ROWS]):
         if len(row) == width and not _is_title(row, width):
             below = rows[at + 1 :]
-            return at if below and sum(len(row) == width for row in below) >= MOST * len(below) else 0
+            return at if below and sum(len(row) == width for row in below) >= MIN_SHARE * len(below) else 0
     return 0
 
 
@@ -29,7 +29,7 @@ def _is_title(row: Sequence[str], width: int) -> bool:
     return len(row) == 1 or 2 * filled < width or (len(row) != width and row[0].lstrip().startswith("#"))
 
 
-def shown_row(row: Sequence[str]) -> str:
+def format_row(row: Sequence[str]) -> str:
     """The first cells, for a message."""
     return ", ".join(repr(cell[:40]) for cell in row[:4]) + (", ..." if len(row) > 4 else "")
 
@@ -46,28 +46,28 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", cell) is not None
 
 
-def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+def unique_columns(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     """The columns that a header names, each once, and what is to be told of those that had to be given a name."""
     names, notes = [], []
-    taken = set(cells)
+    used = set(cells)
     for number, cell in enumerate(cells, 1):
         if not cell.strip():
-            given = free_name(f"column_{number}", taken)
-            notes.append(f"column {number} has no name and is called {given!r}")
+            name = unused_name(f"column_{number}", used)
+            notes.append(f"column {number} has no name and is called {name!r}")
         elif cell in names:
-            given = free_name(f"{cell}_2", taken)
-            notes.append(f"two columns are named {cell!r}: column {number} is called {given!r}")
+            name = unused_name(f"{cell}_2", used)
+            notes.append(f"two columns are named {cell!r}: column {number} is called {name!r}")
         else:
-            given = cell
-        taken.add(given)
-        names.append(given)
+            name = cell
+        used.add(name)
+        names.append(name)
     return names, notes
 
 
-def free_name(name: str, taken: Collection[str]) -> str:
+def unused_name(name: str, used: Collection[str]) -> str:
     """A name like this, which ends with a number, that is not taken: the number grows until it is free."""
     stem, _, number = name.rpartition("_")
     at = int(number)
-    while f"{stem}_{at}" in taken:
+    while f"{stem}_{at}" in used:
         at += 1
     return f"{stem}_{at}"

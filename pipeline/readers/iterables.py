@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.background import pumped
-from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, Rows, bad_row
+from pipeline.readers.background import iterate_in_thread
+from pipeline.readers.rows import SPLIT_CHARACTERS, ReadContext, Row, Rows, bad_row
 from pipeline.readers.source import Source, SourceAccess
-from pipeline.readers.values import plain
+from pipeline.readers.values import to_json
 
 #: records that may wait in memory
 AHEAD = 256
@@ -28,14 +28,14 @@ def iterable_source(records: RecordInput) -> Source:
     if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):
         hint = "; call collect() first" if callable(getattr(records, "collect", None)) else ""
         raise InputError(f"records: a {type(records).__name__} is not iterable; give an iterable of mappings{hint}")
-    once = isinstance(records, Iterator | AsyncIterator)
-    rows = _awaited if isinstance(records, AsyncIterable) else _pumped
+    is_iterator = isinstance(records, Iterator | AsyncIterator)
+    rows = _async_rows if isinstance(records, AsyncIterable) else _sync_rows
     return Source(
         NAME,
         None,
         "records",
         None,
-        SourceAccess(rows=partial(rows, records), count=partial(_count, records), single_pass=once),
+        SourceAccess(rows=partial(rows, records), count=partial(_count, records), single_pass=is_iterator),
     )
 
 
@@ -50,73 +50,73 @@ def _is_frame(records: RecordInput) -> bool:
     return hasattr(records, "iter_rows") or hasattr(records, "itertuples")
 
 
-def _mappings(records: RecordInput, reading: Reading) -> Iterator[Any]:
+def _mappings(records: RecordInput, context: ReadContext) -> Iterator[Any]:
     """One mapping after the other. polars' frames know `iter_rows`, those of pandas `itertuples`."""
     if not _is_frame(records):
         yield from records
     elif hasattr(records, "iter_rows"):
         yield from records.iter_rows(named=True)
     else:
-        columns = reading.columns([str(name) for name in records.columns])
+        columns = context.columns([str(name) for name in records.columns])
         for values in records.itertuples(index=False, name=None):
             yield dict(zip(columns, values, strict=True))
 
 
-def _numbered(records: RecordInput, reading: Reading) -> Iterator[Row]:
+def _rows(records: RecordInput, context: ReadContext) -> Iterator[Row]:
     number = 0
     try:
-        for number, record in enumerate(_mappings(records, reading), 1):
-            yield _row(number, record, reading)
+        for number, record in enumerate(_mappings(records, context), 1):
+            yield _row(number, record, context)
     except InputError:
         raise
     except Exception as error:
-        raise _broken(number, error) from error
+        raise _iteration_error(number, error) from error
 
 
-def _row(number: int, record: Any, reading: Reading) -> Row:
+def _row(number: int, record: Any, context: ReadContext) -> Row:
     """The row of a record. Raises InputError where the first of all is no mapping: then none will be."""
     if not isinstance(record, Mapping):
         trouble = f"a mapping of names to values is needed, but this is a {type(record).__name__}"
         if number == 1:
             raise InputError(f"records: record 1: {trouble}")
-        return bad_row(number, _shown(record), trouble)
+        return bad_row(number, _repr(record), trouble)
     try:
-        fields = {str(name): plain(value) for name, value in record.items()}
+        fields = {str(name): to_json(value) for name, value in record.items()}
         data = codec.dumps(fields)
     except Exception as error:  # a value's own class may raise anything
-        return bad_row(number, _shown(record), f"cannot be read: {_told(error)}")
+        return bad_row(number, _repr(record), f"cannot be read: {_describe_error(error)}")
     if b"\\ud" in data and (whole := codec.clean(fields)) != fields:
-        reading.progress.note(CUT_IN_TWO, reading.name)
+        context.progress.note(SPLIT_CHARACTERS, context.name)
         fields, data = whole, codec.dumps(whole)
     return number, fields, codec.digest64(data), ""
 
 
-def _shown(record: Any) -> bytes:
+def _repr(record: Any) -> bytes:
     try:
         return repr(record).encode("utf-8", "replace")
     except Exception as error:  # as above
-        return f"({type(record).__name__}: {_told(error)})".encode("utf-8", "replace")
+        return f"({type(record).__name__}: {_describe_error(error)})".encode("utf-8", "replace")
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _broken(number: int, error: Exception) -> InputError:
-    return InputError(f"records: the iterator raised after record {number:,}: {_told(error)}")
+def _iteration_error(number: int, error: Exception) -> InputError:
+    return InputError(f"records: the iterator raised after record {number:,}: {_describe_error(error)}")
 
 
-async def _pumped(records: RecordInput, reading: Reading) -> Rows:
-    async with aclosing(pumped(lambda: _numbered(records, reading), ahead=AHEAD)) as parts:
+async def _sync_rows(records: RecordInput, context: ReadContext) -> Rows:
+    async with aclosing(iterate_in_thread(lambda: _rows(records, context), ahead=AHEAD)) as parts:
         async for rows in parts:
-            reading.progress.lines_read += len(rows)
+            context.progress.lines_read += len(rows)
             yield rows
 
 
-async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
+async def _async_rows(records: AsyncIterable[Any], context: ReadContext) -> Rows:
     """The rows of a stream, as many as are there; the stream is read by one task from its first record to its last."""
     queue: asyncio.Queue[Row | Exception | None] = asyncio.Queue(AHEAD)
-    task = asyncio.create_task(_fill(records, queue, reading), name="labelpipe-records")
+    task = asyncio.create_task(_fill(records, queue, context), name="labelpipe-records")
     try:
         last: Row | Exception | None = (0, {}, 0, "")
         while isinstance(last, tuple):
@@ -125,7 +125,7 @@ async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
                 items.append(queue.get_nowait())
             last = items[-1]
             rows = [item for item in items if isinstance(item, tuple)]
-            reading.progress.lines_read += len(rows)
+            context.progress.lines_read += len(rows)
             yield rows
         if last is not None:
             raise last
@@ -135,15 +135,17 @@ async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
             await task
 
 
-async def _fill(records: AsyncIterable[Any], queue: asyncio.Queue[Row | Exception | None], reading: Reading) -> None:
+async def _fill(
+    records: AsyncIterable[Any], queue: asyncio.Queue[Row | Exception | None], context: ReadContext
+) -> None:
     number = 0
     try:
         async for record in records:
             number += 1
-            await queue.put(_row(number, record, reading))
+            await queue.put(_row(number, record, context))
     except InputError as error:
         await queue.put(error)
     except Exception as error:
-        await queue.put(_broken(number, error))
+        await queue.put(_iteration_error(number, error))
     else:
         await queue.put(None)

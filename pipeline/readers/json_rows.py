@@ -3,41 +3,41 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline import codec
-from pipeline.readers.headers import free_name
-from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, bad_row, undecodable
+from pipeline.readers.headers import unused_name
+from pipeline.readers.rows import SPLIT_CHARACTERS, ReadContext, Row, bad_row, describe_decoding_error
 from pipeline.records import JSON
 
 LINE_BYTES = 64 * 1024 * 1024  #: a longer line of JSONL or text is unreadable; it is never held whole
 _EXCERPT_CHARS = 80
 
 
-def json_rows(first: int, batch: Sequence[bytes], reading: Reading) -> Iterator[Row]:
+def json_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Iterator[Row]:
     """The rows of JSON texts, the first of which has this number; blank ones are skipped."""
     # Numbers that lose digits are rare: a look at all lines at once is cheaper than one at each.
     loads = codec.loads_numbers if codec.may_lose_digits(b"\n".join(batch)) else codec.loads
     for number, line in enumerate(batch, first):
         raw = line.rstrip(b"\r")
         if len(raw) > LINE_BYTES:
-            yield bad_row(number, raw, too_long())
+            yield bad_row(number, raw, describe_long_line())
             continue
         try:
             value = loads(raw)
         except (ValueError, RecursionError) as error:
             if not raw.strip():
                 continue
-            value = _loosely(raw, reading)
+            value = _parse_loosely(raw, context)
             if value is None:
-                yield bad_row(number, raw, _json_trouble(raw, error, reading))
+                yield bad_row(number, raw, _describe_json_error(raw, error, context))
                 continue
         if type(value) is dict:
-            if _may_repeat(raw, value):
-                value = _each_once(raw, value, reading)
+            if _may_repeat_keys(raw, value):
+                value = _rename_repeated_keys(raw, value, context)
             yield number, value, codec.digest64(raw), ""
         else:
-            yield bad_row(number, raw, not_an_object(value))
+            yield bad_row(number, raw, describe_non_object(value))
 
 
-def _loosely(raw: bytes, reading: Reading) -> JSON:
+def _parse_loosely(raw: bytes, context: ReadContext) -> JSON:
     """The value of a line that is no JSON only for what other programs write; None where that is not all."""
     try:
         # A line of an array without its brackets ends with a comma.
@@ -45,46 +45,46 @@ def _loosely(raw: bytes, reading: Reading) -> JSON:
     except ValueError:
         return None
     if b"\\u" in raw and "\ufffd" in str(value):
-        reading.progress.note(CUT_IN_TWO, reading.name)
+        context.progress.note(SPLIT_CHARACTERS, context.name)
     return value
 
 
-def _may_repeat(raw: bytes, value: dict[str, JSON]) -> bool:
+def _may_repeat_keys(raw: bytes, value: dict[str, JSON]) -> bool:
     """Whether a key may stand twice in an object: there are more of what looks like one. Few texts in texts do so."""
     looks = raw.count(b'":') + raw.count(b'" :')
     return looks > len(value) and looks > codec.keys_in(value)
 
 
-def _each_once(raw: bytes, value: dict[str, JSON], reading: Reading) -> dict[str, JSON]:
+def _rename_repeated_keys(raw: bytes, value: dict[str, JSON], context: ReadContext) -> dict[str, JSON]:
     """The object of a line, in which a key that comes again with another value gets another name, as a column does."""
-    again: list[str] = []
+    repeated: list[str] = []
 
-    def named(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
-        found: dict[str, JSON] = {}
+    def unique_pairs(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+        result: dict[str, JSON] = {}
         for name, inner in pairs:
-            given = name
-            if name in found:
-                if codec.canonical(found[name]) == codec.canonical(inner):
+            key = name
+            if name in result:
+                if codec.canonical(result[name]) == codec.canonical(inner):
                     continue
-                given = free_name(f"{name}_2", {*found, *(other for other, _ in pairs)})
-                again.append(name)
-            found[given] = inner
-        return found
+                key = unused_name(f"{name}_2", {*result, *(other for other, _ in pairs)})
+                repeated.append(name)
+            result[key] = inner
+        return result
 
-    once: dict[str, JSON] = codec.loads_pairs(raw.rstrip().removesuffix(b","), named)
-    if not again:
+    unique: dict[str, JSON] = codec.loads_pairs(raw.rstrip().removesuffix(b","), unique_pairs)
+    if not repeated:
         return value
-    reading.progress.note(_AGAIN, reading.name)
-    return once
+    context.progress.note(_REPEATED_KEYS, context.name)
+    return unique
 
 
-_AGAIN = "a key that comes again in one object, with another value, gets _2 at its end"
+_REPEATED_KEYS = "a key that comes again in one object, with another value, gets _2 at its end"
 
 
-def _json_trouble(raw: bytes, error: Exception, reading: Reading) -> str:
-    if trouble := undecodable(raw, reading.encoding):
+def _describe_json_error(raw: bytes, error: Exception, context: ReadContext) -> str:
+    if trouble := describe_decoding_error(raw, context.encoding):
         return trouble
-    if reading.unit == "record" and raw[:1] not in (b"{", b"["):
+    if context.unit == "record" and raw[:1] not in (b"{", b"["):
         return f"a JSON object is needed, but here stands {raw[:_EXCERPT_CHARS].decode(errors='replace')!r}"
     if not isinstance(error, codec.JSONDecodeError):
         return f"not valid JSON: {error}"
@@ -93,12 +93,12 @@ def _json_trouble(raw: bytes, error: Exception, reading: Reading) -> str:
     return f"not valid JSON: {error.msg} at column {error.colno}: {excerpt!r}"
 
 
-def not_an_object(value: object) -> str:
+def describe_non_object(value: object) -> str:
     """What is wrong with a value that should be a record."""
     names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return f"a JSON object is needed, but this is {names.get(type(value), 'a number')}"
 
 
-def too_long() -> str:
+def describe_long_line() -> str:
     """What is wrong with a line that is."""
     return f"a line longer than {LINE_BYTES:,} bytes"

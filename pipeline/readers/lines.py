@@ -4,7 +4,7 @@ import codecs
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from pipeline.readers.rows import Blocks, BrokenStreamError, Reading
+from pipeline.readers.rows import Blocks, BrokenStreamError, ReadContext
 
 Lines = AsyncGenerator[tuple[int, list[bytes]], None]
 
@@ -18,9 +18,9 @@ class LineSplitter:
     joined by `cat`. (A line of CSV may lie within a cell.)
     """
 
-    def __init__(self, max_bytes: int, *, returns: bool = False) -> None:
+    def __init__(self, max_bytes: int, *, universal_newlines: bool = False) -> None:
         self._max_bytes = max_bytes
-        self._returns = returns
+        self._universal_newlines = universal_newlines
         self._tail = bytearray()
 
     @property
@@ -30,50 +30,50 @@ class LineSplitter:
 
     def feed(self, block: bytes) -> list[bytes]:
         """The lines that `block` finishes."""
-        if self._returns and self._tail.endswith(b"\r"):
+        if self._universal_newlines and self._tail.endswith(b"\r"):
             # Held back because \n might follow. Joined first, so that it cannot grow into the next line.
             block = self.tail + block
             self._tail.clear()
-        cut = self._last_ending(block)
-        whole = self.tail + block[:cut] if cut else b""
-        if cut:
+        end = self._last_ending(block)
+        whole = self.tail + block[:end] if end else b""
+        if end:
             self._tail.clear()
-        self._keep(block[cut:])
+        self._keep(block[end:])
         return self._split(whole)
 
     def finish(self) -> list[bytes]:
         """The last line, where the input does not end with a line ending."""
         tail = self.tail
         self._tail.clear()
-        return self._unmarked([tail[: self._max_bytes + 1]], tail) if tail else []
+        return self._strip_boms([tail[: self._max_bytes + 1]], tail) if tail else []
 
     def _last_ending(self, block: bytes) -> int:
-        cut = block.rfind(b"\n") + 1
-        if self._returns:
-            cut = max(cut, block.rfind(b"\r", 0, len(block) - 1) + 1)
-        return cut
+        end = block.rfind(b"\n") + 1
+        if self._universal_newlines:
+            end = max(end, block.rfind(b"\r", 0, len(block) - 1) + 1)
+        return end
 
     def _keep(self, rest: bytes) -> None:
         self._tail += rest
         if len(self._tail) > self._max_bytes + 1:
             del self._tail[self._max_bytes + 1 :]
-            if self._returns and rest.endswith(b"\r"):
+            if self._universal_newlines and rest.endswith(b"\r"):
                 self._tail += b"\r"
 
     def _split(self, whole: bytes) -> list[bytes]:
         # bytes.splitlines knows only \n, \r and \r\n; str.splitlines would cut at U+2028 and others too.
-        lines = whole.splitlines(keepends=True) if self._returns else whole.split(b"\n")[:-1]
+        lines = whole.splitlines(keepends=True) if self._universal_newlines else whole.split(b"\n")[:-1]
         if len(whole) > self._max_bytes:
             lines = [line[: self._max_bytes + 1] for line in lines]
-        return self._unmarked(lines, whole)
+        return self._strip_boms(lines, whole)
 
-    def _unmarked(self, lines: list[bytes], whole: bytes) -> list[bytes]:
-        if self._returns or codecs.BOM_UTF8 not in whole:
+    def _strip_boms(self, lines: list[bytes], whole: bytes) -> list[bytes]:
+        if self._universal_newlines or codecs.BOM_UTF8 not in whole:
             return lines
         return [line.removeprefix(codecs.BOM_UTF8) for line in lines]
 
 
-async def cut_lines(blocks: Blocks, reading: Reading, splitter: LineSplitter) -> Lines:
+async def split_lines(blocks: Blocks, context: ReadContext, splitter: LineSplitter) -> Lines:
     """Lines in batches, each with the 1-based number of its first line.
 
     Where the stream breaks, the torn line is not handed on but goes with the error.
@@ -83,14 +83,14 @@ async def cut_lines(blocks: Blocks, reading: Reading, splitter: LineSplitter) ->
         async with aclosing(blocks):
             async for block in blocks:
                 lines = splitter.feed(block)
-                reading.progress.lines_read += len(lines)
-                for start in range(0, len(lines), reading.batch):
-                    part = lines[start : start + reading.batch]
+                context.progress.lines_read += len(lines)
+                for start in range(0, len(lines), context.batch):
+                    part = lines[start : start + context.batch]
                     yield number, part
                     number += len(part)
     except BrokenStreamError as error:
         error.line, error.raw = number, splitter.tail
         raise
     if last := splitter.finish():
-        reading.progress.lines_read += 1
+        context.progress.lines_read += 1
         yield number, last

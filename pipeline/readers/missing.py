@@ -12,7 +12,7 @@ from pipeline.errors import MissingInputError
 NAMES_MAX = 10_000
 
 
-def missing(name: str, path: Path, reason: str = "No such file or directory") -> MissingInputError:
+def missing_input_error(name: str, path: Path, reason: str = "No such file or directory") -> MissingInputError:
     """The error for an input of this name, which was looked for at `path`."""
     return MissingInputError(
         f"input.path: {name!r} cannot be read: {reason} (looked for at {path.absolute()}).{_like(name, path)}"

@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers.arrow import PIECE_ROWS, rows_of
-from pipeline.readers.rows import BrokenStreamError, Reading, Row, Rows
+from pipeline.readers.arrow import SLICE_ROWS, rows_of
+from pipeline.readers.rows import BrokenStreamError, ReadContext, Row, Rows
 
 #: a local file, or what opens one that lies elsewhere
-Place = Path | Callable[[], Any]
+ParquetSource = Path | Callable[[], Any]
 
 
-def count_rows(place: Place, name: str) -> int:
+def count_rows(source: ParquetSource, name: str) -> int:
     """How many rows the file says it has."""
-    file = _open(place, name)
+    file = _open(source, name)
     try:
         return int(file.metadata.num_rows)
     finally:
         file.close(force=True)
 
 
-async def parquet(place: Place, size_bytes: int, reading: Reading) -> Rows:
+async def parquet(source: ParquetSource, size_bytes: int, context: ReadContext) -> Rows:
     """The rows of a file, with values that JSON can hold; the line of a row is its number."""
-    file = await asyncio.to_thread(_open, place, reading.name)
+    file = await asyncio.to_thread(_open, source, context.name)
     total = max(1, file.metadata.num_rows)
     # Files of the Hugging Face Hub say so, and hold pictures as bytes beside a path.
     media = b"huggingface" in (file.schema_arrow.metadata or {})
-    batches, names = file.iter_batches(batch_size=PIECE_ROWS), reading.columns(file.schema_arrow.names)
+    batches, names = file.iter_batches(batch_size=SLICE_ROWS), context.columns(file.schema_arrow.names)
     number = 1
-    progress, before = reading.progress, reading.progress.bytes_read
+    progress, before = context.progress, context.progress.bytes_read
     # Closed at the end only: while a cancelled read still runs in its thread, the file must stay open.
     while rows := await asyncio.to_thread(_next_rows, batches, number, names, media):
         number += len(rows)
@@ -40,7 +40,7 @@ async def parquet(place: Place, size_bytes: int, reading: Reading) -> Rows:
     file.close(force=True)
 
 
-def _open(place: Place, name: str) -> Any:
+def _open(source: ParquetSource, name: str) -> Any:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -48,7 +48,7 @@ def _open(place: Place, name: str) -> Any:
         raise MissingExtraError("Reading a Parquet file", "parquet") from None
     try:
         # Without these two a whole row group's columns would be fetched at once.
-        return ParquetFile(place() if callable(place) else place, pre_buffer=False, buffer_size=1024 * 1024)
+        return ParquetFile(source() if callable(source) else source, pre_buffer=False, buffer_size=1024 * 1024)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{name}: not a Parquet file that can be read: {error}") from error
 
@@ -62,7 +62,7 @@ def _next_rows(batches: Iterator[Any], number: int, names: Sequence[str], media:
         while batch is not None and not batch.num_rows:
             batch = next(batches, None)
     except (pyarrow.ArrowException, OSError) as error:
-        broken = BrokenStreamError(f"the Parquet data are damaged here and the rest is lost: {error}")
-        broken.line = number
-        raise broken from error
+        damage = BrokenStreamError(f"the Parquet data are damaged here and the rest is lost: {error}")
+        damage.line = number
+        raise damage from error
     return [] if batch is None else rows_of(batch, number, names, media=media)

@@ -11,7 +11,7 @@ from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
 from pipeline.readers.parquet import count_rows, parquet
-from pipeline.readers.rows import BrokenStreamError, Reading, ReadProgress, Row, Rows
+from pipeline.readers.rows import BrokenStreamError, ReadContext, ReadProgress, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks
 from pipeline.records import JSON, Problem, Record
@@ -39,18 +39,18 @@ async def read_records(
     a whole cannot be read. Close the generator (`contextlib.aclosing`) when leaving it early.
     """
     progress = ReadProgress() if progress is None else progress
-    await _expect(sources, limit, progress)
+    await _set_totals(sources, limit, progress)
     count = 0
     for source in sources:
         if count == limit:
             break
-        reading = Reading(source.name, source.dialect, batch, progress, source.single_pass, unit=source.unit)
+        context = _context(source, batch, progress)
         before = progress.lines_read
-        async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
+        async with aclosing(_rows_or_error(source, context, chunk_bytes)) as parts:
             async for rows in parts:
                 for start in range(0, len(rows), batch):
-                    left = batch if limit is None else min(batch, limit - count)
-                    if records := _numbered(rows[start : start + left], source, reading.unit, count, key):
+                    most = batch if limit is None else min(batch, limit - count)
+                    if records := _to_records(rows[start : start + most], source, context.unit, count, key):
                         count += len(records)
                         progress.records = count
                         progress.lines_done = before + records[-1].line
@@ -65,14 +65,11 @@ async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
 
     What is wrong with a row says where it stands.
     """
-    reading = Reading(
-        source.name, source.dialect, batch, ReadProgress(), source.single_pass, digests=False, unit=source.unit
-    )
-    own = source.access.key_field if source.access is not None else None
-    async with aclosing(_whole(source, reading, CHUNK_BYTES)) as parts:
+    context = _context(source, batch, ReadProgress(), digests=False)
+    async with aclosing(_rows_or_error(source, context, CHUNK_BYTES)) as parts:
         async for rows in parts:
             if any(row[-1] for row in rows):
-                rows = [(*row[:-1], row[-1] and _told(source, reading.unit, row[0], row[-1], own)) for row in rows]  # noqa: PLW2901
+                rows = [_with_place(row, source, context.unit) for row in rows]  # noqa: PLW2901
             yield rows
 
 
@@ -85,14 +82,14 @@ async def peek(
     """
     if source.single_pass:
         raise InputError(f"{source.name}: cannot be examined before the run; it can be read only once")
-    found: list[Record] = []
+    first: list[Record] = []
     async with aclosing(read_records([source], key=key, limit=n, progress=progress)) as batches:
         async for records in batches:
-            found += records
-    return found
+            first += records
+    return first
 
 
-async def _expect(sources: Sequence[Source], limit: int | None, progress: ReadProgress) -> None:
+async def _set_totals(sources: Sequence[Source], limit: int | None, progress: ReadProgress) -> None:
     """Set what is known of the total before anything is read."""
     sizes = [source.size_bytes for source in sources]
     progress.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
@@ -106,30 +103,39 @@ async def _expect(sources: Sequence[Source], limit: int | None, progress: ReadPr
     progress.exact_total = total if limit is None else min(limit, total)
 
 
-def _told(source: Source, unit: str, line: int, trouble: str, own: str | None) -> str:
-    """What is wrong with a row, and where. What has a name of its own, as a file has, is told by that alone."""
-    return trouble if own else f"{source.name}, {unit} {line}: {trouble}"
+def _context(source: Source, batch: int, progress: ReadProgress, *, digests: bool = True) -> ReadContext:
+    return ReadContext(
+        source.name, source.dialect, batch, progress, source.single_pass, digests=digests, unit=source.unit
+    )
 
 
-def _tell(source: Source, progress: ReadProgress) -> None:
+def _with_place(row: Row, source: Source, unit: str) -> Row:
+    """The row; what is wrong with it says where. What has a name of its own, as a file has, is told by that alone."""
+    line, fields, digest, trouble = row
+    if trouble and source.key_field is None:
+        trouble = f"{source.name}, {unit} {line}: {trouble}"
+    return line, fields, digest, trouble
+
+
+def _add_notes(source: Source, progress: ReadProgress) -> None:
     for note in source.notes:
         progress.note(note, source.name)
     if source.partition:
         progress.note(f"its folders' names give the columns {', '.join(source.partition)}", source.name)
 
 
-def _partitioned(rows: list[Row], source: Source, progress: ReadProgress) -> list[Row]:
+def _add_partition(rows: list[Row], source: Source, progress: ReadProgress) -> list[Row]:
     """The rows with the columns that the folders' names give; a column of the file itself stays as it is."""
     if not source.partition:
         return rows
     partition = codec.digest64(codec.canonical(dict(source.partition)))
-    found = []
+    result = []
     for line, fields, digest, trouble in rows:
         for column in fields.keys() & source.partition.keys():
             progress.note(f"the column {column!r} is the file's own, not what its folder's name says", source.name)
         more = {} if trouble else {name: value for name, value in source.partition.items() if name not in fields}
-        found.append((line, fields | more, digest ^ partition, trouble))
-    return found
+        result.append((line, fields | more, digest ^ partition, trouble))
+    return result
 
 
 def _count(source: Source) -> int | None:
@@ -139,35 +145,34 @@ def _count(source: Source) -> int | None:
     return source.count()
 
 
-async def _whole(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
+async def _rows_or_error(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
     """The rows of a source; where it breaks off, one unreadable row in place of the rest."""
-    _tell(source, reading.progress)
+    _add_notes(source, context.progress)
     try:
-        async with aclosing(_rows(source, reading, chunk_bytes)) as parts:
+        async with aclosing(_rows(source, context, chunk_bytes)) as parts:
             async for rows in parts:
-                yield _partitioned(rows, source, reading.progress)
+                yield _add_partition(rows, source, context.progress)
     except BrokenStreamError as error:
-        yield _partitioned([error.row()], source, reading.progress)
+        yield _add_partition([error.row()], source, context.progress)
 
 
-def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
+def _rows(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
     if source.access is not None and source.access.rows is not None:
-        return source.access.rows(reading)
+        return source.access.rows(context)
     if source.format == "parquet" and source.path:
-        return parquet(source.path, source.size_bytes or 0, reading)
-    blocks = utf8_blocks(source, reading, chunk_bytes=chunk_bytes)
-    return FORMATS[source.format](blocks, reading)
+        return parquet(source.path, source.size_bytes or 0, context)
+    blocks = utf8_blocks(source, context, chunk_bytes=chunk_bytes)
+    return FORMATS[source.format](blocks, context)
 
 
-def _numbered(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
+def _to_records(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
-    own = source.access.key_field if source.access is not None else None
-    field = key or own
+    field = key or source.key_field
     records = []
     for line, fields, digest, trouble in rows:
         if trouble:
-            records.append(_unreadable(source, unit, ordinal, (line, fields, digest, trouble), key, own))
+            records.append(_unreadable(source, unit, ordinal, (line, fields, digest, trouble), key))
         elif field is None:
             records.append(Record(name, ordinal, f"{name}:{line}", fields, line, digest))
         else:
@@ -176,33 +181,32 @@ def _numbered(rows: list[Row], source: Source, unit: str, ordinal: int, key: str
             if type(value) is str and value and value[0] not in "(\\":
                 records.append(Record(name, ordinal, value, fields, line, digest))
             else:
-                records.append(_keyed(Record(name, ordinal, "", fields, line, digest), field, unit))
+                records.append(_with_key(Record(name, ordinal, "", fields, line, digest), field, unit))
         ordinal += 1
     return records
 
 
-def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | None, own: str | None) -> Record:
+def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | None) -> Record:
     """The record of a row that cannot be read."""
-    line, fields, digest, trouble = row
+    line, fields, digest, problem = _with_place(row, source, unit)
     place = f"{source.name}:{line}"
-    name = placeholder_key(place) if key else str(fields[own]) if own else place
-    problem = Problem("unreadable", _told(source, unit, line, trouble, own))
-    return Record(source.name, ordinal, name, fields, line, digest, problem)
+    name = placeholder_key(place) if key else str(fields[source.key_field]) if source.key_field else place
+    return Record(source.name, ordinal, name, fields, line, digest, Problem("unreadable", problem))
 
 
-def _keyed(record: Record, key: str, unit: str) -> Record:
+def _with_key(record: Record, key: str, unit: str) -> Record:
     """The record with the key that its field gives, or with the problem that it gives none."""
     value = record.fields.get(key)
     name = key_from_value(value)
     if name:
         return replace(record, key=name)
-    missing = f"is missing; the fields are {list_names(record.fields)}{did_you_mean(key, record.fields)}"
-    what = _what_is(value) if key in record.fields else missing
+    absence = f"is missing; the fields are {list_names(record.fields)}{did_you_mean(key, record.fields)}"
+    what = _describe_value(value) if key in record.fields else absence
     problem = Problem("no_key", f"{record.source}, {unit} {record.line}: the key field {key!r} {what}")
     return replace(record, key=placeholder_key(f"{record.source}:{record.line}"), problem=problem)
 
 
-def _what_is(value: JSON) -> str:
+def _describe_value(value: JSON) -> str:
     if value is None:
         return "is null"
     return "is empty" if value == "" else f"is a {type(value).__name__}, not a name"

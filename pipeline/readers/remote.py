@@ -7,18 +7,26 @@ import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers.background import spooled
+from pipeline.readers.background import spool_to_disk
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
-from pipeline.readers.source import FILE_FORMATS, Source, SourceAccess, Stamp, format_of, natural, packing
+from pipeline.readers.source import (
+    FILE_FORMATS,
+    Source,
+    SourceAccess,
+    Stamp,
+    compression_suffix,
+    detect_format,
+    natural_key,
+)
 from pipeline.threads import in_daemon
 
 #: what is asked of the server at once
@@ -35,19 +43,19 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def is_url(written: str) -> bool:
+def is_url(url: str) -> bool:
     """Whether it is an address and no path."""
-    return _ADDRESS.match(written) is not None
+    return _ADDRESS.match(url) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class _Remote:
+class _RemoteFile:
     """One file elsewhere: the file system that has it, its place there, and what that says of it.
 
     `name` is the address without what may be a secret. Not to be shown: `place` may hold one.
     """
 
-    system: Any = field(repr=False)
+    filesystem: Any = field(repr=False)
     place: str = field(repr=False)
     name: str
     info: Mapping[str, Any] = field(repr=False)
@@ -65,11 +73,11 @@ class _Remote:
     @property
     def identity(self) -> str:
         """The same for every way to write the address."""
-        return codec.digest128(self.system.unstrip_protocol(self.place).encode()).hex()
+        return codec.digest128(self.filesystem.unstrip_protocol(self.place).encode()).hex()
 
     def open(self) -> Any:
         """A file of it in which one can go anywhere."""
-        return self.system.open(self.place, "rb", block_size=REQUEST_BYTES, cache_type="readahead")
+        return self.filesystem.open(self.place, "rb", block_size=REQUEST_BYTES, cache_type="readahead")
 
     def stamp(self) -> Stamp | None:
         """Its size and its sign; nothing where there is no sign: a size alone tells too little."""
@@ -77,99 +85,102 @@ class _Remote:
         return {"name": self.name, "size_bytes": self.size_bytes, **signs} if signs else None
 
 
-def remote_sources(written: str, given_format: str, *, secret: bool = False) -> Iterator[Source]:
+def remote_sources(url: str, format_name: str, *, secret: bool = False) -> Iterator[Source]:
     """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
-    if given_format == "dataset" or given_format in FILE_FORMATS:
+    if format_name == "dataset" or format_name in FILE_FORMATS:
         raise InputError(
-            f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is not one'
+            f'input.path: format = "{format_name}" is for local folders; {_display_url(url, secret)!r} is not one'
         )
-    again = partial(_stamps, written, secret)
-    for remote in _found(written, secret):
-        kind = format_of(remote.name.partition("?")[0], given_format, partial(_head, remote))
-        if kind == "parquet" and (not remote.in_parts or packing(remote.name)):
+    restamp = partial(_stamps, url, secret)
+    for remote in _find_files(url, secret):
+        kind = detect_format(remote.name.partition("?")[0], format_name, partial(_head, remote))
+        if kind == "parquet" and (not remote.in_parts or compression_suffix(remote.name)):
             raise InputError(
                 f"input.path: {remote.name!r}: Parquet is read in parts, which this server cannot send; "
                 "download it first"
             )
         if kind == "parquet":
-            opened = partial(_PatientFile, remote)
-            rows, count = partial(parquet, opened, remote.size_bytes or 0), partial(count_rows, opened, remote.name)
-            access = SourceAccess(rows=rows, stamp=remote.stamp, count=count, identity=remote.identity, restamp=again)
+            open_file = partial(_RetryingFile, remote)
+            rows = partial(parquet, open_file, remote.size_bytes or 0)
+            access = SourceAccess(rows=rows, count=partial(count_rows, open_file, remote.name))
         else:
-            access = SourceAccess(
-                blocks=partial(_blocks, remote), stamp=remote.stamp, identity=remote.identity, restamp=again
-            )
+            access = SourceAccess(blocks=partial(_blocks, remote))
+        access = replace(access, stamp=remote.stamp, identity=remote.identity, restamp=restamp)
         yield Source(remote.name, None, kind, remote.size_bytes, access)
 
 
-def _stamps(written: str, secret: bool) -> dict[str, Stamp | None]:
+def _stamps(url: str, secret: bool) -> dict[str, Stamp | None]:
     """The stamps of the files as they are now, by their names."""
-    return {remote.name: remote.stamp() for remote in _found(written, secret)}
+    return {remote.name: remote.stamp() for remote in _find_files(url, secret)}
 
 
-def _said(written: str, secret: bool) -> str:
+def _display_url(url: str, secret: bool) -> str:
     """The address as it may be shown: without a login and, where it is a secret, without what follows a `?`."""
-    scheme, _, rest = written.partition("://")
+    scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    plain = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return re.split(r"[?#]", plain)[0] if secret else plain
+    without_login = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return re.split(r"[?#]", without_login)[0] if secret else without_login
 
 
-def _found(written: str, secret: bool) -> list[_Remote]:
-    system, place = _system(written, secret)
-    shown = _said(written, secret)
+def _find_files(url: str, secret: bool) -> list[_RemoteFile]:
+    filesystem, place = _open(url, secret)
+    name = _display_url(url, secret)
     # A question mark in a web address begins its query.
-    magic = "*" if written.lower().startswith("http") else "*?["
+    magic = "*" if url.lower().startswith("http") else "*?["
     try:
-        system.invalidate_cache()
+        filesystem.invalidate_cache()
         if not any(sign in place for sign in magic):
-            return [_Remote(system, place, shown, system.info(place))]
-        infos = system.glob(place, detail=True)
+            return [_RemoteFile(filesystem, place, name, filesystem.info(place))]
+        infos = filesystem.glob(place, detail=True)
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {shown!r} cannot be read: {describe_remote_error(error, secret)}") from None
-    found = [(_said(system.unstrip_protocol(name), secret), name, info) for name, info in infos.items()
-             if info.get("type") != "directory"]  # fmt: skip
+        raise InputError(f"input.path: {name!r} cannot be read: {describe_remote_error(error, secret)}") from None
+    found = {
+        place: _display_url(filesystem.unstrip_protocol(place), secret)
+        for place, info in infos.items()
+        if info.get("type") != "directory"
+    }
     if not found:
-        raise InputError(f"input.path: no file matches {shown!r}")
-    return [_Remote(system, name, shown, info) for shown, name, info in sorted(found, key=lambda one: natural(one[0]))]
+        raise InputError(f"input.path: no file matches {name!r}")
+    places = sorted(found, key=lambda place: natural_key(found[place]))
+    return [_RemoteFile(filesystem, place, found[place], infos[place]) for place in places]
 
 
-def _system(written: str, secret: bool) -> tuple[Any, str]:
-    if written.lower().startswith("http://") and urlsplit(written).hostname not in _LOOPBACK:
-        raise InputError(f"input.path: {_said(written, secret)!r}: http is read from this machine only; use https")
-    return open_filesystem(written, "input.path", secret=secret)
+def _open(url: str, secret: bool) -> tuple[Any, str]:
+    if url.lower().startswith("http://") and urlsplit(url).hostname not in _LOOPBACK:
+        raise InputError(f"input.path: {_display_url(url, secret)!r}: http is read from this machine only; use https")
+    return open_filesystem(url, "input.path", secret=secret)
 
 
-def open_filesystem(written: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
+def open_filesystem(url: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
     """The file system of fsspec that an address names, and the place there. Raises InputError, MissingExtraError."""
-    scheme = written.partition("://")[0].lower()
+    scheme = url.partition("://")[0].lower()
     try:
         import fsspec
     except ImportError:
         raise MissingExtraError(f"{key}: {scheme}://", "remote") from None
     try:
-        return fsspec.url_to_fs(written)  # type: ignore[no-any-return]
+        return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
         if scheme in _EXTRAS:
             raise MissingExtraError(f"{key}: {scheme}://", _EXTRAS[scheme]) from None
         raise InputError(f"{key}: {scheme}://: {error}") from None
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"{key}: {_said(written, secret)!r}: {describe_remote_error(error, secret)}") from None
+        raise InputError(f"{key}: {_display_url(url, secret)!r}: {describe_remote_error(error, secret)}") from None
 
 
 def describe_remote_error(error: Exception, secret: bool = False) -> str:
     """What went wrong, and what to do. Of a secret address no foreign text: messages repeat addresses."""
-    true = _true(error)
-    status = getattr(true, "status", None)
-    if isinstance(true, FileNotFoundError) or status in (404, 410):
+    cause = _root_cause(error)
+    status = getattr(cause, "status", None)
+    if isinstance(cause, FileNotFoundError) or status in (404, 410):
         return "no such file"
     if isinstance(status, int) and status in _STATUSES:
         return f"status {status}: {_STATUSES[status]}"
-    for kind, reason in _TOLD.items():
-        if isinstance(true, kind):
+    for kind, reason in _REASONS.items():
+        if isinstance(cause, kind):
             return reason
-    reason = "" if secret else " ".join(str(true).split())[:300]
-    return ": ".join(part for part in (type(true).__name__, str(status or ""), reason) if part)
+    reason = "" if secret else " ".join(str(cause).split())[:300]
+    return ": ".join(part for part in (type(cause).__name__, str(status or ""), reason) if part)
 
 
 _STATUSES = {
@@ -178,7 +189,7 @@ _STATUSES = {
     429: "the server has had too many requests: try again later",
 }
 #: what of the standard library lies under the errors of the libraries -> what it says to the user; the first fits
-_TOLD: Mapping[type[BaseException], str] = {
+_REASONS: Mapping[type[BaseException], str] = {
     ssl.SSLCertVerificationError: "the server's certificate is not trusted: check the host, the date and SSL_CERT_FILE",
     ssl.SSLError: "no TLS could be agreed on: does the server speak https on this port?",
     socket.gaierror: "the host's name is not known: check its spelling and the network",
@@ -187,10 +198,10 @@ _TOLD: Mapping[type[BaseException], str] = {
 }
 
 
-def _true(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     """What lies under an error: fsspec calls anything FileNotFoundError, aiohttp wraps what sockets say."""
     while (under := getattr(error, "os_error", None) or error.__cause__) is not None and (
-        isinstance(error, FileNotFoundError) or isinstance(under, tuple(_TOLD))
+        isinstance(error, FileNotFoundError) or isinstance(under, tuple(_REASONS))
     ):
         error = under
     return error
@@ -198,28 +209,28 @@ def _true(error: BaseException) -> BaseException:
 
 def _is_final(error: Exception) -> bool:
     """Whether to ask again would be in vain."""
-    true = _true(error)
-    return isinstance(true, FileNotFoundError | PermissionError | ssl.SSLError) or (
-        getattr(true, "status", None) in (401, 403, 404, 410)
+    cause = _root_cause(error)
+    return isinstance(cause, FileNotFoundError | PermissionError | ssl.SSLError) or (
+        getattr(cause, "status", None) in (401, 403, 404, 410)
     )
 
 
-def _head(remote: _Remote) -> bytes:
+def _head(remote: _RemoteFile) -> bytes:
     try:
-        with remote.system.open(remote.place, "rb", **({} if remote.in_parts else {"block_size": 0})) as file:
+        with remote.filesystem.open(remote.place, "rb", **({} if remote.in_parts else {"block_size": 0})) as file:
             return bytes(file.read(LOOK_BYTES))
     except Exception as error:  # any file system may raise anything
         raise InputError(f"input.path: {remote.name!r} cannot be read: {describe_remote_error(error, True)}") from None
 
 
-async def _blocks(remote: _Remote, chunk_bytes: int) -> Blocks:
+async def _blocks(remote: _RemoteFile, chunk_bytes: int) -> Blocks:
     """The bytes of a file; where the server gives no parts of it, by way of the disk."""
     at = 0
     if remote.in_parts:
-        file = await _patiently(remote.open, remote)
+        file = await _retry_in_thread(remote.open, remote)
         try:
             while at < (remote.size_bytes or 0):
-                block = await _patiently(partial(_read, file, at, chunk_bytes), remote)
+                block = await _retry_in_thread(partial(_read, file, at, chunk_bytes), remote)
                 if not block:
                     break
                 at += len(block)
@@ -228,14 +239,14 @@ async def _blocks(remote: _Remote, chunk_bytes: int) -> Blocks:
             pass
         else:
             return
-    async with aclosing(_rest(remote, at, chunk_bytes)) as rest:
+    async with aclosing(_spool_rest(remote, at, chunk_bytes)) as rest:
         async for block in rest:
             yield block
 
 
-async def _rest(remote: _Remote, at: int, chunk_bytes: int) -> Blocks:
+async def _spool_rest(remote: _RemoteFile, at: int, chunk_bytes: int) -> Blocks:
     """What comes after the first `at` bytes, of a server that gives the whole or nothing."""
-    async with aclosing(spooled(partial(_streamed, remote), chunk_bytes=chunk_bytes)) as blocks:
+    async with aclosing(spool_to_disk(partial(_download, remote), chunk_bytes=chunk_bytes)) as blocks:
         async for block in blocks:
             if at < len(block):
                 yield block[at:]
@@ -254,16 +265,16 @@ def _read(file: Any, at: int, size: int) -> bytes:
         raise _NoPartsError from error
 
 
-async def _patiently(ask: Callable[[], Any], remote: _Remote) -> Any:
+async def _retry_in_thread(call: Callable[[], Any], remote: _RemoteFile) -> Any:
     """What `ask` gives, in a thread of its own."""
-    return await in_daemon(lambda: _asked(ask, remote))
+    return await in_daemon(lambda: _retry(call, remote))
 
 
-def _asked(ask: Callable[[], Any], remote: _Remote) -> Any:
+def _retry(call: Callable[[], Any], remote: _RemoteFile) -> Any:
     """What `ask` gives, asked again a few times: a night is long, and a network is not."""
     for wait_s in (*WAITS_S, None):
         try:
-            return ask()
+            return call()
         except _NoPartsError:
             raise
         except Exception as error:  # any file system may raise anything
@@ -273,16 +284,16 @@ def _asked(ask: Callable[[], Any], remote: _Remote) -> Any:
     raise AssertionError("the last wait is None")
 
 
-class _PatientFile(io.RawIOBase):
+class _RetryingFile(io.RawIOBase):
     """A remote file for pyarrow, which asks in a thread. What the network does is not taken for damage of the file."""
 
-    def __init__(self, remote: _Remote) -> None:
+    def __init__(self, remote: _RemoteFile) -> None:
         self._remote = remote
-        self._file = self._ask(remote.open)
+        self._file = self._retry(remote.open)
 
-    def _ask(self, ask: Callable[[], Any]) -> Any:
+    def _retry(self, call: Callable[[], Any]) -> Any:
         try:
-            return _asked(ask, self._remote)
+            return _retry(call, self._remote)
         except _NoPartsError:
             reason = "Parquet is read in parts, which the server does not give; fetch it first"
             raise InputError(f"{self._remote.name}: {reason}") from None
@@ -291,7 +302,7 @@ class _PatientFile(io.RawIOBase):
         """The next bytes."""
         at = self.tell()
         wanted = (self._remote.size_bytes or 0) - at if size < 0 else size
-        return self._ask(partial(_read, self._file, at, wanted))  # type: ignore[no-any-return]
+        return self._retry(partial(_read, self._file, at, wanted))  # type: ignore[no-any-return]
 
     def seek(self, at: int, whence: int = 0) -> int:
         """Go somewhere."""
@@ -315,9 +326,9 @@ class _PatientFile(io.RawIOBase):
         super().close()
 
 
-def _streamed(remote: _Remote) -> Generator[bytes, None, None]:
+def _download(remote: _RemoteFile) -> Generator[bytes, None, None]:
     try:
-        with remote.system.open(remote.place, "rb", block_size=0) as file:
+        with remote.filesystem.open(remote.place, "rb", block_size=0) as file:
             while block := file.read(1024 * 1024):
                 yield block
     except Exception as error:  # any file system may raise anything

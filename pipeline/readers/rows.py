@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.codec import digest64
 from pipeline.readers.dialect import TextDialect
-from pipeline.readers.headers import columns_of
+from pipeline.readers.headers import unique_columns
 from pipeline.records import JSON
 from pipeline.units import shorten_list
 
@@ -17,7 +17,7 @@ Rows = AsyncGenerator[list[Row], None]
 Blocks = AsyncGenerator[bytes, None]
 
 #: said of texts that a program has cut in the middle of a character (a lone surrogate), which no UTF-8 can hold
-CUT_IN_TWO = "characters that were cut in two are read as \ufffd"
+SPLIT_CHARACTERS = "characters that were cut in two are read as \ufffd"
 
 RAW_CHARS = 10_000  #: as much of an unreadable line is kept
 
@@ -85,11 +85,11 @@ class ReadProgress:
 
     def describe_empty(self, names: Sequence[str]) -> str:
         """Why there is nothing to label, where no record of these sources was taken."""
-        shown = ", ".join(names[:3]) + " ..." * (len(names) > 3)
+        sources = ", ".join(names[:3]) + " ..." * (len(names) > 3)
         if not self.excluded_counts:
-            return f"the input has no records, so there is nothing to label: {shown}"
-        told = ", ".join(f"{count:,} by input.{key}" for key, count in self.excluded_counts.items())
-        return f"all {self.excluded_counts.total():,} records of {shown} are left out: {told}"
+            return f"the input has no records, so there is nothing to label: {sources}"
+        counts = ", ".join(f"{count:,} by input.{key}" for key, count in self.excluded_counts.items())
+        return f"all {self.excluded_counts.total():,} records of {sources} are left out: {counts}"
 
     def estimate(self) -> int | None:
         """How many records there will be in all; None while nothing can be said, as for stdin."""
@@ -99,13 +99,13 @@ class ReadProgress:
             return None
         # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
         ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
-        taken = self.records - self.excluded_counts.total()
-        total = round(taken * ahead * max(1.0, self.bytes_total / self.bytes_read))
+        selected = self.records - self.excluded_counts.total()
+        total = round(selected * ahead * max(1.0, self.bytes_total / self.bytes_read))
         return total if self.limit is None else min(total, self.limit)
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadContext:
     """What a format needs to know of the source it reads. At most `batch` lines are handed on at once.
 
     What can be read only `once` may come slowly: it is not waited for. Without `digests`, those of a table are 0, for
@@ -124,7 +124,7 @@ class Reading:
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns of a table with these names, each once; it is told which of them had to be given another."""
-        columns, notes = columns_of(names)
+        columns, notes = unique_columns(names)
         for note in notes:
             self.progress.note(note, self.name)
         return columns
@@ -136,7 +136,7 @@ def bad_row(line: int, raw: bytes, trouble: str) -> Row:
     return line, {"raw": text}, digest64(raw), trouble
 
 
-def undecodable(raw: bytes, encoding: str) -> str:
+def describe_decoding_error(raw: bytes, encoding: str) -> str:
     """What is wrong with the bytes; nothing if they are good."""
     try:
         raw.decode()

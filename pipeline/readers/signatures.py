@@ -32,7 +32,7 @@ _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|h
 _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<(\?xml|!doctype)\b", re.IGNORECASE)
 
 
-def refuse_foreign(head: bytes, name: str, *, markup: bool = False) -> None:
+def reject_non_text(head: bytes, name: str, *, markup: bool = False) -> None:
     """Raises InputError where what begins so is no text, or, unless `markup` is wanted, a page or XML."""
     what = _what(head, name) or ("" if markup else _what_markup(head[:4096]))
     if what:

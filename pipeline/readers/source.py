@@ -10,9 +10,9 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
 from pipeline.readers.dialect import AUTO_DIALECT, TextDialect
-from pipeline.readers.json_documents import is_one_text
-from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
-from pipeline.readers.signatures import refuse_foreign
+from pipeline.readers.json_documents import is_single_document
+from pipeline.readers.rows import Blocks, BrokenStreamError, ReadContext, Rows
+from pipeline.readers.signatures import reject_non_text
 from pipeline.records import JSON
 
 FORMATS_BY_ENDING = {f".{name}": name for name in ("jsonl", "json", "csv", "tsv", "parquet", "text")}
@@ -37,7 +37,7 @@ class SourceAccess:
     of an address, by their names; it raises InputError.
     """
 
-    rows: Callable[[Reading], Rows] | None = None
+    rows: Callable[[ReadContext], Rows] | None = None
     blocks: Callable[[int], Blocks] | None = None
     stamp: Callable[[], Stamp | None] = lambda: None
     count: Callable[[], int | None] = lambda: None
@@ -73,6 +73,11 @@ class Source:
         return self.size_bytes is None if self.access is None else self.access.single_pass
 
     @property
+    def key_field(self) -> str | None:
+        """The field that names a record where the config names none."""
+        return None if self.access is None else self.access.key_field
+
+    @property
     def unit(self) -> str:
         """What a record is in it."""
         return _UNITS.get(self.format, "line")
@@ -94,7 +99,7 @@ class Source:
         return None if self.access is None else self.access.count()
 
 
-def natural(name: str) -> str:
+def natural_key(name: str) -> str:
     """The sorting key by which part-2 comes before part-10, folder by folder."""
     # One text a name, for there may be 100,000: a number stands there as its length and its digits.
     numbered = _DIGITS.sub(_number, name)
@@ -104,12 +109,12 @@ def natural(name: str) -> str:
 _DIGITS = re.compile(r"[0-9]+")
 
 
-def _number(found: re.Match[str]) -> str:
-    digits = found[0].lstrip("0")
+def _number(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
     return f"\1{chr(2 + len(digits))}{digits}"
 
 
-def packing(name: str) -> str:
+def compression_suffix(name: str) -> str:
     """The ending that says how a file is compressed, or nothing."""
     ending = PurePath(name).suffix.lower()
     return ending if ending in ENDINGS else ""
@@ -117,28 +122,28 @@ def packing(name: str) -> str:
 
 def format_by_ending(name: str) -> str:
     """The format that the name's ending tells, that of a compression left out; "" where it tells none."""
-    return FORMATS_BY_ENDING.get(PurePath(name.lower().removesuffix(packing(name))).suffix, "")
+    return FORMATS_BY_ENDING.get(PurePath(name.lower().removesuffix(compression_suffix(name))).suffix, "")
 
 
-def format_of(name: str, given: str, head: Callable[[], bytes] | None) -> str:
+def detect_format(name: str, format_name: str, head: Callable[[], bytes] | None) -> str:
     """The format that was given or, under `auto`, by the name's ending, else by the first bytes. Raises InputError."""
-    if given != "auto":
-        return given
+    if format_name != "auto":
+        return format_name
     if known := format_by_ending(name):
         return known
-    look = _plain_head(head(), name) if head else b""
-    found = _by_look(look)
-    if not found:
-        refuse_foreign(look, name, markup=True)
+    content = _decompress_head(head(), name) if head else b""
+    format_found = _format_of_content(content)
+    if not format_found:
+        reject_non_text(content, name, markup=True)
         endings = " ".join(FORMATS_BY_ENDING)
         raise InputError(
             f"input.path: the format of {name!r} cannot be determined (known endings: {endings}); set input.format "
             '("text_files" makes each file a record that holds its text, "files" each picture, sound or document)'
         )
-    return found
+    return format_found
 
 
-def _plain_head(data: bytes, name: str) -> bytes:
+def _decompress_head(data: bytes, name: str) -> bytes:
     kind = detect(data[:HEAD_BYTES], name)
     if not kind:
         return data
@@ -148,11 +153,11 @@ def _plain_head(data: bytes, name: str) -> bytes:
         return b""
 
 
-def _by_look(head: bytes) -> str | None:
+def _format_of_content(head: bytes) -> str | None:
     """Parquet and JSONL can be told by their first bytes; of the rest any text could be any format."""
     if head.startswith(b"PAR1"):
         return "parquet"
-    if is_one_text(head):
+    if is_single_document(head):
         return "json"
     line, ended, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if not line.startswith(b"{"):

@@ -15,12 +15,12 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.files import CHUNK_BYTES
-from pipeline.readers.background import spooled
+from pipeline.readers.background import spool_to_disk
 from pipeline.readers.formats import jsonl
-from pipeline.readers.missing import missing
-from pipeline.readers.rows import RAW_CHARS, Reading, Row, Rows
+from pipeline.readers.missing import missing_input_error
+from pipeline.readers.rows import RAW_CHARS, ReadContext, Row, Rows
 from pipeline.readers.source import Source, SourceAccess
-from pipeline.readers.values import Unreadable, plain_all
+from pipeline.readers.values import Unreadable, all_to_json
 
 #: rows that are fetched at once; one of them may hold a photo
 FETCH_ROWS = 100
@@ -64,7 +64,7 @@ def sql_source(address: str, query: Query, base: Path) -> Source:
         raise InputError(f"input.path: {_scheme(address)}: is an asynchronous driver; name one that is not")
     # Whatever follows a `?` may be a secret as well as the password.
     name = url.set(query={}).render_as_string(hide_password=True)
-    database = _Database(_found(url, base, name), f"{name}#{query.table}" if query.table else name, query)
+    database = _Database(_locate_database(url, base, name), f"{name}#{query.table}" if query.table else name, query)
     rows = partial(_rows, database)
     return Source(database.name, None, "sql", None, SourceAccess(rows=rows, count=partial(_count, database)))
 
@@ -81,42 +81,42 @@ def _scheme(address: str) -> str:
     return address.partition("://")[0]
 
 
-def _found(url: Any, base: Path, name: str) -> Any:
+def _locate_database(url: Any, base: Path, name: str) -> Any:
     """The address of a SQLite file that is there: SQLite would make an empty one of a name that is mistaken."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":memory:", "file:")):
         return url
     path = base / Path(url.database).expanduser()
     if not path.is_file():
-        raise missing(name, path, "no such file")
+        raise missing_input_error(name, path, "no such file")
     return url.set(database=str(path))
 
 
-async def _rows(database: _Database, reading: Reading) -> Rows:
-    blocks = spooled(partial(_lines, database, reading), chunk_bytes=CHUNK_BYTES)
-    async with aclosing(jsonl(blocks, reading)) as parts:
+async def _rows(database: _Database, context: ReadContext) -> Rows:
+    blocks = spool_to_disk(partial(_lines, database, context), chunk_bytes=CHUNK_BYTES)
+    async with aclosing(jsonl(blocks, context)) as parts:
         async for rows in parts:
-            yield [_untold(row) if row[3] else row for row in rows]
+            yield [_restore_bad_row(row) if row[3] else row for row in rows]
 
 
-def _untold(row: Row) -> Row:
+def _restore_bad_row(row: Row) -> Row:
     """The row of one that could not be had: its line is a list of what is wrong and what could be saved."""
     line, fields, digest, _ = row
     try:
-        trouble, saved = codec.loads_exact(str(fields["raw"]))
+        trouble, fields_read = codec.loads_exact(str(fields["raw"]))
     except (ValueError, TypeError):  # a row that is too long: it was cut
         return row
-    return line, saved, digest, trouble
+    return line, fields_read, digest, trouble
 
 
-def _lines(database: _Database, reading: Reading) -> Generator[bytes, None, None]:
+def _lines(database: _Database, context: ReadContext) -> Generator[bytes, None, None]:
     """The rows as lines of JSON, some at a time."""
     engine = None
     try:
         engine = _engine(database)
         with engine.connect() as connection:
             options = {"stream_results": True, "max_row_buffer": FETCH_ROWS, "no_parameters": True}
-            result = _asked(engine, connection.execution_options(**options), database)
-            names = reading.columns(_names(result, database))
+            result = _execute(engine, connection.execution_options(**options), database)
+            names = context.columns(_names(result, database))
             for part in result.partitions(FETCH_ROWS):
                 yield b"".join(_line(names, row) + b"\n" for row in part)
     except InputError:
@@ -130,7 +130,7 @@ def _lines(database: _Database, reading: Reading) -> Generator[bytes, None, None
 
 def _line(names: Sequence[str], row: Sequence[Any]) -> bytes:
     """A row as an object, in which halves of characters are their escapes; or what is wrong with it, as a list."""
-    values = plain_all(row)
+    values = all_to_json(row)
     if bad := [(name, value) for name, value in zip(names, row, strict=True) if type(value) is Unreadable]:
         return codec.dumps(
             [f"{bad[0][0]!r}: {bad[0][1].trouble}", {"raw": codec.dumps(values).decode()[: RAW_CHARS // 8]}]
@@ -162,15 +162,15 @@ def _take_any_text(connection: Any, _: Any) -> None:
     connection.text_factory = text
 
 
-def _asked(engine: Any, connection: Any, database: _Database) -> Any:
+def _execute(engine: Any, connection: Any, database: _Database) -> Any:
     """The result of the query, or of all of the table."""
     if database.query.select is not None:
         # Word for word: to SQLAlchemy's own text a colon or a percent sign would be the start of a parameter.
         return connection.exec_driver_sql(database.query.select.strip().rstrip(";"))
     sqlalchemy = _sqlalchemy()
     table, keys = _table(engine, database)
-    wanted = sqlalchemy.select(sqlalchemy.literal_column("*")).select_from(table)
-    return connection.execute(wanted.order_by(*(sqlalchemy.column(key) for key in keys)))
+    statement = sqlalchemy.select(sqlalchemy.literal_column("*")).select_from(table)
+    return connection.execute(statement.order_by(*(sqlalchemy.column(key) for key in keys)))
 
 
 def _table(engine: Any, database: _Database) -> tuple[Any, list[str]]:

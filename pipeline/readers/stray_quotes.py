@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 LOOK_ROWS = 200  #: as many rows tell what a column's values look like
 
-MERGED = (
+MERGED_ROWS = (
     "a quote is opened and closed again lines later, but each line has its cells without it; "
     'set input.quote = "none" if quotes are part of the text, or \'"\' if this is one record'
 )
 
-SPACED = (
+SPACE_BEFORE_QUOTE = (
     "a space stands before a quote; set input.skip_initial_space = true if such quotes are around cells, or false if "
     "they are part of the text"
 )
@@ -22,7 +22,7 @@ def is_quoted_behind_space(cell: str, quote: str) -> bool:
     return cell[:1] == " " and len(text) > 2 and text[0] == text[-1] == quote and quote not in text[1:-1]
 
 
-class LoneQuotes:
+class StrayQuoteDetector:
     """Tells records that are several, merged by two quotes that have nothing to do with each other.
 
     All that changes: the values of the first rows, by column.
@@ -30,18 +30,18 @@ class LoneQuotes:
 
     def __init__(self, delimiter: str) -> None:
         self._delimiter = delimiter
-        self._seen: list[set[str]] = []
+        self._values: list[set[str]] = []
         self._rows = 0
 
     @property
-    def learns(self) -> bool:
+    def is_learning(self) -> bool:
         """Whether it still needs rows to learn what the columns look like."""
         return self._rows < LOOK_ROWS
 
-    def merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
+    def is_merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
         """Whether each line of the record is a row of its own without regard to quotes."""
         if len(raw) == 1:
-            if self.learns:
+            if self.is_learning:
                 self._learn(cells)
             return False
         lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]
@@ -49,18 +49,18 @@ class LoneQuotes:
             return False
         # A tab is rare in a text, but a comma is not: then a column must look as it does elsewhere, too.
         return self._delimiter == "\t" or any(
-            self._alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
+            self._looks_alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
         )
 
     def _learn(self, cells: Sequence[str]) -> None:
         self._rows += 1
-        if not self._seen:
-            self._seen = [set() for _ in cells]
-        for seen, cell in zip(self._seen, cells, strict=True):
-            seen.add(cell)
+        if not self._values:
+            self._values = [set() for _ in cells]
+        for values, cell in zip(self._values, cells, strict=True):
+            values.add(cell)
 
-    def _alike(self, at: int, column: Sequence[str]) -> bool:
-        if self._seen and self._seen[at].issuperset(column):
+    def _looks_alike(self, at: int, column: Sequence[str]) -> bool:
+        if self._values and self._values[at].issuperset(column):
             return True
         shapes = {re.sub(r"\d+", "0", cell) for cell in column}
         return len(shapes) == 1 and "0" in shapes.pop()

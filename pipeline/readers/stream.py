@@ -12,9 +12,9 @@ from pipeline.errors import InputError
 from pipeline.files import read_chunks
 from pipeline.readers.compression import HEAD_BYTES, SLICE_BYTES, Inflater, detect
 from pipeline.readers.dialect import LOOK_BYTES
-from pipeline.readers.encodings import encoding_of, to_utf8
-from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, ReadProgress
-from pipeline.readers.signatures import refuse_foreign
+from pipeline.readers.encodings import detect_encoding, utf8_converter
+from pipeline.readers.rows import Blocks, BrokenStreamError, ReadContext, ReadProgress
+from pipeline.readers.signatures import reject_non_text
 from pipeline.readers.source import Source
 from pipeline.threads import in_daemon
 
@@ -23,16 +23,16 @@ WRITER_WAIT_S = 60.0
 _MARK_BYTES = 4  #: as much tells a byte-order mark
 
 
-def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks:
+def utf8_blocks(source: Source, context: ReadContext, *, chunk_bytes: int) -> Blocks:
     """The text of a source as UTF-8 without byte-order mark, in blocks; `reading` is told its encoding.
 
     Bytes that are not in the encoding come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
     Raises InputError where nothing can be read, BrokenStreamError where compressed data are damaged or cut off.
     """
-    plain = _unpacked(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, reading.progress)
+    plain = _decompress(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, context.progress)
     # What can be read only once may come slowly: nobody waits for more than tells the mark.
     blocks = with_head(plain, _MARK_BYTES if source.single_pass else LOOK_BYTES)
-    return _decoded(blocks, reading, markup=source.format == "text")
+    return _decode(blocks, context, markup=source.format == "text")
 
 
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
@@ -106,7 +106,7 @@ async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Block
         yield head
 
 
-async def joined(head: bytes, blocks: Blocks) -> Blocks:
+async def prepend(head: bytes, blocks: Blocks) -> Blocks:
     """The blocks, with `head` before them."""
     yield head
     async with aclosing(blocks):
@@ -114,7 +114,7 @@ async def joined(head: bytes, blocks: Blocks) -> Blocks:
             yield block
 
 
-async def _unpacked(chunks: Blocks, name: str, progress: ReadProgress) -> Blocks:
+async def _decompress(chunks: Blocks, name: str, progress: ReadProgress) -> Blocks:
     """The plain bytes, whatever they were packed with."""
     inflater: Inflater | None = None
     first = True
@@ -128,14 +128,14 @@ async def _unpacked(chunks: Blocks, name: str, progress: ReadProgress) -> Blocks
                 progress.bytes_read += len(chunk)
                 yield chunk
                 continue
-            async for block, taken in _inflated(inflater, chunk):
-                progress.bytes_read += taken
+            async for block, consumed in _inflate(inflater, chunk):
+                progress.bytes_read += consumed
                 yield block
     if inflater:
         inflater.finish()
 
 
-async def _inflated(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[bytes, int], None]:
+async def _inflate(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[bytes, int], None]:
     steps = inflater.feed(chunk)
     if len(chunk) <= SLICE_BYTES:
         for step in steps:
@@ -145,19 +145,19 @@ async def _inflated(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[by
         yield step_or_none
 
 
-async def _decoded(blocks: Blocks, reading: Reading, *, markup: bool) -> Blocks:
+async def _decode(blocks: Blocks, context: ReadContext, *, markup: bool) -> Blocks:
     """The text in UTF-8; its first block tells the encoding."""
     decode = None
     first = True
     async with aclosing(blocks):
         async for block in blocks:
             if first:
-                refuse_foreign(block, reading.name, markup=markup)
-                reading.encoding = encoding_of(block, reading.dialect.encoding, reading.name)
-                if reading.encoding != "utf-8" and reading.dialect.encoding is None:
-                    note = f"written in {reading.encoding}, by its byte order mark"
-                    reading.progress.note(note, reading.name, encoding=reading.encoding)
-                decode = None if reading.encoding == "utf-8" else to_utf8(reading.encoding, reading.name)
+                reject_non_text(block, context.name, markup=markup)
+                context.encoding = detect_encoding(block, context.dialect.encoding, context.name)
+                if context.encoding != "utf-8" and context.dialect.encoding is None:
+                    note = f"written in {context.encoding}, by its byte order mark"
+                    context.progress.note(note, context.name, encoding=context.encoding)
+                decode = None if context.encoding == "utf-8" else utf8_converter(context.encoding, context.name)
             plain = block if decode is None else decode(block, False)
             yield plain.removeprefix(codecs.BOM_UTF8) if first else plain
             first = False

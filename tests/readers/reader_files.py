@@ -23,7 +23,7 @@ def read_files(path: str | Sequence[str], base: Path, **choices: Any) -> list[Re
     said = {name: choices.pop(name) for name in names if name in choices}
     own = choices.pop("own", None)
     dialect = TextDialect(**said)
-    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=dialect, own=own)
+    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=dialect, run_dir=own)
 
     async def main() -> list[Record]:
         found: list[Record] = []

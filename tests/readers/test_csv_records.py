@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline.readers import csv_records
-from pipeline.readers.csv_records import NEVER_CLOSED, Cut, RecordCutter
+from pipeline.readers.csv_records import UNCLOSED_QUOTE, CsvParser, CsvRecord
 from pipeline.readers.dialect import Layout
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",\n\r\t \ufeff\u2028'), max_size=12)
@@ -26,10 +26,10 @@ def lines_of(text: str) -> list[str]:
     return list(io.StringIO(text, newline=""))
 
 
-def cuts(text: str, sizes: list[int], max_chars: int = 1000) -> list[Cut]:
+def cuts(text: str, sizes: list[int], max_chars: int = 1000) -> list[CsvRecord]:
     """The records of a text whose lines come in groups of these sizes, over and over."""
-    cutter, lines = RecordCutter(Layout(",", '"'), max_chars=max_chars), lines_of(text)
-    found: list[Cut] = []
+    cutter, lines = CsvParser(Layout(",", '"'), max_chars=max_chars), lines_of(text)
+    found: list[CsvRecord] = []
     turn = 0
     while lines:
         size = sizes[turn % len(sizes)]
@@ -93,7 +93,7 @@ def test_a_quote_that_is_never_closed_costs_its_own_line() -> None:
     records = read_bytes(b'id,text\n1,good\n2,"open\n3,fine\n4,last\n', "t.csv", key="id")
 
     assert [record.key for record in records] == ["1", "(t.csv:3)", "3", "4"]
-    assert troubles(records) == [(3, f"t.csv, line 3: {NEVER_CLOSED}")]
+    assert troubles(records) == [(3, f"t.csv, line 3: {UNCLOSED_QUOTE}")]
     assert records[1].fields == {"raw": '2,"open'}
 
 
@@ -101,7 +101,7 @@ def test_a_quote_that_stays_open_too_long_is_taken_as_never_closed() -> None:
     body = "".join(f"{number},text\n" for number in range(50))
     found = cuts(f'a,b\n1,"open\n{body}2,"late"\n', [7], max_chars=100)
 
-    assert [(number, trouble) for number, _, _, trouble in found if trouble] == [(2, NEVER_CLOSED)]
+    assert [(number, trouble) for number, _, _, trouble in found if trouble] == [(2, UNCLOSED_QUOTE)]
     assert len(found) == 53
     assert found[-1][2] == ["2", "late"]
 
@@ -150,12 +150,12 @@ def test_long_records_pass_again_after_good_ones() -> None:
     def found(text: str, *, end: bool = False) -> list[str]:
         return [trouble for *_, trouble in cutter.feed(lines_of(text), end=end)]
 
-    cutter = RecordCutter(Layout(",", '"'), max_chars=100_000)
+    cutter = CsvParser(Layout(",", '"'), max_chars=100_000)
     long = '3,"' + "y,z\n" * 15_000 + '"\n'
     assert found(long) == [""]
     # One quote that never closes; the reach of the search is cut to 16 KiB and three good records give back 12 KiB.
-    assert found('1,"open\n' + 3 * f"2,{'x' * 40_000}\n") == [NEVER_CLOSED, "", "", ""]
-    assert found(long, end=True)[0] == NEVER_CLOSED
+    assert found('1,"open\n' + 3 * f"2,{'x' * 40_000}\n") == [UNCLOSED_QUOTE, "", "", ""]
+    assert found(long, end=True)[0] == UNCLOSED_QUOTE
     assert found("4,z\n" * 20) == [""] * 20
     assert found(long) == [""]
 
@@ -187,12 +187,10 @@ def test_row_length_and_place() -> None:
 @given(st.lists(st.sampled_from(LINES) | MESSY.map(lambda text: text + "\n"), min_size=1, max_size=6).map("".join))
 def test_lines_cut_at_once_are_the_records_that_are_cut_one_by_one(text: str) -> None:
     lines = lines_of(text)
-    rows = RecordCutter(Layout(",", '"'), max_chars=30).rows_of(lines)
+    rows = CsvParser(Layout(",", '"'), max_chars=30).rows_of(lines)
     if rows is not None:
         found = [(number, [line], cells, "") for number, (line, cells) in enumerate(zip(lines, rows, strict=True), 1)]
-        assert [cut for cut in found if cut[2]] == list(
-            RecordCutter(Layout(",", '"'), max_chars=30).feed(lines, end=True)
-        )
+        assert [cut for cut in found if cut[2]] == list(CsvParser(Layout(",", '"'), max_chars=30).feed(lines, end=True))
 
 
 #: what stands in a line that is not as the others, or only looks so

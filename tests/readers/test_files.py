@@ -13,7 +13,7 @@ from reader_files import read_files, unhurried
 from pipeline.errors import InputError
 from pipeline.readers import ReadProgress, Source, resolve_sources
 from pipeline.readers.files import EDGE_BYTES, MOST_TEXT_BYTES
-from pipeline.readers.source import natural
+from pipeline.readers.source import natural_key
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_names_are_sorted_by_their_numbers(parts: list[tuple[str, int, str]]) ->
         return [[int(piece) if at % 2 else piece for at, piece in enumerate(part)] for part in split], name
 
     names = [f"{first}{number}{last}" for first, number, last in parts]
-    assert sorted(names, key=natural) == sorted(names, key=slow)
+    assert sorted(names, key=natural_key) == sorted(names, key=slow)
 
 
 # -- with their texts ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def run_folder(folder: Path) -> None:
 
 
 def names(path: str | list[str], base: Path, own: str | None = None, **more: str) -> list[str]:
-    return [source.name for source in resolve_sources(path, base=base, own=own and base / own, **more)]
+    return [source.name for source in resolve_sources(path, base=base, run_dir=own and base / own, **more)]
 
 
 def test_the_runs_own_files_are_in_no_glob(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_line_over_the_cap_is_one_bad_record(name: str, monkeypatch: pytest.Mo
 
 def test_a_csv_line_over_the_cap_is_one_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "RECORD_CHARS", 50)
-    monkeypatch.setattr(csv_records.RecordCutter.__init__, "__kwdefaults__", {"max_chars": 50})
+    monkeypatch.setattr(csv_records.CsvParser.__init__, "__kwdefaults__", {"max_chars": 50})
     long, too_long = "é" * 40, "é" * 250
     records = read_bytes(f"a,b\n{long},1\n{too_long},2\n3,4\n".encode(), "in.csv", chunk_bytes=7)
 

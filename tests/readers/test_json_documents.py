@@ -98,7 +98,7 @@ def test_what_is_no_object_is_told_and_the_rest_goes_on() -> None:
 def test_an_array_that_is_cut_off_says_so_after_what_came_before(end: str, chunk_bytes: int) -> None:
     records = read_bytes(f'[{{"a": 1}}, {{"b": 2}}{end}'.encode(), "in.json", chunk_bytes=chunk_bytes)
     assert fields(records) == [{"a": 1}, {"b": 2}]
-    assert troubles(records) == [(3, f"in.json, record 3: {json_documents.CUT_OFF}")]
+    assert troubles(records) == [(3, f"in.json, record 3: {json_documents.TRUNCATED}")]
 
 
 @pytest.mark.parametrize("chunk_bytes", [3, 10_000])

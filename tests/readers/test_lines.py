@@ -23,7 +23,7 @@ def cut(data: bytes, sizes: list[int], splitter: LineSplitter) -> list[bytes]:
 @unhurried
 @given(ENDINGS.map(b"".join), SIZES)
 def test_csv_lines_are_the_same_however_the_chunks_fall(data: bytes, sizes: list[int]) -> None:
-    assert cut(data, sizes, LineSplitter(1000, returns=True)) == data.splitlines(keepends=True)
+    assert cut(data, sizes, LineSplitter(1000, universal_newlines=True)) == data.splitlines(keepends=True)
 
 
 @unhurried
@@ -37,9 +37,9 @@ def test_other_lines_end_at_a_newline_only(data: bytes, sizes: list[int]) -> Non
 
 @unhurried
 @given(ENDINGS.map(b"".join), SIZES, st.booleans())
-def test_long_lines_are_cut_to_one_byte_over_the_cap(data: bytes, sizes: list[int], returns: bool) -> None:
-    whole = cut(data, [1000], LineSplitter(1000, returns=returns))
-    assert cut(data, sizes, LineSplitter(3, returns=returns)) == [line[:4] for line in whole]
+def test_long_lines_are_cut_to_one_byte_over_the_cap(data: bytes, sizes: list[int], universal_newlines: bool) -> None:
+    whole = cut(data, [1000], LineSplitter(1000, universal_newlines=universal_newlines))
+    assert cut(data, sizes, LineSplitter(3, universal_newlines=universal_newlines)) == [line[:4] for line in whole]
 
 
 def test_a_line_without_end_is_not_held_whole() -> None:

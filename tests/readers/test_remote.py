@@ -96,7 +96,7 @@ def test_any_bytes_come_through_in_any_blocks(data: bytes, size: int, ranges: bo
     system.pipe("/any", data)
     [source] = resolve_sources("memory://any", format="text", base=Path())
     assert source.access
-    found = remote._Remote(system, "/any", "x", {"size": len(data), "partial": ranges})
+    found = remote._RemoteFile(system, "/any", "x", {"size": len(data), "partial": ranges})
 
     async def main() -> bytes:
         return b"".join([block async for block in remote._blocks(found, size)])
@@ -206,10 +206,10 @@ def test_a_server_that_is_down_for_a_moment_is_asked_again(site: Site, monkeypat
             raise FileNotFoundError("a") from ConnectionRefusedError()
         return "here"
 
-    found = remote._Remote(None, "a", "a", {})
-    assert asyncio.run(remote._patiently(ask, found)) == "here"
+    found = remote._RemoteFile(None, "a", "a", {})
+    assert asyncio.run(remote._retry_in_thread(ask, found)) == "here"
     with pytest.raises(InputError, match="no such file"):
-        asyncio.run(remote._patiently(lambda: open("/nothing/at/all"), found))  # noqa: PTH123, SIM115
+        asyncio.run(remote._retry_in_thread(lambda: open("/nothing/at/all"), found))  # noqa: PTH123, SIM115
 
 
 def test_secrets_in_an_address_are_not_shown(site: Site) -> None:

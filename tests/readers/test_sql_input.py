@@ -205,5 +205,5 @@ def test_what_a_driver_raises_is_told(folder: Path, monkeypatch: pytest.MonkeyPa
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a driver's own")
 
-    monkeypatch.setattr(sql, "_asked", broken)
+    monkeypatch.setattr(sql, "_execute", broken)
     assert "db.sqlite#reviews: a driver's own" in refusal(folder, table="reviews")
