@@ -8,7 +8,7 @@ from dataclasses import replace
 from pipeline.limits import Rate
 from pipeline.providers import BatchFacts
 from pipeline.records import JSON
-from pipeline.store import Part, PartState, usage_list
+from pipeline.store import Part, PartState
 
 #: So long a server takes to end a batch that is cancelled (OpenAI's guide to the Batch API).
 CANCEL_S = 600.0
@@ -37,7 +37,7 @@ def with_server_facts(facts: BatchFacts, part: Part, now: float) -> Part:
         "total": facts.total,
         "done": facts.done,
         "failed": facts.failed,
-        "usage": None if facts.usage is None else usage_list(facts.usage),
+        "usage": None if facts.usage is None else list(facts.usage.counts),
         "expires_at": facts.expires_at,
     }
     before = {name: value for name, value in part.facts.items() if name != "moved_at"}

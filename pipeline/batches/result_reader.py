@@ -15,7 +15,7 @@ from pipeline.errors import CallError, RequestShapeError
 from pipeline.limits import Price, Tariff
 from pipeline.providers import BatchApi, LineEnd
 from pipeline.records import Problem, Response, SavedAnswer, Usage, add_usd
-from pipeline.store import BatchBook, Item, ItemState, LineResult, Part, PartState, usage_list
+from pipeline.store import BatchBook, Item, ItemState, LineResult, Part, PartState
 
 #: Lines that are judged, and written down, at a time.
 BLOCK = 500
@@ -109,7 +109,7 @@ class ResultReader:
                 used += one.answer.response.usage
                 cost = add_usd(cost, one.answer.response.cost_usd)
             landed.append(one)
-        totals = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
+        totals = {"lines": dict(counts), "records": records, "usage": list(used.counts), "cost_usd": cost}
         price, standard = self._prices_of(model)
         if price is not None and standard is not None:
             totals |= {"standard_usd": standard.cost_usd(used)}

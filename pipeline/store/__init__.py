@@ -1,7 +1,7 @@
 """The store: the run folder, the ledger (written first) and the files of rows (made from it)."""
 
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, retraction
-from pipeline.store.batches import BatchBook, usage_list
+from pipeline.store.batches import BatchBook
 from pipeline.store.batchparts import FOLDER, Item, ItemState, LineResult, Part, PartState
 from pipeline.store.certificates import (
     CERTAINTY,

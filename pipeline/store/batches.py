@@ -4,19 +4,24 @@ Each act on a part is noted before it is done, so that the next session knows wh
 one part at a time: its key is the primary key of `batch_items`.
 """
 
+from __future__ import annotations
+
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from pipeline.records import Problem, Record, SavedAnswer, Usage
+from pipeline.records import Problem, Record, SavedAnswer
 from pipeline.store import storedturns
 from pipeline.store.batchparts import Item, ItemState, LineResult, Part, PartState
 from pipeline.store.ledger import Ledger
 from pipeline.store.queries import of_keys, placeholders
 from pipeline.store.rows import bound, json_text, json_value, unbound
-from pipeline.store.writes import transaction
+from pipeline.store.writes import Work, transaction
 
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
 _PART = (
     "part", "state", "lines", "bytes", "sha256", "endpoint", "tokens", "most_usd", "most_tokens", "packed_at", "begun",
     "file_id", "batch_id", "sent_at", "ended_at", "facts", "books",
@@ -25,81 +30,8 @@ _ITEM = ("key", "part", "place", "number", "digest", "state", "tries", "problem"
 _PARTS, _ITEMS = ", ".join(_PART), ", ".join(_ITEM)
 
 
-class BatchBook:
-    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used.
-
-    Its parts are numbered from `first` on.
-    """
-
-    def __init__(self, ledger: Ledger, first: int = 1) -> None:
-        self._ledger = ledger
-        self._first = first
-
-    async def parts(self) -> list[Part]:
-        """All parts that there ever were, the oldest first."""
-        return await self._ledger.do(_parts)
-
-    async def next_number(self) -> int:
-        """The number of the next part."""
-        first = self._first
-        return await self._ledger.do(
-            lambda seen: int(
-                seen.execute("SELECT MAX(?, COALESCE(MAX(part), 0) + 1) FROM batches", (first,)).fetchone()[0]
-            )
-        )
-
-    async def pack(self, part: Part, items: Sequence[Item]) -> None:
-        """Note a part whose input file is on the disk, and the records in it; each leaves the part that it was in."""
-        await self._ledger.do(_pack, part, items)
-
-    async def note(self, part: Part) -> Part:
-        """Note what has become of a part; gives it back."""
-        await self._ledger.do(_note, part)
-        return part
-
-    async def waiting(self, part: int) -> dict[int, Item]:
-        """The items of the part whose answers are not known, by place."""
-        return await self._ledger.do(_waiting, part)
-
-    async def record_results(self, part: Part, results: Sequence[LineResult]) -> None:
-        """Write down what lines came to, and their answers: together, or not at all."""
-        await self._ledger.do(_record_results, part, results)
-
-    async def next_answered(self, part: int, after: tuple[int, str], limit: int) -> list[Item]:
-        """The next items of a part that is read, behind this (place, key); those with an outcome are left out."""
-        return await self._ledger.do(_next_answered, part, after, limit)
-
-    async def follower_groups(self) -> list[int]:
-        """The numbers, below 0, of the groups of records that followed others, and do no more."""
-        return await self._ledger.do(
-            lambda seen: [row[0] for row in seen.execute("SELECT DISTINCT part FROM batch_items WHERE part < 0")]
-        )
-
-    async def in_parts(self, records: Sequence[Record]) -> set[str]:
-        """The keys of those that are in a part. One whose content is another now is dropped there, and not meant."""
-        return await self._ledger.do(_in_parts, records)
-
-    async def waiting_for(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Those of the requests whose answer is waited for."""
-        return await self._ledger.do(_waiting_for, digests)
-
-    async def free_followers(self, handed_out: Sequence[int]) -> int | None:
-        """Let go of records whose identical request is not waited for any more; the number of their group, below 0.
-
-        That is so once the part of the record that they follow is `handed_out`. None where there are none.
-        """
-        return await self._ledger.do(_free_followers, handed_out)
-
-    async def count_left(self) -> int:
-        """How many batches are open, or have answers in the ledger of which nothing has become yet."""
-        return await self._ledger.do(batches_left)
-
-    async def close_parts(self) -> list[int]:
-        """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
-        return await self._ledger.do(_close_parts)
-
-
 def _parts(connection: sqlite3.Connection) -> list[Part]:
+    """All parts that there ever were, the oldest first."""
     return [_to_part(row) for row in connection.execute(f"SELECT {_PARTS} FROM batches ORDER BY part")]  # noqa: S608
 
 
@@ -111,14 +43,19 @@ def _to_part(row: Sequence[Any]) -> Part:
 
 
 def _part_row(part: Part) -> tuple[Any, ...]:
-    values = {name: getattr(part, name) for name in _PART[2:-2]}
-    values["begun"] = int(part.begun)
-    return (part.number, part.state.value, *values.values(), json_text(part.facts), json_text(part.books))
+    values = [getattr(part, name) for name in _PART[2:-2]]
+    return (part.number, part.state.value, *values, json_text(part.facts), json_text(part.books))
 
 
-def _note(connection: sqlite3.Connection, part: Part) -> None:
+def _next_number(connection: sqlite3.Connection, first: int) -> int:
+    return int(connection.execute("SELECT MAX(?, COALESCE(MAX(part), 0) + 1) FROM batches", (first,)).fetchone()[0])
+
+
+def _note(connection: sqlite3.Connection, part: Part) -> Part:
+    """Note what has become of a part; gives it back."""
     with transaction(connection):
         _put_part(connection, part)
+    return part
 
 
 def _put_part(connection: sqlite3.Connection, part: Part) -> None:
@@ -126,6 +63,7 @@ def _put_part(connection: sqlite3.Connection, part: Part) -> None:
 
 
 def _pack(connection: sqlite3.Connection, part: Part, items: Sequence[Item]) -> None:
+    """Note a part whose input file is on the disk, and the records in it; each leaves the part that it was in."""
     with transaction(connection):
         if part.lines:
             _put_part(connection, part)
@@ -136,7 +74,7 @@ def _pack(connection: sqlite3.Connection, part: Part, items: Sequence[Item]) -> 
 
 
 def _item_row(item: Item) -> tuple[Any, ...]:
-    record, problem = item.record, item.problem
+    record = item.record
     return (
         bound(record.key),
         item.part,
@@ -145,10 +83,14 @@ def _item_row(item: Item) -> tuple[Any, ...]:
         item.digest,
         item.state.value,
         item.tries,
-        None if problem is None else json_text([problem.code, problem.message]),
+        _problem_text(item.problem),
         record.digest,
         json_text([record.source, record.ordinal, record.fields, record.line]),
     )
+
+
+def _problem_text(problem: Problem | None) -> str | None:
+    return None if problem is None else json_text([problem.code, problem.message])
 
 
 def _to_item(row: Sequence[Any]) -> Item:
@@ -167,6 +109,7 @@ def _to_item(row: Sequence[Any]) -> Item:
 
 
 def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
+    """The items of the part whose answers are not known, by place."""
     rows = connection.execute(
         f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND state IN ('waiting', 'dropped') AND place >= 0",  # noqa: S608
         (part,),
@@ -175,6 +118,7 @@ def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
 
 
 def _record_results(connection: sqlite3.Connection, part: Part, results: Sequence[LineResult]) -> None:
+    """Write down what lines came to, and their answers: together, or not at all."""
     answers = [one.answer for one in results if one.answer is not None]
     with transaction(connection):
         saved = storedturns.of(connection, [one.key for one in answers])
@@ -182,16 +126,7 @@ def _record_results(connection: sqlite3.Connection, part: Part, results: Sequenc
         connection.executemany(
             "UPDATE batch_items SET state = CASE state WHEN 'dropped' THEN state ELSE ? END, tries = tries + ?,"
             " problem = ? WHERE part = ? AND place = ?",
-            [
-                (
-                    one.state.value,
-                    int(one.is_try),
-                    None if one.problem is None else json_text([one.problem.code, one.problem.message]),
-                    part.number,
-                    one.place,
-                )
-                for one in results
-            ],
+            [(one.state.value, one.is_try, _problem_text(one.problem), part.number, one.place) for one in results],
         )
         _put_part(connection, part)
 
@@ -205,6 +140,7 @@ def _with_lost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswe
 
 
 def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, str], limit: int) -> list[Item]:
+    """The next items of a part that is read, behind this (place, key); those with an outcome are left out."""
     place, key = after
     rows = connection.execute(
         f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND (place, key) > (?, ?)"  # noqa: S608
@@ -217,6 +153,7 @@ def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, 
 
 
 def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str]:
+    """The keys of those that are in a part. One whose content is another now is dropped there, and not meant."""
     contents = {record.key: record.digest for record in records}
     waiting: set[str] = set()
     changed: list[str] = []
@@ -233,6 +170,7 @@ def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[
 
 
 def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
+    """Those of the requests whose answer is waited for."""
     waiting: set[bytes] = set()
     for digest in digests:
         row = connection.execute(
@@ -255,6 +193,10 @@ def batches_left(connection: sqlite3.Connection) -> int:
 
 
 def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -> int | None:
+    """Let go of records whose identical request is not waited for any more; the number of their group, below 0.
+
+    That is so once the part of the record that they follow is `handed_out`. None where there are none.
+    """
     with transaction(connection):
         group = min(0, connection.execute("SELECT COALESCE(MIN(part), 0) FROM batch_items").fetchone()[0]) - 1
         freed = connection.execute(
@@ -268,6 +210,7 @@ def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -
 
 
 def _close_parts(connection: sqlite3.Connection) -> list[int]:
+    """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
     done = "EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key)"
     with transaction(connection):
         connection.execute(f"DELETE FROM batch_items WHERE part < 0 AND {done}")  # noqa: S608
@@ -284,6 +227,43 @@ def _close_parts(connection: sqlite3.Connection) -> list[int]:
     return closed
 
 
-def usage_list(usage: Usage) -> list[int]:
-    """The usage, as the books of a part keep it: the arguments of Usage."""
-    return list(usage.counts)
+def _follower_groups(connection: sqlite3.Connection) -> list[int]:
+    """The numbers, below 0, of the groups of records that followed others, and do no more."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT part FROM batch_items WHERE part < 0")]
+
+
+def _method(work: Work[_P, _T]) -> Callable[Concatenate[BatchBook, _P], Coroutine[Any, Any, _T]]:
+    """The method that has the ledger do this."""
+
+    @wraps(work)
+    async def method(self: BatchBook, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        return await self._ledger.do(lambda connection: work(connection, *args, **options))
+
+    return method
+
+
+class BatchBook:
+    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used.
+
+    Its parts are numbered from `first` on.
+    """
+
+    def __init__(self, ledger: Ledger, first: int = 1) -> None:
+        self._ledger, self._first = ledger, first
+
+    async def next_number(self) -> int:
+        """The number of the next part."""
+        return await self._ledger.do(_next_number, self._first)
+
+    parts = _method(_parts)
+    pack = _method(_pack)
+    note = _method(_note)
+    waiting = _method(_waiting)
+    record_results = _method(_record_results)
+    next_answered = _method(_next_answered)
+    follower_groups = _method(_follower_groups)
+    in_parts = _method(_in_parts)
+    waiting_for = _method(_waiting_for)
+    free_followers = _method(_free_followers)
+    count_left = _method(batches_left)
+    close_parts = _method(_close_parts)
