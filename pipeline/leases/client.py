@@ -193,7 +193,7 @@ class LeaseClient:
                 async with asyncio.timeout(REPORT_S):
                     await self._report_due.wait()
             self._drop_expired(loop.time())
-            if self._report != _Report() or self.gold.is_news or loop.time() >= until:
+            if self._report != _Report() or self.gold.own != self.gold.reported or loop.time() >= until:
                 return
 
     def _wants(self) -> int:

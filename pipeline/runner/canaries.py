@@ -103,7 +103,7 @@ class Canaries:
                 for outcome in (await ledger.outcomes_of(list(self._gold.right))).values():
                     self._note(outcome)
         if self._tally is not None:
-            self._tally.begin(self._look)
+            self._tally.on_change = self._look
         self._look()
 
     def _is_same(self, record: Any, outcome: Outcome) -> bool:
@@ -167,7 +167,7 @@ class Canaries:
 
     def _look(self) -> None:
         if self._tally is not None:
-            self._tally.tell(self.right, self.n)
+            self._tally.own = (self.right, self.n)
         floor, (right, n) = self._wanted.stop_below, self._of_all
         # Simulated labels are right by chance only: a rehearsal is to get to its end.
         if floor and not self._simulated() and is_clearly_below(right, n, floor):

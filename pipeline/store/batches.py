@@ -94,18 +94,11 @@ def _problem_text(problem: Problem | None) -> str | None:
 
 
 def _to_item(row: Sequence[Any]) -> Item:
-    source, ordinal, fields, line = json_value(row[9])
-    problem = json_value(row[7])
-    return Item(
-        record=Record(source, ordinal, unbound(row[0]) or "", fields, line, row[8]),
-        part=row[1],
-        place=row[2],
-        number=row[3],
-        digest=row[4],
-        state=ItemState(row[5]),
-        tries=row[6],
-        problem=None if problem is None else Problem(*problem),
-    )
+    key, part, place, number, digest, state, tries, problem, content, text = row
+    source, ordinal, fields, line = json_value(text)
+    record = Record(source, ordinal, unbound(key) or "", fields, line, content)
+    reason = None if problem is None else Problem(*json_value(problem))
+    return Item(record, part, place, number, digest, ItemState(state), tries, reason)
 
 
 def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:

@@ -26,7 +26,7 @@ _P = ParamSpec("_P")
 _Method: TypeAlias = "Callable[Concatenate[Ledger, _P], Coroutine[Any, Any, _T]]"
 
 
-class _Hand:
+class _ConnectionThread:
     """A connection and the one thread that uses it."""
 
     def __init__(self, path: Path, *, reads: bool = False) -> None:
@@ -102,8 +102,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reads = _Hand(path, reads=True)
-        self._writes: _Hand | None = None
+        self._reads = _ConnectionThread(path, reads=True)
+        self._writes: _ConnectionThread | None = None
         # All state that changes, seen by the writing thread only: the highest seq, the checkpoints that are stored, and
         # how often outcomes have been archived or moved since the files' checkpoints were last worth anything.
         self._last_seq = 0
@@ -115,7 +115,7 @@ class Ledger:
         """Open the ledger, or make a new one. Raises SetupError if the file is not a ledger that we know."""
         ledger = cls(path)
         if not read_only:
-            ledger._writes = _Hand(path)
+            ledger._writes = _ConnectionThread(path)
             await ledger._writes.open(connect_writer)
             ledger._last_seq = await ledger._writes.do(queries.last_seq)
         try:

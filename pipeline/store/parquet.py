@@ -15,8 +15,6 @@ from pipeline.store.layout import Table
 
 #: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
 Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
-GROUP_ROWS = 10_000
-GROUP_CHARACTERS = 4_000_000
 
 
 def require() -> Any:
@@ -87,25 +85,6 @@ async def _values(
             if outcome.status in table.statuses:
                 for row in table.rows(outcome):
                     yield outcome.record.key, list(map(convert, kinds, row))
-
-
-def arrow_schema(names: Sequence[str], kinds: Sequence[str]) -> Any:
-    """The columns of a file, by their names and types."""
-    return require().schema([(name, _type(kind)) for name, kind in zip(names, kinds, strict=True)])
-
-
-def arrow_table(kinds: Sequence[str], schema: Any, rows: Sequence[Sequence[JSON]]) -> Any:
-    """Rows as a table of pyarrow, each value as its column's type holds it."""
-    pyarrow = require()
-    columns = [
-        pyarrow.array([convert(kind, row[index]) for row in rows], _type(kind)) for index, kind in enumerate(kinds)
-    ]
-    return pyarrow.table(columns, schema=schema)
-
-
-def _type(kind: str) -> Any:
-    pyarrow = require()
-    return {"bool": pyarrow.bool_, "int64": pyarrow.int64, "double": pyarrow.float64}.get(kind, pyarrow.string)()
 
 
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:

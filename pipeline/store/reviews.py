@@ -233,19 +233,7 @@ def _answer_row(answer: Answer) -> tuple[Any, ...]:
 
 
 def _read_answer(row: Sequence[Any]) -> Answer:
-    return Answer(
-        key=unbound(row[3]),
-        by=unbound(row[7]),
-        about=row[4],
-        old=json_value(row[9]),
-        new=json_value(row[10]),
-        record=row[5],
-        request=row[6],
-        blind=bool(row[8]),
-        unclear=bool(row[11]),
-        note=unbound(row[12]),
-        draw=row[2],
-        takes_back=row[13],
-        at=row[1],
-        id=row[0],
-    )
+    number, at, draw, key, about, record, request, by, blind, old, new, unclear, note, takes_back = row
+    who, note, old, new = unbound(by), unbound(note), json_value(old), json_value(new)
+    rest = (record, request, bool(blind), bool(unclear), note, draw, takes_back, at, number)
+    return Answer(unbound(key), who, about, old, new, *rest)

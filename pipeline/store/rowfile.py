@@ -7,8 +7,12 @@ from typing import Any, BinaryIO, TypeAlias
 
 from pipeline.codec import clean
 from pipeline.records import JSON
+from pipeline.store.columntypes import convert
 from pipeline.store.formats import csv_block, json_block
-from pipeline.store.parquet import GROUP_CHARACTERS, GROUP_ROWS, arrow_schema, arrow_table, require
+from pipeline.store.parquet import require
+
+#: A group of rows in a Parquet file has at most so many rows, and characters of text.
+GROUP_ROWS, GROUP_CHARACTERS = 10_000, 4_000_000
 
 
 class _Text:
@@ -34,10 +38,14 @@ class _Parquet:
     """Rows are kept until they make a group that is neither short nor long, so that memory stays flat."""
 
     def __init__(self, path: Path, titles: Sequence[str], kinds: Sequence[str]) -> None:
-        self._kinds = kinds
-        self._schema = arrow_schema([clean(title) for title in titles], kinds)
+        self._arrow, self._kinds = require(), kinds
+        types = {"bool": self._arrow.bool_, "int64": self._arrow.int64, "double": self._arrow.float64}
+        columns = [
+            (clean(title), types.get(kind, self._arrow.string)()) for title, kind in zip(titles, kinds, strict=True)
+        ]
+        self._schema = self._arrow.schema(columns)
         self._file: BinaryIO = path.open("wb")
-        self._writer: Any = require().parquet.ParquetWriter(self._file, self._schema)
+        self._writer: Any = self._arrow.parquet.ParquetWriter(self._file, self._schema)
         # All other state that changes: the rows that are not written yet, and the characters in them.
         self._rows: list[Sequence[JSON]] = []
         self._length = 0
@@ -55,7 +63,11 @@ class _Parquet:
         _sync(self._file)
 
     def _write(self) -> None:
-        self._writer.write_table(arrow_table(self._kinds, self._schema, self._rows))
+        columns = zip(self._kinds, self._schema.types, zip(*self._rows, strict=True), strict=True)
+        arrays = [
+            self._arrow.array([convert(kind, value) for value in values], type_) for kind, type_, values in columns
+        ]
+        self._writer.write_table(self._arrow.table(arrays, schema=self._schema))
         self._rows, self._length = [], 0
 
 

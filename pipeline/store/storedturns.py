@@ -87,24 +87,11 @@ def _to_row(saved: SavedAnswer) -> tuple[Any, ...]:
 
 
 def _to_answer(row: Sequence[Any]) -> SavedAnswer:
-    answer = read_answer(row[3])
+    key, turn, digest, text, used, calls, repairs, results, model, request_id, latency_s, at, fault, cost_usd = row
+    answer = read_answer(text)
     assert answer is not None
     response = Response(
-        answer=answer,
-        usage=Usage(*json_value(row[4])),
-        model=unbound(row[8]) or "",
-        request_id=unbound(row[9]),
-        latency_s=row[10],
-        cost_usd=row[13],
+        answer, Usage(*json_value(used)), unbound(model) or "", unbound(request_id), latency_s, cost_usd=cost_usd
     )
-    return SavedAnswer(
-        key=unbound(row[0]),
-        number=row[1],
-        request_digest=row[2],
-        response=response,
-        calls=row[5],
-        at=row[11],
-        fault=row[12],
-        results=tuple(json_value(row[7])),
-        repairs=row[6],
-    )
+    results = tuple(json_value(results))
+    return SavedAnswer(unbound(key), turn, digest, response, calls, at, fault=fault, results=results, repairs=repairs)
