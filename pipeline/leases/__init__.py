@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.leases.budgets import ShardBudgets
 from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, LeaseClient, stopped_error
 from pipeline.leases.goldcounts import SharedGoldCounts
-from pipeline.leases.leasedqueue import LeasedQueue
 from pipeline.leases.messages import Job
 from pipeline.leases.owners import ShardOwners
 from pipeline.leases.server import lease_server

@@ -29,28 +29,28 @@ class ShardBudgets:
         self._before = before
         # All state that changes: the caps, and what each shard was handed.
         self.caps = caps
-        self._handed: dict[int, tuple[int, int]] = {}
+        self.by_shard: dict[int, tuple[int, int]] = {}
         self._writing = asyncio.Lock()
 
     async def load(self) -> None:
         """Take over what an earlier lease server has handed out."""
         stored = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
-        self._handed = {int(shard): (usd, tokens) for shard, (usd, tokens) in stored.items()}
+        self.by_shard = {int(shard): (usd, tokens) for shard, (usd, tokens) in stored.items()}
 
     @property
     def handed(self) -> tuple[int, int]:
         """What the run can have spent at most."""
-        sums = [sum(one[unit] for one in self._handed.values()) + self._before[unit] for unit in (0, 1)]
-        return sums[0], sums[1]
+        usd, tokens = zip(self._before, *self.by_shard.values(), strict=True)
+        return sum(usd), sum(tokens)
 
     def caps_of(self, shard: int) -> Caps:
         """What the shard may have spent in all."""
-        usd, tokens = self._handed.get(shard, (0, 0))
+        usd, tokens = self.by_shard.get(shard, (0, 0))
         return (None if self.caps[0] is None else usd, None if self.caps[1] is None else tokens)
 
     async def begin(self, shard: int, spent: tuple[int, int]) -> None:
         """What the shard has spent counts, also where nobody knew of it: in earlier sessions, or without a cap."""
-        before = self._handed.get(shard, (0, 0))
+        before = self.by_shard.get(shard, (0, 0))
         await self._hand(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
 
     async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> int | None:
@@ -58,7 +58,7 @@ class ShardBudgets:
 
         Units are 0 for money and 1 for tokens.
         """
-        usd, tokens = self._handed.get(shard, (0, 0))
+        usd, tokens = self.by_shard.get(shard, (0, 0))
         more_usd, more_tokens = self._more(0, usd, needs[0], shards), self._more(1, tokens, needs[1], shards)
         if more_usd is None or more_tokens is None:
             return 0 if more_usd is None else 1
@@ -78,14 +78,9 @@ class ShardBudgets:
             text = f"limits.budget_tokens = {cap}: {handed:,} are handed out"
         return f"{text} to the shards, and one more call could cost more than what is left"
 
-    @property
-    def holders(self) -> list[int]:
-        """The shards that were handed something."""
-        return list(self._handed)
-
     def unspent(self, shard: int, spent: tuple[int, int]) -> bool:
         """Whether the shard holds more than that of what is capped."""
-        handed = zip(self.caps, self._handed.get(shard, (0, 0)), spent, strict=True)
+        handed = zip(self.caps, self.by_shard.get(shard, (0, 0)), spent, strict=True)
         return any(cap is not None and has > was for cap, has, was in handed)
 
     def _more(self, unit: int, has: int, need: int, shards: int) -> int | None:
@@ -97,12 +92,12 @@ class ShardBudgets:
         return None if lacks > left else max(lacks, left // (PARTS * shards))
 
     async def _hand(self, shard: int, amount: tuple[int, int]) -> None:
-        before = self._handed.get(shard, (0, 0))
+        before = self.by_shard.get(shard, (0, 0))
         if before == amount:
             return
         # More is counted from now on, and less only once it is written down.
-        self._handed[shard] = (max(before[0], amount[0]), max(before[1], amount[1]))
+        self.by_shard[shard] = (max(before[0], amount[0]), max(before[1], amount[1]))
         async with self._writing:
-            handed = {str(one): two for one, two in {**self._handed, shard: amount}.items()}
+            handed = {str(one): two for one, two in {**self.by_shard, shard: amount}.items()}
             await self._ledger.meta_set(_KEY, codec.dumps(handed).decode())
-            self._handed[shard] = amount
+            self.by_shard[shard] = amount

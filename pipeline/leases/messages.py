@@ -18,6 +18,12 @@ _T = TypeVar("_T")
 
 #: What a grant is worth: so long after it came, what is left of it goes back.
 VALID_S = 1.0
+#: What a request must have: whole numbers of 0 or more; lists of these, of a multiple of so many or of so many; types.
+_COUNTS = ("shard", "shards", "number", "wants", "tokens", "unused", "in_flight")
+_MULTIPLES = {"sent": 1, "answered": 3, "parts": 2}
+_SIZES = {"spent": 2, "needs": 2, "room": 4, "refused_part": 3, "gold": 2}
+_TYPES = {"corrected": int, "holds": bool, "proven": bool, "session": str}
+_TYPES |= dict.fromkeys(("sent", "answered", "refused"), list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,31 +157,18 @@ def to_bytes(words: LeaseRequest | Grant | Job) -> bytes:
 
 
 def parse_request(data: bytes) -> LeaseRequest:
-    """What a shard has said. Raises InputError for what no shard of ours says."""
+    """What a shard asks for. Raises InputError for what no shard of ours sends."""
     request = _read(LeaseRequest, data)
-    counts = (
-        request.shard,
-        request.shards,
-        request.number,
-        request.wants,
-        request.tokens,
-        request.unused,
-        request.in_flight,
-    )
-    pairs = [two for two in (request.spent, request.needs) if two is not None]
-    if not all(_are_counts(some) for some in (counts, request.sent, request.answered, *pairs)):
-        raise InputError("expected whole numbers of 0 or more")
-    if len(request.answered) % 3 or any(len(two) != 2 for two in pairs):
-        raise InputError("expected three numbers for each answer, and two for an amount")
-    is_typed = type(request.corrected) is int and type(request.holds) is bool and isinstance(request.session, str)
-    if not is_typed or not isinstance(request.refused, list):
-        raise InputError("expected a number for corrected, true or false for holds, a text, and a list for refused")
-    lists = ((request.parts, None), (request.room, 4), (request.refused_part, 3), (request.gold, 2))
-    known = [(one, size) for one, size in lists if one is not None]
-    if not all(_are_counts(one) and (size is None or len(one) == size) for one, size in known):
-        raise InputError("expected whole numbers for parts")
-    if len(request.parts or ()) % 2 or type(request.proven) is not bool:
-        raise InputError("expected two numbers for each part, and true or false for proven")
+    values = {name: getattr(request, name) for name in LeaseRequest.__slots__}
+    wrong = [name for name in _COUNTS if not _are_counts([values[name]])]
+    lists = {name: value for name in (*_MULTIPLES, *_SIZES) if (value := values[name]) is not None}
+    for name, value in lists.items():
+        if not _are_counts(value) or len(value) % _MULTIPLES.get(name, 1) or len(value) != _SIZES.get(name, len(value)):
+            wrong.append(name)
+    wrong += [name for name, kind in _TYPES.items() if type(values[name]) is not kind]
+    if wrong:
+        details = ", ".join(f"{name} = {values[name]!r:.80}" for name in wrong)
+        raise InputError(f"a shard's request cannot be used: {details}")
     if request.limits is not None:
         limits = asdict(_made(ServerLimits, request.limits))
         if not all(one is None or type(one) in (int, float) for one in limits.values()):
@@ -183,8 +176,8 @@ def parse_request(data: bytes) -> LeaseRequest:
     return replace(request, refused=[_refusal(one) for one in request.refused])
 
 
-def _refusal(fields: Any) -> Refusal:
-    one = _made(Refusal, fields)
+def _refusal(values: Any) -> Refusal:
+    one = _made(Refusal, values)
     wait_s = one.retry_after_s
     if (
         not _are_counts((one.age_ms, one.sent_age_ms))
@@ -211,16 +204,16 @@ def parse_job(data: bytes) -> Job:
 
 def _read(kind: type[_T], data: bytes) -> _T:
     try:
-        fields = codec.loads(data)
+        values = codec.loads(data)
     except ValueError as error:
         raise InputError(f"expected JSON: {error}") from error
-    return _made(kind, fields)
+    return _made(kind, values)
 
 
-def _made(kind: type[_T], fields: Any) -> _T:
-    if not isinstance(fields, Mapping):
-        raise InputError(f"expected an object, got {str(fields)[:80]!r}")
+def _made(kind: type[_T], values: Any) -> _T:
+    if not isinstance(values, Mapping):
+        raise InputError(f"expected an object, got {str(values)[:80]!r}")
     try:
-        return kind(**fields)
+        return kind(**values)
     except TypeError as error:
         raise InputError(f"expected the fields of {kind.__name__}: {error}") from error

@@ -202,7 +202,7 @@ class LeaseService:
         if any(not one.is_bound or one.holds or self.budgets.unspent(n, one.spent) for n, one in at_work.items()):
             return True
         is_new = asyncio.get_running_loop().time() - (self._first_report_at or 0.0) < ALIVE_S
-        return is_new and not all(number in self._shards for number in self.budgets.holders)
+        return is_new and not all(number in self._shards for number in self.budgets.by_shard)
 
     def _at_work(self) -> dict[int, ShardState]:
         now = asyncio.get_running_loop().time()

@@ -4,5 +4,4 @@ from __future__ import annotations
 
 from pipeline.shards.driver import run_in_shards, serve_leases
 from pipeline.shards.merging import merge
-from pipeline.shards.plan import BASE, FOLDER, shard_folder, shard_overrides
 from pipeline.shards.singleshard import label_shard

@@ -55,7 +55,10 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
         if goes:
             if plan.address:
                 SnapshotStore(plan.address, plan.dealing).clear()
-            retire(run)
+            # First the note, so that what a kill leaves of them is not taken for shards.
+            clear_merged(RunDir(run))
+            (run / FOLDER).rename(RunDir(run).merged)
+            clear_merged(RunDir(run))
         return Merged(str(run), len(shards), outcomes, complete=goes)
 
 
@@ -71,10 +74,3 @@ def _fetch(run: Path, plan: ShardPlan) -> bool:
         is_own = not restore(snapshots, folder, plan.dealing) and RunDir(folder).ledger.exists()
         over = over and (snapshot is None or snapshot.is_over or is_own)
     return over
-
-
-def retire(run: Path) -> None:
-    """The shards go; first the note, so that what a kill leaves of them is not taken for shards."""
-    clear_merged(RunDir(run))
-    (run / FOLDER).rename(RunDir(run).merged)
-    clear_merged(RunDir(run))

@@ -79,11 +79,6 @@ class Answer:
         """The label fields whose values this person stands for; empty where nothing was said about any."""
         return (self.old or {}) if self.new is None else self.new
 
-    @property
-    def corrects(self) -> bool:
-        """Whether it decides a value in the rows, or takes an answer back."""
-        return self.takes_back is not None or bool(self.fields)
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, retraction, with_answer
+from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, with_answer
 from pipeline.store.renaming import renamed_answers, renames_for_people
 from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
@@ -133,10 +133,6 @@ class Reviews:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def add_answer(self, answer: Answer) -> Answer:
-        """Keep one answer; gives it with its id and time."""
-        return self.add_answers([answer])[0]
-
     def add_answers(self, answers: Sequence[Answer]) -> list[Answer]:
         """Keep answers, all of them or, after an error or a kill, none; gives them with their ids and times."""
         now = time.time()
@@ -145,10 +141,6 @@ class Reviews:
             numbered = [replace(answer, at=answer.at or now, id=number) for number, answer in enumerate(answers, first)]
             connection.executemany(_ADD_ANSWER, map(_answer_row, numbered))
         return numbered
-
-    def take_back(self, answer: Answer, by: str) -> Answer:
-        """Take one answer back: what stood before it counts again."""
-        return self.add_answer(retraction(answer, by))
 
     def answers(self, since: int = 0) -> list[Answer]:
         """All answers with a higher id than `since`, the oldest first; those that take one back are among them.

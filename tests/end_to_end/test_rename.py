@@ -242,12 +242,12 @@ def test_corrections_have_the_new_name_too() -> None:
     label = {"tags": ["account", "billing"], "topic": "billing"}
     with open_reviews(Path("run")) as reviews:
         about = label_digest(label)
-        reviews.add_answer(Answer("r0", "ann", about, label, {"topic": "account"}, record=content_of("r0")))
+        reviews.add_answers([Answer("r0", "ann", about, label, {"topic": "account"}, record=content_of("r0"))])
     rename("run", "topic", {"account": "login"})
     with open_reviews(Path("run")) as reviews:
         (answer,) = reviews.standing()
         assert answer.new == {"topic": "login"}
-        reviews.add_answer(Answer("r1", "ann", about, label, {"topic": "other"}, record=content_of("r1")))
+        reviews.add_answers([Answer("r1", "ann", about, label, {"topic": "other"}, record=content_of("r1"))])
     assert labels()["r0"] == "login"
     assert run_again() == 0
     assert labels() == {**renamed_topics(account="login"), "r0": "login", "r1": "other"}

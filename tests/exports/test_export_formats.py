@@ -197,7 +197,7 @@ def test_chat_lines_hold_a_persons_label(here: Path) -> None:
     with open_reviews(here / "run") as reviews:
         for key, topic in (("r0", other), ("r1", "weather")):
             request = task.render(Record("", 0, key, records[key], 1, 0)).digest
-            reviews.add_answer(Answer(key, "ann", "", {}, {"topic": topic}, request=request))
+            reviews.add_answers([Answer(key, "ann", "", {}, {"topic": topic}, request=request)])
     done = exported(here / "run", here / "data", chat=True, simulated=True)
     assert (done.left_out, sum(done.records.values())) == ({"invalid_label": 1}, 39)
     calls = {
@@ -381,7 +381,7 @@ def test_a_persons_answer_is_what_is_exported(tmp_path: Path) -> None:
         for one in (*outcomes[:19], lost):
             about, record = label_digest(one.label), one.record
             new = {"label": "b"}
-            reviews.add_answer(Answer(record.key, "ann", about, one.label, new, record=record.digest))
+            reviews.add_answers([Answer(record.key, "ann", about, one.label, new, record=record.digest)])
     done = exported(run_dir, tmp_path / "data")
     assert done.classes == {"b": {"train": 16, "val": 2, "test": 2}, "a": {"train": 16, "val": 2, "test": 2}}
     found = {row["id"]: row["label"] for rows in read(tmp_path / "data").values() for row in rows}

@@ -29,6 +29,7 @@ from pipeline.store import (
     open_reviews,
     prove_files,
     read_table,
+    retraction,
 )
 from pipeline.store.sqlexport import compare_table
 
@@ -48,7 +49,7 @@ def correct(path: Path, outcome: Outcome, value: str | None, by: str = "ann", **
         request=outcome.request_digest,
     )
     with open_reviews(path) as reviews:
-        return reviews.add_answer(replace(answer, **more))
+        return reviews.add_answers([replace(answer, **more)])[0]
 
 
 def proofs(path: Path) -> dict[str, tuple[bool, str]]:
@@ -123,7 +124,7 @@ def test_a_new_answer_does_not_overwrite_a_correction(tmp_path: Path) -> None:
     run(tmp_path)
     assert told(tmp_path) == "2 corrections, all in the rows."
     with open_reviews(tmp_path) as reviews:
-        reviews.take_back(kept, "ann")
+        reviews.add_answers([retraction(kept, "ann")])
     run(tmp_path)
     rows = {row["id"]: row["label"] for row in read_csv(tmp_path / "labels.csv")}
     assert (rows["r0"], rows["r2"]) == ("replayed", "a\n,b")

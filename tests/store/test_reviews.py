@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from store_samples import TEXTS, VALUES
 
 from pipeline.errors import SetupError, StoreError
-from pipeline.store import Answer, Draw, DrawItem, Place, Reviews, label_digest, open_reviews, read_reviews
+from pipeline.store import Answer, Draw, DrawItem, Place, Reviews, label_digest, open_reviews, read_reviews, retraction
 
 ABOUT = label_digest({"topic": "bill"})
 RIGHT = Answer("a", "ann", ABOUT, old={"topic": "bill", "tone": "calm"}, record=1)
@@ -56,31 +56,31 @@ def test_a_draw_without_honest_probabilities_is_refused(reviews: Reviews, items:
 
 def test_the_last_word_on_each_field_counts_and_an_answer_can_be_taken_back(reviews: Reviews) -> None:
     assert reviews.version() == 0
-    topic = reviews.add_answer(replace(RIGHT, new={"topic": "login"}))
-    tone = reviews.add_answer(replace(RIGHT, by="bob", new={"tone": "angry"}))
+    topic = reviews.add_answers([replace(RIGHT, new={"topic": "login"})])[0]
+    tone = reviews.add_answers([replace(RIGHT, by="bob", new={"tone": "angry"})])[0]
     correction = reviews.corrections()["a"]
     assert (correction.fields, correction.by) == ({"topic": "login", "tone": "angry"}, "bob")
     assert correction.answers == (topic.id, tone.id)
     before = reviews.version()
-    reviews.add_answer(replace(RIGHT, new={}, unclear=True, note="which one?"))  # says nothing about a value
+    reviews.add_answers([replace(RIGHT, new={}, unclear=True, note="which one?")])  # says nothing about a value
     assert (reviews.version(), reviews.corrections()["a"]) == (before, correction)
-    reviews.take_back(tone, "ann")
+    reviews.add_answers([retraction(tone, "ann")])
     assert reviews.version() > before
     assert reviews.corrections()["a"].fields == {"topic": "login"}
     assert reviews.corrections(upto=before)["a"] == correction
     assert len(reviews.answers()) == 4
     assert [answer.takes_back for answer in reviews.answers(since=3)] == [tone.id]
-    reviews.add_answer(RIGHT)  # as it is: all of the label, as it was shown
+    reviews.add_answers([RIGHT])  # as it is: all of the label, as it was shown
     assert reviews.corrections()["a"].fields == RIGHT.old
 
 
 def test_a_correction_follows_its_record_and_ends_with_its_content(reviews: Reviews) -> None:
-    first = reviews.add_answer(replace(RIGHT, new={"topic": "login"}))
+    first = reviews.add_answers([replace(RIGHT, new={"topic": "login"})])[0]
     before = reviews.version()
     reviews.add_places([Place(first.id, "b", 1, b"r")])
     assert reviews.version() > before
     assert (list(reviews.corrections()), list(reviews.corrections(upto=before))) == (["b"], ["a"])
-    reviews.add_answer(replace(RIGHT, key="b", record=2, new={"tone": "angry"}))  # the text has changed
+    reviews.add_answers([replace(RIGHT, key="b", record=2, new={"tone": "angry"})])  # the text has changed
     assert reviews.corrections()["b"].fields == {"tone": "angry"}
 
 
@@ -118,7 +118,7 @@ def test_two_reviewers_in_threads_lose_nothing(tmp_path: Path) -> None:
     def review(by: str) -> None:
         with open_reviews(tmp_path) as mine:
             for number in range(20):
-                mine.add_answer(replace(RIGHT, key=f"k{number}", by=by, new={"topic": by}))
+                mine.add_answers([replace(RIGHT, key=f"k{number}", by=by, new={"topic": by})])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(review, ["ann", "bob", "eve", "kim"]))
@@ -135,11 +135,11 @@ def test_another_process_ends_while_this_one_reviews(tmp_path: Path) -> None:
     must not take itself for the last one who uses the file: it would delete the journal in which answers are.
     """
     with open_reviews(tmp_path) as reviews:
-        reviews.add_answer(Answer("a", "ann", "", new={"topic": "x"}))
+        reviews.add_answers([Answer("a", "ann", "", new={"topic": "x"})])
         open_reviews(tmp_path).close()
         code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM answers'); c.close()"
         subprocess.run([sys.executable, "-c", code, str(reviews.path)], check=True)
-        reviews.add_answer(Answer("b", "ann", "", new={"topic": "y"}))
+        reviews.add_answers([Answer("b", "ann", "", new={"topic": "y"})])
         with open_reviews(tmp_path) as other:
             assert [one.key for one in other.answers()] == ["a", "b"]
 
@@ -151,7 +151,7 @@ def test_answers_are_kept_all_or_none(reviews: Reviews) -> None:
 
 
 def test_the_file_is_its_owners_and_rows_are_only_added(tmp_path: Path, reviews: Reviews) -> None:
-    reviews.add_answer(RIGHT)
+    reviews.add_answers([RIGHT])
     path = tmp_path / "reviews.db"
     for file in tmp_path.iterdir():
         assert os.name == "nt" or stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -176,7 +176,7 @@ def test_another_file_is_refused_and_none_is_no_error(tmp_path: Path) -> None:
         read_reviews(tmp_path)
     path.unlink()
     with open_reviews(tmp_path) as reviews:
-        reviews.add_answer(RIGHT)
+        reviews.add_answers([RIGHT])
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 9")
     with pytest.raises(SetupError, match="newer labelpipe"):
