@@ -98,7 +98,7 @@ def told(notifier: Notifier, event: str = "end", text: str = "Done", wait_s: flo
     """Tell once and close; the seconds that both took."""
 
     async def main() -> None:
-        await notifier.tell(event, text, FACTS)
+        await notifier.send(event, text, FACTS)
         await notifier.close(wait_s)
 
     started = time.monotonic()
@@ -239,7 +239,7 @@ def test_telling_does_not_wait_for_a_server_that_hangs(hook: Hook) -> None:
     async def main() -> float:
         notifier = Notifier(hook.url, None)
         started = time.monotonic()
-        await notifier.tell("end", "Done", FACTS)
+        await notifier.send("end", "Done", FACTS)
         took_s = time.monotonic() - started
         await notifier.close(0.05)
         return took_s
@@ -260,7 +260,7 @@ def test_the_end_of_the_process_does_not_wait_either(hook: Hook) -> None:
         "import asyncio, sys; from pipeline.notify import Notifier\n"
         "async def main():\n"
         "    notifier = Notifier(sys.argv[1], None, timeout_s=15)\n"
-        "    await notifier.tell('end', 'Done', {})\n"
+        "    await notifier.send('end', 'Done', {})\n"
         "    await notifier.close(0.5)\n"
         "asyncio.run(main())"
     )
@@ -339,7 +339,7 @@ def test_the_commands_exit_code_is_told(events: Callable[[], list[dict[str, Any]
 def test_a_command_that_reads_nothing_is_well(events: Callable[[], list[dict[str, Any]]]) -> None:
     async def main() -> None:
         notifier = Notifier(None, python("pass"))
-        await notifier.tell("end", "Done", {"much": "x" * 1_000_000})
+        await notifier.send("end", "Done", {"much": "x" * 1_000_000})
         await notifier.close(20)
 
     asyncio.run(main())
@@ -424,8 +424,8 @@ def _events_told(hook: Hook) -> list[str]:
 def test_only_what_is_asked_for_is_told(hook: Hook, on: set[str], expected: list[str]) -> None:
     async def main() -> None:
         notifier = Notifier(hook.url, None, frozenset(on))
-        await notifier.tell("outage", "No answers", FACTS)
-        await notifier.tell("end", "Done", FACTS)
+        await notifier.send("outage", "No answers", FACTS)
+        await notifier.send("end", "Done", FACTS)
         await notifier.close(20)
 
     asyncio.run(main())
@@ -439,9 +439,9 @@ def test_the_same_trouble_is_not_told_again_within_a_quarter_of_an_hour(hook: Ho
         nonlocal now
         notifier = Notifier(hook.url, None, clock=lambda: now)
         for now, event in [(0, "outage"), (1, "outage"), (2, "budget"), (QUIET_S - 1, "outage"), (QUIET_S, "outage")]:
-            await notifier.tell(event, "trouble", {"at": now})
-        await notifier.tell("end", "Done", {"at": now})
-        await notifier.tell("end", "Done again", {"at": now})
+            await notifier.send(event, "trouble", {"at": now})
+        await notifier.send("end", "Done", {"at": now})
+        await notifier.send("end", "Done again", {"at": now})
         await notifier.close(20)
 
     asyncio.run(main())
@@ -458,7 +458,7 @@ def test_after_the_close_nothing_is_told(hook: Hook) -> None:
     async def main() -> None:
         notifier = Notifier(hook.url, None)
         await notifier.close()
-        await notifier.tell("end", "Done", FACTS)
+        await notifier.send("end", "Done", FACTS)
         await notifier.close()
 
     asyncio.run(main())
@@ -472,8 +472,8 @@ def test_facts_of_any_kind_are_no_trouble(hook: Hook, events: Callable[[], list[
 
     async def main() -> None:
         notifier = Notifier(hook.url, python("pass"))
-        await notifier.tell("end", "Done", {"path": Path("a"), "odd": {1, 2}})
-        await notifier.tell("outage", "No answers", {"odd": Odd()})
+        await notifier.send("end", "Done", {"path": Path("a"), "odd": {1, 2}})
+        await notifier.send("outage", "No answers", {"odd": Odd()})
         await notifier.close(20)
 
     asyncio.run(main())
@@ -484,13 +484,13 @@ def test_facts_of_any_kind_are_no_trouble(hook: Hook, events: Callable[[], list[
 def test_others_can_be_told_from_now_on(hook: Hook) -> None:
     async def main() -> None:
         notifier = Notifier(None, None)
-        await notifier.tell("end", "Done", FACTS)
+        await notifier.send("end", "Done", FACTS)
         notifier.change(hook.url, None, KINDS)
         with pytest.raises(ConfigError):
             notifier.change("ftp://example.com", None, KINDS)
         with pytest.raises(ConfigError, match=r"notify\.on: unknown 'start'"):
             notifier.change(None, None, frozenset({"start"}))
-        await notifier.tell("end", "Done", FACTS)
+        await notifier.send("end", "Done", FACTS)
         await notifier.close(20)
 
     asyncio.run(main())

@@ -45,7 +45,7 @@ class Desk:
             if refused and self.now >= next_at:
                 self.door.on_refusal(RateLimitedError(retry_after_s=every_s), self.now)
                 next_at = self.now + every_s
-            self.watch.look()
+            self.watch.check()
             await asyncio.sleep(look_s)
 
 
@@ -83,7 +83,7 @@ def test_nights_without_a_call_are_none_of_it(moved_clock: RunOn) -> None:
         await desk.pass_time(LIMIT_S / 2)
         desk.door.gate.set_paused(True)
         await desk.pass_time(3 * LIMIT_S, refused=False)
-        desk.watch.look()
+        desk.watch.check()
         await asyncio.sleep(10 * LIMIT_S)  # the machine was busy, or slept
         desk.door.gate.set_paused(False)
         await desk.pass_time(LIMIT_S / 2 - 10)

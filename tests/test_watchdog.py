@@ -17,13 +17,13 @@ SECRET = "the text of a record"
 
 def test_it_barks_once_a_stall_and_again_each_time() -> None:
     dog = Watchdog(120, lambda: 1_000.0)
-    assert not dog.look(1_119)
-    assert dog.look(1_120)
-    assert not dog.look(1_121)
-    assert dog.look(1_240)
+    assert not dog.is_stalled(1_119)
+    assert dog.is_stalled(1_120)
+    assert not dog.is_stalled(1_121)
+    assert dog.is_stalled(1_240)
     dog.moved(1_241)
-    assert not dog.look(1_360)
-    assert dog.look(1_361)
+    assert not dog.is_stalled(1_360)
+    assert dog.is_stalled(1_361)
     assert dog.still_for_s(1_361) == 120
 
 
@@ -33,9 +33,9 @@ def test_it_takes_its_own_clock_where_none_is_given() -> None:
     now = 9.0
     dog.moved()
     now = 18.0
-    assert not dog.look()
+    assert not dog.is_stalled()
     now = 19.0
-    assert dog.look()
+    assert dog.is_stalled()
     assert dog.still_for_s() == 10
 
 
@@ -45,13 +45,13 @@ def test_counters_that_stay_are_no_movement() -> None:
     dog.note((1, 0), 5)
     dog.note((1, 0), 9)
     assert dog.still_for_s(15) == 10
-    assert dog.look(15)
+    assert dog.is_stalled(15)
 
 
 def test_the_patience_may_be_changed() -> None:
     dog = Watchdog(100, lambda: 0.0)
     dog.stall_s = 10
-    assert dog.look(10)
+    assert dog.is_stalled(10)
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=60))
@@ -62,7 +62,7 @@ def test_it_never_barks_early_nor_twice_in_a_stall(steps: list[tuple[float, bool
         if moves:
             dog.moved(now)
             quiet_since = now
-        barked = dog.look(now)
+        barked = dog.is_stalled(now)
         assert barked == (now - quiet_since >= 60)
         if barked:
             quiet_since = now

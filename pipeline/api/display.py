@@ -35,16 +35,16 @@ def sync_form(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
     """The plain form of an asynchronous function: `check` of `acheck`, with its parameters and its docstring."""
 
     @wraps(form)
-    def called(*args: _P.args, **given: _P.kwargs) -> _T:
-        return run_sync(form(*args, **given))
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return run_sync(form(*args, **kwargs))
 
     called.__name__ = called.__qualname__ = form.__name__.removeprefix("a")
     return called
 
 
-def to_displayable(kind: type[_T], found: Any) -> _T:
+def to_displayable(kind: type[_T], result: Any) -> _T:
     """A result as the class that shows it."""
-    return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
+    return kind(**{one.name: getattr(result, one.name) for one in fields(result)})
 
 
 class Displayable:

@@ -42,8 +42,8 @@ async def abaseline(
     is a CSV of those that it would give otherwise, which is kept as a draw for review. Needs `labelpipe[baseline]`.
     Raises SetupError.
     """
-    done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
-    return to_displayable(Baseline, done)
+    result = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
+    return to_displayable(Baseline, result)
 
 
 async def aexport(
@@ -67,12 +67,11 @@ async def aexport(
             options["split"] = exports.parse_split(split)
         if isinstance(near := options.get("near_duplicates"), str):
             options["near_duplicates"] = exports.parse_similarity(near)
-        done = await exports.export_data(run, to, exports.DataOptions(**options))
-        return to_displayable(DataExport, done)
+        result = await exports.export_data(run, to, exports.DataOptions(**options))
+        return to_displayable(DataExport, result)
     if options:
         raise SetupError(f"{next(iter(options))} needs an export into a folder, such as to='data/'")
-    found = await runner.export(run, None if to is None else str(to), table=table)
-    return to_displayable(Export, found)
+    return to_displayable(Export, await runner.export(run, None if to is None else str(to), table=table))
 
 
 baseline = sync_form(abaseline)

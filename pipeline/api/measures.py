@@ -17,8 +17,8 @@ class _Figures(DisplayableFacts):
     @property
     def columns(self) -> Mapping[str, Any]:
         """The figures of each label field."""
-        found: Mapping[str, Any] = self.facts["columns"]
-        return found
+        values: Mapping[str, Any] = self.facts["columns"]
+        return values
 
 
 class Evaluation(_Figures):
@@ -137,8 +137,8 @@ class Certification(DisplayableFacts):
     @property
     def records(self) -> Sequence[str]:
         """Their keys."""
-        found: Sequence[str] = self.facts["records"]
-        return found
+        values: Sequence[str] = self.facts["records"]
+        return values
 
     _view = "certify_lines"
 
@@ -176,8 +176,8 @@ class ClassShares(DisplayableFacts):
     @property
     def groups(self) -> Sequence[Mapping[str, Any]]:
         """The shares in each group."""
-        found: Sequence[Mapping[str, Any]] = self.facts["groups"]
-        return found
+        values: Sequence[Mapping[str, Any]] = self.facts["groups"]
+        return values
 
     _view = "shares_lines"
 

@@ -19,8 +19,8 @@ class DrawFile(DisplayableFacts):
     @property
     def items(self) -> Sequence[Mapping[str, Any]]:
         """The records that were drawn."""
-        found: Sequence[Mapping[str, Any]] = self.facts["items"]
-        return found
+        values: Sequence[Mapping[str, Any]] = self.facts["items"]
+        return values
 
     _view = "draw_lines"
 
@@ -125,7 +125,7 @@ async def areview_page(
     """
     options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
     facts = await review.review_page(
-        run, options, draw=draw, by=by, port=port, ready=lambda found: ready(found["address"])
+        run, options, draw=draw, by=by, port=port, ready=lambda values: ready(values["address"])
     )
     return PageReview(facts)
 

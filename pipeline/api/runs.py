@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import pandas
 
 
-def _reported(settings: Settings, options: RunOptions | None) -> RunOptions:
+def _with_report(settings: Settings, options: RunOptions | None) -> RunOptions:
     """The options with what writes the report at the end, where it is wanted."""
     options = options or RunOptions()
-    wanted = options.after is None and settings.output.report
-    return replace(options, after=report.after_run) if wanted else options
+    has_report = options.after is None and settings.output.report
+    return replace(options, after=report.after_run) if has_report else options
 
 
 class RunSummary(Displayable, stats.RunSummary):
@@ -74,9 +74,9 @@ class RunSummary(Displayable, stats.RunSummary):
 
 def _shares(counts: Mapping[str, int], of: int) -> str:
     """`positive 110 (37%), negative 110 (37%)`: the most frequent ones."""
-    shown = list(counts.items())[: show.CLASSES_SHOWN]
-    more = f", and {len(counts) - len(shown)} more values" if len(counts) > len(shown) else ""
-    return ", ".join(f"{value} {count:,} ({count / of:.0%})" for value, count in shown) + more
+    frequent = list(counts.items())[: show.CLASSES_SHOWN]
+    more = f", and {len(counts) - len(frequent)} more values" if len(counts) > len(frequent) else ""
+    return ", ".join(f"{value} {count:,} ({count / of:.0%})" for value, count in frequent) + more
 
 
 def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool, page: str) -> str:
@@ -153,7 +153,7 @@ class RunStatus(DisplayableFacts):
 async def arun(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     settings = settings_of(config)
-    options = _reported(settings, options)
+    options = _with_report(settings, options)
     if settings.scale.shards is not None and records is None:
         return to_displayable(RunSummary, await _in_shards(settings, options))
     return to_displayable(RunSummary, await runner.arun(settings, options, records=records))
@@ -183,8 +183,8 @@ async def apreview(
 
     With `prompt` nothing is sent: `requests` are what would be.
     """
-    found = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
-    return to_displayable(Preview, found)
+    result = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
+    return to_displayable(Preview, result)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
@@ -196,21 +196,21 @@ async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
     """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
-    found = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
-    return to_displayable(RehearsedPlan, found)
+    result = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
+    return to_displayable(RehearsedPlan, result)
 
 
 async def areplay(config: Config) -> RunSummary:
     """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
     settings = settings_of(config)
-    return to_displayable(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
+    return to_displayable(RunSummary, await runner.replay(settings, after=_with_report(settings, None).after))
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
     """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
     facts = await runner.status(find_run(run))
-    named = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
-    return RunStatus(facts, **named)
+    values = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
+    return RunStatus(facts, **values)
 
 
 async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
@@ -228,7 +228,7 @@ def run(config: Config, options: RunOptions | None = None, *, records: RecordInp
     frame of pandas or polars. In a program that has an event loop of its own: `await arun(config)`.
     """
     settings = settings_of(config)
-    options = _reported(settings, options)
+    options = _with_report(settings, options)
     if settings.scale.shards is not None and records is None:
         return to_displayable(RunSummary, run_sync(_in_shards(settings, options)))
     return to_displayable(RunSummary, runner.run(settings, options, records=records))
@@ -290,13 +290,13 @@ async def arename(
     SetupError, also while the run is at work.
     """
     settings = run if isinstance(run, Settings) else load_settings(run)
-    found = await runner.rename(settings, column, pairs, dry_run=dry_run)
-    if not dry_run and (page := Path(found.run_dir) / "report.html").is_file():
+    result = await runner.rename(settings, column, pairs, dry_run=dry_run)
+    if not dry_run and (page := Path(result.run_dir) / "report.html").is_file():
         try:
             await report.write_report(page.parent)
         except SetupError as error:
-            found = replace(found, notes=(*found.notes, str(error)))
-    return to_displayable(Renamed, found)
+            result = replace(result, notes=(*result.notes, str(error)))
+    return to_displayable(Renamed, result)
 
 
 check = sync_form(acheck)

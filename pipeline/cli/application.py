@@ -50,12 +50,12 @@ class Commands(TyperGroup):
         """A section a group, in one width."""
         order = {name: place for place, name in enumerate(_FIRST)}
         names = sorted(self.commands, key=lambda name: order.get(name, len(order)))
-        found = {name: self.commands[name] for name in names if not self.commands[name].hidden}
-        wide = max(map(len, found))
+        commands = {name: self.commands[name] for name in names if not self.commands[name].hidden}
+        wide = max(map(len, commands))
         for title in (BEFORE, LABEL, STEER, MEASURE, USE, MORE):
             rows = [
                 (f"{name:<{wide}}", command.get_short_help_str(limit=200))
-                for name, command in found.items()
+                for name, command in commands.items()
                 if getattr(command, "rich_help_panel", None) == title
             ]
             with formatter.section(title):
@@ -130,8 +130,8 @@ DropCorrections = Annotated[
 Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels even though something has changed.")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
         from pipeline.version import __version__
 
         print_text(f"labelpipe {__version__}")
@@ -151,7 +151,7 @@ def root(
 
 
 def settings_of(
-    named: Path | None,
+    target: Path | None,
     sets: list[str] | None,
     input_path: str | None = None,
     output_dir: str | None = None,
@@ -174,9 +174,9 @@ def settings_of(
             direct.setdefault(section, {})[key] = value
 
     def load() -> Settings:
-        if named is None:
+        if target is None:
             fail_without_name()
-        settings = load_settings(named, sets or [], **direct)
+        settings = load_settings(target, sets or [], **direct)
         settings.need_input()
         return settings
 
@@ -190,14 +190,14 @@ def fail_without_name() -> NoReturn:
     fail(f"name a config, or the folder of a run. {describe_targets()}")
 
 
-def run_of(named: Path | None, *, at_work: bool = False) -> Path:
+def run_of(target: Path | None, *, at_work: bool = False) -> Path:
     """The run folder that is meant; which one is told where no name was given."""
     from pipeline.targets import find_run
 
-    found = exit_on_error(lambda: find_run(named, at_work=at_work))
-    if named is None:
-        echo(f"{found} is the latest run here.")
-    return found
+    run_dir = exit_on_error(lambda: find_run(target, at_work=at_work))
+    if target is None:
+        echo(f"{run_dir} is the latest run here.")
+    return run_dir
 
 
 def start_over(settings: Settings, *, yes: bool) -> None:
@@ -230,7 +230,7 @@ def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool)
     return "keep" if typer.confirm(question, default=True, err=True) else "drop"
 
 
-def label_input(settings: Settings, json_out: bool, *, named: Path | None, **options: Any) -> NoReturn:
+def label_input(settings: Settings, json_out: bool, *, run: Path | None, **options: Any) -> NoReturn:
     """A session of the run, from its start to its exit code."""
     with importing():
         from pipeline.providers import load_sdk
@@ -240,7 +240,7 @@ def label_input(settings: Settings, json_out: bool, *, named: Path | None, **opt
         options["after"] = report_after if settings.output.report else None
 
     async def label() -> RunSummary:
-        return await arun(settings, RunOptions(command=resume_arguments(named), **options))
+        return await arun(settings, RunOptions(command=resume_arguments(run), **options))
 
     finish(run_async(label()), json_out)
 
@@ -252,20 +252,20 @@ async def report_after(summary: RunSummary) -> tuple[str, str]:
     return await after_run(summary)
 
 
-def resume_arguments(named: Path | None) -> str:
+def resume_arguments(run: Path | None) -> str:
     """What was said on the command line, without what is said once and without the secrets in it.
 
     `named` is the run that was meant where the words name none.
     """
     from pipeline.settings import redacted_command
 
-    kept = ("--keep", "--keep-corrections", "--drop-corrections")
-    once = (*kept, "--fresh", "--yes", "-y", "--relabel", "--json", "--no-wait")
+    choices = ("--keep", "--keep-corrections", "--drop-corrections")
+    once = (*choices, "--fresh", "--yes", "-y", "--relabel", "--json", "--no-wait")
     words = [word for word in sys.argv[2:] if word not in once]
     if "--only" in words:
         at = words.index("--only")
         del words[at : at + 2]
-    words = words if named is None else [str(named), *words]
+    words = words if run is None else [str(run), *words]
     return redacted_command([word for word in words if not word.startswith("--only=")])
 
 
@@ -344,21 +344,21 @@ def print_text(text: str) -> None:
     _print(format_for_stream(printable(text), sys.stdout))
 
 
-def print_result(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
+def print_result(result: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
     """What a command has found: as JSON, or as these lines for a person."""
     if json_out:
-        print_json(found if isinstance(found, Mapping) else found.as_dict())
+        print_json(result if isinstance(result, Mapping) else result.as_dict())
     else:
-        print_text("\n".join(lines(found)))
+        print_text("\n".join(lines(result)))
 
 
 def run_and_print(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) -> Any:
     """Show what the work has found, and give it. `lines` is the name of the function in `show` that says it."""
-    found = run_async(work)
+    result = run_async(work)
     from pipeline import show as views
 
-    print_result(found, getattr(views, lines), json_out=json_out)
-    return found
+    print_result(result, getattr(views, lines), json_out=json_out)
+    return result
 
 
 def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:

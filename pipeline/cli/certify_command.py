@@ -71,7 +71,7 @@ def certify(
         _show_shares(run_dir, column, by, confidence, pseudo, json_out=json_out)
         return
 
-    async def look() -> dict[str, Any]:
+    async def certify_and_write() -> dict[str, Any]:
         from pipeline.measure import CertifyOptions
         from pipeline.measure import certify as certify_run
         from pipeline.review import refuse_existing_file, write_records
@@ -83,7 +83,7 @@ def certify(
             facts["file"] = str(to)
         return facts
 
-    facts = run_and_print(look(), "certify_lines", json_out=json_out)
+    facts = run_and_print(certify_and_write(), "certify_lines", json_out=json_out)
     raise typer.Exit(0 if facts["certified"] else 1)
 
 

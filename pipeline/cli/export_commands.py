@@ -70,7 +70,7 @@ def export(
     Run the command again to bring the files or the table up to date. You can use it during a run.
     """
     run_dir = run_of(run)
-    asked: dict[str, Any] = {
+    values: dict[str, Any] = {
         "split": split,
         "by": by,
         "group": group,
@@ -79,8 +79,8 @@ def export(
         "format": format_,
         "text": text,
     }
-    words = [f"--{name}" for name, value in {**asked, "set": sets}.items() if value is not None]
-    words += [f"--{name}" for name, wanted in (("chat", chat), ("hf", hf), ("simulated", simulated)) if wanted]
+    words = [f"--{name}" for name, value in {**values, "set": sets}.items() if value is not None]
+    words += [f"--{name}" for name, is_set in (("chat", chat), ("hf", hf), ("simulated", simulated)) if is_set]
     if to is None or "://" in to:
         if words:
             fail(f"{words[0]} is for an export into a folder: name one with --to, such as --to data/")
@@ -93,8 +93,8 @@ def export(
         from pipeline.exports import SPLIT, DataOptions, parse_similarity, parse_split
 
         near = parse_similarity(near_duplicates)
-        asked["split"] = SPLIT if split is None else parse_split(split)
-        return DataOptions(**asked, sets=sets or (), seed=seed, near_duplicates=near, chat=chat, hf=hf)
+        values["split"] = SPLIT if split is None else parse_split(split)
+        return DataOptions(**values, sets=sets or (), seed=seed, near_duplicates=near, chat=chat, hf=hf)
 
     _into_folder(run_dir, to, exit_on_error(options), json_out)
 

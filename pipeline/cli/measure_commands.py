@@ -94,7 +94,7 @@ def evaluate(
     """
     run_dir = run_of(run)
 
-    async def look() -> Any:
+    async def work() -> Any:
         with importing():
             from pipeline import measure
 
@@ -104,7 +104,7 @@ def evaluate(
         with add_read_hint(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
             return await measure.evaluate(run_dir, gold, options)
 
-    run_and_print(look(), "evaluation_lines", json_out=json_out)
+    run_and_print(work(), "evaluation_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -127,7 +127,7 @@ def compare(
     """
     runs = run_of(run_a), run_of(run_b)
 
-    async def look() -> Any:
+    async def work() -> Any:
         with importing():
             from pipeline import measure
 
@@ -135,7 +135,7 @@ def compare(
         with add_read_hint(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
             return await measure.compare(*runs, gold, options)
 
-    run_and_print(look(), "comparison_lines", json_out=json_out)
+    run_and_print(work(), "comparison_lines", json_out=json_out)
 
 
 @app.command("try", rich_help_panel=MEASURE)

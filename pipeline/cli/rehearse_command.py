@@ -98,15 +98,15 @@ def rehearse(
     """Serve the built-in endpoint for any OpenAI client. Its labels are simulated."""
     from pipeline.rehearsal import serve
 
-    totals = exit_on_error(lambda: serve(_options(context.params), _say_ready))
+    totals = exit_on_error(lambda: serve(_options(context.params), _print_ready))
     echo(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
 
 
-def _options(given: Mapping[str, Any]) -> RehearsalOptions:
+def _options(params: Mapping[str, Any]) -> RehearsalOptions:
     """What is asked for, from the command's arguments. Raises ConfigError."""
     from pipeline.rehearsal import RehearsalOptions
 
-    words = dict(given)
+    words = dict(params)
     return RehearsalOptions(
         requests_per_minute=words.pop("rpm"),
         tokens_per_minute=words.pop("tpm"),
@@ -123,7 +123,7 @@ def _options(given: Mapping[str, Any]) -> RehearsalOptions:
     )
 
 
-def _say_ready(endpoint: Rehearsal) -> None:
+def _print_ready(endpoint: Rehearsal) -> None:
     echo(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
     echo(f"  books:  {endpoint.root_url}/books")
 

@@ -42,10 +42,10 @@ def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str,
 
     field = label_fields(settings).get(column)
     known = {str(value) for value in field.values} if field is not None else set[str]()
-    found = []
+    pairs = []
     for text in texts:
         splits = [(text[:at], text[at + 1 :]) for at, sign in enumerate(text) if sign == "="]
         if not splits:
             fail(f"{text}: expected the old and the new name, like account=login")
-        found.append(next((split for split in splits if split[0] in known), splits[0]))
-    return found
+        pairs.append(next((split for split in splits if split[0] in known), splits[0]))
+    return pairs

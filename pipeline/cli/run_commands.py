@@ -60,7 +60,7 @@ def init(
     from pipeline.targets import refuse_as_input
 
     exit_on_error(lambda: refuse_as_input(path))
-    settings, said = exit_on_error(lambda: _first_settings(path, sets or []))
+    settings, keys = exit_on_error(lambda: _first_settings(path, sets or []))
 
     async def write() -> Any:
         from pipeline.errors import InputError
@@ -70,7 +70,7 @@ def init(
 
         try:
             sources = await in_daemon(lambda: sources_of(settings))
-            return await write_config(path, sources, to, input_keys=said, force=force, quiet=False)
+            return await write_config(path, sources, to, input_keys=keys, force=force, quiet=False)
         except InputError as error:
             command = ["labelpipe", "init", path, *(["--to", str(to)] if to else []), *(["--force"] * force)]
             again = command_with_answer(str(error), command, sets or [])
@@ -78,10 +78,10 @@ def init(
                 raise
             raise InputError(f"{error}\nTo set it: {again}") from error
 
-    made = run_async(write())
-    target = made.path
-    echo("\n".join(["Found:", *(f"  {line}" for line in made.description)]))
-    echo(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
+    draft = run_async(write())
+    target = draft.path
+    echo("\n".join(["Found:", *(f"  {line}" for line in draft.description)]))
+    echo(f"Wrote {target}. {'Look at it' if draft.has_labels else 'Put your labels into it'}, then:")
     echo(f"  labelpipe check   {target}")
     echo(f"  labelpipe preview {target} -n 5")
     echo(f"  labelpipe run     {target}")
@@ -101,11 +101,11 @@ def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any
     # Nothing is asked yet: the prompt and the model stand for those of the config.
     others: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
     settings = Settings.load(None, sets, input={"path": path}, **others)
-    if "input.format" not in settings.origins() and (found := guess_format(path)):
-        settings = Settings.load(None, [f"input.format={found}", *sets], input={"path": path}, **others)
-    named = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
-    given = settings.input.model_dump(mode="json")
-    return settings, {name: given[name] for name in (key.removeprefix("input.") for key in named)}
+    if "input.format" not in settings.origins() and (file_format := guess_format(path)):
+        settings = Settings.load(None, [f"input.format={file_format}", *sets], input={"path": path}, **others)
+    keys = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+    values = settings.input.model_dump(mode="json")
+    return settings, {name: values[name] for name in (key.removeprefix("input.") for key in keys)}
 
 
 @app.command(rich_help_panel=BEFORE)
@@ -125,9 +125,9 @@ def check(
     checks = run_async(planner.check(settings, online=not offline, quiet=json_out))
 
     if json_out:
-        found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
+        rows = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
         card = next((one.card for one in checks if one.card is not None), None)
-        print_json({"ok": all(one.ok is not False for one in checks), "checks": found, "server": card})
+        print_json({"ok": all(one.ok is not False for one in checks), "checks": rows, "server": card})
     else:
         print_text("\n".join(check_lines(checks)))
     raise typer.Exit(2 if any(one.ok is False for one in checks) else 0)
@@ -156,13 +156,13 @@ def preview(
     from pipeline import planner
     from pipeline.show import preview_facts, preview_lines
 
-    seen = run_async(planner.preview(settings, first, keys=key or (), sample=sample or 0, prompt=prompt))
+    result = run_async(planner.preview(settings, first, keys=key or (), sample=sample or 0, prompt=prompt))
 
     if json_out:
-        print_json(preview_facts(seen))
+        print_json(preview_facts(result))
     else:
-        print_text("\n".join(preview_lines(seen)))
-    raise typer.Exit((2 if seen.hopeless else 3) if seen.stopped else 0)
+        print_text("\n".join(preview_lines(result)))
+    raise typer.Exit((2 if result.hopeless else 3) if result.stopped else 0)
 
 
 @app.command(rich_help_panel=BEFORE)
@@ -210,8 +210,8 @@ def plan(
         rehearsed = planner.rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
         run_and_print(rehearsed, "rehearsal_lines", json_out=json_out)
         return
-    found = run_and_print(planner.plan(settings, pilot, quiet=json_out), "plan_lines", json_out=json_out)
-    nobody = found.looked_at and found.without_label == found.looked_at
+    result = run_and_print(planner.plan(settings, pilot, quiet=json_out), "plan_lines", json_out=json_out)
+    nobody = result.looked_at and result.without_label == result.looked_at
     raise typer.Exit(1 if nobody else 0)
 
 
@@ -269,7 +269,7 @@ def run(
         label_in_shards(settings, number, json_out, **options)
     if engine is not None:
         fail("--engine says what starts the shards, and there are none: add --shards N")
-    label_input(settings, json_out, named=None, **options)
+    label_input(settings, json_out, run=None, **options)
 
 
 def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None, *, fresh: bool) -> None:
@@ -287,10 +287,10 @@ def cancel(config: RunOf = None, sets: Sets = None, output_dir: Output = None, j
 
     `labelpipe run` asks for the remaining records again.
     """
-    named = run_of(None) if config is None else None
-    settings = settings_of(config or named, sets, None, output_dir)
+    run = run_of(None) if config is None else None
+    settings = settings_of(config or run, sets, None, output_dir)
     merge_first(settings)
-    label_input(settings, json_out, named=named, batches="cancel")
+    label_input(settings, json_out, run=run, batches="cancel")
 
 
 @app.command(rich_help_panel=LABEL)
@@ -315,8 +315,8 @@ def retry(
     settings = settings_of(config or latest, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
-    asked = {"retry": True, "retry_codes": codes, "relabel": relabel, "keep": keep, "corrections": corrections}
-    label_input(settings, json_out, named=latest, **asked)
+    options = {"retry": True, "retry_codes": codes, "relabel": relabel, "keep": keep, "corrections": corrections}
+    label_input(settings, json_out, run=latest, **options)
 
 
 @app.command(rich_help_panel=LABEL)

@@ -35,18 +35,18 @@ def status(
     """Show the state of a run, during the run or afterward."""
     run_dir = run_of(run)
 
-    def look() -> Coroutine[Any, Any, Any]:
+    def read_status() -> Coroutine[Any, Any, Any]:
         from pipeline import runner
 
         return runner.status(run_dir)
 
     if watch:
-        exit_on_error(lambda: _watch(look, json_out, every_s))
+        exit_on_error(lambda: _watch(read_status, json_out, every_s))
         return
-    run_and_print(look(), "status_lines", json_out=json_out)
+    run_and_print(read_status(), "status_lines", json_out=json_out)
 
 
-def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
+def _watch(read_status: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
     """Ctrl-C ends the watching only, so it is no failure."""
     import asyncio
     import signal
@@ -56,22 +56,22 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
     from pipeline.cli.status_watch import watch
     from pipeline.terminal import printable_json
 
-    asked_to_end = False
+    is_ending = False
 
     def end(_number: int, _frame: Any) -> None:
-        nonlocal asked_to_end
-        asked_to_end = True
+        nonlocal is_ending
+        is_ending = True
         raise KeyboardInterrupt
 
-    def look_once() -> Any:
-        if asked_to_end:  # it came where an exception is lost, as in a loop that was just ending
+    def read_once() -> Any:
+        if is_ending:  # it came where an exception is lost, as in a loop that was just ending
             raise KeyboardInterrupt
-        return asyncio.run(look())
+        return asyncio.run(read_status())
 
-    tell = (lambda facts: printable_json(codec.dumps(facts).decode())) if json_out else None
+    to_text = (lambda facts: printable_json(codec.dumps(facts).decode())) if json_out else None
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGINT, end)
-        watch(look_once, sys.stdout, every_s=every_s, tell=tell)
+        watch(read_once, sys.stdout, every_s=every_s, to_text=to_text)
 
 
 @app.command(rich_help_panel=STEER)

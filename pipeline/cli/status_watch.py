@@ -14,11 +14,11 @@ _BACK_UP = "\x1b[{lines}F\x1b[J"
 
 
 def watch(
-    look: Callable[[], Mapping[str, Any]],
+    read_status: Callable[[], Mapping[str, Any]],
     out: TextIO,
     *,
     every_s: float,
-    tell: Callable[[Mapping[str, Any]], str] | None = None,
+    to_text: Callable[[Mapping[str, Any]], str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Show the run every `every_s` seconds until it has ended, or nobody reads it: in a terminal in the same
@@ -29,10 +29,10 @@ def watch(
     drawn = 0
     while True:
         began_at = time.monotonic()
-        facts = look()
+        facts = read_status()
         took_s = time.monotonic() - began_at
-        if tell is not None:
-            text = tell(facts) + "\n"
+        if to_text is not None:
+            text = to_text(facts) + "\n"
         elif is_terminal(out):
             text, drawn = _drawn(printable("\n".join(status_lines(facts))), out, over=drawn)
         else:

@@ -24,8 +24,8 @@ class ConfigWatch:
         self.path = path
         self._wall = wall
         # All state that changes: the file that was taken, the file at the last look, and the last bad content.
-        self._taken: _Stamp | None = None
-        self._seen: _Stamp | None = None
+        self._in_use: _Stamp | None = None
+        self._last: _Stamp | None = None
         self._bad: int | None = None
 
     def changed(self) -> bool:
@@ -34,14 +34,14 @@ class ConfigWatch:
         The first look says True: the file may have been edited since the run began to read it. A file that is missing
         or empty is being replaced, and is no change.
         """
-        stamp, before = self._stamp(), self._seen
-        self._seen = stamp
-        if stamp is None or stamp == self._taken:
+        stamp, before = self._stamp(), self._last
+        self._last = stamp
+        if stamp is None or stamp == self._in_use:
             return False
         # By its age; or, where the file's clock is not ours, by two looks that see the same.
         if stamp != before and self._wall() - stamp.modified_ns / 1e9 < SETTLE_S:
             return False
-        self._taken = stamp
+        self._in_use = stamp
         return True
 
     def is_news(self) -> bool:

@@ -152,13 +152,13 @@ class Inbox:
 
     def _order(self, line: bytes) -> Order | None:
         """The order of a line. None for what is none; its sender, if it names one, is told."""
-        given = next(_objects(line), None)
-        if given is None:
+        order_facts = next(_objects(line), None)
+        if order_facts is None:
             if line.strip():
                 log.warning("order not understood", extra={"facts": {"bytes": len(line)}})
             return None
-        name, verb, key = (given.get(part) for part in ("id", "verb", "key"))
-        order = Order(str(name), str(verb), None if key is None else str(key), given.get("value"))
+        name, verb, key = (order_facts.get(part) for part in ("id", "verb", "key"))
+        order = Order(str(name), str(verb), None if key is None else str(key), order_facts.get("value"))
         if mistake := _mistake(order.verb, order.key):
             self.answer(order, False, mistake)
             return None

@@ -35,8 +35,8 @@ class SettingChanges:
 
         `more` is what is to be said of a key beside old and new.
         """
-        told = more or {}
-        applied = ["; ".join(filter(None, [applied_line(one, source), told.get(one.key)])) for one in self.applied]
+        notes = more or {}
+        applied = ["; ".join(filter(None, [applied_line(one, source), notes.get(one.key)])) for one in self.applied]
         return applied + [refused_line(one.key) for one in self.refused]
 
 
@@ -76,14 +76,14 @@ def applied_line(shift: SettingChange, source: str) -> str:
     """`limits.concurrency 64 -> 16 (config/a.toml)`."""
     if shift.key in HIDDEN_KEYS:
         return f"{shift.key} {'was unset' if shift.new is None else 'is another one'} ({source})"
-    return f"{shift.key} {_shown(shift.old)} -> {_shown(shift.new)} ({source})"
+    return f"{shift.key} {_value_text(shift.old)} -> {_value_text(shift.new)} ({source})"
 
 
 def refused_line(key: str, *, lasting: bool = True) -> str:
     """Why a setting stays as it is. `lasting`: the new value is in the config file, not in an order."""
-    told = f"{key} cannot change during a run"
-    return f"{told}; it takes effect with the next run" if lasting else told
+    text = f"{key} cannot change during a run"
+    return f"{text}; it takes effect with the next run" if lasting else text
 
 
-def _shown(value: JSON) -> str:
+def _value_text(value: JSON) -> str:
     return "none" if value is None else codec.dumps(value).decode()

@@ -10,7 +10,7 @@ from typing import Any
 
 #: Frames that are told of each task, the innermost ones; and names of tasks that are told of each group.
 STACK_FRAMES = 6
-NAMES_TOLD = 5
+MAX_NAMES = 5
 
 
 class Watchdog:
@@ -36,7 +36,7 @@ class Watchdog:
             self._mark = mark
             self.moved(now)
 
-    def look(self, now: float | None = None) -> bool:
+    def is_stalled(self, now: float | None = None) -> bool:
         """Whether to bark now."""
         now = self._clock() if now is None else now
         if now - self._barked_at < self.stall_s:
@@ -68,7 +68,7 @@ def group_tasks(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "count": len(group),
-            "tasks": [one["task"] for one in group[:NAMES_TOLD]],
+            "tasks": [one["task"] for one in group[:MAX_NAMES]],
             **{name: group[0][name] for name in ("at", "awaits", "stack")},
         }
         for group in sorted(groups.values(), key=len, reverse=True)
@@ -89,9 +89,9 @@ def _described(task: asyncio.Task[Any]) -> dict[str, Any]:
 
 def _frames(awaitable: Any) -> Iterator[FrameType]:
     """From the outermost coroutine to the innermost. `Task.get_stack` gives the outermost one only."""
-    seen: set[int] = set()
-    while awaitable is not None and id(awaitable) not in seen:
-        seen.add(id(awaitable))
+    visited: set[int] = set()
+    while awaitable is not None and id(awaitable) not in visited:
+        visited.add(id(awaitable))
         if inspect.iscoroutine(awaitable):
             frame, awaitable = awaitable.cr_frame, awaitable.cr_await
         elif inspect.isgenerator(awaitable):

@@ -54,7 +54,7 @@ class Notifier:
         # All state that changes: whom to tell of what, what is under way, and when each event was told last.
         self.change(url, command, on)
         self._under_way: set[asyncio.Task[None]] = set()
-        self._told_at: dict[str, float] = {}
+        self._sent_at: dict[str, float] = {}
         self._closed = False
 
     def change(self, url: str | None, command: str | None, on: frozenset[str]) -> None:
@@ -64,12 +64,12 @@ class Notifier:
         webhook, argv = webhook_of(url), argv_of(command)
         self._webhook, self._argv, self._on = webhook, argv, on
 
-    async def tell(self, event: str, text: str, facts: Mapping[str, JSON]) -> None:
+    async def send(self, event: str, text: str, facts: Mapping[str, JSON]) -> None:
         """Tell of an event, if it is to be told. Returns at once and never raises; `close` waits for the outcome.
 
         `event` is "end", or a short word of its own for what needs somebody: "outage", "budget".
         """
-        if self._closed or not self._is_wanted(event):
+        if self._closed or not self._should_send(event):
             return
         message = {**facts, "event": event, "text": text}
         if self._webhook is not None:
@@ -91,13 +91,13 @@ class Notifier:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    def _is_wanted(self, event: str) -> bool:
+    def _should_send(self, event: str) -> bool:
         if (END if event == END else ATTENTION) not in self._on:
             return False
         now = self._clock()
-        if event != END and now - self._told_at.get(event, float("-inf")) < QUIET_S:
+        if event != END and now - self._sent_at.get(event, float("-inf")) < QUIET_S:
             return False
-        self._told_at[event] = now
+        self._sent_at[event] = now
         return True
 
     def _start(self, channel: str, event: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -29,8 +29,8 @@ def fingerprint_of(settings: Settings) -> str:
     """Of whom a card is: the address, the model and the API."""
     model = settings.model
     url = model.base_url or os.environ.get(BASE_URL) or ""
-    told = codec.dumps([url.rstrip("/"), model.name, api_of(settings)])
-    return hashlib.sha256(told).hexdigest()
+    identity = codec.dumps([url.rstrip("/"), model.name, api_of(settings)])
+    return hashlib.sha256(identity).hexdigest()
 
 
 def has_card(settings: Settings) -> bool:
@@ -59,11 +59,11 @@ def refuse_schema(settings: Settings) -> None:
 def card_of(settings: Settings) -> Mapping[str, JSON] | None:
     """The card in the run folder; None where there is none, or it is about another server, model or API."""
     try:
-        found = codec.loads(RunDir(Path(settings.output.dir)).server.read_bytes())
+        card = codec.loads(RunDir(Path(settings.output.dir)).server.read_bytes())
     except (OSError, codec.JSONDecodeError):
         return None
-    is_ours = isinstance(found, Mapping) and found.get("fingerprint") == fingerprint_of(settings)
-    return found if is_ours and has_card(settings) else None
+    is_ours = isinstance(card, Mapping) and card.get("fingerprint") == fingerprint_of(settings)
+    return card if is_ours and has_card(settings) else None
 
 
 def form_of(settings: Settings) -> str | None:

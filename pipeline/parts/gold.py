@@ -73,20 +73,20 @@ async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
     column = _column(settings, path, columns, fields)
     field = _field(column, fields)
     key = next((one for one in (settings.input.key, KEY) if one in columns), None)
-    answered = _first_of_each(key, [record for record in records if has_value(record.fields.get(column))])
-    if not answered:
+    labelled = _first_of_each(key, [record for record in records if has_value(record.fields.get(column))])
+    if not labelled:
         raise ConfigError(f"quality.gold: {path} has no value in the column {column!r}")
-    _refuse_unknown(path, field, column, answered)
-    shown = _shown(task, columns, {key, column, *_gold_columns(columns, fields)})
-    if not shown:
+    _refuse_unknown(path, field, column, labelled)
+    prompt_fields = _prompt_fields(task, columns, {key, column, *_gold_columns(columns, fields)})
+    if not prompt_fields:
         if settings.input.key is None or key is None:
             raise ConfigError(_lacking(path, task, columns))
-        return GoldRecords(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in answered})
-    examples = _examples(task, shown)
+        return GoldRecords(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in labelled})
+    examples = _examples(task, prompt_fields)
     mixed = [
-        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, shown), record.fields[column])
-        for record in answered
-        if _values(record.fields, shown) not in examples
+        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, prompt_fields), record.fields[column])
+        for record in labelled
+        if _values(record.fields, prompt_fields) not in examples
     ]
     mixed = list({record.key: (record, right) for record, right in reversed(mixed)}.values())
     mixed.sort(key=lambda one: uniform(0, "canary", one[0].key))
@@ -97,34 +97,38 @@ async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
 async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
     if not await asyncio.to_thread(path.is_file):
         raise ConfigError(f"quality.gold: {path} is not there: expected a CSV or JSONL file with the right labels")
-    found: list[Record] = []
+    records: list[Record] = []
     try:
         source = table_source(path, next(iter(keys)))
         async with aclosing(read_records([source], limit=MOST_GOLD)) as batches:
             async for batch in batches:
-                found += batch
+                records += batch
     except InputError as error:
         raise ConfigError(f"quality.gold: {describe_table_error(error)}") from None
-    if bad := next((record for record in found if record.problem is not None), None):
+    if bad := next((record for record in records if record.problem is not None), None):
         reason = bad.problem.message if bad.problem else ""
         raise ConfigError(f"quality.gold: {path}:{bad.line} cannot be read: {reason}")
-    return found
+    return records
 
 
 def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, MeasuredField]) -> str:
     """The column of gold that is meant."""
-    wanted = settings.quality.gold_column
-    if wanted is not None:
-        if wanted not in columns:
+    name = settings.quality.gold_column
+    if name is not None:
+        if name not in columns:
             raise ConfigError(
-                f"quality.gold_column = {wanted!r}: {path} has no such column{did_you_mean(wanted, columns)}; it has "
+                f"quality.gold_column = {name!r}: {path} has no such column{did_you_mean(name, columns)}; it has "
                 f"{list_names(columns)}"
             )
-        return wanted
-    found = [column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)]
-    if len(found) == 1:
-        return found[0]
-    what = f"several columns of labels ({list_names(found)})" if found else f"no column of labels; it has {columns}"
+        return name
+    candidates = [column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)]
+    if len(candidates) == 1:
+        return candidates[0]
+    what = (
+        f"several columns of labels ({list_names(candidates)})"
+        if candidates
+        else f"no column of labels; it has {columns}"
+    )
     raise ConfigError(f"quality.gold: {path} has {what}: name one in quality.gold_column")
 
 
@@ -147,12 +151,12 @@ def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
     return list(dict(zip(reversed(names), reversed(records), strict=True)).values())[::-1]
 
 
-def _refuse_unknown(path: Path, field: MeasuredField, column: str, answered: Sequence[Record]) -> None:
+def _refuse_unknown(path: Path, field: MeasuredField, column: str, labelled: Sequence[Record]) -> None:
     """Raises ConfigError for a right label that the task does not have: no answer could equal it."""
-    for record in answered if field.values else ():
+    for record in labelled if field.values else ():
         value = record.fields[column]
-        said = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
-        for name in sorted(said.difference(field.values)):
+        labels = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
+        for name in sorted(labels.difference(field.values)):
             raise ConfigError(
                 f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is not a value of {field.name}"
                 f"{did_you_mean(name, field.values)}; it has {list_names(field.values)}. "
@@ -165,7 +169,7 @@ def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -
     return {column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)}
 
 
-def _shown(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
+def _prompt_fields(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
     """The fields that a prompt of a gold record shows; () where the file lacks one of them."""
     fields = sorted(task.fields) or [column for column in columns if column not in others]
     return tuple(fields) if set(fields) <= set(columns) else ()
@@ -179,20 +183,20 @@ def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
     )
 
 
-def _canary(record: Record, path: Path, key: str | None, hidden: set[str], shown: Sequence[str]) -> Record:
+def _canary(record: Record, path: Path, key: str | None, hidden: set[str], prompt_fields: Sequence[str]) -> Record:
     fields = {name: value for name, value in record.fields.items() if name not in hidden}
     # Rows that are added above do not change the name, nor does a column that the prompt does not show.
-    content = codec.digest64(codec.canonical({name: fields.get(name) for name in shown})) % 2**64
+    content = codec.digest64(codec.canonical({name: fields.get(name) for name in prompt_fields})) % 2**64
     name = (key_from_value(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
     # Like a place: no key that a field gives looks so.
-    made_up = placeholder_key(f"gold {name}")
-    return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
+    placeholder = placeholder_key(f"gold {name}")
+    return replace(record, key=placeholder, fields=fields, digest=codec.digest64(codec.canonical(fields)))
 
 
-def _examples(task: Task, shown: Sequence[str]) -> set[tuple[bytes, ...]]:
+def _examples(task: Task, prompt_fields: Sequence[str]) -> set[tuple[bytes, ...]]:
     """What the model is shown with its labels: what it says of these proves nothing."""
     examples: Sequence[Mapping[str, Any]] = task.fingerprint.get("examples") or ()
-    return {_values(example, shown) for example in examples}
+    return {_values(example, prompt_fields) for example in examples}
 
 
 def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[bytes, ...]:
@@ -209,12 +213,12 @@ def gold_source(path: str, sets: Sequence[str] = (), keys: Sequence[str] = ()) -
     where its first line names one, that line is the header, and tells what separates the columns.
     """
     try:
-        found = resolve_inputs(path, _reading_as(path, sets, _header_of(path, keys)), Path(), None, secret=False)
+        sources = resolve_inputs(path, _input_options(path, sets, _header_of(path, keys)), Path(), None, secret=False)
     except InputError as error:
         raise InputError(str(error).replace("input.path", "gold")) from error
-    if len(found) != 1:
-        raise InputError(f"gold: {path} names {len(found)} files; expected one")
-    return found[0]
+    if len(sources) != 1:
+        raise InputError(f"gold: {path} names {len(sources)} files; expected one")
+    return sources[0]
 
 
 def _header_of(path: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -222,21 +226,25 @@ def _header_of(path: str, keys: Sequence[str]) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = next(filter(None, (delimiter_of(file, key) for key in keys)), None)
+        delimiter = next(filter(None, (delimiter_of(file, key) for key in keys)), None)
     except OSError:  # told when it is read
         return {}
-    return {} if found is None else {"delimiter": found, "header": True, "skip_lines": 0, "skip_initial_space": True}
+    return (
+        {}
+        if delimiter is None
+        else {"delimiter": delimiter, "header": True, "skip_lines": 0, "skip_initial_space": True}
+    )
 
 
-def _reading_as(path: str, sets: Sequence[str], seen: Mapping[str, Any]) -> InputSettings:
+def _input_options(path: str, sets: Sequence[str], header: Mapping[str, Any]) -> InputSettings:
     """How a file is read that the config does not name: only what is said here, nothing of the run's own input."""
-    said: dict[str, Any] = {"path": path, **seen}
+    values: dict[str, Any] = {"path": path, **header}
     if sets:
         stub: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
         settings = Settings.load(None, sets, input={"path": path}, **stub)
-        named = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
-        for key in named:
+        keys = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+        for key in keys:
             if not key.startswith("input.") or key == "input.path":
                 raise ConfigError(f"--set {key}: only keys that say how the file is read, like input.encoding")
-        said |= {name: getattr(settings.input, name) for name in (key.removeprefix("input.") for key in named)}
-    return InputSettings(**said)
+        values |= {name: getattr(settings.input, name) for name in (key.removeprefix("input.") for key in keys)}
+    return InputSettings(**values)

@@ -49,24 +49,26 @@ def sources_of(settings: Settings, records: RecordInput | None = None) -> list[S
 
 
 def resolve_inputs(
-    paths: str | Sequence[str], wanted: InputSettings, base: Path, own: Path | None, *, secret: bool
+    paths: str | Sequence[str], options: InputSettings, base: Path, own: Path | None, *, secret: bool
 ) -> list[Source]:
-    asked = wanted.query is not None or wanted.table is not None
-    query = Query(wanted.query, wanted.table) if asked else None
-    header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
-    quote, escape, records = ("" if said == _NONE else said for said in (wanted.quote, wanted.escape, wanted.records))
+    has_query = options.query is not None or options.table is not None
+    query = Query(options.query, options.table) if has_query else None
+    header = tuple(options.header) if isinstance(options.header, list) else options.header
+    quote, escape, records = (
+        "" if sign == _NONE else sign for sign in (options.quote, options.escape, options.records)
+    )
     dialect = TextDialect(
-        wanted.encoding,
-        wanted.delimiter,
+        options.encoding,
+        options.delimiter,
         quote,
         header,
         escape,
         records,
-        skip_lines=wanted.skip_lines,
-        skip_initial_space=wanted.skip_initial_space,
+        skip_lines=options.skip_lines,
+        skip_initial_space=options.skip_initial_space,
     )
     return resolve_sources(
-        paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, run_dir=own
+        paths, format=options.format, base=base, query=query, secret=secret, dialect=dialect, run_dir=own
     )
 
 
@@ -82,19 +84,19 @@ async def read(
 
     With `every` those of `input.where` alone: the others say how many of them are taken this time.
     """
-    wanted = settings.input
-    keys_file = None if wanted.keys is None or every else settings.find(wanted.keys)
-    choice = await selection_of(wanted, keys_file)
+    options = settings.input
+    keys_file = None if options.keys is None or every else settings.find(options.keys)
+    choice = await selection_of(options, keys_file)
     if every:
         choice = InputSelection(choice.where, shard=choice.shard)
-    async with aclosing(_read(sources, wanted, choice, progress or ReadProgress(), batch)) as batches:
+    async with aclosing(_read(sources, options, choice, progress or ReadProgress(), batch)) as batches:
         async for records in batches:
             yield records
 
 
 def _read(
     sources: Sequence[Source],
-    wanted: InputSettings,
+    options: InputSettings,
     choice: InputSelection,
     progress: ReadProgress,
     batch: int = BATCH,
@@ -102,8 +104,8 @@ def _read(
     left_out: bool = False,
 ) -> Records:
     if choice.takes_all:
-        return read_records(sources, key=wanted.key, limit=choice.limit, progress=progress, batch=batch)
-    return select_records(sources, choice, key=wanted.key, progress=progress, batch=batch, left_out=left_out)
+        return read_records(sources, key=options.key, limit=choice.limit, progress=progress, batch=batch)
+    return select_records(sources, choice, key=options.key, progress=progress, batch=batch, left_out=left_out)
 
 
 def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
@@ -112,11 +114,11 @@ def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, A
     Every option of [input] decides how a record reads or, as `where`, whether there is one; an option that is yet to
     come as well. How many of the records are taken this time decides neither.
     """
-    wanted = settings.input.model_dump(mode="json", exclude=_HOW_MANY)
-    found = {name: value for name, value in wanted.items() if not _is_usual(name, value)}
+    options = settings.input.model_dump(mode="json", exclude=_HOW_MANY)
+    identity = {name: value for name, value in options.items() if not _is_usual(name, value)}
     if any(source.single_pass and source.path for source in sources):
-        found["path"] = [source.name for source in sources]  # a pipe's path is another one each time
-    return {"path": None, "key": None} | found | ({"path": GIVEN} if _is_given(sources) else {})
+        identity["path"] = [source.name for source in sources]  # a pipe's path is another one each time
+    return {"path": None, "key": None} | identity | ({"path": GIVEN} if _is_from_program(sources) else {})
 
 
 def _is_usual(name: str, value: Any) -> bool:
@@ -141,26 +143,26 @@ def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return diff({"input": old}, {"input": new})
 
 
-def _is_given(sources: Sequence[Source]) -> bool:
+def _is_from_program(sources: Sequence[Source]) -> bool:
     return any(source.format == "records" for source in sources)
 
 
 def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     """How `verify` reads the input again. An address out of the environment stays there."""
-    wanted, folder = settings.input, Path(settings.output.dir).absolute()
-    given, hidden = _is_given(sources), wanted.url_env is not None
-    found: dict[str, Any] = {
-        "paths": [] if given else settings.inputs(),
+    options, folder = settings.input, Path(settings.output.dir).absolute()
+    from_program, hidden = _is_from_program(sources), options.url_env is not None
+    reading: dict[str, Any] = {
+        "paths": [] if from_program else settings.inputs(),
         "once": any(source.single_pass for source in sources),
         "base": os.path.relpath(Path.cwd(), folder),
-        **wanted.model_dump(mode="json", exclude={"path", "url_env"}),
+        **options.model_dump(mode="json", exclude={"path", "url_env"}),
     }
-    if wanted.keys is not None:
-        found["keys"] = str(settings.find(wanted.keys))
-    if hidden and not given:
+    if options.keys is not None:
+        reading["keys"] = str(settings.find(options.keys))
+    if hidden and not from_program:
         config = settings.config_path
-        found |= {"url_env": wanted.url_env, "config": config and os.path.relpath(config.absolute(), folder)}
-    return found
+        reading |= {"url_env": options.url_env, "config": config and os.path.relpath(config.absolute(), folder)}
+    return reading
 
 
 def can_be_read_again(manifest: Mapping[str, Any]) -> bool:
@@ -181,21 +183,21 @@ async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: b
 
     With `left_out` also those that the run does not take: their problem is LEFT_OUT.
     """
-    options = InputSettings.model_fields.keys() - {"path", "url_env"}
-    wanted = InputSettings(**{name: reading[name] for name in options & reading.keys()})
+    names = InputSettings.model_fields.keys() - {"path", "url_env"}
+    options = InputSettings(**{name: reading[name] for name in names & reading.keys()})
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
     base = run_dir.path / reading["base"]
-    sources = await in_daemon(lambda: resolve_inputs(paths, wanted, base, run_dir.path, secret=bool(name)))
-    choice = await selection_of(wanted, None if wanted.keys is None else base / wanted.keys)
-    async with aclosing(_read(sources, wanted, choice, ReadProgress(), left_out=left_out)) as batches:
+    sources = await in_daemon(lambda: resolve_inputs(paths, options, base, run_dir.path, secret=bool(name)))
+    choice = await selection_of(options, None if options.keys is None else base / options.keys)
+    async with aclosing(_read(sources, options, choice, ReadProgress(), left_out=left_out)) as batches:
         async for batch in batches:
             yield batch
 
 
 def _address(name: str, run_dir: RunDir, reading: Mapping[str, Any]) -> str:
     config = reading.get("config")
-    found = variable(name, run_dir.path / config if config else None)
-    if found is None:
+    setting = variable(name, run_dir.path / config if config else None)
+    if setting is None:
         raise InputError(f"input.url_env: {name} is not set: put {name}=... into the environment or .env")
-    return found[0].get_secret_value()
+    return setting[0].get_secret_value()

@@ -86,7 +86,7 @@ def _choice(record: Record, place: str) -> Choice:
     if isinstance(value, str):
         value = value.strip()
     if value in ("", None) or not isinstance(value, str | int | float):
-        raise ConfigError(f"{place}: the label is {_shown(value)}: expected a text, a number, true or false")
+        raise ConfigError(f"{place}: the label is {_excerpt(value)}: expected a text, a number, true or false")
     return Choice(value, _text(fields, DESCRIPTION, place), _examples(fields.get(EXAMPLES), place))
 
 
@@ -105,7 +105,7 @@ def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
     value = fields.get(name)
     if value is None or isinstance(value, str):
         return (value or "").strip()
-    raise ConfigError(f"{place}: {name} is {_shown(value)}: expected a text")
+    raise ConfigError(f"{place}: {name} is {_excerpt(value)}: expected a text")
 
 
 def _examples(value: Any, place: str) -> tuple[str, ...]:
@@ -117,9 +117,9 @@ def _examples(value: Any, place: str) -> tuple[str, ...]:
             return (value.strip(),)
     texts = [value] if isinstance(value, str) else value or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{place}: {EXAMPLES} is {_shown(value)}: expected a text, or a JSON list of texts")
+        raise ConfigError(f"{place}: {EXAMPLES} is {_excerpt(value)}: expected a text, or a JSON list of texts")
     return tuple(text.strip() for text in texts if text.strip())
 
 
-def _shown(value: Any) -> str:
+def _excerpt(value: Any) -> str:
     return "empty" if value in ("", None) else codec.dumps(value).decode()[:60]

@@ -64,9 +64,9 @@ def _reduced(
     if live is None:
         return None
     if live.origin != OF_CONFIG and (is_openai(settings) or is_simulated(settings)):
-        found = price_of(model, batch=batch, service_tier=service_tier)
-        if found is not None and found.input < live.input:
-            return found
+        price = price_of(model, batch=batch, service_tier=service_tier)
+        if price is not None and price.input < live.input:
+            return price
     return live if is_groq(settings) and not batch else live.times(LANE_SHARE)
 
 
@@ -88,7 +88,7 @@ def _dearest(settings: Settings) -> Price | None:
     """
     models = [(settings.model.name, settings.model.price)]
     models += [(one.model, one.price) for one in settings.quality.voters if one.model is not None]
-    prices = [_price(settings, model, given) for model, given in models]
+    prices = [_price(settings, model, own_price) for model, own_price in models]
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
         unknown = [model for (model, _), price in zip(models, prices, strict=True) if price is None]
@@ -107,14 +107,14 @@ def _dearest(settings: Settings) -> Price | None:
     )
 
 
-def _price(settings: Settings, model: str, given: PriceSettings | None) -> Price | None:
-    if given is None:
+def _price(settings: Settings, model: str, own_price: PriceSettings | None) -> Price | None:
+    if own_price is None:
         return price_of(model, service_tier=service_tier_of(settings))
-    cached = given.input if given.cached_input is None else given.cached_input
-    written = given.cache_write
+    cached = own_price.input if own_price.cached_input is None else own_price.cached_input
+    written = own_price.cache_write
     if written is None and supports_breakpoint(model):
-        written = CACHE_WRITE_TIMES * given.input
-    return Price(given.input, given.output, cached, origin=OF_CONFIG, cache_write=written)
+        written = CACHE_WRITE_TIMES * own_price.input
+    return Price(own_price.input, own_price.output, cached, origin=OF_CONFIG, cache_write=written)
 
 
 def tariff_of(settings: Settings) -> Tariff:
@@ -134,16 +134,16 @@ def votes_usd(settings: Settings, usage: Usage) -> float | None:
 
 
 def _tariff(
-    settings: Settings, model: str, given: PriceSettings | None, others: Mapping[str, Tariff] | None = None
+    settings: Settings, model: str, own_price: PriceSettings | None, others: Mapping[str, Tariff] | None = None
 ) -> Tariff:
-    price, is_flex = _price(settings, model, given), settings.model.lane in (FLEX, "auto")
+    price, is_flex = _price(settings, model, own_price), settings.model.lane in (FLEX, "auto")
 
     def at(tier: str) -> Price | None:
         if is_flex and tier == FLEX:
             return _reduced(settings, model, price, service_tier=FLEX)
-        return price if given is not None else price_of(model, service_tier=tier)
+        return price if own_price is not None else price_of(model, service_tier=tier)
 
-    fixed = price is None or (given is not None and not is_flex)
+    fixed = price is None or (own_price is not None and not is_flex)
     return Tariff(price, None if fixed else at, others)
 
 

@@ -17,14 +17,14 @@ _GLOB = frozenset("*?[")
 def show_options(settings: Settings) -> PromptMedia:
     """What is shown after the prompt's text, and what stands for the looks of it in the fingerprint."""
     media = settings.task.media
-    looks = ("detail", "max_pixels", "pdf_as", "pdf_dpi", "images", "audio", "documents")
+    names = ("detail", "max_pixels", "pdf_as", "pdf_dpi", "images", "audio", "documents")
     return PromptMedia(
         images=media.images,
         audio=media.audio,
         documents=media.documents,
         root=folder_of_media(settings),
         must_be_there=True,
-        shape={name: getattr(media, name) for name in looks},
+        shape={name: getattr(media, name) for name in names},
     )
 
 

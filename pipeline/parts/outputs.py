@@ -62,23 +62,23 @@ def sql_of(settings: Settings) -> SqlTarget | None:
 
     A shard has none: its rows come into that of the whole run.
     """
-    wanted, url = settings.output.sql, settings.sql_url()
-    if wanted is None or settings.input.shard is not None:
+    options, url = settings.output.sql, settings.sql_url()
+    if options is None or settings.input.shard is not None:
         return None
     if url is None:
         raise ConfigError(
-            f"output.sql: {wanted.url_env} is not set. Put {wanted.url_env}=... into the environment or into .env, "
+            f"output.sql: {options.url_env} is not set. Put {options.url_env}=... into the environment or into .env, "
             "or set output.sql.url"
         )
-    return SqlTarget(url.get_secret_value(), wanted.table)
+    return SqlTarget(url.get_secret_value(), options.table)
 
 
 def _place_of(settings: Settings) -> SqlPlace | None:
     """The same without what may be secret, for the ledger to keep."""
-    wanted = settings.output.sql
-    if wanted is None:
+    options = settings.output.sql
+    if options is None:
         return None
-    return SqlPlace(wanted.table, None if wanted.url is None else wanted.url.get_secret_value(), wanted.url_env)
+    return SqlPlace(options.table, None if options.url is None else options.url.get_secret_value(), options.url_env)
 
 
 async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> None:

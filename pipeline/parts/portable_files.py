@@ -43,14 +43,14 @@ def _small(settings: Settings) -> Iterator[tuple[str, Path]]:
     task = settings.task
     if settings.config_path is not None:
         yield "the config", settings.config_path
-    named = {
+    paths = {
         "input.keys": settings.input.keys,
         "task.examples_file": task.examples_file,
         "quality.gold": settings.quality.gold,
         "task.function.parameters": None if task.function is None else task.function.parameters,
         **{f"task.tools[{at}].parameters": tool.parameters for at, tool in enumerate(task.tools or ())},
     }
-    yield from ((key, settings.find(path)) for key, path in named.items() if isinstance(path, str))
+    yield from ((key, settings.find(path)) for key, path in paths.items() if isinstance(path, str))
     for field_name, form in (task.labels or {}).items():
         name = form.get("any_of") if isinstance(form, dict) else form
         if isinstance(name, str) and Path(name).suffix in _TABLES:

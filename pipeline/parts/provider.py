@@ -32,8 +32,8 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvid
     base_url, key, annotate = options.base_url, settings.api_key(), None
     if is_simulated(settings):
         base_url, annotate = await _start_rehearsal(settings, stack)
-    elif (told := missing_key(settings)) is not None:
-        raise ConfigError(told)
+    elif (message := missing_key(settings)) is not None:
+        raise ConfigError(message)
     by_token = options.auth == "entra" and not is_simulated(settings)
     token = await stack.enter_async_context(entra_tokens()) if by_token else None
     form = form_of(settings)
@@ -61,15 +61,15 @@ async def _start_rehearsal(
 ) -> tuple[str, Callable[[Request], Mapping[str, str]]]:
     from pipeline.rehearsal import Rehearsal, RehearsalOptions
 
-    wanted = settings.rehearsal
+    config = settings.rehearsal
     endpoint = Rehearsal(
         RehearsalOptions(
-            latency_ms=wanted.latency_ms,
+            latency_ms=config.latency_ms,
             latency_jitter=LATENCY_JITTER,
-            requests_per_minute=wanted.requests_per_minute,
-            tokens_per_minute=wanted.tokens_per_minute,
-            accuracy=wanted.accuracy,
-            faults=wanted.faults,
+            requests_per_minute=config.requests_per_minute,
+            tokens_per_minute=config.tokens_per_minute,
+            accuracy=config.accuracy,
+            faults=config.faults,
             models=(),
         )
     )
@@ -82,11 +82,11 @@ def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
     gold = gold_fields(settings)
 
     def annotate(request: Request) -> dict[str, str]:
-        told, fields = {"record": request.record.key}, request.record.fields
+        notes, fields = {"record": request.record.key}, request.record.fields
         right = {label: fields[name] for label, name in gold.items() if name in fields}
         if right:
-            told["gold"] = codec.dumps(right).decode()
-        return told
+            notes["gold"] = codec.dumps(right).decode()
+        return notes
 
     return annotate
 

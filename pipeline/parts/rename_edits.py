@@ -35,16 +35,16 @@ def file_edits(settings: Settings, rename: Rename) -> list[FileEdit]:
     Nothing in them is changed where the names are there already, as the user has put them there.
     """
     form = (settings.task.labels or {})[rename.column]
-    found: list[tuple[Path, str]] = []
+    files: list[tuple[Path, str]] = []
     field = label_field(form)
     if field.file is not None:
-        found.append((label_file(settings, field.file), "labels"))
+        files.append((label_file(settings, field.file), "labels"))
     if settings.task.examples_file is not None:
-        found.append((settings.find(settings.task.examples_file), "examples"))
+        files.append((settings.find(settings.task.examples_file), "examples"))
     if settings.config_path is not None:
         _refuse_elsewhere(settings, rename)
-        found.append((settings.config_path, "config"))
-    edits = [edit_of(path, kind, rename) for path, kind in found]
+        files.append((settings.config_path, "config"))
+    edits = [edit_of(path, kind, rename) for path, kind in files]
     return [edit for edit in edits if edit.after != edit.before]
 
 
@@ -89,12 +89,14 @@ def _table(text: str, path: Path, rename: Rename) -> str:
     place = [plain_name(name) for name in rows[0][1]].index(LABEL)
     values = [cells[place].strip() if len(cells) > place else "" for _, cells in rows]
     names = new_names(values, rename.pairs)
-    made = [rows[0][0]]
+    lines_out = [rows[0][0]]
     for (raw, cells), value in zip(rows[1:], values[1:], strict=True):
         new = names.get(json_identity(value), value)
         if new is not None:
-            made.append(raw if new == value else _row(raw, cells, place, str(new), delimiter_of(path, LABEL) or ","))
-    return "".join(made)
+            lines_out.append(
+                raw if new == value else _row(raw, cells, place, str(new), delimiter_of(path, LABEL) or ",")
+            )
+    return "".join(lines_out)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
@@ -108,10 +110,12 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _row(raw: str, cells: Sequence[str], place: int, value: str, delimiter: str) -> str:
-    made = io.StringIO()
+    buffer = io.StringIO()
     ending = raw[len(raw.rstrip("\r\n")) :]
-    csv.writer(made, delimiter=delimiter, lineterminator=ending).writerow([*cells[:place], value, *cells[place + 1 :]])
-    return made.getvalue()
+    csv.writer(buffer, delimiter=delimiter, lineterminator=ending).writerow(
+        [*cells[:place], value, *cells[place + 1 :]]
+    )
+    return buffer.getvalue()
 
 
 def _lines(text: str, path: Path, rename: Rename) -> str:
@@ -119,23 +123,23 @@ def _lines(text: str, path: Path, rename: Rename) -> str:
     lines = io.StringIO(text, newline="").readlines()
     objects = [codec.loads(line) if line.strip() else {} for line in lines]
     names = new_names([one.get(LABEL) for one in objects], rename.pairs)
-    made = []
+    lines_out = []
     for line, one in zip(lines, objects, strict=True):
         new = names.get(json_identity(one.get(LABEL)), one.get(LABEL))
         if new is None and one:
             continue
-        made.append(line if new == one.get(LABEL) else _json_line({**one, LABEL: new}, line))
-    return "".join(made)
+        lines_out.append(line if new == one.get(LABEL) else _json_line({**one, LABEL: new}, line))
+    return "".join(lines_out)
 
 
 def _examples(text: str, path: Path, rename: Rename) -> str:
     """A file of examples with a JSON object in each line."""
-    new, made = renamer(rename.pairs), []
+    new, lines_out = renamer(rename.pairs), []
     for line in io.StringIO(text, newline=""):
         before = codec.loads_loosely(line.encode()) if line.strip() else None
         after = renamed_example(before, rename.column, new)
-        made.append(line if after == before else _json_line(after, line))
-    return "".join(made)
+        lines_out.append(line if after == before else _json_line(after, line))
+    return "".join(lines_out)
 
 
 def _json_line(value: object, line: str) -> str:
@@ -153,9 +157,9 @@ def renamed_pairs(settings: Settings, column: str, pairs: Sequence[tuple[object,
     known = {str(value).lower() if isinstance(value, bool) else str(value): value for value in field.values}
     numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in field.values)
 
-    def as_label(given: object) -> object:
-        if not isinstance(given, str) or given in known:
-            return known.get(str(given), given)
-        return int(given) if numbers and given.lstrip("+-").isdigit() else given
+    def as_label(value: object) -> object:
+        if not isinstance(value, str) or value in known:
+            return known.get(str(value), value)
+        return int(value) if numbers and value.lstrip("+-").isdigit() else value
 
     return Rename(column, tuple((as_label(old), as_label(new)) for old, new in pairs))  # type: ignore[misc]

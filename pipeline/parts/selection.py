@@ -51,23 +51,23 @@ class _Pass:
     keys that were not seen yet.
     """
 
-    taken: int = 0
+    count: int = 0
     mine: int = 0
     unclear: int = 0
     missing: set[str] = field(default_factory=set)
 
 
-def filter_of(wanted: InputSettings) -> RecordFilter | None:
+def filter_of(options: InputSettings) -> RecordFilter | None:
     """What `input.where` says. Raises TaskError for what is no expression."""
-    return None if wanted.where is None else RecordFilter(wanted.where, "input.where")
+    return None if options.where is None else RecordFilter(options.where, "input.where")
 
 
-async def selection_of(wanted: InputSettings, keys_file: Path | None) -> InputSelection:
+async def selection_of(options: InputSettings, keys_file: Path | None) -> InputSelection:
     """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
-    keys = None if keys_file is None else await read_keys(keys_file, wanted.key)
-    shard = None if wanted.shard is None else shard_of(wanted.shard)
+    keys = None if keys_file is None else await read_keys(keys_file, options.key)
+    shard = None if options.shard is None else shard_of(options.shard)
     return InputSelection(
-        filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed, shard
+        filter_of(options), keys, str(keys_file or ""), options.limit, options.sample, options.seed, shard
     )
 
 
@@ -95,33 +95,33 @@ async def select_records(
 
     A record that cannot be read is left out by no expression: nobody knows what it holds.
     """
-    last, total = await _drawn(sources, choice, key) if choice.sample is not None else (None, None)
+    last, total = await _draw_sample(sources, choice, key) if choice.sample is not None else (None, None)
     state = _Pass(missing=set(choice.keys or ()))
     async with aclosing(read_records(sources, key=key, progress=progress, batch=batch)) as batches:
         async for records in batches:
             progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
-            parted = list(_parted(records, choice, state, last))
-            progress.excluded_counts.update(why for _, why in parted if why and why != "shard")
+            reasons = list(_with_reasons(records, choice, state, last))
+            progress.excluded_counts.update(why for _, why in reasons if why and why != "shard")
             progress.unclear_count = state.unclear
-            if found := [_told(record, why) for record, why in parted if left_out or not why]:
-                yield found
-            if choice.limit is not None and state.taken >= choice.limit:
+            if records_out := [_with_problem(record, why) for record, why in reasons if left_out or not why]:
+                yield records_out
+            if choice.limit is not None and state.count >= choice.limit:
                 break
         else:
             _note_missing(state, choice, progress)
     progress.exact_total = state.mine if last is None or choice.shard is not None else total
 
 
-def _parted(
+def _with_reasons(
     records: Iterable[Record], choice: InputSelection, state: _Pass, last: int | None
 ) -> Iterator[tuple[Record, str]]:
     """Each record with the key of [input] that leaves it out; "" where it is taken. Ends at the limit."""
     for record in records:
-        if choice.limit is not None and state.taken >= choice.limit:
+        if choice.limit is not None and state.count >= choice.limit:
             return
-        why = _left_out_by(record, choice, state)
+        why = _reason_left_out(record, choice, state)
         if not why:
-            state.taken += 1
+            state.count += 1
             state.missing.discard(record.key)
             if last is not None and sample_rank(record.key, choice.seed) > last:
                 why = "sample"
@@ -131,7 +131,7 @@ def _parted(
         yield record, why
 
 
-def _left_out_by(record: Record, choice: InputSelection, state: _Pass) -> str:
+def _reason_left_out(record: Record, choice: InputSelection, state: _Pass) -> str:
     if choice.where is not None and record.problem is None:
         verdict = choice.where(record.fields)
         state.unclear += verdict is None
@@ -140,7 +140,7 @@ def _left_out_by(record: Record, choice: InputSelection, state: _Pass) -> str:
     return "keys" if choice.keys is not None and record.key not in choice.keys else ""
 
 
-def _told(record: Record, why: str) -> Record:
+def _with_problem(record: Record, why: str) -> Record:
     return replace(record, problem=Problem(LEFT_OUT, f"left out by input.{why}")) if why else record
 
 
@@ -149,7 +149,7 @@ def sample_rank(key: str, seed: int) -> int:
     return codec.digest64(f"{seed}\0{key}".encode("utf-8", "surrogatepass"))
 
 
-async def _drawn(sources: Sequence[Source], choice: InputSelection, key: str | None) -> tuple[int | None, int]:
+async def _draw_sample(sources: Sequence[Source], choice: InputSelection, key: str | None) -> tuple[int | None, int]:
     """The mark of the last record of the sample, and how many records it has. Reads the input through.
 
     The records with the smallest marks are the sample: one that is added later takes at most one place, and moves no
@@ -160,10 +160,10 @@ async def _drawn(sources: Sequence[Source], choice: InputSelection, key: str | N
     state = _Pass()
     async with aclosing(read_records(sources, key=key)) as batches:
         async for records in batches:
-            for record, why in _parted(records, choice, state, None):
+            for record, why in _with_reasons(records, choice, state, None):
                 if not why:
                     drawn.add(sample_rank(record.key, choice.seed))
-            if choice.limit is not None and state.taken >= choice.limit:
+            if choice.limit is not None and state.count >= choice.limit:
                 break
     return drawn.last, len(drawn.marks)
 
@@ -202,9 +202,9 @@ class _Drawn:
 
 def _note_missing(state: _Pass, choice: InputSelection, progress: ReadProgress) -> None:
     if state.missing:
-        shown = ", ".join(sorted(state.missing)[:SHOWN_KEYS]) + " ..." * (len(state.missing) > SHOWN_KEYS)
+        keys = ", ".join(sorted(state.missing)[:SHOWN_KEYS]) + " ..." * (len(state.missing) > SHOWN_KEYS)
         what = "key is" if len(state.missing) == 1 else "keys are"
-        progress.note(f"{len(state.missing):,} {what} in no record: {shown}", choice.keys_from)
+        progress.note(f"{len(state.missing):,} {what} in no record: {keys}", choice.keys_from)
 
 
 async def read_keys(path: Path, key: str | None, option: str = "input.keys") -> frozenset[str]:
@@ -212,15 +212,15 @@ async def read_keys(path: Path, key: str | None, option: str = "input.keys") -> 
     is_table = path.name.lower().endswith(_TABLES)
     column = key or "key" if is_table else "text"
     source = _file_of_keys(path, column if is_table else None, option)
-    found: set[str] = set()
+    keys: set[str] = set()
     async with aclosing(read_records([source], key=column if is_table else None)) as batches:
         async for records in batches:
             if bad := next((record.problem for record in records if record.problem is not None), None):
                 raise InputError(f"{option}: {bad.message}")
-            found.update(filter(None, (_key_in(record, column) for record in records)))
-    if not found:
+            keys.update(filter(None, (_key_in(record, column) for record in records)))
+    if not keys:
         raise InputError(f"{option}: {path} holds no keys")
-    return frozenset(found)
+    return frozenset(keys)
 
 
 def _file_of_keys(path: Path, column: str | None, option: str) -> Source:
@@ -243,30 +243,30 @@ async def validate_selection(sources: Sequence[Source], settings: Settings) -> N
 
     It cannot where `input.where` names a field that no record has which is looked at, either.
     """
-    wanted = settings.input
-    choice = await selection_of(wanted, None if wanted.keys is None else settings.find(wanted.keys))
+    options = settings.input
+    choice = await selection_of(options, None if options.keys is None else settings.find(options.keys))
     if choice.sample is not None:
         _refuse_once(sources)
-    await _expect_fields(sources, wanted, choice.where)
+    await _expect_fields(sources, options, choice.where)
 
 
-async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found: RecordFilter | None) -> None:
+async def _expect_fields(sources: Sequence[Source], options: InputSettings, where: RecordFilter | None) -> None:
     again = [source for source in sources if not source.single_pass][:SOURCES_LOOKED_AT]
-    if found is None or not found.required_fields or not again:
+    if where is None or not where.required_fields or not again:
         return
-    records = [fields async for fields in _first_records(again, wanted.key)]
+    records = [fields async for fields in _first_records(again, options.key)]
     fields = dict.fromkeys(name for one in records for name in one)
-    if fields and (missing := sorted(found.required_fields - fields.keys())):
+    if fields and (missing := sorted(where.required_fields - fields.keys())):
         raise ConfigError(
-            f"input.where: {wanted.where!r} names {missing[0]!r}, which none of the records examined has; the fields "
+            f"input.where: {options.where!r} names {missing[0]!r}, which none of the records examined has; the fields "
             f"are {list_names(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
             f"'{missing[0]} is defined and ...'"
         )
-    told = [found(one) for one in records]
-    if found.last_error and told.count(None) == len(told):
+    results = [where(one) for one in records]
+    if where.last_error and results.count(None) == len(results):
         raise ConfigError(
-            f"input.where: {wanted.where!r} cannot be evaluated for any record examined: "
-            f"{found.last_error}. The values of a CSV are texts: write 'stars|int > 3'"
+            f"input.where: {options.where!r} cannot be evaluated for any record examined: "
+            f"{where.last_error}. The values of a CSV are texts: write 'stars|int > 3'"
         )
 
 

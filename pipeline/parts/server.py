@@ -70,9 +70,9 @@ def responses_api_reason(settings: Settings) -> str:
 
 def api_of(settings: Settings) -> str:
     """The API that is called, chat or responses: the config's, or the one that the model needs."""
-    wanted = settings.model.api
-    if wanted != "auto":
-        return wanted
+    api = settings.model.api
+    if api != "auto":
+        return api
     return "responses" if responses_api_reason(settings) else "chat"
 
 

@@ -18,10 +18,10 @@ def table_source(path: Path, column: str) -> Source:
 
 def describe_table_error(error: InputError) -> str:
     """What is wrong with such a table, and what to do: no key of [input] says how it is read."""
-    told, encoding, _ = str(error).partition("input.encoding")
+    message, encoding, _ = str(error).partition("input.encoding")
     if encoding:
-        return f"{told.removesuffix('set ').removesuffix(', or ').rstrip(';: ')}. Save it as UTF-8"
-    return f"{told} (no keys of [input] are about this file: save it as UTF-8, with commas and a header)"
+        return f"{message.removesuffix('set ').removesuffix(', or ').rstrip(';: ')}. Save it as UTF-8"
+    return f"{message} (no keys of [input] are about this file: save it as UTF-8, with commas and a header)"
 
 
 def plain_name(name: str) -> str:

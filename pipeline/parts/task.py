@@ -29,18 +29,18 @@ from pipeline.task import (
 
 def task_of(settings: Settings, rename: Rename | None = None) -> Task:
     """The task that the settings describe, or will describe once labels have other names. Raises TaskError."""
-    made = build_task(_options(settings, rename))
-    if is_simulated(settings) and COLUMN in made.columns + made.extra_columns:
+    task = build_task(_options(settings, rename))
+    if is_simulated(settings) and COLUMN in task.columns + task.extra_columns:
         raise TaskError(f"the task has a column {COLUMN!r}, which marks the rows of a rehearsal: give it another name")
-    return made
+    return task
 
 
 def panel_of(settings: Settings, task: Task) -> Panel | None:
     """Who votes on the labels of this task; None where one answer is enough. Raises TaskError."""
-    wanted = settings.quality
-    if wanted.size == 1:
+    quality = settings.quality
+    if quality.size == 1:
         return None
-    columns = tuple(wanted.vote_on or task.closed_columns)
+    columns = tuple(quality.vote_on or task.closed_columns)
     _refuse_votes(settings, task, columns)
     options = _options(settings)
     voters = [
@@ -53,19 +53,19 @@ def panel_of(settings: Settings, task: Task) -> Panel | None:
                 parameters={**options.parameters, **one.parameters},
             )
         )
-        for one in wanted.voters
+        for one in quality.voters
     ]
-    return Panel(wanted.size, columns, tuple(voter.render for voter in voters), wanted.review_below)
+    return Panel(quality.size, columns, tuple(voter.render for voter in voters), quality.review_below)
 
 
 def voters_of(settings: Settings, task: Task) -> dict[str, JSON]:
     """What of the votes decides labels, as a part of the run's fingerprint; empty where one answer is enough."""
-    wanted = settings.quality
-    if wanted.size == 1:
+    quality = settings.quality
+    if quality.size == 1:
         return {}
-    voters = [one.model_dump(exclude_unset=True, exclude={"price"}) for one in wanted.voters]
+    voters = [one.model_dump(exclude_unset=True, exclude={"price"}) for one in quality.voters]
     return {
-        "votes": {"votes": wanted.size, "on": list(wanted.vote_on or task.closed_columns)}
+        "votes": {"votes": quality.size, "on": list(quality.vote_on or task.closed_columns)}
         | ({"voters": voters} if voters else {})
     }
 
@@ -84,8 +84,8 @@ def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> Non
         )
     if unknown := [name for name in columns if name not in task.columns]:
         raise TaskError(f"quality.vote_on: there is no label field {unknown[0]!r}; there are {', '.join(task.columns)}")
-    if taken := [name for name in VOTE_COLUMNS if name in task.columns + task.extra_columns]:
-        raise TaskError(f"the task has a column {taken[0]!r}, which the votes need: give it another name")
+    if clashes := [name for name in VOTE_COLUMNS if name in task.columns + task.extra_columns]:
+        raise TaskError(f"the task has a column {clashes[0]!r}, which the votes need: give it another name")
     if settings.quality.voters and task.media_kinds:
         raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or remove the media")
 
@@ -133,15 +133,15 @@ def _breakpoint(settings: Settings) -> bool | None:
 
     Raises ConfigError where that API would refuse the mark.
     """
-    wanted = settings.model.cache_breakpoint
-    if wanted is None and not (is_openai(settings) or is_simulated(settings)):
+    mark = settings.model.cache_breakpoint
+    if mark is None and not (is_openai(settings) or is_simulated(settings)):
         return False
     models = [settings.model.name, *(one.model for one in settings.quality.voters if one.model is not None)]
     older = [model for model in models if not supports_breakpoint(model)]
-    if wanted and is_openai(settings) and older:
-        told = f"model.cache_breakpoint = true, but {older[0]} takes no mark"
-        raise ConfigError(f"{told}: OpenAI's models do from gpt-5.6 on; remove it")
-    return wanted
+    if mark and is_openai(settings) and older:
+        message = f"model.cache_breakpoint = true, but {older[0]} takes no mark"
+        raise ConfigError(f"{message}: OpenAI's models do from gpt-5.6 on; remove it")
+    return mark
 
 
 def cache_text(settings: Settings, task: Task) -> str:
@@ -173,20 +173,20 @@ def _tools(settings: Settings) -> list[ToolOptions] | None:
     """The tools of [[task.tools]], their schemas read where they are files; None without that table."""
     if settings.task.tools is None:
         return None
-    found = []
+    tools = []
     for place, one in enumerate(settings.task.tools):
         key = ("task", "tools", place, "parameters")
         schema = None if one.parameters is None else settings.json_schema(one.parameters, key)
         labels = None if one.labels is None else fields_of_forms(settings, one.labels, f"task.tools.{place}.labels")
-        found.append(ToolOptions(one.name, one.description, labels, schema, one.python, one.callback))
-    return found
+        tools.append(ToolOptions(one.name, one.description, labels, schema, one.python, one.callback))
+    return tools
 
 
 def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
     """The config's examples, then those of the file."""
-    found: list[Mapping[str, JSON]] = list(settings.task.examples)
+    examples: list[Mapping[str, JSON]] = list(settings.task.examples)
     if settings.task.examples_file is None:
-        return found
+        return examples
     path = settings.find(settings.task.examples_file)
     try:
         lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
@@ -194,8 +194,8 @@ def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
         raise ConfigError(f"task.examples_file: {path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
-            found.append(_example(path, number, line))
-    return found
+            examples.append(_example(path, number, line))
+    return examples
 
 
 def _example(path: Path, number: int, line: bytes) -> Mapping[str, JSON]:

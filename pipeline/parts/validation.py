@@ -29,13 +29,13 @@ _RULES: dict[str, Callable[[Settings], object]] = {
 
 def settings_errors(settings: Settings) -> dict[str, str]:
     """Why a run cannot start with these settings, by what is wrong; empty where it can."""
-    found: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for name, rule in _RULES.items():
         try:
             rule(settings)
         except SetupError as error:
-            found[name] = str(error)
-    return found
+            errors[name] = str(error)
+    return errors
 
 
 def validate_settings(settings: Settings) -> None:

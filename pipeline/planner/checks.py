@@ -197,8 +197,8 @@ def _left_out(reading: ReadProgress) -> str:
 
 
 def _columns(settings: Settings, fields: ColumnCheck) -> Check:
-    if fields.told:
-        return Check("columns", False, fields.told)
+    if fields.message:
+        return Check("columns", False, fields.message)
     columns = settings.output.columns
     return Check("columns", True, ", ".join(columns) if columns else "all fields of the input are copied")
 
@@ -265,7 +265,7 @@ async def _changes(
     changes = await find_changes(settings, task, sources, manifest, ledger)
     if not changes:
         return [Check("resume", True, f"{changes.done:,} records there have an outcome and are not asked again")]
-    return [Check("resume", None, f"`run` would stop and ask. {changes.told(run_dir)}", True)]
+    return [Check("resume", None, f"`run` would stop and ask. {changes.describe(run_dir)}", True)]
 
 
 async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir: RunDir) -> list[Check]:

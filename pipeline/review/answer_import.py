@@ -300,7 +300,7 @@ def _facts(
         "answers": len(result.answers),
         **{name: getattr(result, name) for name in counts},
         "files": rewritten.state,
-        "told": rewritten.told,
+        "told": rewritten.message,
     }
 
 

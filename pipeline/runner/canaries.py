@@ -52,7 +52,7 @@ class Canaries:
         self,
         gold: GoldRecords | None,
         task: Task,
-        wanted: QualitySettings,
+        options: QualitySettings,
         ledger: Ledger,
         stats: Stats,
         *,
@@ -63,7 +63,7 @@ class Canaries:
         self._gold = gold or NO_GOLD
         self._simulated = simulated
         self._task = task
-        self._wanted = wanted
+        self._options = options
         self._ledger = ledger
         self._stats = stats
         self._base = base
@@ -73,8 +73,8 @@ class Canaries:
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
-        self._asked: set[str] = set()
-        self._kept: Mapping[str, Sequence[SavedAnswer]] = {}
+        self._compared: set[str] = set()
+        self._saved_answers: Mapping[str, Sequence[SavedAnswer]] = {}
         self._in_parts: set[str] = set()
 
     async def begin(
@@ -91,11 +91,11 @@ class Canaries:
         if self._gold.mixed:
             if in_parts is not None:
                 self._in_parts = await in_parts(self._gold.mixed)
-            found = [outcome for ledger in ledgers for outcome in await ledger.canaries()]
-            wanted = {record.key: record for record in self._gold.mixed}
-            self._kept = await self._ledger.answers_of(list(wanted))
-            for outcome in found:
-                record = wanted.get(outcome.record.key)
+            outcomes = [outcome for ledger in ledgers for outcome in await ledger.canaries()]
+            records = {record.key: record for record in self._gold.mixed}
+            self._saved_answers = await self._ledger.answers_of(list(records))
+            for outcome in outcomes:
+                record = records.get(outcome.record.key)
                 if record is not None and self._is_same(record, outcome):
                     self._note(outcome)
         else:
@@ -103,8 +103,8 @@ class Canaries:
                 for outcome in (await ledger.outcomes_of(list(self._gold.right))).values():
                     self._note(outcome)
         if self._tally is not None:
-            self._tally.on_change = self._look
-        self._look()
+            self._tally.on_change = self._check_accuracy
+        self._check_accuracy()
 
     def _is_same(self, record: Any, outcome: Outcome) -> bool:
         try:
@@ -114,17 +114,17 @@ class Canaries:
 
     def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
         """The same items, and one gold record after each `every` of those that are asked."""
-        return _mixed(items, self._jobs(), self._wanted.every) if self._gold.mixed else items
+        return _mixed(items, self._jobs(), self._options.every) if self._gold.mixed else items
 
     def _jobs(self) -> Iterator[Job]:
         for record in self._gold.mixed:
-            if record.key not in self._asked and record.key not in self._in_parts:
+            if record.key not in self._compared and record.key not in self._in_parts:
                 try:
-                    yield Job(self._task.render(record), kept=self._kept.get(record.key, ()))
+                    yield Job(self._task.render(record), kept=self._saved_answers.get(record.key, ()))
                 except RenderError as error:
                     log_event("a gold record cannot be asked", key=record.key, error=str(error))
 
-    def around(self, commit: Commit) -> Commit:
+    def split_commit(self, commit: Commit) -> Commit:
         """A commit that keeps what gold records came to apart, and looks at them.
 
         Some may come back from batches of a time when the config had gold.
@@ -142,17 +142,17 @@ class Canaries:
             for outcome in known:
                 if outcome.record.key in self._gold.right:
                     self._note(outcome)
-            self._look()
+            self._check_accuracy()
 
         return split
 
     def _note(self, outcome: Outcome) -> None:
-        if outcome.status is Status.FAILED or outcome.record.key in self._asked:
+        if outcome.status is Status.FAILED or outcome.record.key in self._compared:
             return  # no answer ever came: that says nothing of the labels
-        self._asked.add(outcome.record.key)
-        right, said = self._classes(self._gold.right[outcome.record.key], outcome.label)
-        self.right += right == said
-        self._pairs[right, said] += 1
+        self._compared.add(outcome.record.key)
+        right, answer = self._classes(self._gold.right[outcome.record.key], outcome.label)
+        self.right += right == answer
+        self._pairs[right, answer] += 1
 
     def _classes(self, right: JSON, label: Mapping[str, JSON] | None) -> tuple[str, str]:
         field = self._gold.field
@@ -160,15 +160,15 @@ class Canaries:
             return str(right), NO_LABEL
         if field.kind == "set":
             return _joined(as_set(field, right)), _joined(as_set(field, label.get(field.name)))
-        said = label.get(field.name)
-        if field.kind == "number" and None not in (numbers := (as_number(right), as_number(said))):
-            right, said = numbers
-        return as_class(field, right), as_class(field, said)
+        answer = label.get(field.name)
+        if field.kind == "number" and None not in (numbers := (as_number(right), as_number(answer))):
+            right, answer = numbers
+        return as_class(field, right), as_class(field, answer)
 
-    def _look(self) -> None:
+    def _check_accuracy(self) -> None:
         if self._tally is not None:
             self._tally.own = (self.right, self.n)
-        floor, (right, n) = self._wanted.stop_below, self._of_all
+        floor, (right, n) = self._options.stop_below, self._of_all
         # Simulated labels are right by chance only: a rehearsal is to get to its end.
         if floor and not self._simulated() and is_clearly_below(right, n, floor):
             low, high = wilson(right, n)
@@ -191,7 +191,7 @@ class Canaries:
         return self.right + right, self.n + n
 
     def _worst(self) -> str:
-        confusions = [f"{right} as {said} {count:,}" for (right, said), count in self._confusions()]
+        confusions = [f"{right} as {answer} {count:,}" for (right, answer), count in self._confusions()]
         return f"; most often {', '.join(confusions)}" if confusions else ""
 
     def _confusions(self) -> list[tuple[tuple[str, str], int]]:
@@ -233,12 +233,12 @@ def _joined(classes: Iterable[str]) -> str:
 async def _mixed(
     items: AsyncGenerator[Job | Outcome, None], golds: Iterator[Job], every: int
 ) -> AsyncGenerator[Job | Outcome, None]:
-    asked = 0
+    asked_count = 0
     async with aclosing(items) as left:
         async for item in left:
             yield item
-            asked += isinstance(item, Job)
-            if isinstance(item, Job) and asked % every == 0 and (gold := next(golds, None)) is not None:
+            asked_count += isinstance(item, Job)
+            if isinstance(item, Job) and asked_count % every == 0 and (gold := next(golds, None)) is not None:
                 yield gold
 
 
@@ -252,32 +252,32 @@ class LabelShift:
         # All state that changes: the counts before the window and in it, of columns that have not shifted yet.
         self._counts = {column: (Counter[str](), Counter[str]()) for column in columns}
 
-    def look(self, outcomes: Sequence[Outcome]) -> list[str]:
+    def find_shifts(self, outcomes: Sequence[Outcome]) -> list[str]:
         """What is to be told after these outcomes."""
-        told = []
+        messages = []
         for column, (before, now) in list(self._counts.items()):
             now.update(str(one.label.get(column)) for one in outcomes if one.label is not None)
             if now.total() < WINDOW:
                 continue
             distance, chance = shift_of(before, now)
             if before.total() >= WINDOW and distance >= LEAST_SHIFT and chance <= FALSE_ALARM:
-                told.append(_shift_text(column, before, now))
+                messages.append(_shift_text(column, before, now))
                 del self._counts[column]
             before.update(now)
             now.clear()
-        return told
+        return messages
 
 
-def told_of_shifts(commit: Commit, columns: Sequence[str], says: Iterable[Callable[[str], None]]) -> Commit:
+def warn_of_shifts(commit: Commit, columns: Sequence[str], outputs: Iterable[Callable[[str], None]]) -> Commit:
     """The commit, after which labels that shift are told of."""
     shift = LabelShift(columns)
 
     async def told(outcomes: Sequence[Outcome]) -> None:
         await commit(outcomes)
-        for text in shift.look(outcomes):
+        for text in shift.find_shifts(outcomes):
             log_event("labels shift", level=logging.WARNING, told=text)
-            for say in says:
-                say(text)
+            for output in outputs:
+                output(text)
 
     return told
 

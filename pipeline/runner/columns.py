@@ -25,7 +25,7 @@ class ColumnCheck:
     """The fields seen so far, and the wanted columns that are not among them. Both change."""
 
     missing: list[str]
-    seen: dict[str, None]
+    field_names: dict[str, None]
 
     @classmethod
     def of(cls, settings: Settings) -> ColumnCheck:
@@ -36,23 +36,23 @@ class ColumnCheck:
         """The fields of so many more records; gives whether any of them can be read."""
         good = [record for record in records if record.problem is None or record.problem.code != "unreadable"]
         for record in good:
-            self.seen |= dict.fromkeys(record.fields)
-        self.missing = [name for name in self.missing if name not in self.seen]
+            self.field_names |= dict.fromkeys(record.fields)
+        self.missing = [name for name in self.missing if name not in self.field_names]
         return bool(good)
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """What is wrong; empty where nothing is, or no record could be read."""
-        if not self.missing or not self.seen:
+        if not self.missing or not self.field_names:
             return ""
-        name = self.missing[0]
-        return f"output.columns: no record has {name!r}{did_you_mean(name, self.seen)}; it has {list_names(self.seen)}"
+        name, fields = self.missing[0], self.field_names
+        return f"output.columns: no record has {name!r}{did_you_mean(name, fields)}; it has {list_names(fields)}"
 
 
-async def refuse_unreadable(settings: Settings, sources: Sequence[Source]) -> None:
+async def validate_columns(settings: Settings, sources: Sequence[Source]) -> None:
     """Open each source, so that a bad header or encoding is told now. Raises SetupError, also for unknown columns."""
-    if told := (await check_columns(settings, sources)).told:
-        raise SetupError(told)
+    if message := (await check_columns(settings, sources)).message:
+        raise SetupError(message)
 
 
 async def check_columns(settings: Settings, sources: Sequence[Source]) -> ColumnCheck:
@@ -62,24 +62,24 @@ async def check_columns(settings: Settings, sources: Sequence[Source]) -> Column
     """
     fields, sure = ColumnCheck.of(settings), True
     for source in sources:
-        sure &= not source.single_pass and await _look(source, fields, settings.input.key)
-    return fields if sure else ColumnCheck([], fields.seen)
+        sure &= not source.single_pass and await _read_fields(source, fields, settings.input.key)
+    return fields if sure else ColumnCheck([], fields.field_names)
 
 
-async def _look(source: Source, fields: ColumnCheck, key: str | None) -> bool:
+async def _read_fields(source: Source, fields: ColumnCheck, key: str | None) -> bool:
     """Add the fields of a source; gives whether these are all that it has, as far as any column is missing."""
     limit = None if is_local(source) else LOOKED_AT
     count = 0
     async with aclosing(read_records([source], key=key, limit=limit)) as batches:
         async for records in batches:
             count += len(records)
-            tells_all = fields.add(records) and source.format in _TABLES
-            if tells_all or not fields.missing:
+            is_complete = fields.add(records) and source.format in _TABLES
+            if is_complete or not fields.missing:
                 return True
     return count != limit
 
 
-async def expecting(
+async def check_columns_as_read(
     batches: Records, settings: Settings, sources: Sequence[Source], reading: ReadProgress
 ) -> AsyncGenerator[list[Record], None]:
     """The same records, of sources that can be read once only. Raises InputError where the first lack a column.
@@ -92,8 +92,8 @@ async def expecting(
         async for batch in batches:
             if fields.missing:
                 fields.add(batch)
-                if is_table and fields.told:
-                    raise InputError(fields.told)
+                if is_table and fields.message:
+                    raise InputError(fields.message)
             yield batch
-    if fields.told:
-        reading.note(fields.told, sources[0].name, doubtful=True)
+    if fields.message:
+        reading.note(fields.message, sources[0].name, doubtful=True)

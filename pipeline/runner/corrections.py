@@ -9,9 +9,9 @@ from typing import Literal
 
 from pipeline.errors import ChangedError, LabelpipeError, RunInUseError
 from pipeline.runlog import log_event, run_log
-from pipeline.runner.run_changes import Changes
+from pipeline.runner.run_changes import RunChanges
 from pipeline.runner.sql_export import export
-from pipeline.runner.summary import counted_again
+from pipeline.runner.summary import recount_summary
 from pipeline.store import (
     Layout,
     Ledger,
@@ -35,7 +35,7 @@ def count_corrections(folder: str | Path) -> int:
     return len(read_corrections(Path(folder)).by_key)
 
 
-async def settle_corrections(run_dir: RunDir, changes: Changes, choice: CorrectionsChoice, *, relabel: bool) -> None:
+async def settle_corrections(run_dir: RunDir, changes: RunChanges, choice: CorrectionsChoice, *, relabel: bool) -> None:
     """Keep or drop the corrections of records that are about to be labelled again. Raises ChangedError where to ask.
 
     A record whose content has changed is not meant: its correction does not apply any more in any case.
@@ -85,22 +85,22 @@ class RewriteResult:
     """What became of the files: "written", "at_work" (the run writes them) or "waiting"; and a sentence about it."""
 
     state: str
-    told: str
+    message: str
 
 
 async def rewrite(run_dir: RunDir) -> RewriteResult:
     """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
-    told: list[str] = []
+    messages: list[str] = []
     try:
         for _ in range(ROUNDS):
             with run_dir.open_for_writing():
                 version, more = await _write(run_dir)
-            told += more
+            messages += more
             # Somebody may have answered meanwhile, and have left the files to us.
             if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
-                return RewriteResult("written", " ".join(told))
-        told.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
-        return RewriteResult("written", " ".join(told))
+                return RewriteResult("written", " ".join(messages))
+        messages.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
+        return RewriteResult("written", " ".join(messages))
     except RunInUseError:
         return RewriteResult("at_work", "The run is at work: it writes the corrections into the files when it ends.")
     except LabelpipeError as error:
@@ -143,7 +143,7 @@ async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
                 await sinks.finish()
             finally:
                 await sinks.close()
-            await counted_again(run_dir, ledger, (run_dir.read_manifest() or {}).get("label_columns") or ())
+            await recount_summary(run_dir, ledger, (run_dir.read_manifest() or {}).get("label_columns") or ())
         log_event("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
         moved = list(map(str, sinks.moved))
         if has_table and "sql" in layout.formats:

@@ -10,11 +10,14 @@ from pipeline.store import Layout, Ledger, Sinks, row_problem
 #: Why an outcome was archived.
 REASON = "internal_error"
 #: Counts and logs an error of one record; gives its problem.
-Told = Callable[[Record, Exception], Problem]
+ReportProblem = Callable[[Record, Exception], Problem]
 
 
-async def kept(
-    keep: Callable[[Sequence[Outcome]], Awaitable[list[int]]], outcomes: Sequence[Outcome], layout: Layout, told: Told
+async def commit_valid(
+    keep: Callable[[Sequence[Outcome]], Awaitable[list[int]]],
+    outcomes: Sequence[Outcome],
+    layout: Layout,
+    report: ReportProblem,
 ) -> tuple[Sequence[Outcome], list[int]]:
     """The outcomes as the ledger took them, and their seqs. Raises what `keep` raises where no outcome is to blame."""
     try:
@@ -22,38 +25,40 @@ async def kept(
     except LabelpipeError:
         raise
     except Exception:
-        by_key = {outcome.record.key: outcome for outcome in replacements(outcomes, layout, told)}
+        by_key = {outcome.record.key: outcome for outcome in replacements(outcomes, layout, report)}
         if not by_key:
             raise
         outcomes = [by_key.get(outcome.record.key, outcome) for outcome in outcomes]
         return outcomes, await keep(outcomes)
 
 
-async def in_files(sinks: Sinks, ledger: Ledger, outcomes: Sequence[Outcome], seqs: Sequence[int], told: Told) -> None:
+async def write_valid(
+    sinks: Sinks, ledger: Ledger, outcomes: Sequence[Outcome], seqs: Sequence[int], report: ReportProblem
+) -> None:
     """Write rows that the ledger has; where one cannot be made its outcome is replaced there. Raises StoreError."""
     try:
         await sinks.write(outcomes, seqs)
     except LabelpipeError:
         raise
     except Exception:
-        replaced = replacements(outcomes, sinks.layout, told)
+        replaced = replacements(outcomes, sinks.layout, report)
         if not replaced:
             raise
         await ledger.replace(replaced, REASON)
 
 
-def replacements(outcomes: Sequence[Outcome], layout: Layout, told: Told) -> list[Outcome]:
+def replacements(outcomes: Sequence[Outcome], layout: Layout, report: ReportProblem) -> list[Outcome]:
     """What stands for those of the outcomes that cannot be rows."""
     flaws = ((outcome, row_problem(outcome, layout)) for outcome in outcomes)
-    return [_fit(outcome, told(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None]
+    return [_fit(outcome, report(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None]
 
 
-async def replace_unwritable(ledger: Ledger, layout: Layout, told: Told) -> int:
+async def replace_unwritable(ledger: Ledger, layout: Layout, report: ReportProblem) -> int:
     """Replace what the ledger holds and no file can; gives how many."""
     seq, last, count = 0, await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq)):
         seq = block[-1][0]
-        if replaced := replacements([outcome for at, outcome in block if at <= last], layout, told):
+        if replaced := replacements([outcome for at, outcome in block if at <= last], layout, report):
             await ledger.replace(replaced, REASON)
             count += len(replaced)
     return count

@@ -23,7 +23,7 @@ from pipeline.runlog import log_event, run_log
 from pipeline.runner.corrections import write_late
 from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.sql_export import export
-from pipeline.runner.summary import counted_again
+from pipeline.runner.summary import recount_summary
 from pipeline.settings import Settings, renamed_example, to_toml
 from pipeline.store import Ledger, NewDigest, RunDir, move_changed_files, rename_key, renames_of, write_whole
 from pipeline.task import Task
@@ -50,30 +50,30 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
     run_dir = RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
         raise SetupError(f"{run_dir.path}: there is no run here to rename labels in")
-    given = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+    pair_list = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
         run_dir.refuse_leftovers()
         run_dir.refuse_shards()
         manifest = run_dir.read_manifest() or {}
         half = half_renamed(manifest)
-        if half is not None and not _is_same(half, column, given):
-            raise SetupError(told_half(run_dir, half))
+        if half is not None and not _is_same_rename(half, column, pair_list):
+            raise SetupError(describe_half_renamed(run_dir, half))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         await refuse_open_batches(run_dir, ledger, "labels are renamed")
-        wanted = renames_of({"renames": [half]})[0] if half else renamed_pairs(settings, column, given)
-        if half is None and (done := _done_before(settings, manifest, wanted)) is not None:
-            found = _facts(settings, run_dir, wanted, done, (), dry_run=dry_run)
-            return replace(found, notes=(*found.notes, _DONE))
+        target = renames_of({"renames": [half]})[0] if half else renamed_pairs(settings, column, pair_list)
+        if half is None and (done := _done_before(settings, manifest, target)) is not None:
+            result = _result(settings, run_dir, target, done, (), dry_run=dry_run)
+            return replace(result, notes=(*result.notes, _DONE))
         if dry_run:
-            edits = [] if half else file_edits(settings, wanted)
-            count, _ = await ledger.before_renaming(wanted)
-            return _facts(settings, run_dir, wanted, count, [str(edit.path) for edit in edits], dry_run=True)
+            edits = [] if half else file_edits(settings, target)
+            count, _ = await ledger.before_renaming(target)
+            return _result(settings, run_dir, target, count, [str(edit.path) for edit in edits], dry_run=True)
         stack.enter_context(run_log(run_dir.log))
         moved = await move_changed_files(run_dir, ledger)
-        step = _Step(wanted, half) if half else await _begun(settings, run_dir, ledger, manifest, wanted)
+        step = _Step(target, half) if half else await _begin(settings, run_dir, ledger, manifest, target)
         count = await _in_ledger(settings, ledger, step)
-        files = [_edited(run_dir, settings, one, step.rename) for one in step.entry["edits"]]
+        files = [_apply_edit(run_dir, settings, one, step.rename) for one in step.entry["edits"]]
         renamed = settings.again() if settings.config_path is not None else settings
         task = step.after or task_of(renamed)
         sinks = await open_sinks(renamed, task, run_dir, ledger, moved)
@@ -81,14 +81,14 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
             await sinks.finish()
         finally:
             await sinks.close()
-        await counted_again(run_dir, ledger, task.columns)
-        _finished(run_dir, renamed, step, count)
+        await recount_summary(run_dir, ledger, task.columns)
+        _finish(run_dir, renamed, step, count)
         log_event("labels renamed", column=column, pairs=step.entry["pairs"], records=count)
-    found = _facts(renamed, run_dir, step.rename, count, files)
+    result = _result(renamed, run_dir, step.rename, count, files)
     if renamed.output.sql is not None:
         await export(run_dir.path)
     await write_late(run_dir)
-    return found
+    return result
 
 
 def half_renamed(manifest: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -99,10 +99,10 @@ def half_renamed(manifest: Mapping[str, Any] | None) -> Mapping[str, Any] | None
 def refuse_half_renamed(run_dir: RunDir) -> None:
     """Raises SetupError where a rename was interrupted: some of the run has the new names, and some the old ones."""
     if half := half_renamed(run_dir.read_manifest()):
-        raise SetupError(told_half(run_dir, half))
+        raise SetupError(describe_half_renamed(run_dir, half))
 
 
-def told_half(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
+def describe_half_renamed(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
     """What to do about an interrupted rename."""
     words = " ".join(f"{old}={new}" for old, new in entry["pairs"])
     return (
@@ -111,55 +111,55 @@ def told_half(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
     )
 
 
-def _is_same(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple[Any, Any]]) -> bool:
+def _is_same_rename(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple[Any, Any]]) -> bool:
     now = [(str(old), str(new)) for old, new in pairs]
     return entry["column"] == column and [(str(old), str(new)) for old, new in entry["pairs"]] == now
 
 
-def _done_before(settings: Settings, manifest: Mapping[str, Any], wanted: Rename) -> int | None:
+def _done_before(settings: Settings, manifest: Mapping[str, Any], target: Rename) -> int | None:
     """How many records the same rename has changed, where it was the last and the old names are gone; else None."""
     last = next(iter(reversed(manifest.get("renames", ()))), None)
-    there = {json_identity(value) for value in label_fields(settings)[wanted.column].values}
-    gone = not there & {json_identity(old) for old, _ in wanted.pairs}
-    return last["records"] if last and gone and _is_same(last, wanted.column, wanted.pairs) else None
+    there = {json_identity(value) for value in label_fields(settings)[target.column].values}
+    gone = not there & {json_identity(old) for old, _ in target.pairs}
+    return last["records"] if last and gone and _is_same_rename(last, target.column, target.pairs) else None
 
 
 # -- the beginning ---------------------------------------------------------------------------------------------------
 
 
-async def _begun(
-    settings: Settings, run_dir: RunDir, ledger: Ledger, manifest: Mapping[str, Any], wanted: Rename
+async def _begin(
+    settings: Settings, run_dir: RunDir, ledger: Ledger, manifest: Mapping[str, Any], target: Rename
 ) -> _Step:
     """Check all that may be wrong, and note what is to be done. Nothing else has changed yet."""
-    field = label_fields(settings)[wanted.column]
-    count, latest = await ledger.before_renaming(wanted)
-    _refuse(field, wanted, count)
-    edits = file_edits(settings, wanted)
+    field = label_fields(settings)[target.column]
+    count, latest = await ledger.before_renaming(target)
+    _refuse(field, target, count)
+    edits = file_edits(settings, target)
     # With names that the user has put into the config already, nobody knows the task before.
-    old = {json_identity(old) for old, _ in wanted.pairs}
+    old = {json_identity(old) for old, _ in target.pairs}
     before = task_of(settings) if old & {json_identity(value) for value in field.values} else None
-    after = task_of(settings, wanted)
+    after = task_of(settings, target)
     at = max(time.time(), latest + 0.001)
-    rename = Rename(wanted.column, wanted.pairs, at)
+    rename = Rename(target.column, target.pairs, at)
     entry = {
         "column": rename.column,
         "pairs": [list(pair) for pair in rename.pairs],
         "at": at,
         "done": False,
         "order": list(rename.field(field).values),
-        "edits": [_noted(run_dir, edit) for edit in edits],
-        "fingerprint": _adopted(manifest["fingerprint"], before, after, rename),
+        "edits": [_edit_entry(run_dir, edit) for edit in edits],
+        "fingerprint": _new_fingerprint(manifest["fingerprint"], before, after, rename),
     }
     run_dir.write_manifest({**manifest, "renames": [*manifest.get("renames", ()), entry]})
     return _Step(rename, entry, before, after)
 
 
-def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
+def _refuse(field: LabelField, target: Rename, count: int) -> None:
     """Raises ConfigError for names that cannot be given; `count` records of the run have an old one."""
-    olds = [old for old, _ in wanted.pairs]
+    olds = [old for old, _ in target.pairs]
     if not olds:
         raise ConfigError("no labels are named; expected pairs such as account=login")
-    for old, new in wanted.pairs:
+    for old, new in target.pairs:
         if json_identity(old) == json_identity(new) or olds.count(old) > 1:
             raise ConfigError(f"{old}={new}: a label can have only one new name")
         if isinstance(new, str) and not new.strip():
@@ -169,18 +169,20 @@ def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
     unknown = [old for old in olds if json_identity(old) not in set(map(json_identity, field.values))]
     if unknown and not count:
         there = ", ".join(map(str, field.values))
-        raise ConfigError(f"{wanted.column} has no label {unknown[0]!r}, in the config or in the run; it has {there}")
+        raise ConfigError(f"{target.column} has no label {unknown[0]!r}, in the config or in the run; it has {there}")
 
 
-def _adopted(kept: Mapping[str, Any], before: Task | None, after: Task, rename: Rename) -> dict[str, Any]:
+def _new_fingerprint(
+    fingerprint: Mapping[str, Any], before: Task | None, after: Task, rename: Rename
+) -> dict[str, Any]:
     """The manifest's fingerprint after the rename: what the rename changes, and no other change of the config."""
-    found = dict(kept)
+    adopted = dict(fingerprint)
     for name, new in after.fingerprint.items():
-        old = _loosely(kept.get(name), rename) if before is None else kept.get(name)
+        old = _loosely(fingerprint.get(name), rename) if before is None else fingerprint.get(name)
         was = _loosely(new, rename) if before is None else before.fingerprint.get(name)
         if old == was:
-            found[name] = new
-    return found
+            adopted[name] = new
+    return adopted
 
 
 def _loosely(part: Any, rename: Rename) -> Any:
@@ -200,7 +202,7 @@ def _loosely(part: Any, rename: Rename) -> Any:
     }
 
 
-def _noted(run_dir: RunDir, edit: FileEdit) -> dict[str, str]:
+def _edit_entry(run_dir: RunDir, edit: FileEdit) -> dict[str, str]:
     path = os.path.relpath(edit.path.absolute(), run_dir.path.absolute())
     return {"path": path, "kind": edit.kind, "before": _digest(edit.before), "after": _digest(edit.after)}
 
@@ -247,13 +249,13 @@ def _new_digest(before: Task, after: Task) -> NewDigest:
     return digest
 
 
-def _edited(run_dir: RunDir, settings: Settings, noted: Mapping[str, str], rename: Rename) -> str:
+def _apply_edit(run_dir: RunDir, settings: Settings, with_notes: Mapping[str, str], rename: Rename) -> str:
     """Change one file of the user's, unless it was changed before the kill. Gives its path. Raises SetupError."""
-    path = Path(os.path.normpath(run_dir.path / noted["path"]))
+    path = Path(os.path.normpath(run_dir.path / with_notes["path"]))
     now = _digest(path.read_bytes()) if path.is_file() else ""
-    if now != noted["after"]:
-        edit = edit_of(path, noted["kind"], rename) if now == noted["before"] else None
-        if edit is None or _digest(edit.after) != noted["after"]:
+    if now != with_notes["after"]:
+        edit = edit_of(path, with_notes["kind"], rename) if now == with_notes["before"] else None
+        if edit is None or _digest(edit.after) != with_notes["after"]:
             raise SetupError(
                 f"{path}: has changed while its labels were being renamed. Put it back as it was before, and give the "
                 "same command again"
@@ -261,11 +263,11 @@ def _edited(run_dir: RunDir, settings: Settings, noted: Mapping[str, str], renam
         mode = path.stat().st_mode
         write_whole(path, edit.after)
         path.chmod(mode)
-    shown = path.absolute()
-    return str(shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown)
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
 
 
-def _finished(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> None:
+def _finish(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> None:
     manifest = run_dir.read_manifest() or {}
     renames: Any = manifest.get("renames", [])
     done = {name: step.entry[name] for name in ("column", "pairs", "at")} | {"done": True, "records": count}
@@ -290,7 +292,7 @@ def _finished(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> N
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def _facts(
+def _result(
     settings: Settings, run_dir: RunDir, rename: Rename, count: int, files: Sequence[str], *, dry_run: bool = False
 ) -> Renamed:
     return Renamed(
@@ -309,12 +311,12 @@ def _notes(settings: Settings, rename: Rename) -> list[str]:
     task = settings.task
     texts = {"task.system": task.system, "task.prompt": task.prompt, "task.description": task.description}
     texts |= {f"task.validators, number {at}": one.expression for at, one in enumerate(task.validators, 1)}
-    found = []
+    notes = []
     for old, _ in rename.pairs:
-        named = [key for key, text in texts.items() if re.search(rf"\b{re.escape(str(old))}\b", text or "")]
-        found += [f"{key} still says {old!r}" for key in named]
+        keys = [key for key, text in texts.items() if re.search(rf"\b{re.escape(str(old))}\b", text or "")]
+        notes += [f"{key} still says {old!r}" for key in keys]
     if settings.quality.gold is not None:
-        found.append(f"quality.gold = {settings.quality.gold!r} keeps its names: rename them there too")
+        notes.append(f"quality.gold = {settings.quality.gold!r} keeps its names: rename them there too")
     if settings.config_path is None:
-        found.append("the settings are of a program: put the new names into it")
-    return found
+        notes.append("the settings are of a program: put the new names into it")
+    return notes

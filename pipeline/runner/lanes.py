@@ -78,7 +78,7 @@ async def first_part(settings: Settings, base: Ledger | None) -> int:
     return number * SHARD_PARTS + 1
 
 
-async def chosen_api(
+async def choose_batch_api(
     settings: Settings, sources: Sequence[Source], ledger: Ledger, api: BatchApi | None, *, asks: bool
 ) -> tuple[BatchApi | None, int | None, list[str]]:
     """What sends batches, how many records are left, and what is to be told of a choice that needs nothing more.
@@ -143,14 +143,14 @@ def lane_of(
     if api is None:
         return None
     price, standard = batch_price(settings), standard_price(settings)
-    made: Callable[..., BatchLane] = BatchLane
+    lane_class: Callable[..., BatchLane] = BatchLane
     if settings.model.lane == "auto":
-        made = partial(
+        lane_class = partial(
             AutoLane,
             patience_s=flex_patience_s(settings),
             left=lambda: None if left is None else max(0, left - stats.records),
         )
-    return made(
+    return lane_class(
         api,
         BatchBook(ledger, first),
         folder,
@@ -165,14 +165,14 @@ def lane_of(
     )
 
 
-def looking(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
+def lane_updater(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
     """What a lane has to be asked about once a second, by the end of the run."""
     live = rules_of(settings)
     flex = replace(live, flex_patience_s=settings.flex.patience_s, timeout_s=max(live.timeout_s, FLEX_TIMEOUT_S))
     # A record that has waited for flex is not late for that once calls are live.
     record_s = flex.deadline_of(settings.task.max_turns * settings.quality.size)
 
-    def look(ends_at: datetime | None) -> None:
+    def update(ends_at: datetime | None) -> None:
         if lane is None:
             return
         lane.nears(ends_at)
@@ -181,7 +181,7 @@ def looking(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callabl
             rules, patience_s = asker.judge.rules, now.flex_patience_s
             asker.judge.rules = replace(rules, timeout_s=now.timeout_s, flex_patience_s=patience_s, record_s=record_s)
 
-    return look
+    return update
 
 
 def _config_of(settings: Settings, task: Task, mode: BatchMode) -> LaneConfig:

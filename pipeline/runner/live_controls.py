@@ -58,7 +58,7 @@ class ControlTarget(Protocol):
     def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What puts these changes into force; `settings` are those that would be. Raises ConfigError."""
 
-    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
+    def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
         """What is told of a change, a line each."""
 
 
@@ -90,7 +90,7 @@ class Controls:
         names = dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF)  # each once
         return [_ACTS[name](self, settings) for name in names]
 
-    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
+    def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
         """Old and new, and what the number alone does not say."""
         ends_at, budget = self.ends_at(), self.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
@@ -117,26 +117,26 @@ class ControlLoop:
         self._filed = settings
         self._orders: dict[str, str] = {}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Carry out what came since the last look."""
         for order in self._inbox.read_new():
-            ok, text = self._judged(order)
+            ok, text = self._carry_out(order)
             self._inbox.answer(order, ok, text)
             self._steered.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
-            self._reread(self._watch)
+            self._reload(self._watch)
 
-    def _judged(self, order: Order) -> tuple[bool, str]:
+    def _carry_out(self, order: Order) -> tuple[bool, str]:
         """What comes of an order. It is foreign text: what it breaks is its own refusal, and never the run's end."""
         try:
-            return self._obey(order)
+            return self._execute(order)
         except Exception as error:
             log_event("order broke", level=logging.ERROR, verb=order.verb, trace=traceback.format_exc(limit=-5))
             return False, f"it cannot be carried out: {cut(str(error) or repr(error), 160)}"
 
     # -- orders --------------------------------------------------------------------------------------------------
 
-    def _obey(self, order: Order) -> tuple[bool, str]:
+    def _execute(self, order: Order) -> tuple[bool, str]:
         if order.verb in ("pause", "resume"):
             return True, self._steered.pause(order.verb == "pause")
         if order.verb == "drain":
@@ -155,11 +155,11 @@ class ControlLoop:
         except ConfigError as error:
             return False, str(error)
         self._orders = orders
-        return True, "; ".join(self._steered.told(change, "set")) or f"{key} is that already"
+        return True, "; ".join(self._steered.describe(change, "set")) or f"{key} is that already"
 
     # -- the config file -----------------------------------------------------------------------------------------
 
-    def _reread(self, watch: ConfigWatch) -> None:
+    def _reload(self, watch: ConfigWatch) -> None:
         source = str(self.settings.config_path)
         try:
             filed = self._filed.again()
@@ -173,7 +173,7 @@ class ControlLoop:
             return
         watch.is_good()
         self._filed, self._orders = filed, orders
-        for line in self._steered.told(change, source):
+        for line in self._steered.describe(change, source):
             self._steered.say(f"labelpipe: {line}")
 
     def _config_name(self) -> str:
@@ -204,12 +204,12 @@ class ControlLoop:
 
 
 def _concurrency(controls: Controls, settings: Settings) -> Action:
-    wanted, admission = settings.limits.concurrency, controls.admission
+    concurrency, admission = settings.limits.concurrency, controls.admission
     tuner = tuner_of(settings, start=admission.gate.concurrency)
 
     def act() -> None:
         admission.tuner = tuner
-        admission.gate.set_concurrency(tuner.limit if tuner is not None else int(wanted))
+        admission.gate.set_concurrency(tuner.limit if tuner is not None else int(concurrency))
 
     return act
 
@@ -260,9 +260,9 @@ def _rules(controls: Controls, settings: Settings) -> Action:
 
 
 def _notify(controls: Controls, settings: Settings) -> Action:
-    told = notify_targets(settings)
-    Notifier(*told)  # refuses what cannot work
-    return partial(controls.notifier.change, *told)
+    targets = notify_targets(settings)
+    Notifier(*targets)  # refuses what cannot work
+    return partial(controls.notifier.change, *targets)
 
 
 _ACTS: Mapping[str, Callable[[Controls, Settings], Action]] = {

@@ -23,7 +23,7 @@ LAST_LOOK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class ChangeDetector:
     """What is done about records that have an outcome and read otherwise now.
 
     `choice` is what the user wants of those with a label: "relabel", "keep", or nothing; `has_key` says whether a
@@ -40,9 +40,9 @@ class Passing:
         """The keys of those that need no answer; all of them where the run stops."""
         known = await self.ledger.known([record.key for record in records])
         other = [record for record in records if record.key in known and known[record.key].digest != record.digest]
-        return set(known) - await self._judged(other) if other else set(known)
+        return set(known) - await self._to_ask_again(other) if other else set(known)
 
-    async def _judged(self, records: Sequence[Record]) -> set[str]:
+    async def _to_ask_again(self, records: Sequence[Record]) -> set[str]:
         """The keys of those that are to be asked (again)."""
         before = await self.ledger.outcomes_of([record.key for record in records])
         changed = [record for record in records if not self._is_same(record, before[record.key])]
@@ -51,7 +51,7 @@ class Passing:
         if labelled and self.choice == "relabel":
             again |= set(labelled)
         elif labelled and not (self.choice == "keep" and self.has_key):
-            self.stop(ChangedError(self._told(changed[0], len(labelled))))
+            self.stop(ChangedError(self._message(changed[0], len(labelled))))
             return set()
         await self.ledger.archive(Selection(keys=sorted(again)), "relabel")
         await self.ledger.refresh([record for record in records if record not in changed])
@@ -67,7 +67,7 @@ class Passing:
         except RenderError:
             return False
 
-    def _told(self, record: Record, count: int) -> str:
+    def _message(self, record: Record, count: int) -> str:
         keep = ", --keep to keep their labels" if self.has_key else ""
         why = "" if self.has_key else " (without input.key a record is named by its place)"
         return (
@@ -76,7 +76,7 @@ class Passing:
         )
 
 
-async def lookups_of(
+async def build_lookups(
     settings: Settings,
     task: Task,
     sources: Sequence[Source],
@@ -97,7 +97,7 @@ async def lookups_of(
         return set(await ledger.known(keys)) | (set() if base is None else set(await base.known(keys)))
 
     async def repeated(records: Sequence[Record]) -> set[int]:
-        return await repeated_in(ledger, records)
+        return await find_repeated(ledger, records)
 
     async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
         return await ledger.answers_of([record.key for record in records])
@@ -113,7 +113,7 @@ async def lookups_of(
     # What can be read again has been compared before the session.
     once = any(source.single_pass for source in sources)
     return Lookups(
-        done=Passing(ledger, task, choice, has_key, stop).done if once else known,
+        done=ChangeDetector(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,
         answered=answered if settings.task.dedupe and task.can_share_answers else None,
         elsewhere=in_batches,
@@ -159,9 +159,9 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
     ]
     if not changed:
         return []
-    shown = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
+    names = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
     message = (
-        f"The input has changed while it was read: {shown}. Some records may have been missed or read from two "
+        f"The input has changed while it was read: {names}. Some records may have been missed or read from two "
         "versions. Give the same command again: it compares all of them with what was labelled, and continues there."
     )
     return [message]
@@ -169,22 +169,22 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
 
 def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
     """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
-    asked: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
+    stamps: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
     for source in sources:
         again = source.access.restamp if source.access is not None else None
         if again is None:
             yield _stamp_of(source)
             continue
-        if again not in asked:
+        if again not in stamps:
             try:
-                asked[again] = again()
+                stamps[again] = again()
             except LabelpipeError as error:
                 log_event("an input was not compared at the end", reason=str(error))
-                asked[again] = {one.name: one.stamp() for one in sources}
-        yield asked[again].get(source.name)
+                stamps[again] = {one.name: one.stamp() for one in sources}
+        yield stamps[again].get(source.name)
 
 
-def noted(summary: RunSummary, notes: Sequence[str], changed: Sequence[str], command: str) -> RunSummary:
+def with_notes(summary: RunSummary, notes: Sequence[str], changed: Sequence[str], command: str) -> RunSummary:
     """The summary with these notes. Where the input has changed nobody knows whether all of it is done."""
     summary = replace(summary, notes=(*notes, *changed))
     if not changed or summary.ended != "complete":
@@ -199,12 +199,12 @@ def _stamp_of(source: Source) -> Stamp | None:
         return None  # it is not there any more
 
 
-async def repeated_in(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
+async def find_repeated(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
     """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
     return set(await ledger.find_duplicates([(record.key, f"{record.source}:{record.line}") for record in batch]))
 
 
-async def before_asking(
+async def stop_before_asking(
     items: AsyncGenerator[Job | Outcome, None], reason: LabelpipeError | None, stop: Callable[[LabelpipeError], None]
 ) -> AsyncGenerator[Job | Outcome, None]:
     """What needs no call. Where something does, the run stops for this reason; None: all of it."""

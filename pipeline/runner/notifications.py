@@ -32,67 +32,67 @@ TO_DO: Mapping[str, str] = {
 LONG_HOLD_S = 15 * 60.0
 
 
-class Notices:
+class Notifications:
     """Tells what needs somebody. `command` is what stands behind `labelpipe run` to go on."""
 
     def __init__(self, notifier: Notifier, command: str) -> None:
         self._notifier = notifier
         self.go_on = f"labelpipe run {command}".rstrip()
         # All state that changes: what was told of and goes on.
-        self._told: set[str] = set()
+        self._notified: set[str] = set()
 
-    async def stopped(self, reason: BaseException | None, facts: Mapping[str, Any], left: str = "") -> None:
+    async def on_stop(self, reason: BaseException | None, facts: Mapping[str, Any], left: str = "") -> None:
         """The run has stopped, or ends by an error. Told once, and only where somebody has to do something."""
-        if reason is None or "stopped" in self._told:
+        if reason is None or "stopped" in self._notified:
             return
         code = reason.code if isinstance(reason, LabelpipeError) else "error"
         to_do = "This is a bug; run.log and the terminal say more" if code == "error" else TO_DO.get(code)
         if to_do is None:
             return
-        self._told.add("stopped")
+        self._notified.add("stopped")
         message = str(reason) if code != "error" else type(reason).__name__
         lines = [f"Stopped: {message}", left, f"{to_do}. Then: {self.go_on}"]
         # Its beginning was told as "outage": the end of the run by it is another event.
         event = "outage_limit" if code == "outage" else code
-        await self._notifier.tell(event, "\n".join(filter(None, lines)), facts)
+        await self._notifier.send(event, "\n".join(filter(None, lines)), facts)
 
-    async def ended(self, reason: BaseException | None, summary: RunSummary) -> None:
+    async def on_end(self, reason: BaseException | None, summary: RunSummary) -> None:
         """The run is over, and its summary is written: nothing that goes wrong here changes that."""
         try:
             if summary.ended != "complete":
                 left = f"Left: {summary.left['text']}." if summary.left is not None else ""
-                await self.stopped(reason, summary.as_dict(), left)
-            await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
+                await self.on_stop(reason, summary.as_dict(), left)
+            await self._notifier.send("end", "\n".join(closing_lines(summary)), summary.as_dict())
         except Exception as error:
             log_event("the end cannot be told", level=logging.ERROR, error=repr(error))
 
-    async def broke(self, error: Exception, facts: Mapping[str, Any]) -> None:
+    async def on_error(self, error: Exception, facts: Mapping[str, Any]) -> None:
         """The run ends by an error, and there is no summary."""
-        await self.stopped(error, facts)
+        await self.on_stop(error, facts)
         message = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
-        await self._notifier.tell("end", f"Ended by an error: {message}\nTo continue: {self.go_on}", facts)
+        await self._notifier.send("end", f"Ended by an error: {message}\nTo continue: {self.go_on}", facts)
 
-    async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
+    async def on_outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
         """Calls fail for everyone."""
         message = f"Calls fail for everyone ({cut(reason, 160)}). The run probes until it is over, and ends after "
         message += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
-        await self._notifier.tell("outage", message, facts)
+        await self._notifier.send("outage", message, facts)
 
-    async def stalled(self, told: str, facts: Mapping[str, Any]) -> None:
+    async def on_stall(self, message: str, facts: Mapping[str, Any]) -> None:
         """Nothing moves, and nothing says why."""
         to_do = "The run continues. If it does not move: labelpipe drain, then the same command."
-        await self._notifier.tell("stalled", f"{told[:1].upper()}{told[1:]}. {to_do}", facts)
+        await self._notifier.send("stalled", f"{message[:1].upper()}{message[1:]}. {to_do}", facts)
 
-    async def held(self, event: str, reason: str, for_s: float, facts: Mapping[str, Any]) -> None:
+    async def on_hold(self, event: str, reason: str, for_s: float, facts: Mapping[str, Any]) -> None:
         """Nothing may leave for a long time: `event` is day_limit (the config's) or rate_limited (the server's)."""
-        if event in self._told:
+        if event in self._notified:
             return
-        self._told.add(event)
+        self._notified.add(event)
         to_do = "It continues by itself then; nothing has to be done"
         if event == "day_limit":
             to_do += ", or raise limits.requests_per_day (taken over from the config at once)"
-        await self._notifier.tell(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
+        await self._notifier.send(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
 
-    def let_through(self) -> None:
+    def on_hold_end(self) -> None:
         """What held the run is over: the next time is another event."""
-        self._told -= {"day_limit", "rate_limited"}
+        self._notified -= {"day_limit", "rate_limited"}

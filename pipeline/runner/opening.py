@@ -81,10 +81,10 @@ async def print_opening(
     counting = asyncio.create_task(count(sources, settings, reading, first), name="counting")
     try:
         await asyncio.wait({counting}, timeout=PATIENCE_S)
-        told = reading.exact_total
-        say("\n".join(opening_lines(settings, task, sources, told, done, first)))
+        prompt = reading.exact_total
+        say("\n".join(opening_lines(settings, task, sources, prompt, done, first)))
         await counting
-        if told is None and reading.exact_total is not None:
+        if prompt is None and reading.exact_total is not None:
             takes = _takes_text(settings, task, first, max(0, reading.exact_total - done))
             say(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
     except (LabelpipeError, OSError) as error:
@@ -124,8 +124,8 @@ def opening_lines(
         lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
     lines.append("  stop      Ctrl-C stops after the calls in flight; the same command resumes")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
-    if told := describe_card(settings):
-        lines.append(f"  server    {told}: see server-card.json")
+    if card := describe_card(settings):
+        lines.append(f"  server    {card}: see server-card.json")
     if overridden := describe_overrides(settings):
         lines.append(f"  set by    {overridden}")
     return lines
@@ -135,7 +135,7 @@ def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
     """About what one of these records uses, by the length of its request; None where that says too little (media)."""
     if task.media_kinds or task.max_turns > 1:
         return None
-    prompt = size = asked = 0
+    prompt = size = count = 0
     for record in records:
         if record.problem is not None:
             continue
@@ -143,14 +143,14 @@ def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
             request = task.render(record)
         except LabelpipeError:
             continue
-        asked += 1
+        count += 1
         size += request.size_tokens
         prompt += len(codec.dumps((request.messages, request.tools))) // _BYTES_PER_TOKEN
-    if not asked:
+    if not count:
         return None
     # What is marked is read from the server's cache by all calls but the first.
     cached = task.constant_tokens if task.marks_prefix else 0
-    return Usage(prompt // asked, max(0, size - prompt) // asked, cached=cached)
+    return Usage(prompt // count, max(0, size - prompt) // count, cached=cached)
 
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:

@@ -14,7 +14,7 @@ from pipeline.runlog import log_event, run_log
 from pipeline.runner.corrections import write_late
 from pipeline.runner.costs import ledger_facts
 from pipeline.runner.label_renames import refuse_half_renamed
-from pipeline.runner.summary import After, finished
+from pipeline.runner.summary import ReportWriter, finish_summary
 from pipeline.runner.verification import count_pending
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
@@ -24,7 +24,7 @@ from pipeline.task import Task
 BLOCK = 256
 
 
-async def replay(settings: Settings, *, after: After | None = None) -> RunSummary:
+async def replay(settings: Settings, *, after: ReportWriter | None = None) -> RunSummary:
     """Read every stored answer again, call the callback, write the files again. Makes no call. Raises SetupError.
 
     `after` makes a file of the summary.
@@ -54,7 +54,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
         finally:
             await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats, [*map(str, sinks.moved), *sinks.unused])
-        summary = await finished(summary, settings, run_dir, after)
+        summary = await finish_summary(summary, settings, run_dir, after)
         log_event("replay ends", records=stats.records)
     await write_late(run_dir)
     return summary
@@ -106,12 +106,12 @@ async def _read_again(
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
         # Of others the outcome has the only answer that counts.
-        kept = await ledger.answers_of([old.record.key for _, old in block]) if keeps_answers else {}
+        saved = await ledger.answers_of([old.record.key for _, old in block]) if keeps_answers else {}
         changed: list[Outcome] = []
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await read_again(terms(old), old, kept.get(old.record.key, ()), max_repairs)
+            new = await read_again(terms(old), old, saved.get(old.record.key, ()), max_repairs)
             new = mark_simulated(new) if is_marked_simulated(old) and new is not old else new
             stats.record_outcome(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):

@@ -50,8 +50,8 @@ def move_aside(settings: Settings) -> Path:
     """
     folder, options = Path(settings.output.dir), sql_of(settings)
     run_dir = RunDir(folder if folder.name not in ("", "..") else folder.resolve())
-    with run_dir.open_for_writing() as lock, lock_shards(run_dir.path) as held:
-        if not held:
+    with run_dir.open_for_writing() as lock, lock_shards(run_dir.path) as are_idle:
+        if not are_idle:
             raise RunInUseError(f"{run_dir.path}: its shards are running. End them first: labelpipe drain {folder}")
         # If it ends here, the old run takes the table back at its next session, and makes it anew.
         if options is not None and run_dir.ledger.exists():

@@ -12,7 +12,7 @@ from pipeline.errors import ChangedError, RenderError
 from pipeline.parts import changes_of_input, input_identity, is_simulated, read, reading_of, voters_of
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
-from pipeline.runner.lookups import repeated_in
+from pipeline.runner.lookups import find_repeated
 from pipeline.settings import Settings, to_toml
 from pipeline.store import Change, Ledger, MatchCounts, RunDir, Selection, UnmatchedRecord, diff
 from pipeline.targets import run_origin_facts
@@ -90,7 +90,7 @@ def job_digest(settings: Settings, task: Task, sources: Sequence[Source]) -> str
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class RunChanges:
     """What differs between the folder's run and the settings.
 
     `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
@@ -102,7 +102,7 @@ class Changes:
 
     parts: Sequence[Change]
     reading: Sequence[Change]
-    found: MatchCounts | None
+    match: MatchCounts | None
     done: int
     each_usd: float | None = None
     paid: int | None = None
@@ -112,21 +112,21 @@ class Changes:
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
-        found = self.found or MatchCounts()
+        match = self.match or MatchCounts()
         # With a few records gone it is the same input still; with most of them gone it is another.
-        is_other = bool(self.reading) or found.gone > found.stays + found.changed
-        return bool(self.parts or found.changed or (found.gone and is_other) or self.cannot_match)
+        is_other = bool(self.reading) or match.gone > match.stays + match.changed
+        return bool(self.parts or match.changed or (match.gone and is_other) or self.cannot_match)
 
     @property
     def cannot_match(self) -> bool:
         """Whether records may have other names now, and none can be looked at before the run."""
-        return bool(self.reading) and self.found is None
+        return bool(self.reading) and self.match is None
 
     def refuse(self, run_dir: RunDir, *, relabel: bool, keep: bool) -> None:
         """Raises ChangedError where somebody has to choose and has not, or not what is possible."""
         if not self or relabel or (keep and not self.cannot_match):
             return
-        message = self.told(run_dir)
+        message = self.describe(run_dir)
         if keep:
             message += (
                 "\n\n--keep cannot find out which record is which: this input can be read only once. Write it to a "
@@ -134,37 +134,37 @@ class Changes:
             )
         raise ChangedError(message)
 
-    def told(self, run_dir: RunDir) -> str:
+    def describe(self, run_dir: RunDir) -> str:
         """The difference and the ways on, for a person."""
-        found = self.found or MatchCounts()
+        match = self.match or MatchCounts()
         lines = [f"{run_dir.path} holds a run that was made with other settings:"]
         for part in (*self.parts, *self.reading):
             lines += ["", *part.lines()]
-        if found.changed:
-            shown = _shown(found.changed_keys, found.changed)
-            lines += ["", f"input: {_records(found.changed)} with an outcome read otherwise now: {shown}"]
+        if match.changed:
+            keys = _key_list(match.changed_keys, match.changed)
+            lines += ["", f"input: {_records(match.changed)} with an outcome read otherwise now: {keys}"]
             lines += [_PRINTS_RECORD] if self.prints_record else []
-        if found.gone:
-            shown = _shown(found.gone_keys, found.gone)
-            lines += ["", f"input: {_records(found.gone)} with a label cannot be found in it: {shown}"]
-        return "\n".join([*lines, "", *self._ways(found)])
+        if match.gone:
+            keys = _key_list(match.gone_keys, match.gone)
+            lines += ["", f"input: {_records(match.gone)} with a label cannot be found in it: {keys}"]
+        return "\n".join([*lines, "", *self._ways(match)])
 
-    def _ways(self, found: MatchCounts) -> Iterator[str]:
-        everything = bool(self.parts) or self.found is None
-        again = self.done if everything else found.changed
-        touched = self.done if everything else found.changed + found.gone
+    def _ways(self, match: MatchCounts) -> Iterator[str]:
+        everything = bool(self.parts) or self.match is None
+        again = self.done if everything else match.changed
+        touched = self.done if everything else match.changed + match.gone
         yield f"It affects {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
         if again:
             paid = again if self.paid is None else min(again, self.paid)
             cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"
             price = f"the answers to {_records(paid)} are paid for again{cost}" if paid else "none of them was paid for"
             yield f"  --relabel   label them again ({price})"
-        nothing_stays = bool(found.gone) and not found.stays + found.changed
+        nothing_stays = bool(match.gone) and not match.stays + match.changed
         if nothing_stays:
             yield "  (none of the labelled records is in the input as it is read now: look at input.key and input.path)"
         elif not self.cannot_match:
             yield "  --keep      keep the labels of the records that are there and continue with the rest"
-        if found.gone and not nothing_stays:
+        if match.gone and not nothing_stays:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
         yield "  --output    another folder, for a run of its own"
         if any(part.part in _READ_AGAIN for part in self.parts):
@@ -173,20 +173,20 @@ class Changes:
 
     def notes(self) -> list[str]:
         """What was made of an input that has changed, where that is more than new records."""
-        found = self.found or MatchCounts()
+        match = self.match or MatchCounts()
         counts = [
-            (found.renamed, "{} moved and kept the label (found by content)"),
-            (found.refreshed, _REORDERED if self.prints_record else _REFRESHED),
-            (found.fixed, "{} without a label changed and will be asked again"),
-            (found.back, "{} came back with the label it had"),
+            (match.renamed, "{} moved and kept the label (found by content)"),
+            (match.refreshed, _REORDERED if self.prints_record else _REFRESHED),
+            (match.fixed, "{} without a label changed and will be asked again"),
+            (match.back, "{} came back with the label it had"),
             (
-                found.gone + found.dropped,
+                match.gone + match.dropped,
                 "{} left the input, and the rows left the files (the ledger keeps them)",
             ),
         ]
         lines = [text.format(_records(count)) for count, text in counts if count]
-        if lines and found.fresh:
-            lines.append(f"{_records(found.fresh)} {'is' if found.fresh == 1 else 'are'} new")
+        if lines and match.fresh:
+            lines.append(f"{_records(match.fresh)} {'is' if match.fresh == 1 else 'are'} new")
         return [f"The input has changed since the last session: {'; '.join(lines)}."] if lines else []
 
 
@@ -194,7 +194,7 @@ def _records(count: int) -> str:
     return "1 record" if count == 1 else f"{count:,} records"
 
 
-def _shown(keys: Sequence[str], count: int) -> str:
+def _key_list(keys: Sequence[str], count: int) -> str:
     return ", ".join(keys) + (" ..." if count > len(keys) else "")
 
 
@@ -205,7 +205,7 @@ async def find_changes(
     manifest: Mapping[str, Any],
     ledger: Ledger,
     stamps: Sequence[Stamp | None] | None = None,
-) -> Changes:
+) -> RunChanges:
     """Compare. The input is read through only where its stamps, or how it is read, differ from the manifest's."""
     now = fingerprint_of(settings, task, sources)
     done = sum((await ledger.count_by_status()).values())
@@ -217,14 +217,14 @@ async def find_changes(
     trust = manifest.get("names") == NAMES
     # What has no stamp, like a query's rows, can only be read through.
     same = trust and not reading and None not in stamps and stamps == manifest.get("sources")
-    found = None
+    match = None
     if not same and await ledger.last_seq() and not any(source.single_pass for source in sources):
-        found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
+        match = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
     each_usd = await _each_usd(settings, ledger)
-    changes = Changes(
+    changes = RunChanges(
         parts,
         reading,
-        found,
+        match,
         done,
         each_usd,
         prints_record=task.prints_record,
@@ -243,9 +243,9 @@ def _has_other_voters(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool
 
 async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:
     totals, done = await ledger.totals(), sum((await ledger.count_by_status()).values())
-    asked = done + totals.archived
-    known = asked and totals.cost_usd and not totals.unpriced and not is_simulated(settings)
-    return totals.cost_usd / asked if known else None
+    records = done + totals.archived
+    known = records and totals.cost_usd and not totals.unpriced and not is_simulated(settings)
+    return totals.cost_usd / records if known else None
 
 
 def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +261,7 @@ async def _match(
         async for batch in batches:
             if settings.input.key is not None:
                 # A key that came before: the first record's outcome is not the second's.
-                batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
+                batch = renamed(batch, await find_repeated(ledger, batch))  # noqa: PLW2901
             await ledger.match_add(batch, trust=trust)
     await ledger.begin_pass()
     # The content of a file that is a record is in no field: what its digest does not find is not the same.
@@ -270,12 +270,12 @@ async def _match(
         after = -1
         while block := await ledger.match_unpaired(after):
             after = block[-1].record.ordinal
-            await ledger.match_pair(*_judged(block, task if ask_alike else None))
+            await ledger.match_pair(*_compare_block(block, task if ask_alike else None))
         await ledger.match_by_request()
     return await ledger.match_counts()
 
 
-def _judged(
+def _compare_block(
     block: Sequence[UnmatchedRecord], task: Task | None
 ) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
     """Which of these are as the outcome of their name: by their fields, or what they are asked. The others' requests.
@@ -307,11 +307,11 @@ def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
     )
 
 
-async def accept_changes(changes: Changes, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
+async def accept_changes(changes: RunChanges, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
     """Carry out what the user chose, and what nobody has to choose."""
     if changes.is_other_task:
         await ledger.invalidate_canaries(votes=changes.has_other_voters)
     if relabel and (changes.parts or changes.cannot_match):
         await ledger.archive(Selection(), "relabel")
-    elif changes.found is not None:
+    elif changes.match is not None:
         await ledger.match_apply(keep=keep)

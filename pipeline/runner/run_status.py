@@ -15,7 +15,7 @@ from pipeline.limits import Price
 from pipeline.records import Status
 from pipeline.runner.costs import ledger_facts, left_facts
 from pipeline.runner.session_view import read_live
-from pipeline.runner.summary import measured_of
+from pipeline.runner.summary import measured_accuracy
 from pipeline.store import BatchBook, Ledger, RunDir, Totals
 from pipeline.targets import run_and_manifest
 
@@ -60,7 +60,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
         **facts,
         "by_people": by_people,
         "labels": labels,
-        "measured": measured_of(run_dir),
+        "measured": measured_accuracy(run_dir),
         "tokens": {name: count for name, count in asdict(totals.usage).items() if name != "reasoning"},
         "batches": batches,
         **({**_NO_ENDING, "live": live} if running else _ending_of(run_dir, live, totals, done)),

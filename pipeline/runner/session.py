@@ -38,19 +38,19 @@ from pipeline.progress import Progress
 from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
-from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
-from pipeline.runner.columns import expecting
+from pipeline.runner.canaries import Canaries, Commit, warn_of_shifts
+from pipeline.runner.columns import check_columns_as_read
 from pipeline.runner.costs import FlexTotals
-from pipeline.runner.invalid_rows import in_files, kept, replace_unwritable
-from pipeline.runner.lanes import lane_of, looking
+from pipeline.runner.invalid_rows import commit_valid, replace_unwritable, write_valid
+from pipeline.runner.lanes import lane_of, lane_updater
 from pipeline.runner.live_controls import ControlLoop, Controls
-from pipeline.runner.lookups import before_asking, end_pass, lookups_of, noted, read_changes
-from pipeline.runner.notifications import Notices
+from pipeline.runner.lookups import build_lookups, end_pass, read_changes, stop_before_asking, with_notes
+from pipeline.runner.notifications import Notifications
 from pipeline.runner.opening import print_opening
 from pipeline.runner.session_parts import SessionParts
-from pipeline.runner.session_view import Live, background_tasks, tell_reading
-from pipeline.runner.summary import finished, summarise
-from pipeline.runner.supervisor import Guard
+from pipeline.runner.session_view import SessionView, background_tasks, report_reading
+from pipeline.runner.summary import finish_summary, summarise
+from pipeline.runner.supervisor import Supervisor
 from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
@@ -111,17 +111,17 @@ class Session:
     @property
     def _simulated(self) -> bool:
         """Whether a rehearsal endpoint answers: the built-in one, or one whose answers say so, or those kept before."""
-        said = self._provider.simulated
-        return is_simulated(self._settings) or (said if said is not None else self._was_simulated)
+        reported = self._provider.simulated
+        return is_simulated(self._settings) or (reported if reported is not None else self._was_simulated)
 
     async def run(self, *, quiet: bool, command: str | None) -> RunSummary:
         """Run to an ending; the summary is written and given. Who is to be told hears of an error too."""
         words = str(self._settings.config_path or "") if command is None else command
-        self._notices = Notices(self._notifier, words)
+        self._notifications = Notifications(self._notifier, words)
         try:
             return await self._run(quiet=quiet, command=words)
         except Exception as error:
-            await self._notices.broke(error, {"run_dir": str(self._run_dir.path)})
+            await self._notifications.on_error(error, {"run_dir": str(self._run_dir.path)})
             raise
 
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
@@ -154,8 +154,8 @@ class Session:
         producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
         live = self._live(before)
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        self._reading.on_note = partial(tell_reading, progress)
-        live.guard = guard = Guard(
+        self._reading.on_note = partial(report_reading, progress)
+        live.supervisor = supervisor = Supervisor(
             self._stats,
             self._admission,
             self._reading,
@@ -163,27 +163,31 @@ class Session:
             stop=stop,
             fit=lambda calls: pool.fit(calls),  # noqa: PLW0108 - the pool is made below
             say=progress.say,
-            stalled=live.stalled,
-            waits=lambda: self._lane is not None and self._lane.is_waiting,
-            nears=(nears := looking(self._lane, self._asker, self._settings)),
+            on_stall=live.on_stall,
+            is_waiting=lambda: self._lane is not None and self._lane.is_waiting,
+            update_lane=(update_lane := lane_updater(self._lane, self._asker, self._settings)),
         )
-        says = (progress.say, self._notes.append)
+        outputs = (progress.say, self._notes.append)
         pool: Pool = Pool(
-            before_asking(
+            stop_before_asking(
                 self._canaries.mixed_into(self._items(producer, lambda: pool.unfinished)), self._stop_first, stop
             ),
             asker,
-            self._canaries.around(told_of_shifts(self._commit(sinks, producer), self._task.closed_columns, says)),
+            self._canaries.split_commit(
+                warn_of_shifts(self._commit(sinks, producer), self._task.closed_columns, outputs)
+            ),
             sizes=PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s),
             on_trouble=stop,
-            guard=guard.watch,
+            guard=supervisor.watch,
             put_off=None if self._lane is None else self._lane.put_off,
         )
         if self._lane is not None:
             await self._day.refresh()
             await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
-            nears(guard.ends_at)
-        guard.steering = ControlLoop(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
+            update_lane(supervisor.ends_at)
+        supervisor.steering = ControlLoop(
+            self._settings, self._controls(pool, supervisor, progress), Inbox(self._run_dir.path)
+        )
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
         await self._canaries.begin(stop, None if self._lane is None else self._lane.in_parts)
@@ -210,10 +214,10 @@ class Session:
     async def _lookups(self, stop: Callable[[LabelpipeError], None]) -> Lookups:
         in_parts = None if self._lane is None else self._lane.in_parts
         parts = (self._settings, self._task, self._sources, self._ledger)
-        return await lookups_of(*parts, self._choice, stop, in_parts, self._base)
+        return await build_lookups(*parts, self._choice, stop, in_parts, self._base)
 
-    def _live(self, before: Mapping[Status, int]) -> Live:
-        return Live(
+    def _live(self, before: Mapping[Status, int]) -> SessionView:
+        return SessionView(
             self._run_dir,
             self._stats,
             self._admission,
@@ -221,7 +225,7 @@ class Session:
             before=before,
             price=self._price,
             simulated=lambda: self._simulated or self._was_simulated,
-            notices=self._notices,
+            notifications=self._notifications,
             gold=self._canaries.text,
             waiting=self._waiting_text,
             batches=lambda: None if self._lane is None else asdict(self._lane.waiting),
@@ -272,11 +276,11 @@ class Session:
                 raise
             return await work()
 
-    def _controls(self, pool: Pool, guard: Guard, progress: Progress) -> Controls:
+    def _controls(self, pool: Pool, supervisor: Supervisor, progress: Progress) -> Controls:
         """What orders and edits may change."""
 
         def take_over(settings: Settings) -> None:
-            guard.take_over(settings)
+            supervisor.take_over(settings)
             self._stats.outcome_rate.restart()
             pool.set_grace(settings.limits.grace_s)
 
@@ -287,7 +291,7 @@ class Session:
             stop=lambda error: self._stop(pool, error),
             say=progress.say,
             take_over=take_over,
-            ends_at=lambda: guard.ends_at,
+            ends_at=lambda: supervisor.ends_at,
         )
 
     async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:
@@ -310,7 +314,7 @@ class Session:
     def _records(self) -> AsyncGenerator[list[Record], None]:
         records = read(self._sources, self._settings, progress=self._reading)
         once = self._settings.output.columns and any(source.single_pass for source in self._sources)
-        return expecting(records, self._settings, self._sources, self._reading) if once else records
+        return check_columns_as_read(records, self._settings, self._sources, self._reading) if once else records
 
     def _commit(self, sinks: Sinks, producer: Producer) -> Commit:
         stats = self._stats
@@ -319,11 +323,11 @@ class Session:
             self._refuse_mixture()
             if self._note_simulated():
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
-            told = self._asker.net.told
-            keep = partial(self._kept, checkpoints=sinks.checkpoints())
-            outcomes, seqs = await kept(keep, outcomes, sinks.layout, told)
+            report = self._asker.net.told
+            keep = partial(self._commit_to_ledger, checkpoints=sinks.checkpoints())
+            outcomes, seqs = await commit_valid(keep, outcomes, sinks.layout, report)
             try:
-                await in_files(sinks, self._ledger, outcomes, seqs, told)
+                await write_valid(sinks, self._ledger, outcomes, seqs, report)
             except StoreError as error:
                 # The ledger has them: the files are made up for at the end, or by the next session.
                 self._admission.gate.stop(error)
@@ -340,7 +344,7 @@ class Session:
         self._note_simulated()
         await self._ledger.keep_answers(answers)
 
-    async def _kept(self, outcomes: Sequence[Outcome], *, checkpoints: Checkpoints | None) -> list[int]:
+    async def _commit_to_ledger(self, outcomes: Sequence[Outcome], *, checkpoints: Checkpoints | None) -> list[int]:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
         requests, ok = self._day.take_uncounted(), False
         try:
@@ -365,8 +369,10 @@ class Session:
     def _refuse_mixture(self) -> None:
         """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""
         if self._was_simulated and self._provider.simulated is False:
-            told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
-            self._admission.gate.stop(ChangedError(told))
+            message = (
+                f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
+            )
+            self._admission.gate.stop(ChangedError(message))
 
     def _note_simulated(self) -> bool:
         """Whether labels are simulated; the manifest says so before the first one is there: a kill may come at once."""
@@ -390,9 +396,9 @@ class Session:
             command=command,
             advise=partial(advise, advice_context(self._settings)),
         )
-        summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
+        summary = with_notes(summary, self._notes, await read_changes(self._sources, self._stamps), command)
         summary = replace(summary, gold=self._canaries.facts())
-        summary = await finished(summary, self._settings, self._run_dir, self._after)
-        await self._notices.ended(self._admission.gate.stopped, summary)
+        summary = await finish_summary(summary, self._settings, self._run_dir, self._after)
+        await self._notifications.on_end(self._admission.gate.stopped, summary)
         log_event("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary

@@ -15,7 +15,7 @@ from pipeline.parts import GoldRecords
 from pipeline.providers import BatchApi
 from pipeline.readers import Source, Stamp
 from pipeline.records import Provider
-from pipeline.runner.summary import After
+from pipeline.runner.summary import ReportWriter
 from pipeline.settings import Settings
 from pipeline.store import Ledger, MovedFile, RunDir
 from pipeline.task import Task
@@ -58,7 +58,7 @@ class SessionParts:
     notes: Sequence[str] = ()
     stamps: Sequence[Stamp | None] = ()
     choice: str = ""
-    after: After | None = None
+    after: ReportWriter | None = None
     gold: GoldRecords | None = None
     panel: Panel | None = None
     batches: BatchApi | None = None

@@ -18,9 +18,9 @@ from pipeline.readers import ReadProgress
 from pipeline.records import Status
 from pipeline.runlog import log_event
 from pipeline.runner.live_controls import facts_of
-from pipeline.runner.notifications import LONG_HOLD_S, Notices
+from pipeline.runner.notifications import LONG_HOLD_S, Notifications
 from pipeline.runner.summary import learned_of
-from pipeline.runner.supervisor import Guard
+from pipeline.runner.supervisor import Supervisor
 from pipeline.runner.throughput import Throughput
 from pipeline.stats import Stats
 from pipeline.store import RunDir
@@ -30,7 +30,7 @@ from pipeline.units import duration
 LOOK_S = 1.0
 
 
-class Live:
+class SessionView:
     """Shows a session: snapshots for the screen, live.json, lines and notices when something begins or ends.
 
     Nothing hangs on it. What it cannot show is logged, once, and the run goes on.
@@ -46,7 +46,7 @@ class Live:
         before: Mapping[Status, int],
         price: Price | None,
         simulated: Callable[[], bool],
-        notices: Notices,
+        notifications: Notifications,
         gold: Callable[[], str] = lambda: "",
         waiting: Callable[[], str] = lambda: "",
         batches: Callable[[], dict[str, Any] | None] = lambda: None,
@@ -57,17 +57,17 @@ class Live:
         self._reading = reading
         self._before = before
         self._price = price
-        self._notices = notices
+        self._notifications = notifications
         self._gold = gold
         self._waiting = waiting
         self._batches = batches
         self._simulated = simulated
         self._throughput = Throughput(run_dir, stats, admission)
         #: what enforces the limits: it tells what is in force
-        self.guard: Guard | None = None
+        self.supervisor: Supervisor | None = None
         # All state that changes: what was said last, so that it is said once.
         self._in_outage = False
-        self._held = ""
+        self._hold_reason = ""
         self._unseen: set[str] = set()
 
     def snapshot(self) -> Snapshot:
@@ -117,24 +117,24 @@ class Live:
         """Look every second until cancelled."""
         try:
             while True:
-                await self._shown("live.json", self._write)
-                await self._shown("throughput", self._note_throughput)
-                await self._shown("changes", partial(self._say_changes, progress))
-                await self._shown("a stop", self._say_stop)
+                await self._guarded("live.json", self._write)
+                await self._guarded("throughput", self._note_throughput)
+                await self._guarded("changes", partial(self._report_outage, progress))
+                await self._guarded("a stop", self._report_stop)
                 await asyncio.sleep(LOOK_S)
         finally:
             with suppress(OSError):
                 self._throughput.close()
 
-    async def stalled(self, told: str, still_s: float) -> None:
+    async def on_stall(self, message: str, still_s: float) -> None:
         """Tell who is to be told that nothing moves."""
 
         async def tell_them() -> None:
-            await self._notices.stalled(told, {**self.facts(), "still_for_s": still_s})
+            await self._notifications.on_stall(message, {**self.facts(), "still_for_s": still_s})
 
-        await self._shown("a stall", tell_them)
+        await self._guarded("a stall", tell_them)
 
-    async def _shown(self, what: str, show: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, what: str, show: Callable[[], Awaitable[None]]) -> None:
         """Only what others may see of the run is lost by an error. A full disk stops it at the ledger, and says so."""
         try:
             await show()
@@ -147,15 +147,15 @@ class Live:
         write_live(self._run_dir, self.facts())
 
     async def _note_throughput(self) -> None:
-        self._throughput.look()
+        self._throughput.check()
 
-    async def _say_changes(self, progress: Progress) -> None:
+    async def _report_outage(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
             message = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
             progress.say(f"labelpipe: {message}")
-            limit_s = math.inf if self.guard is None else self.guard.settings.limits.outage_limit_s
-            await self._notices.outage(door.outage.reason, limit_s, self.facts())
+            limit_s = math.inf if self.supervisor is None else self.supervisor.settings.limits.outage_limit_s
+            await self._notifications.on_outage(door.outage.reason, limit_s, self.facts())
         # Told once it has settled: what begins again before is the same one.
         is_over = door.outage is None and not self._admission.gate.is_settling(asyncio.get_running_loop().time())
         if is_over and self._in_outage:
@@ -164,48 +164,48 @@ class Live:
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             log_event("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = not is_over and (self._in_outage or door.outage is not None)
-        self._say_hold(door, progress)
-        await self._tell_hold(door)
+        self._report_hold(door, progress)
+        await self._notify_hold(door)
 
-    async def _say_stop(self) -> None:
+    async def _report_stop(self) -> None:
         """Told at once: what is in flight may take its time to end."""
         reason = self._admission.gate.stopped
         if reason is not None:
-            await self._notices.stopped(reason, self.facts(), self.left_text())
+            await self._notifications.on_stop(reason, self.facts(), self.left_text())
 
     def left_text(self) -> str:
         """What is left to do and what it would cost, where a budget counts what was spent; else nothing."""
-        budget, seen = self._admission.budget, self.snapshot()
+        budget, snapshot = self._admission.budget, self.snapshot()
         if budget is None or not budget.is_capped:
             return ""
-        left = None if seen.total is None else seen.total - seen.done
-        return f"Left: {estimate_remaining(left, budget.spent, seen.done, exact=seen.total_known).text}."
+        left = None if snapshot.total is None else snapshot.total - snapshot.done
+        return f"Left: {estimate_remaining(left, budget.spent, snapshot.done, exact=snapshot.total_known).text}."
 
-    async def _tell_hold(self, door: AdmissionState) -> None:
+    async def _notify_hold(self, door: AdmissionState) -> None:
         """Nothing leaves for long: the day's requests are used up, or the server says so."""
         if door.requests_left_today == 0 and door.hold_s > 60:
-            await self._notices.held("day_limit", door.hold_reason, door.hold_s, self.facts())
+            await self._notifications.on_hold("day_limit", door.hold_reason, door.hold_s, self.facts())
         elif door.asked_for_s > LONG_HOLD_S:
-            await self._notices.held("rate_limited", door.hold_reason, door.waits_s, self.facts())
+            await self._notifications.on_hold("rate_limited", door.hold_reason, door.waits_s, self.facts())
         elif door.hold_s <= 0 and door.asked_for_s <= 0 and door.refused_since is None:
-            self._notices.let_through()
+            self._notifications.on_hold_end()
 
-    def _say_hold(self, door: AdmissionState, progress: Progress) -> None:
-        held = door.hold_reason if door.hold_s > 5 else ""
-        if not held and door.server_day_s > 0:
+    def _report_hold(self, door: AdmissionState, progress: Progress) -> None:
+        hold_reason = door.hold_reason if door.hold_s > 5 else ""
+        if not hold_reason and door.server_day_s > 0:
             return  # one call asks again
-        if held and held != self._held:
-            progress.say(f"labelpipe: waiting {duration(door.waits_s)}: {held}")
-            log_event("held", seconds=round(door.waits_s, 3), reason=held)
-        self._held = held
+        if hold_reason and hold_reason != self._hold_reason:
+            progress.say(f"labelpipe: waiting {duration(door.waits_s)}: {hold_reason}")
+            log_event("held", seconds=round(door.waits_s, 3), reason=hold_reason)
+        self._hold_reason = hold_reason
 
     def facts(self) -> dict[str, Any]:
         """The snapshot as plain values, and what stands behind it."""
-        seen = self.snapshot()
-        door, gate, stats, guard = self._admission.state(), self._admission.gate, self._stats, self.guard
+        snapshot = self.snapshot()
+        door, gate, stats, supervisor = self._admission.state(), self._admission.gate, self._stats, self.supervisor
         return {
-            **asdict(seen),
-            "eta_s": eta_s(seen),
+            **asdict(snapshot),
+            "eta_s": eta_s(snapshot),
             "calls": self._admission.calls,
             "refusals": self._admission.refusals,
             "hedged": stats.retries["hedge"],
@@ -224,12 +224,12 @@ class Live:
             **learned_of(self._admission),
             "batches": self._batches(),
             "budget": _budget_facts(self._admission.budget),
-            "ends_at": None if guard is None or guard.ends_at is None else guard.ends_at.isoformat(),
+            "ends_at": None if supervisor is None or supervisor.ends_at is None else supervisor.ends_at.isoformat(),
             "paused": gate.paused,
-            "limits": {} if guard is None else facts_of(guard.settings),
+            "limits": {} if supervisor is None else facts_of(supervisor.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
             "problems": dict(self._stats.problems),
-            "go_on": self._notices.go_on,
+            "go_on": self._notifications.go_on,
             "written_at": time.time(),
         }
 
@@ -282,7 +282,7 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
     return facts
 
 
-def tell_reading(progress: Progress, text: str) -> None:
+def report_reading(progress: Progress, text: str) -> None:
     """What was recognised in the input, or left out of it."""
     log_event("input", told=text)
     progress.say(f"labelpipe: {text}")

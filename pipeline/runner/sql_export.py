@@ -60,9 +60,9 @@ async def _target(run_dir: RunDir, here: Path, to: str | None, table: str | None
 
 def url_of(place: SqlPlace, here: Path, config: Path | None = None) -> str | None:
     """The URL of the run's database; an SQLite file is looked for from where the run was started."""
-    url, found = place.url, variable(place.url_env, config) if place.url_env else None
-    if url is None and found is not None:
-        url = found[0].get_secret_value()
+    url, setting = place.url, variable(place.url_env, config) if place.url_env else None
+    if url is None and setting is not None:
+        url = setting[0].get_secret_value()
     relative = _RELATIVE.fullmatch(url or "")
     return f"{relative[1]}{(here / relative[2]).resolve()}" if relative else url
 
@@ -77,7 +77,7 @@ def _config_of(folder: Path) -> Path | None:
 # -- a session's own table -------------------------------------------------------------------------------------------
 
 
-async def with_table(summary: RunSummary, settings: Settings, run_dir: RunDir) -> RunSummary:
+async def export_at_end(summary: RunSummary, settings: Settings, run_dir: RunDir) -> RunSummary:
     """The summary of a session that is over, after its table was written; where that failed, it says so."""
     target = sql_of(settings)
     if target is None:

@@ -41,15 +41,15 @@ from pipeline.providers import FunctionProvider
 from pipeline.readers import RecordInput, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import log_event, run_log
-from pipeline.runner.columns import refuse_unreadable
+from pipeline.runner.columns import validate_columns
 from pipeline.runner.corrections import CorrectionsChoice, labelled_by_people, settle_corrections, write_late
 from pipeline.runner.costs import BUDGET_MARK, paid_so_far, total_spend
 from pipeline.runner.label_renames import refuse_half_renamed
-from pipeline.runner.lanes import batch_api_of, chosen_api, first_part
+from pipeline.runner.lanes import batch_api_of, choose_batch_api, first_part
 from pipeline.runner.run_changes import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.session import Session
 from pipeline.runner.session_parts import SessionParts
-from pipeline.runner.summary import After
+from pipeline.runner.summary import ReportWriter
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files
@@ -102,7 +102,7 @@ class RunOptions:
     command: str | None = None
     records: RecordInput | None = None
     overrides: Sequence[str] | None = None
-    after: After | None = None
+    after: ReportWriter | None = None
     batches: BatchMode | str = BatchMode.WAIT
 
 
@@ -183,7 +183,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
     # In a thread: an address that does not answer must not hold off a Ctrl-C.
     sources = await in_daemon(partial(sources_of, settings, options.records))
     validate_settings(settings)
-    await refuse_unreadable(settings, sources)
+    await validate_columns(settings, sources)
     await validate_selection(sources, settings)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
@@ -195,7 +195,9 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         was_simulated = await _holds_simulated(run_dir, ledger)
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
-        batches, left, chosen = await chosen_api(settings, sources, ledger, api, asks=options.stop_first is None)
+        batches, left, lane_notes = await choose_batch_api(
+            settings, sources, ledger, api, asks=options.stop_first is None
+        )
         notifier = Notifier(*notify_targets(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         day = _day_of(settings, ledger, options.lease)
@@ -220,7 +222,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
             stop_first=options.stop_first,
             was_simulated=was_simulated,
             moved=moved,
-            notes=[*notes, *chosen],
+            notes=[*notes, *lane_notes],
             stamps=stamps,
             choice="relabel" if options.relabel else "keep" if options.keep else "",
             after=options.after,
@@ -237,8 +239,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
 
 async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:
     """Whether simulated answers are here, written down or only collected."""
-    is_noted = bool((run_dir.read_manifest() or {}).get("simulated"))
-    return is_noted and (await ledger.last_seq() > 0 or await ledger.has_answers())
+    is_simulated = bool((run_dir.read_manifest() or {}).get("simulated"))
+    return is_simulated and (await ledger.last_seq() > 0 or await ledger.has_answers())
 
 
 async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -> Ledger:
@@ -272,10 +274,10 @@ def _measured(provider: Provider, settings: Settings, stack: AsyncExitStack) -> 
 
 
 async def _provider_of(settings: Settings, options: RunOptions, stack: AsyncExitStack) -> Provider:
-    given = options.provider
-    if given is None:
+    provider = options.provider
+    if provider is None:
         return await open_provider(settings, stack)
-    return given if isinstance(given, Provider) else FunctionProvider(given)
+    return provider if isinstance(provider, Provider) else FunctionProvider(provider)
 
 
 def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
@@ -334,8 +336,8 @@ async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None,
     if has_bound(settings):
         price = price_for(settings)
         spent_usd, spent_tokens = await total_spend(ledger, price)
-        answered = await paid_so_far(ledger, price)
-        usd, tokens = spent_usd - answered.cost_usd, spent_tokens - answered.usage.total
+        totals = await paid_so_far(ledger, price)
+        usd, tokens = spent_usd - totals.cost_usd, spent_tokens - totals.usage.total
         # Less than any token costs is what adding up has rounded.
         maybe = Spend(usd if usd > 1e-9 else 0.0, tokens)
     budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)

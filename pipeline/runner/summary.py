@@ -27,7 +27,7 @@ from pipeline.records import UNASKED_CODES
 from pipeline.runlog import log_event
 from pipeline.runner.canaries import LowAccuracyError
 from pipeline.runner.costs import ledger_facts, left_facts
-from pipeline.runner.sql_export import with_table
+from pipeline.runner.sql_export import export_at_end
 from pipeline.settings import Settings
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
@@ -59,7 +59,7 @@ async def summarise(
     unlabelled, problems, reason = facts["rejected"] + facts["failed"], facts["problems"], admission.gate.stopped
     done = facts["labelled"] + unlabelled
     ended, code = _ending(complete, reason, unlabelled, stats)
-    advice = advise(_said(reason, problems, done))
+    advice = advise(_advice_topics(reason, problems, done))
     return RunSummary(
         run_dir=str(run_dir.path),
         ended=ended,
@@ -102,7 +102,7 @@ def _left_out(reading: ReadProgress) -> dict[str, Any]:
     return {"left_out": reading.excluded_counts.total(), "left_out_by": {**reading.excluded_counts, **unclear}}
 
 
-async def counted_again(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:
+async def recount_summary(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:
     """The distribution of labels and the votes in summary.json, counted again; its other figures stay what they are."""
     summary = run_dir.read_summary()
     if summary is None:
@@ -168,7 +168,7 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
-def _said(reason: Exception | None, problems: Mapping[str, int], records: int) -> list[str]:
+def _advice_topics(reason: Exception | None, problems: Mapping[str, int], records: int) -> list[str]:
     """What to take advice on: why it stopped, else the problem that most records have, if the config may be to blame.
 
     A code stands in place of words that quote a model.
@@ -229,15 +229,15 @@ def latest_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
         return None
     for line in reversed(lines):
         try:
-            found = codec.loads(line)
+            evaluation = codec.loads(line)
         except codec.JSONDecodeError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(evaluation, dict):
+            return evaluation
     return None
 
 
-def measured_of(run_dir: RunDir) -> dict[str, dict[str, Any]]:
+def measured_accuracy(run_dir: RunDir) -> dict[str, dict[str, Any]]:
     """The accuracy of each label column that was compared with gold, with its interval and the number of records."""
     columns = (latest_evaluation(run_dir) or {}).get("columns")
     return {
@@ -251,21 +251,23 @@ def measured_of(run_dir: RunDir) -> dict[str, dict[str, Any]]:
 
 
 #: Makes a file of a summary, and gives what it is and where. The summary names it among its files.
-After: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
+ReportWriter: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
 
 
-async def finished(summary: RunSummary, settings: Settings, run_dir: RunDir, after: After | None) -> RunSummary:
+async def finish_summary(
+    summary: RunSummary, settings: Settings, run_dir: RunDir, after: ReportWriter | None
+) -> RunSummary:
     """The summary with what its labels were measured at, the table of [output.sql], and the file that `after` makes.
 
     It is written into the run folder.
     """
-    summary = replace(await with_table(summary, settings, run_dir), measured=measured_of(run_dir))
+    summary = replace(await export_at_end(summary, settings, run_dir), measured=measured_accuracy(run_dir))
     summary = await _with_file(after, summary)
     run_dir.write_summary(summary.as_dict())
     return summary
 
 
-async def _with_file(after: After | None, summary: RunSummary) -> RunSummary:
+async def _with_file(after: ReportWriter | None, summary: RunSummary) -> RunSummary:
     """The summary with the file that was made of it; with a note where that failed. The run has ended as it has."""
     if after is None:
         return summary

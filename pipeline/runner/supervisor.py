@@ -30,7 +30,7 @@ class DeadlineError(LabelpipeError):
 STALL_S = 120.0
 
 
-class Guard:
+class Supervisor:
     """Looks once a second, in the pool's task group: if it died, nobody would stop the run, so then the run ends."""
 
     def __init__(
@@ -43,9 +43,9 @@ class Guard:
         stop: Callable[[LabelpipeError], None],
         fit: Callable[[int], None],
         say: Callable[[str], None],
-        stalled: Callable[[str, float], Awaitable[None]],
-        waits: Callable[[], bool] = lambda: False,
-        nears: Callable[[datetime | None], None] = lambda _: None,
+        on_stall: Callable[[str, float], Awaitable[None]],
+        is_waiting: Callable[[], bool] = lambda: False,
+        update_lane: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._stats = stats
         self._admission = admission
@@ -53,9 +53,9 @@ class Guard:
         self._stop = stop
         self._fit = fit
         self._say = say
-        self._stalled = stalled
-        self._waits = waits
-        self._nears = nears
+        self._on_stall = on_stall
+        self._is_waiting = is_waiting
+        self._update_lane = update_lane
         self._outages = OutageWatch(admission, stop)
         # Where a call may take longer, as at the flex tier, it stands still as long.
         self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic)
@@ -80,32 +80,32 @@ class Guard:
         """Look every second until cancelled."""
         while True:
             if self.steering is not None:
-                self.steering.look()
+                self.steering.check()
             self._fit(self._admission.gate.concurrency)
-            self._outages.look()
-            self._look_at_clock()
-            await self._look_for_stall()
+            self._outages.check()
+            self._check_deadline()
+            await self._check_stall()
             await asyncio.sleep(LOOK_S)
 
-    def _look_at_clock(self) -> None:
-        self._nears(self.ends_at)
+    def _check_deadline(self) -> None:
+        self._update_lane(self.ends_at)
         if self.ends_at is not None and _now() >= self.ends_at:
             self._stop(DeadlineError(f"limits.stop_at {self.ends_at:%H:%M} is reached"))
             self.ends_at = None
 
-    async def _look_for_stall(self) -> None:
+    async def _check_stall(self) -> None:
         """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
         door, stats = self._admission.state(), self._stats
         self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
-        if self._waits() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
+        if self._is_waiting() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
             self._watchdog.moved()
-        if not self._watchdog.look():
+        if not self._watchdog.is_stalled():
             return
         still_s = self._watchdog.still_for_s()
         log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=group_tasks(describe_tasks()))
         message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
         self._say(f"labelpipe: {message}")
-        await self._stalled(message, still_s)
+        await self._on_stall(message, still_s)
 
 
 def _now() -> datetime:
@@ -132,7 +132,7 @@ class OutageWatch:
         self._since: float | None = None
         self._refused_s = 0.0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Stop the run if it is time."""
         now, door = asyncio.get_running_loop().time(), self._admission.state()
         self._count_refused(door, now)

@@ -37,7 +37,7 @@ class Throughput:
         self._outages = 0
         self._has_begun = False
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Write what it is time for."""
         if self._stats.elapsed_s - self._at_s >= interval_s(self._at_s):
             self._write_counts()

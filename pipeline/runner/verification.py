@@ -13,7 +13,7 @@ from pipeline.records import Record, is_left_out
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.lookups import repeated_in
+from pipeline.runner.lookups import find_repeated
 from pipeline.runner.run_status import add_counts, count_outcomes
 from pipeline.runner.sql_export import url_of
 from pipeline.store import Ledger, RunDir, SqlPlace
@@ -88,8 +88,8 @@ async def _records_again(
             if reading["key"] is not None:
                 # A record that is left out takes no key from another one.
                 left = [record for record in batch if is_left_out(record)]
-                taken = [record for record in batch if not is_left_out(record)]
-                batch = [*renamed(taken, await repeated_in(ledger, taken)), *left]  # noqa: PLW2901
+                included = [record for record in batch if not is_left_out(record)]
+                batch = [*renamed(included, await find_repeated(ledger, included)), *left]  # noqa: PLW2901
             yield batch
 
 

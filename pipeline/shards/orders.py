@@ -42,7 +42,7 @@ class Orders:
 
     def look(self) -> None:
         """Carry out what came since the last look."""
-        self._steering.look()
+        self._steering.check()
 
     # -- what is steered -------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Orders:
         others = {one.key: one.new for one in shifts if one.key.startswith("limits.") and one.key not in shared}
         return [*acts, partial(self._forward, others)] if others else acts
 
-    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
+    def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
         """The values for all shards."""
         lines = [
             f"{one.key} is {_format_value(one.new)} for all shards ({source})"

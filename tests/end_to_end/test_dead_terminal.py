@@ -24,7 +24,7 @@ from end_to_end.stage import (
 )
 
 from pipeline import RunOptions, Settings, arun
-from pipeline.runner.supervisor import Guard
+from pipeline.runner.supervisor import Supervisor
 
 Make = Callable[..., Project]
 #: A line is said about each order: the terminal's death is noticed while the run is at work. The last one breaks the
@@ -191,12 +191,12 @@ def found(tmp_path: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch)
 def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would keep stop_at and the outage limit any more. What was answered is written."""
 
-    def look(guard: Guard) -> None:
-        if guard._stats.records:
+    def check(supervisor: Supervisor) -> None:
+        if supervisor._stats.records:
             raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Guard, "_look_at_clock", look)
+        patched.setattr(Supervisor, "_check_deadline", check)
         with pytest.raises(ZeroDivisionError, match="a bug"):
             asyncio.run(arun(found))
     written = len(read_csv(Path("run/labels.csv")))
@@ -208,9 +208,9 @@ def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypa
 @pytest.mark.parametrize(
     "dies",
     [
-        "session_view.Live.facts",
-        "session_view.Live.snapshot",
-        "session_view.Live._say_changes",
+        "session_view.SessionView.facts",
+        "session_view.SessionView.snapshot",
+        "session_view.SessionView._report_outage",
         "session.print_opening",
         "notifications.closing_lines",
     ],

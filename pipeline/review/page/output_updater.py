@@ -57,7 +57,7 @@ class OutputUpdater:
         began_at = time.monotonic()
         try:
             done = await rewrite(self._run_dir)
-            self._last = {"state": done.state, "told": done.told}
+            self._last = {"state": done.state, "told": done.message}
         except LabelpipeError as error:
             self._last = {"state": "waiting", "told": f"The files were not written: {error}"}
         self._last_write_s = time.monotonic() - began_at
