@@ -11,8 +11,9 @@ from pipeline.runner.replays import replay
 from pipeline.runner.run_archive import describe_existing_run, move_aside
 from pipeline.runner.run_changes import find_changes, job_digest
 from pipeline.runner.run_status import count_outcomes, status
+from pipeline.runner.session_parts import RunOptions
 from pipeline.runner.session_view import background_tasks, read_live, write_live
 from pipeline.runner.sql_export import export
-from pipeline.runner.start import RunOptions, arun, run, run_sync
+from pipeline.runner.start import arun, run, run_sync
 from pipeline.runner.summary import latest_evaluation
 from pipeline.runner.verification import verify

@@ -5,11 +5,11 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipeline.errors import ChangedError, LabelpipeError, RunInUseError
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.run_changes import RunChanges
+from pipeline.runner.session_parts import CorrectionsChoice
 from pipeline.runner.sql_export import export
 from pipeline.runner.summary import recount_summary
 from pipeline.store import (
@@ -24,8 +24,6 @@ from pipeline.store import (
     retraction,
 )
 
-#: What becomes of corrections whose records are labelled again; "": nobody has said.
-CorrectionsChoice = Literal["", "keep", "drop"]
 #: Whose the answers are that take corrections back.
 DROPPED_BY = "--drop-corrections"
 

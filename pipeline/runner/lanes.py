@@ -6,13 +6,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
-from pathlib import Path
 
 from pipeline.batches import (
     AutoLane,
     BatchLane,
     BatchMode,
-    BatchQueue,
     LaneConfig,
     LaneInputs,
     Route,
@@ -20,7 +18,7 @@ from pipeline.batches import (
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Price, TokenBound, price_of
+from pipeline.limits import Price, TokenBound, price_of
 from pipeline.parts import (
     batch_price,
     fewest_for_batches,
@@ -36,9 +34,10 @@ from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
 from pipeline.records import BY_SCHEMA, Provider
 from pipeline.runner.opening import is_local
+from pipeline.runner.session_parts import SessionParts
 from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
-from pipeline.store import BatchBook, Ledger, RunDir
+from pipeline.store import FOLDER, BatchBook, Ledger, RunDir
 from pipeline.task import Task
 
 #: A shard has at most so many parts: a hundred million records in parts of a hundred.
@@ -120,28 +119,11 @@ async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> Non
         )
 
 
-def lane_of(
-    api: BatchApi | None,
-    settings: Settings,
-    task: Task,
-    ledger: Ledger,
-    admission: Admission,
-    day: DayMeter,
-    stats: Stats,
-    mode: BatchMode,
-    *,
-    folder: Path,
-    run_id: str,
-    first: int = 1,
-    left: int | None = None,
-    queue: BatchQueue | None = None,
-) -> BatchLane | None:
-    """The lane of a session; None where nothing is batched. `left` is how many records lane "auto" counted.
-
-    `first` is the number of its first part; `queue` is the server's queue, where other processes fill it too.
-    """
-    if api is None:
+def lane_of(parts: SessionParts, stats: Stats) -> BatchLane | None:
+    """The lane of a session; None where nothing is batched."""
+    if parts.batches is None:
         return None
+    settings, left, lease = parts.settings, parts.left, parts.options.lease
     price, standard = batch_price(settings), standard_price(settings)
     lane_class: Callable[..., BatchLane] = BatchLane
     if settings.model.lane == "auto":
@@ -151,17 +133,18 @@ def lane_of(
             left=lambda: None if left is None else max(0, left - stats.records),
         )
     return lane_class(
-        api,
-        BatchBook(ledger, first),
-        folder,
-        _config_of(settings, task, mode),
-        run_id=run_id,
-        admission=admission,
-        day=day,
+        parts.batches,
+        BatchBook(parts.ledger, parts.first_part),
+        parts.run_dir.path / FOLDER,
+        _config_of(settings, parts.task, BatchMode(parts.options.batches)),
+        run_id=parts.run_id,
+        admission=parts.admission,
+        day=parts.day,
         stats=stats,
         prices_of=lambda model: (price, standard) if model == settings.model.name else _listed(model),
         usd_of=partial(_most_usd, price),
-        queue=queue,
+        # Other shards fill the server's queue too.
+        queue=None if lease is None else lease.queue,
     )
 
 

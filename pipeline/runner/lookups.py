@@ -12,7 +12,7 @@ from pipeline.labelfields import Rename
 from pipeline.readers import ReadProgress, Source, Stamp
 from pipeline.records import Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
-from pipeline.settings import Settings
+from pipeline.runner.session_parts import SessionParts
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, Selection, renames_of
 from pipeline.task import Task, renamed_answer
@@ -77,19 +77,15 @@ class ChangeDetector:
 
 
 async def build_lookups(
-    settings: Settings,
-    task: Task,
-    sources: Sequence[Source],
-    ledger: Ledger,
-    choice: str,
+    parts: SessionParts,
     stop: Callable[[LabelpipeError], None],
     in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None,
-    base: Ledger | None = None,
 ) -> Lookups:
-    """What the feed asks of the ledger; `in_batches` tells the records whose answers come in batches.
+    """What the producer asks of the ledger; `in_batches` tells the records whose answers come in batches.
 
-    `base` is the ledger of what was done before there were shards: only its outcomes are looked at.
+    Of the ledger of what was done before there were shards, only the outcomes are looked at.
     """
+    settings, task, ledger, base = parts.settings, parts.task, parts.ledger, parts.base
     has_key = settings.input.key is not None
 
     async def known(records: Sequence[Record]) -> set[str]:
@@ -111,7 +107,8 @@ async def build_lookups(
         return {digest: _with_new_names(one, renames) for digest, one in found.items()} if renames else found
 
     # What can be read again has been compared before the session.
-    once = any(source.single_pass for source in sources)
+    once = any(source.single_pass for source in parts.sources)
+    choice = "relabel" if parts.options.relabel else "keep" if parts.options.keep else ""
     return Lookups(
         done=ChangeDetector(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,

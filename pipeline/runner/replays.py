@@ -14,7 +14,8 @@ from pipeline.runlog import log_event, run_log
 from pipeline.runner.corrections import write_late
 from pipeline.runner.costs import ledger_facts
 from pipeline.runner.label_renames import refuse_half_renamed
-from pipeline.runner.summary import ReportWriter, finish_summary
+from pipeline.runner.session_parts import ReportWriter
+from pipeline.runner.summary import finish_summary
 from pipeline.runner.verification import count_pending
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats

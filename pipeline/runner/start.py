@@ -6,20 +6,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import codec
-from pipeline.batches import BatchMode
 from pipeline.control import send
 from pipeline.engine import StopSwitch, under
-from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits import NOTHING, Admission, Budget, DayMeter, Resource, SaveSpendBound, Spend
+from pipeline.errors import ConfigError
+from pipeline.limits import NOTHING, Admission, Budget, DayMeter, SaveSpendBound, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
     admission_of,
@@ -39,17 +38,16 @@ from pipeline.parts import (
 )
 from pipeline.providers import FunctionProvider
 from pipeline.readers import RecordInput, Source, Stamp
-from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
+from pipeline.records import RECORD_CODES, Provider, Status
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.columns import validate_columns
-from pipeline.runner.corrections import CorrectionsChoice, labelled_by_people, settle_corrections, write_late
+from pipeline.runner.corrections import labelled_by_people, settle_corrections, write_late
 from pipeline.runner.costs import BUDGET_MARK, paid_so_far, total_spend
 from pipeline.runner.label_renames import refuse_half_renamed
 from pipeline.runner.lanes import batch_api_of, choose_batch_api, first_part
 from pipeline.runner.run_changes import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.session import Session
-from pipeline.runner.session_parts import SessionParts
-from pipeline.runner.summary import ReportWriter
+from pipeline.runner.session_parts import RunOptions, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files
@@ -64,46 +62,6 @@ _T = TypeVar("_T")
 
 #: How often a notebook's thread looks whether the run has ended, in seconds.
 JOIN_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of one run, in addition to the settings.
-
-    `relabel`, `keep`  what to do when the folder's run was made with other settings; neither: ChangedError
-    `corrections`      "keep" or "drop" people's answers about records that `relabel` asks again; "": ChangedError
-    `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
-    `quiet`            show nothing
-    `title`            what stands in the progress line, before the counts
-    `resource`         what says how much may be sent, instead of this process's own limits; for runs that share one
-    `lease`            the limits of a shard, which a lease server grants
-    `base`             the ledger of what was done before there were shards: its records are not asked
-    `stop_first`       ends the session where something would be asked; what needs no call is done
-    `command`          what follows `labelpipe run` in the command that resumes the run, for the summary
-    `provider`         a function that is called instead of the API; for tests and for models of your own
-    `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
-    `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
-    `batches`          "wait" for them, "no_wait", or "cancel" those that are open; see `batches.BatchMode`
-    `after`            makes a file of the summary before the run is over, and gives its name and path
-    """
-
-    relabel: bool = False
-    keep: bool = False
-    corrections: CorrectionsChoice = ""
-    retry: bool = False
-    retry_codes: frozenset[str] = frozenset()
-    quiet: bool = False
-    title: str = ""
-    provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
-    resource: Resource | None = None
-    lease: LeaseClient | None = None
-    base: Path | None = None
-    stop_first: LabelpipeError | None = None
-    command: str | None = None
-    records: RecordInput | None = None
-    overrides: Sequence[str] | None = None
-    after: ReportWriter | None = None
-    batches: BatchMode | str = BatchMode.WAIT
 
 
 def run(settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
@@ -204,37 +162,32 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         admission = await _admission_of(settings, task, ledger, day, options)
         run_id = await _begin_lease(options.lease, settings, task, sources, ledger, admission, stack)
         parts = SessionParts(
-            settings,
-            task,
-            sources,
-            run_dir,
-            ledger,
-            provider,
-            day,
-            admission,
-            notifier,
-            switch,
-            telemetry,
-            prepare=await media_for(settings, task, stack),
-            title=options.title,
-            run_id=run_id,
+            settings=settings,
+            options=options,
+            task=task,
+            sources=sources,
+            run_dir=run_dir,
+            ledger=ledger,
             base=base,
-            stop_first=options.stop_first,
+            provider=provider,
+            day=day,
+            admission=admission,
+            notifier=notifier,
+            switch=switch,
+            telemetry=telemetry,
+            prepare=await media_for(settings, task, stack),
+            run_id=run_id,
             was_simulated=was_simulated,
             moved=moved,
             notes=[*notes, *lane_notes],
             stamps=stamps,
-            choice="relabel" if options.relabel else "keep" if options.keep else "",
-            after=options.after,
             gold=gold,
+            panel=panel,
             batches=batches,
             left=left,
-            mode=BatchMode(options.batches),
             first_part=await first_part(settings, base),
-            lease=options.lease,
-            panel=panel,
         )
-        return await Session(parts).run(quiet=options.quiet, command=options.command)
+        return await Session(parts).run()
 
 
 async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from pipeline import codec
 from pipeline.batches import BatchesCancelledError
@@ -27,6 +27,7 @@ from pipeline.records import UNASKED_CODES
 from pipeline.runlog import log_event
 from pipeline.runner.canaries import LowAccuracyError
 from pipeline.runner.costs import ledger_facts, left_facts
+from pipeline.runner.session_parts import ReportWriter
 from pipeline.runner.sql_export import export_at_end
 from pipeline.settings import Settings
 from pipeline.show import SYSTEMATIC
@@ -248,10 +249,6 @@ def measured_accuracy(run_dir: RunDir) -> dict[str, dict[str, Any]]:
 
 
 # -- the end of a session ----------------------------------------------------------------------------------------------
-
-
-#: Makes a file of a summary, and gives what it is and where. The summary names it among its files.
-ReportWriter: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
 
 
 async def finish_summary(
