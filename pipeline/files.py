@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import aiofiles
 import aiofiles.os
@@ -60,6 +60,11 @@ async def _open(path: str | Path) -> Any:
     return await aiofiles.open(path, "rb")
 
 
+def _write_and_flush(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+
+
 class AppendFile:
     """A file that is written at its end, one joined buffer a batch."""
 
@@ -70,15 +75,14 @@ class AppendFile:
 
     async def open(self, *, keep_bytes: int) -> None:
         """Open and cut the file to its first `keep_bytes` bytes."""
-        self._file = await aiofiles.open(self.path, "r+b" if self.path.exists() else "w+b")
-        await self._file.truncate(keep_bytes)
-        await self._file.seek(keep_bytes)
+        self._file = await asyncio.to_thread(self.path.open, "r+b" if self.path.exists() else "w+b")
+        await asyncio.to_thread(self._file.truncate, keep_bytes)
+        self._file.seek(keep_bytes)
         self.size_bytes = keep_bytes
 
     async def append(self, data: bytes) -> None:
         """Write all of `data` and hand it to the operating system."""
-        await self._file.write(data)
-        await self._file.flush()
+        await asyncio.to_thread(_write_and_flush, self._file, data)
         self.size_bytes += len(data)
 
     async def sync(self) -> None:
@@ -88,7 +92,7 @@ class AppendFile:
     async def close(self) -> None:
         """Close; may be called twice."""
         if self._file is not None:
-            await self._file.close()
+            await asyncio.to_thread(self._file.close)
             self._file = None
 
     async def __aenter__(self) -> AppendFile:
