@@ -23,7 +23,7 @@ def show_options(settings: Settings) -> PromptMedia:
         audio=media.audio,
         documents=media.documents,
         root=folder_of_media(settings),
-        must_be_there=True,
+        must_exist=True,
         shape={name: getattr(media, name) for name in names},
     )
 

@@ -15,7 +15,7 @@ from pipeline.runlog import log_event
 from pipeline.runner.session_parts import SessionParts
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, Selection, renames_of
-from pipeline.task import Task, renamed_answer
+from pipeline.task import Task, rename_answer
 from pipeline.threads import in_daemon
 
 #: What is elsewhere has so long to say at the end whether it has changed.
@@ -122,7 +122,7 @@ async def build_lookups(
 def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
     """The outcome whose answer is copied: one that was given before labels were renamed gets their new names."""
     later = [one for one in renames if one.at > (outcome.finished_at or 0)]
-    return outcome if outcome.answer is None else replace(outcome, answer=renamed_answer(outcome.answer, later))
+    return outcome if outcome.answer is None else replace(outcome, answer=rename_answer(outcome.answer, later))
 
 
 async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgress, *, complete: bool) -> None:

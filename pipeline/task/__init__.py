@@ -10,5 +10,5 @@ from pipeline.task.lint import Finding, lint
 from pipeline.task.options import ROWS_OF_CALLS, FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.prompt import display_text, fields_in_prompt, template_fields
 from pipeline.task.rebuild import rebuild_request
-from pipeline.task.renames import renamed_answer
+from pipeline.task.renames import rename_answer
 from pipeline.task.task import OMIT, Task, build_task

@@ -29,15 +29,15 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "audio": frozenset(),
     "document": frozenset({"detail", "pages"}),
 }
-SHOWN_CHARS = 240
+MAX_PATH_CHARS = 240
 _MARK = f"\x02{secrets.token_hex(16)}:"
-_CUT = re.compile(rf"{_MARK}(\d+)\x03")
+_MARKS = re.compile(rf"{_MARK}(\d+)\x03")
 #: what the template that is being rendered has shown so far
-_SHOWING: ContextVar[list[Attachment]] = ContextVar("showing")
+_ATTACHMENTS: ContextVar[list[Attachment]] = ContextVar("showing")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RenderedPrompt:
     """What a record is asked.
 
     `text` is for people, `[image photo.jpg]` in the places of what is shown; `content` is the message's: a text, or
@@ -47,7 +47,7 @@ class Asked:
     text: str
     content: JSON
     attachments: tuple[Attachment, ...] = ()
-    mark: bytes = b""
+    digest_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class PromptMedia:
     audio: Sequence[str] = ()
     documents: Sequence[str] = ()
     root: Path = Path()
-    must_be_there: bool = False
+    must_exist: bool = False
     shape: Mapping[str, JSON] | None = None
 
     def by_kind(self) -> Iterable[tuple[str, str]]:
@@ -74,7 +74,7 @@ class PromptMedia:
 
 def filters() -> dict[str, Callable[..., str]]:
     """What stands behind `image(...)`, `audio(...)` and `document(...)` in a template."""
-    return {_filter_name(kind): partial(_show, kind) for kind in KINDS}
+    return {_filter_name(kind): partial(_insert_marks, kind) for kind in KINDS}
 
 
 def as_filters(tree: nodes.Template) -> frozenset[str]:
@@ -84,19 +84,19 @@ def as_filters(tree: nodes.Template) -> frozenset[str]:
     """
     finder = _Finder()
     finder.visit(tree)
-    return frozenset(finder.found)
+    return frozenset(finder.kinds)
 
 
 class _Finder(NodeTransformer):
     def __init__(self) -> None:
-        self.found: set[str] = set()
+        self.kinds: set[str] = set()
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 - Jinja's name
         self.generic_visit(node)
         if not isinstance(node.node, nodes.Name) or node.node.name not in KINDS or not node.args:
             return node
         kind = node.node.name
-        self.found.add(kind)
+        self.kinds.add(kind)
         made = nodes.Filter(
             node.args[0], _filter_name(kind), node.args[1:], node.kwargs, node.dyn_args, node.dyn_kwargs
         )
@@ -109,52 +109,52 @@ def _filter_name(kind: str) -> str:
     return f"show {kind}"  # no name that a template can write
 
 
-def rendered(render: Callable[[], str]) -> Asked:
+def render_template(render: Callable[[], str]) -> RenderedPrompt:
     """What `render` gives, cut at its marks. Raises RenderError for a mark that was changed or dropped."""
-    showing: list[Attachment] = []
-    token = _SHOWING.set(showing)
+    attachments: list[Attachment] = []
+    token = _ATTACHMENTS.set(attachments)
     try:
         text = render()
     finally:
-        _SHOWING.reset(token)
-    return _cut(text, showing) if showing else Asked(text, text)
+        _ATTACHMENTS.reset(token)
+    return _split_at_marks(text, attachments) if attachments else RenderedPrompt(text, text)
 
 
-def with_fields(asked: Asked, record: Record, fields: PromptMedia) -> Asked:
+def append_fields(prompt: RenderedPrompt, record: Record, fields: PromptMedia) -> RenderedPrompt:
     """What is asked, with the fields' media after it. Raises RenderError for a field that the record lacks."""
     more: list[Attachment] = []
     for kind, name in fields.by_kind():
         if name not in record.fields:
             raise RenderError(f"task.media shows the field {name!r}, which this record lacks")
         more += _attachments(kind, record.fields[name], {}, f"the field {name!r}")
-    parts = asked.content if isinstance(asked.content, list) else _text_parts(asked.text)
-    first = len(asked.attachments)
-    return Asked(
-        "\n".join([asked.text, *(_words(one) for one in more)]) if more else asked.text,
-        [*parts, *(_part(first + at) for at in range(len(more)))] if more else asked.content,
-        (*asked.attachments, *more),
+    parts = prompt.content if isinstance(prompt.content, list) else _text_parts(prompt.text)
+    first = len(prompt.attachments)
+    return RenderedPrompt(
+        "\n".join([prompt.text, *(_placeholder(one) for one in more)]) if more else prompt.text,
+        [*parts, *(_part(first + at) for at in range(len(more)))] if more else prompt.content,
+        (*prompt.attachments, *more),
     )
 
 
-def marked(asked: Asked, fields: PromptMedia) -> Asked:
+def with_digest_key(prompt: RenderedPrompt, fields: PromptMedia) -> RenderedPrompt:
     """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
-    if not asked.attachments:
-        return Asked(asked.text, asked.content, mark=asked.text.encode("utf-8", "surrogatepass"))
-    media = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in asked.attachments]
+    if not prompt.attachments:
+        return RenderedPrompt(prompt.text, prompt.content, digest_key=prompt.text.encode("utf-8", "surrogatepass"))
+    media = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in prompt.attachments]
     # No text is ever encoded with this byte: no text's mark is the mark of media.
-    return replace(asked, mark=b"\xff" + codec.dumps([asked.content, media]))
+    return replace(prompt, digest_key=b"\xff" + codec.dumps([prompt.content, media]))
 
 
-def _show(kind: str, value: Any, *more: Any, **options: Any) -> str:
+def _insert_marks(kind: str, value: Any, *more: Any, **options: Any) -> str:
     if isinstance(value, Undefined):
         str(value)  # raises what Jinja says of a field that is missing
     if more or options.keys() - _OPTIONS[kind]:
         known = ", ".join(sorted(_OPTIONS[kind])) or "nothing"
         raise MediaError(f"{kind}() takes a path or a list of paths, and by name {known}")
-    showing = _SHOWING.get()
-    first = len(showing)
-    showing += _attachments(kind, value, _options(kind, options), f"{kind}()")
-    return "".join(f"{_MARK}{at}\x03" for at in range(first, len(showing)))
+    attachments = _ATTACHMENTS.get()
+    first = len(attachments)
+    attachments += _attachments(kind, value, _options(kind, options), f"{kind}()")
+    return "".join(f"{_MARK}{at}\x03" for at in range(first, len(attachments)))
 
 
 def _options(kind: str, options: Mapping[str, Any]) -> dict[str, JSON]:
@@ -179,13 +179,15 @@ def _attachments(kind: str, value: Any, options: Mapping[str, JSON], place: str)
     return [Attachment(kind, source, options) for source in sources]
 
 
-def _cut(text: str, showing: Sequence[Attachment]) -> Asked:
-    pieces = _CUT.split(text)
+def _split_at_marks(text: str, attachments: Sequence[Attachment]) -> RenderedPrompt:
+    pieces = _MARKS.split(text)
     texts, places = pieces[::2], [int(place) for place in pieces[1::2]]
-    if set(places) != set(range(len(showing))):
+    if set(places) != set(range(len(attachments))):
         raise MediaError("the prompt changes or drops what image(), audio() or document() gave: let it stand by itself")
     parts = [part for at, piece in enumerate(texts) for part in (*_text_parts(piece), *map(_part, places[at : at + 1]))]
-    return Asked(_CUT.sub(lambda found: _words(showing[int(found[1])]), text), parts, tuple(showing))
+    return RenderedPrompt(
+        _MARKS.sub(lambda match: _placeholder(attachments[int(match[1])]), text), parts, tuple(attachments)
+    )
 
 
 def _text_parts(text: str) -> list[JSON]:
@@ -196,7 +198,7 @@ def _part(index: int) -> JSON:
     return {"type": "attachment", "index": index}
 
 
-def _words(attachment: Attachment) -> str:
+def _placeholder(attachment: Attachment) -> str:
     source = attachment.source
     short = source if len(source) <= 120 else f"{source[:60]}... ({len(source):,} characters)"
     return f"[{attachment.kind} {short}]"
@@ -209,17 +211,17 @@ def _stamp(source: str, fields: PromptMedia) -> tuple[int, ...]:
     """
     if source[:5].lower() == "data:" or "://" in source[:12]:
         return ()
-    missing = 0
+    absent = 0
     for base in (fields.root, Path()):
         try:
-            found = os.stat(base / source)  # noqa: PTH116 - once a record: no need of another Path
+            status = os.stat(base / source)  # noqa: PTH116 - once a record: no need of another Path
         except FileNotFoundError:
-            missing += 1
+            absent += 1
         except (OSError, ValueError):
             continue
         else:
-            return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-    if missing == 2 and fields.must_be_there and ":" not in source and len(source) <= SHOWN_CHARS:
+            return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    if absent == 2 and fields.must_exist and ":" not in source and len(source) <= MAX_PATH_CHARS:
         # Of others the loader knows what to say.
         raise MediaError(f"{source!r} cannot be read: No such file in {fields.root} (task.media.root)")
     return ()

@@ -25,7 +25,7 @@ _MARKED_ROLES = ("system", "user")
 
 
 @dataclass(frozen=True, slots=True)
-class Caching:
+class PromptCaching:
     """How the constant prefix is named (`key`), and whether its end is marked (`breakpoint`; None: where it pays)."""
 
     key: str | None = None
@@ -39,31 +39,31 @@ def cache_key(fingerprint: Mapping[str, JSON]) -> str:
 
 def supports_breakpoint(model: str) -> bool:
     """Whether OpenAI's own API takes a mark in a prompt for this model; older models refuse the request."""
-    found = _MODEL.search(model)
-    return found is not None and (int(found[1]), int(found[2] or 0)) >= FIRST_WITH_MARKS
+    version = _MODEL.search(model)
+    return version is not None and (int(version[1]), int(version[2] or 0)) >= FIRST_WITH_MARKS
 
 
-def settled(
-    wanted: Caching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON], constant_tokens: int
-) -> Caching:
+def resolve_caching(
+    caching: PromptCaching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON], constant_tokens: int
+) -> PromptCaching:
     """The caching with all that was left open decided: the mark by the model and by how much there is to keep.
 
     A key of "auto" is made; one that the user put among the parameters stays. Raises TaskError.
     """
-    if wanted.breakpoint is None:
-        wanted = replace(
-            wanted, breakpoint=supports_breakpoint(str(fingerprint["model"])) and constant_tokens >= MIN_CACHED_TOKENS
+    if caching.breakpoint is None:
+        caching = replace(
+            caching, breakpoint=supports_breakpoint(str(fingerprint["model"])) and constant_tokens >= MIN_CACHED_TOKENS
         )
-    if wanted.key == AUTO:
-        return replace(wanted, key=None if KEY in parameters else cache_key(fingerprint))
-    if wanted.key is not None and KEY in parameters:
+    if caching.key == AUTO:
+        return replace(caching, key=None if KEY in parameters else cache_key(fingerprint))
+    if caching.key is not None and KEY in parameters:
         raise TaskError(f"model.{KEY} and model.parameters.{KEY} are both set: remove one of them")
-    if wanted.key is not None and not (wanted.key.strip() and len(wanted.key) <= MAX_KEY_CHARS):
-        raise TaskError(f"model.{KEY} is {short(wanted.key)}: expected 1 to {MAX_KEY_CHARS} characters")
-    return wanted
+    if caching.key is not None and not (caching.key.strip() and len(caching.key) <= MAX_KEY_CHARS):
+        raise TaskError(f"model.{KEY} is {short(caching.key)}: expected 1 to {MAX_KEY_CHARS} characters")
+    return caching
 
 
-def with_caching(parameters: Mapping[str, JSON], caching: Caching) -> dict[str, JSON]:
+def with_caching(parameters: Mapping[str, JSON], caching: PromptCaching) -> dict[str, JSON]:
     """The parameters as they are sent."""
     sent = dict(parameters)
     if caching.key is not None:
@@ -74,7 +74,7 @@ def with_caching(parameters: Mapping[str, JSON], caching: Caching) -> dict[str, 
     return sent
 
 
-def marked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def with_breakpoint(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The constant messages with the mark on the last of them that may carry it."""
     places = [place for place, message in enumerate(messages) if message["role"] in _MARKED_ROLES]
     if not places:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import CallbackError, NotCalledError, TaskError
 from pipeline.records import JSON, CallbackContext, Record, ValidCall
-from pipeline.task.callback_threads import NoThreadError, in_thread
+from pipeline.task.callback_threads import NoThreadError, run_in_thread
 from pipeline.task.schema import short
 
 #: Seconds that a cancelled callback gets to end.
@@ -37,20 +37,20 @@ class Callback:
 
 def make_callback(user_call: Callable[..., Any], extra_columns: tuple[str, ...] | None) -> Callback:
     """A callback of a callable that takes (label, record) or (label, record, call). Raises TaskError for another."""
-    if _takes_call(user_call):
+    if _accepts_context(user_call):
         return Callback(user_call, is_async(user_call), extra_columns)
-    if not takes(user_call, 2):
+    if not accepts_arguments(user_call, 2):
         raise TaskError(
-            f"the callback {name_of(user_call)} cannot be called with (label, record), nor with (label, record, call); "
-            f"its parameters are {inspect.signature(user_call)}"
+            f"the callback {display_name(user_call)} cannot be called with (label, record), "
+            f"nor with (label, record, call); its parameters are {inspect.signature(user_call)}"
         )
     return Callback(lambda label, record, _call: user_call(label, record), is_async(user_call), extra_columns)
 
 
-def _takes_call(user_call: Callable[..., Any]) -> bool:
+def _accepts_context(user_call: Callable[..., Any]) -> bool:
     """Whether it needs three arguments; one whose third has a default means something else by it, unless by name."""
-    if not takes(user_call, 2):
-        return takes(user_call, 3)
+    if not accepts_arguments(user_call, 2):
+        return accepts_arguments(user_call, 3)
     parameters = inspect.signature(user_call).parameters if _has_signature(user_call) else {}
     return "call" in list(parameters)[2:3]
 
@@ -63,37 +63,37 @@ def _has_signature(user_call: Callable[..., Any]) -> bool:
     return True
 
 
-async def call_back(
+async def call_once(
     callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> dict[str, JSON]:
     """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
     NotCalledError where there is no thread for it."""
-    result = await _result(callback, codec.plain(valid_call.label), own(record), call, timeout_s)
+    result = await _result(callback, codec.plain(valid_call.label), copy_record(record), call, timeout_s)
     return _columns(result, valid_call.label, callback.extra_columns)
 
 
-async def talk_back(
+async def call_in_conversation(
     callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> tuple[dict[str, JSON], JSON]:
     """In a conversation: the declared extra columns, and the result that the model is told. Raises CallbackError.
 
     Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
     """
-    result = _as_json(await _result(callback, codec.plain(valid_call.label), own(record), call, timeout_s))
+    result = _as_json(await _result(callback, codec.plain(valid_call.label), copy_record(record), call, timeout_s))
     names = callback.extra_columns or ()
     return ({name: result[name] for name in names if name in result} if isinstance(result, dict) else {}), result
 
 
-def own(record: Record) -> Record:
+def copy_record(record: Record) -> Record:
     """A record for the user's code: what it does to the fields is not done to those that are carried to the files."""
     fields = dict(record.fields)
-    left: list[Any] = [fields]
-    while left:
-        holder = left.pop()
+    pending: list[Any] = [fields]
+    while pending:
+        holder = pending.pop()
         for place, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
             if isinstance(value, dict | list):
                 holder[place] = inner = value.copy()
-                left.append(inner)
+                pending.append(inner)
     return replace(record, fields=fields)
 
 
@@ -101,7 +101,7 @@ def _as_json(result: Any) -> JSON:
     try:
         plain = codec.plain(result)
     except Exception as error:
-        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_said(error)}") from error
+        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_describe_error(error)}") from error
     if plain is None and result is not None:  # it is told as what it is, not as nothing
         raise CallbackError(f"the callback returned a value that JSON cannot hold: {short(result)}")
     return plain
@@ -112,25 +112,25 @@ async def _result(
 ) -> Any:
     try:
         if callback.is_async:
-            return await _awaited(callback.call(label, record, call), timeout_s)
+            return await _await_in_time(callback.call(label, record, call), timeout_s)
         try:
-            result = await in_thread(_guarded, callback.call, label, record, call, timeout_s=timeout_s)
+            result = await run_in_thread(_call_contained, callback.call, label, record, call, timeout_s=timeout_s)
         except TimeoutError:  # one of the user's own comes as a CallbackError
             raise _NoResultError(timeout_s) from None
         except NoThreadError as error:
             raise NotCalledError(f"the callback was not called: {error}; {_MEND}") from None
-        return await _awaited(result, timeout_s) if inspect.isawaitable(result) else result
+        return await _await_in_time(result, timeout_s) if inspect.isawaitable(result) else result
     except _NoResultError as error:
         raise CallbackError(str(error)) from error
     except asyncio.CancelledError as error:
-        role = asyncio.current_task()
-        if role is None or role.cancelling():
+        future = asyncio.current_task()
+        if future is None or future.cancelling():
             raise
-        raise CallbackError(_said(error)) from error
+        raise CallbackError(_describe_error(error)) from error
     except (CallbackError, GeneratorExit):
         raise
     except BaseException as error:
-        raise CallbackError(_said(error)) from error
+        raise CallbackError(_describe_error(error)) from error
 
 
 class _NoResultError(Exception):
@@ -140,23 +140,23 @@ class _NoResultError(Exception):
         super().__init__(f"the callback gave nothing back in {timeout_s:g} s")
 
 
-async def _awaited(result: Awaitable[Any], timeout_s: float) -> Any:
+async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:
     """What it gives in time. One that does not let itself be cancelled is left to itself."""
-    role = asyncio.ensure_future(_caught(result))
+    future = asyncio.ensure_future(_contain(result))
     try:
-        await asyncio.wait({role}, timeout=timeout_s)
+        await asyncio.wait({future}, timeout=timeout_s)
     except asyncio.CancelledError:
-        role.cancel()
-        await asyncio.wait({role}, timeout=LEAVE_S)
+        future.cancel()
+        await asyncio.wait({future}, timeout=LEAVE_S)
         raise
-    if not role.done():
-        role.cancel()
-        role.add_done_callback(_looked_at)
+    if not future.done():
+        future.cancel()
+        future.add_done_callback(_consume_exception)
         raise _NoResultError(timeout_s)
-    return role.result()
+    return future.result()
 
 
-async def _caught(result: Awaitable[Any]) -> Any:
+async def _contain(result: Awaitable[Any]) -> Any:
     # In the task: a SystemExit or KeyboardInterrupt that leaves one ends the whole program. That one is the callback's
     # own: a true Ctrl-C comes as a signal, which the run has a handler for.
     try:
@@ -164,20 +164,20 @@ async def _caught(result: Awaitable[Any]) -> Any:
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:
-        raise CallbackError(_said(error)) from error
+        raise CallbackError(_describe_error(error)) from error
 
 
-def _looked_at(role: asyncio.Future[Any]) -> None:
-    if not role.cancelled():
-        role.exception()
+def _consume_exception(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
-def _guarded(user_call: UserCall, label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
+def _call_contained(user_call: UserCall, label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
     # In the thread: a StopIteration cannot travel in a future, the wait for it would never end.
     try:
         return user_call(label, record, call)
     except BaseException as error:
-        raise CallbackError(_said(error)) from error
+        raise CallbackError(_describe_error(error)) from error
 
 
 def _columns(result: Any, label: Mapping[str, JSON], declared: tuple[str, ...] | None) -> dict[str, JSON]:
@@ -188,32 +188,33 @@ def _columns(result: Any, label: Mapping[str, JSON], declared: tuple[str, ...] |
             f"the callback returned {short(result)} ({type(result).__name__}): "
             "expected a dict of extra columns, or None"
         )
-    columns = _plain(result)
+    columns = _to_json_columns(result)
     if changed := [name for name in columns if name in label and columns[name] != label[name]]:
         raise CallbackError(
-            f"the callback returned {_listed(changed)} with another value than the label has: "
+            f"the callback returned {_quote_names(changed)} with another value than the label has: "
             "give the extra column a name of its own"
         )
     extra = {name: value for name, value in columns.items() if name not in label}
     if declared is not None and (unknown := [name for name in extra if name not in declared]):
         raise CallbackError(
-            f"the callback returned {_listed(unknown)}, which its extra_columns do not name: {_listed(declared)}"
+            f"the callback returned {_quote_names(unknown)}, which its extra_columns do not name: "
+            f"{_quote_names(declared)}"
         )
     return extra
 
 
-def _plain(result: Mapping[Any, Any]) -> dict[str, JSON]:
+def _to_json_columns(result: Mapping[Any, Any]) -> dict[str, JSON]:
     # The ledger keeps JSON; what is written now has to equal what is read from it later.
     if strange := [name for name in result if not isinstance(name, str)]:
         raise CallbackError(f"the callback returned a column named {short(strange[0])}: expected a text")
     try:
         columns: dict[str, JSON] = codec.plain(dict(result))
     except Exception as error:
-        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_said(error)}") from error
+        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_describe_error(error)}") from error
     return columns
 
 
-def takes(call: Callable[..., Any], count: int) -> bool:
+def accepts_arguments(call: Callable[..., Any], count: int) -> bool:
     """Whether it can be called with `count` positional arguments."""
     try:
         inspect.signature(call).bind(*range(count))
@@ -229,15 +230,15 @@ def is_async(call: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
-def name_of(thing: object) -> str:
+def display_name(thing: object) -> str:
     """A name for messages."""
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
 
 
-def _said(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quote_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "none"

@@ -11,26 +11,26 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 #: at the most; a callback that waits for a database does little but wait
-MOST = 64
+MAX_THREADS = 64
 #: threads that hang, at the most; as long as there are so many, nothing begins any more
-MOST_LOST = 1_000
+MAX_HUNG = 1_000
 #: a thread with nothing to do for so long ends
 IDLE_S = 10.0
 #: Work waits for a thread so many times its time limit, and once more for each full round of work ahead of it. A
 #: thread whose work is over its limit is replaced, so who waits longer waits in vain.
-BEGIN_ROUNDS = 3
+START_ROUNDS = 3
 
 
 class NoThreadError(Exception):
     """The function was not called, and never will be: there was no thread for it."""
 
 
-def _many_hang(lost: int) -> NoThreadError:
-    return NoThreadError(f"{lost:,} calls of plain functions hang, and no other call starts while there are so many")
+def _many_hang(hung: int) -> NoThreadError:
+    return NoThreadError(f"{hung:,} calls of plain functions hang, and no other call starts while there are so many")
 
 
 @dataclass(slots=True, eq=False)
-class _Piece:
+class _WorkItem:
     """A piece of work, and how it stands: changed under the threads' lock only.
 
     `refuse` is called, from any thread, where the work will never begin.
@@ -38,94 +38,94 @@ class _Piece:
 
     work: Callable[[], None]
     refuse: Callable[[NoThreadError], object]
-    begun: bool = False
-    dropped: bool = False
-    lost: bool = False
-    ended: bool = False
+    started: bool = False
+    cancelled: bool = False
+    hung: bool = False
+    finished: bool = False
 
 
-class _Threads:
+class _ThreadPool:
     """Daemon threads, made as they are needed. The standard pool waits for its threads when the process ends: a
     callback that hangs would keep a run that is over from ending."""
 
     def __init__(self) -> None:
-        self._work: SimpleQueue[_Piece] = SimpleQueue()
+        self._work: SimpleQueue[_WorkItem] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         # Threads whose work nobody waits for any more: they may never end, so others are made in their place.
-        self._lost = 0
+        self._hung = 0
         # Threads that wait for work, less the work that waits for a thread. Counted when work is handed over, not when
         # it is taken: a thread that is about to take one piece must not be counted on for the next.
         self._free = 0
 
-    def start(self, piece: _Piece) -> int:
+    def start(self, item: _WorkItem) -> int:
         """Hand it to a thread; gives how many pieces wait for one, this one included. Raises NoThreadError."""
         with self._lock:
-            if self._lost >= MOST_LOST:
-                raise _many_hang(self._lost)
-            self._work.put(piece)
+            if self._hung >= MAX_HUNG:
+                raise _many_hang(self._hung)
+            self._work.put(item)
             self._free -= 1
-            waiting = max(0, -self._free)
-            makes_one = self._makes_one()
-        if makes_one:
-            self._make()
-        return waiting
+            waiting_count = max(0, -self._free)
+            grows = self._should_grow()
+        if grows:
+            self._grow()
+        return waiting_count
 
-    def begin(self, piece: _Piece) -> bool:
+    def try_start(self, item: _WorkItem) -> bool:
         """Whether a thread may call it: not when it was dropped before."""
         with self._lock:
-            piece.begun = not piece.dropped
-            return piece.begun
+            item.started = not item.cancelled
+            return item.started
 
-    def drop(self, piece: _Piece) -> bool:
+    def cancel_item(self, item: _WorkItem) -> bool:
         """Have it never begin. False where it has begun."""
         with self._lock:
-            piece.dropped = not piece.begun
-            return piece.dropped
+            item.cancelled = not item.started
+            return item.cancelled
 
-    def leave(self, piece: _Piece) -> None:
+    def abandon(self, item: _WorkItem) -> None:
         """Nobody waits for it any more: it never begins or, if it has begun, its thread is taken for lost."""
-        if self.drop(piece):
+        if self.cancel_item(item):
             return
         with self._lock:
-            if piece.ended:
+            if item.finished:
                 return
-            piece.lost = True
-            self._lost += 1
-            lost = self._lost
-            refused = self._taken_back() if lost >= MOST_LOST else ()
-            makes_one = self._makes_one()
-        for other in refused:
-            other.refuse(_many_hang(lost))
-        if makes_one:
-            self._make()
+            item.hung = True
+            self._hung += 1
+            hung = self._hung
+            items = self._drain() if hung >= MAX_HUNG else ()
+            grows = self._should_grow()
+        for other in items:
+            other.refuse(_many_hang(hung))
+        if grows:
+            self._grow()
 
-    def end(self, piece: _Piece) -> None:
+    def finish(self, item: _WorkItem) -> None:
         """It is done, whether or not anybody waits."""
         with self._lock:
-            piece.ended = True
-            self._lost -= piece.lost
+            item.finished = True
+            self._hung -= item.hung
 
-    def _taken_back(self) -> Sequence[_Piece]:
+    def _drain(self) -> Sequence[_WorkItem]:
         """All that waits for a thread and was not dropped; it is now."""
-        found = []
+        items = []
         with suppress(Empty):
             while True:
-                piece = self._work.get_nowait()
+                item = self._work.get_nowait()
                 self._free += 1
-                if not piece.dropped:
-                    piece.dropped = True
-                    found.append(piece)
-        return found
+                if not item.cancelled:
+                    item.cancelled = True
+                    items.append(item)
+        return items
 
-    def _makes_one(self) -> bool:
-        if self._free >= 0 or self._threads - self._lost >= MOST:
+    def _should_grow(self) -> bool:
+        if self._free >= 0 or self._threads - self._hung >= MAX_THREADS:
             return False
         self._threads += 1
         self._free += 1
         return True
 
-    def _make(self) -> None:
+    def _grow(self) -> None:
         try:
             threading.Thread(target=self._run, name="callback", daemon=True).start()
         except RuntimeError:  # the system gives no more: the work waits for a thread that is there
@@ -136,7 +136,7 @@ class _Threads:
     def _run(self) -> None:
         while True:
             try:
-                piece = self._work.get(timeout=IDLE_S)
+                item = self._work.get(timeout=IDLE_S)
             except Empty:
                 with self._lock:
                     if self._free <= 0:
@@ -144,63 +144,63 @@ class _Threads:
                     self._free -= 1
                     self._threads -= 1
                     return
-            if self.begin(piece):
-                piece.work()
+            if self.try_start(item):
+                item.work()
             with self._lock:
-                if self._threads - self._lost > MOST:  # one was made in its place while it hung
+                if self._threads - self._hung > MAX_THREADS:  # one was made in its place while it hung
                     self._threads -= 1
                     return
                 self._free += 1
 
 
-_threads = _Threads()
+_pool = _ThreadPool()
 
 
-async def in_thread(function: Callable[..., _T], *args: Any, timeout_s: float) -> _T:
+async def run_in_thread(function: Callable[..., _T], *args: Any, timeout_s: float) -> _T:
     """What the function gives, called in a thread. Raises TimeoutError when it has run for `timeout_s`, and
     NoThreadError where it is not called: too many others hang, or no thread came free in a few times `timeout_s`.
 
     A cancel, or an error, leaves the thread to itself; a function that has not begun by then never does.
     """
-    loop, threads = asyncio.get_running_loop(), _threads
+    loop, pool = asyncio.get_running_loop(), _pool
     future: asyncio.Future[_T] = loop.create_future()
-    begun: asyncio.Future[None] = loop.create_future()
+    started: asyncio.Future[None] = loop.create_future()
     context = contextvars.copy_context()
 
     def work() -> None:
         result: _T | None = None
         failed: BaseException | None = None
-        if _told(loop, _settle, begun, None, None):
+        if _call_in_loop(loop, _settle, started, None, None):
             try:
                 result = context.run(function, *args)
             except BaseException as error:
                 failed = error
-        threads.end(piece)
-        _told(loop, _settle, future, result, failed)
+        pool.finish(item)
+        _call_in_loop(loop, _settle, future, result, failed)
 
-    piece = _Piece(work, lambda error: _told(loop, _settle, begun, None, error))
-    waiting = threads.start(piece)
+    item = _WorkItem(work, lambda error: _call_in_loop(loop, _settle, started, None, error))
+    waiting_count = pool.start(item)
     try:
-        patience_s = timeout_s * (BEGIN_ROUNDS + waiting // MOST)
-        if not await _in_time(begun, patience_s) and threads.drop(piece):
+        patience_s = timeout_s * (START_ROUNDS + waiting_count // MAX_THREADS)
+        if not await _wait_started(started, patience_s) and pool.cancel_item(item):
             raise NoThreadError(f"no thread became free for it in {patience_s:g} s")
         async with asyncio.timeout(timeout_s):
             return await future
     finally:
-        threads.leave(piece)
+        pool.abandon(item)
         future.cancel()
 
 
-async def _in_time(begun: asyncio.Future[None], patience_s: float) -> bool:
+async def _wait_started(started: asyncio.Future[None], patience_s: float) -> bool:
     try:
         async with asyncio.timeout(patience_s):
-            await begun
+            await started
     except TimeoutError:
         return False
     return True
 
 
-def _told(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
+def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
     """Call it in the loop; False where the loop is closed, and nobody waits any more."""
     try:
         loop.call_soon_threadsafe(call, *args)

@@ -38,28 +38,30 @@ class Columns:
         self._rows = rows
         self._row_fields = tuple(row_fields)
         self._reply = reply
-        self.names = tuple(self._all(tools))
-        self.extra = tuple(self.of(tool, name) for tool, names in extra.items() for name in names)
+        self.names = tuple(self._all_names(tools))
+        self.extra = tuple(self.column_name(tool, name) for tool, names in extra.items() for name in names)
         every = self.names + self.extra
-        if twice := sorted({name for name in every if every.count(name) > 1}):
-            raise TaskError(f"the label columns {', '.join(map(repr, twice))} would occur twice: rename one of them")
+        if duplicates := sorted({name for name in every if every.count(name) > 1}):
+            raise TaskError(
+                f"the label columns {', '.join(map(repr, duplicates))} would occur twice: rename one of them"
+            )
 
-    def _all(self, tools: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    def _all_names(self, tools: Mapping[str, Sequence[str]]) -> Iterator[str]:
         if self._rows is not None:
             yield ROW_KEY
         if self._names_tool:
             yield TOOL_COLUMN
         for tool, fields in tools.items():
-            yield from (self.of(tool, name) for name in fields if name != self._rows)
+            yield from (self.column_name(tool, name) for name in fields if name != self._rows)
         yield from self._row_fields
         if self._reply is not None:
             yield self._reply
 
-    def of(self, tool: str, field: str) -> str:
+    def column_name(self, tool: str, field: str) -> str:
         """The column of a tool's field."""
         return f"{tool}_{field}" if self._several else field
 
-    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> LabelResult:
+    def build(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> LabelResult:
         """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
         ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
         if self._reply is not None and reply is None:
@@ -69,32 +71,32 @@ class Columns:
         if self._rows is None:
             return LabelResult({**self._one_row(valid_calls), **ending})
         if self._rows == ROWS_OF_CALLS:
-            cells = [self._cells(one, names_tool=True) for one in valid_calls]
-            return LabelResult(ending, self._keyed(key, cells))
+            cells = [self._cells(call, names_tool=True) for call in valid_calls]
+            return LabelResult(ending, self._with_row_keys(key, cells))
         common = self._one_row(valid_calls)
         items = common.pop(self._rows, None) or []
         # An argument that was not declared must not fill the column of an item that lacks it.
         common = {name: value for name, value in common.items() if name not in self._row_fields}
-        return LabelResult({**common, **ending}, self._keyed(key, [self._item(item) for item in items]))
+        return LabelResult({**common, **ending}, self._with_row_keys(key, [self._item(item) for item in items]))
 
     def _one_row(self, valid_calls: Sequence[ValidCall]) -> dict[str, JSON]:
         row: dict[str, JSON] = {}
         if self._names_tool and valid_calls:
-            called = list(dict.fromkeys(one.tool for one in valid_calls))
-            row[TOOL_COLUMN] = called[-1] if self._one_tool else called
-        for one in valid_calls:
-            row |= self._cells(one, names_tool=False)
+            called_tools = list(dict.fromkeys(call.tool for call in valid_calls))
+            row[TOOL_COLUMN] = called_tools[-1] if self._one_tool else called_tools
+        for call in valid_calls:
+            row |= self._cells(call, names_tool=False)
         return row
 
-    def _cells(self, one: ValidCall, *, names_tool: bool) -> dict[str, JSON]:
-        if not (one.extra or self._several):
-            return dict(one.label)  # nearly every call of a plain task
-        if taken := [name for name in one.extra if self.of(one.tool, name) in self.names]:
+    def _cells(self, call: ValidCall, *, names_tool: bool) -> dict[str, JSON]:
+        if not (call.extra or self._several):
+            return dict(call.label)  # nearly every call of a plain task
+        if clashing := [name for name in call.extra if self.column_name(call.tool, name) in self.names]:
             raise CallbackError(
-                f"the callback returned {taken[0]!r}, which is a column of the task: give it another name"
+                f"the callback returned {clashing[0]!r}, which is a column of the task: give it another name"
             )
-        cells = {self.of(one.tool, name): value for name, value in {**one.label, **one.extra}.items()}
-        return {TOOL_COLUMN: one.tool, **cells} if names_tool and self._names_tool else cells
+        cells = {self.column_name(call.tool, name): value for name, value in {**call.label, **call.extra}.items()}
+        return {TOOL_COLUMN: call.tool, **cells} if names_tool and self._names_tool else cells
 
     def _item(self, item: Any) -> dict[str, JSON]:
         # Only what was declared: without strict mode an item may hold anything, the name of another column too.
@@ -102,7 +104,7 @@ class Columns:
             return {name: item[name] for name in self._row_fields if name in item}
         return {self._row_fields[0]: item}
 
-    def _keyed(self, key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
+    def _with_row_keys(self, key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
         """The rows under their names. A call's arguments may hold anything too: these two columns are ours."""
         ours = (ROW_KEY, self._reply)
         rows = [{name: value for name, value in row.items() if name not in ours} for row in cells]
@@ -112,23 +114,23 @@ class Columns:
 def row_fields(schema: Schema, name: str) -> tuple[str, ...]:
     """The columns that an item of the list `name` brings. Raises TaskError where it is no list."""
     properties: Mapping[str, Any] = schema.get("properties", {})
-    node = _resolved(schema, properties.get(name, {}))
+    node = _resolve(schema, properties.get(name, {}))
     if "array" not in types_of(node):
         fields = ", ".join(map(repr, properties))
         raise TaskError(
             f'task.rows is {name!r}: expected "{ROWS_OF_CALLS}", or a label field that is a list; fields are {fields}'
         )
-    item = _resolved(schema, node.get("items", {}))
+    item = _resolve(schema, node.get("items", {}))
     return tuple(item.get("properties", {})) or (name,)
 
 
-def _resolved(schema: Schema, node: Any) -> Schema:
+def _resolve(schema: Schema, node: Any) -> Schema:
     """The node behind a reference, or the one form of a union that is not null."""
     forms = [form for form in node.get("anyOf", ()) if form.get("type") != "null"]
     if len(forms) == 1:
         node = forms[0]
     reference = node.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        found: Schema = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
-        return found
+        target: Schema = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+        return target
     return dict(node)

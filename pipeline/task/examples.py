@@ -8,36 +8,36 @@ from pipeline.errors import AnswerError, RenderError, TaskError
 from pipeline.records import JSON, Record
 from pipeline.task.nearest import Nearest
 from pipeline.task.prompt import Prompt
-from pipeline.task.render import Message, Shown, together
-from pipeline.task.schema import Tool, ordered, short
+from pipeline.task.render import Message, MessageBlock, join_blocks
+from pipeline.task.schema import Tool, order_columns, short
 
 #: the key of an example that holds the right arguments; all others are the record's fields
 LABEL = "label"
 #: the key that names the tool, where there are several
 TOOL_COLUMN = "tool"
-SHOWN_FAULTS = 5
+MAX_FAULTS = 5
 #: what the function gives back in an example
 DONE = "ok"
 #: what three messages take besides their texts: roles, ids, about 20 tokens
 FRAME_BYTES = 80
 
-Plain = dict[str, JSON]  #: an example as it was given, as plain JSON
-Example = tuple[str, Shown]  #: its prompt, and the messages that show it
+PlainExample = dict[str, JSON]  #: an example as it was given, as plain JSON
+Example = tuple[str, MessageBlock]  #: its prompt, and the messages that show it
 _T = TypeVar("_T")
 
 
-def plain_examples(given: Sequence[Any], columns: Sequence[str]) -> list[Plain]:
+def validate_examples(examples: Sequence[Any], columns: Sequence[str]) -> list[PlainExample]:
     """A copy of the examples that nobody else can change. Raises TaskError that says which one is none.
 
     `columns` are what a label holds, for the message.
     """
-    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise TaskError(f"task.examples is {short(given)}: expected a list of tables")
-    return _each(lambda example, _number: _plain(example, columns), given)
+    if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
+        raise TaskError(f"task.examples is {short(examples)}: expected a list of tables")
+    return _collect(lambda example, _number: _to_plain(example, columns), examples)
 
 
-def make_examples(
-    plain: Sequence[Plain], prompt: Prompt, kit_for: Callable[[Record], Mapping[str, Tool]]
+def build_examples(
+    plain: Sequence[PlainExample], prompt: Prompt, tools_for: Callable[[Record], Mapping[str, Tool]]
 ) -> list[Example]:
     """What is shown for each example, checked as a record and its answer are. Raises TaskError with the wrong ones."""
     if plain and LABEL in prompt.fields:
@@ -45,26 +45,26 @@ def make_examples(
             f"task.prompt uses the field {LABEL!r}, which in an example is the right answer: "
             "give the field another name in the input, or do without examples"
         )
-    asked: dict[str, tuple[int, JSON]] = {}
+    label_by_text: dict[str, tuple[int, JSON]] = {}
 
-    def make(example: Plain, number: int) -> Example:
+    def make(example: PlainExample, number: int) -> Example:
         record = _record(example, number)
         text, label = prompt.render(record), example[LABEL]
-        first, its_label = asked.setdefault(text, (number, label))
+        first, its_label = label_by_text.setdefault(text, (number, label))
         if label != its_label:
             raise TaskError(f"it asks the same as example {first}, but has another label: remove one of them")
-        return text, _shown(text, number, _tool_of(example, kit_for(record)), label)
+        return text, _messages(text, number, _tool_of(example, tools_for(record)), label)
 
-    return _each(make, plain)
+    return _collect(make, plain)
 
 
-def nearest_of(examples: Sequence[Example], count: int) -> Callable[[str], Shown]:
+def nearest_selector(examples: Sequence[Example], count: int) -> Callable[[str], MessageBlock]:
     """Gives, for a prompt, its nearest examples as they are shown: the nearest last, beside the record.
 
     An example that asks the same as the prompt is never among them: it would give the answer away.
     """
-    nearest = Nearest([text for text, _shown in examples])
-    return lambda text: together([examples[place][1] for place in reversed(nearest.find(text, count))])
+    nearest = Nearest([text for text, _block in examples])
+    return lambda text: join_blocks([examples[place][1] for place in reversed(nearest.find(text, count))])
 
 
 def check_count(count: int | None, examples: Sequence[Any]) -> None:
@@ -77,33 +77,35 @@ def check_count(count: int | None, examples: Sequence[Any]) -> None:
         raise TaskError(f"task.examples_k is {count}, but there is no example: give some in task.examples")
 
 
-def _tool_of(example: Plain, kit: Mapping[str, Tool]) -> Tool:
+def _tool_of(example: PlainExample, tools_by_name: Mapping[str, Tool]) -> Tool:
     """The tool that the example calls: the only one, or the one that it names."""
-    if len(kit) == 1:
-        return next(iter(kit.values()))
+    if len(tools_by_name) == 1:
+        return next(iter(tools_by_name.values()))
     name = example.get(TOOL_COLUMN)
-    if not isinstance(name, str) or name not in kit:
-        raise TaskError(f"its {TOOL_COLUMN!r} is {short(name)}: expected the tool that is called: {', '.join(kit)}")
-    return kit[name]
+    if not isinstance(name, str) or name not in tools_by_name:
+        raise TaskError(
+            f"its {TOOL_COLUMN!r} is {short(name)}: expected the tool that is called: {', '.join(tools_by_name)}"
+        )
+    return tools_by_name[name]
 
 
-def _plain(example: Any, columns: Sequence[str]) -> Plain:
+def _to_plain(example: Any, columns: Sequence[str]) -> PlainExample:
     if not isinstance(example, Mapping):
         raise TaskError(f"it is {short(example)}: expected a table with the record's fields and {LABEL!r}")
-    plain: Plain = codec.plain(dict(example))
+    plain: PlainExample = codec.plain(dict(example))
     if not isinstance(plain.get(LABEL), dict):
-        found = f"is {short(plain[LABEL])}" if LABEL in plain else "is missing"
-        raise TaskError(f"its {LABEL!r} {found}: expected the right arguments as a table with {', '.join(columns)}")
+        fault = f"is {short(plain[LABEL])}" if LABEL in plain else "is missing"
+        raise TaskError(f"its {LABEL!r} {fault}: expected the right arguments as a table with {', '.join(columns)}")
     return plain
 
 
-def _record(example: Plain, number: int) -> Record:
+def _record(example: PlainExample, number: int) -> Record:
     fields = {name: value for name, value in example.items() if name != LABEL}
     return Record(source="examples", ordinal=number - 1, key=f"example {number}", fields=fields, line=number, digest=0)
 
 
-def _shown(text: str, number: int, tool: Tool, label: Plain) -> Shown:
-    arguments = codec.dumps(ordered(label, tuple(tool.schema["properties"]))).decode()
+def _messages(text: str, number: int, tool: Tool, label: PlainExample) -> MessageBlock:
+    arguments = codec.dumps(order_columns(label, tuple(tool.schema["properties"]))).decode()
     tool.check(label, arguments)
     # The number is the example's own, not its place in a request: its bytes are the same wherever it is shown.
     name = f"call_example_{number}"
@@ -114,19 +116,19 @@ def _shown(text: str, number: int, tool: Tool, label: Plain) -> Shown:
         {"role": "tool", "tool_call_id": name, "content": DONE},
     )
     size_bytes = len(codec.dumps([text, tool.name, arguments])) + FRAME_BYTES
-    return Shown(messages, codec.digest128(codec.dumps(messages)), size_bytes)
+    return MessageBlock(messages, codec.digest128(codec.dumps(messages)), size_bytes)
 
 
-def _each(make: Callable[[Any, int], _T], items: Sequence[Any]) -> list[_T]:
-    made: list[_T] = []
+def _collect(make: Callable[[Any, int], _T], items: Sequence[Any]) -> list[_T]:
+    results: list[_T] = []
     faults: list[str] = []
     for number, item in enumerate(items, start=1):
         try:
-            made.append(make(item, number))
+            results.append(make(item, number))
         except (TaskError, RenderError, AnswerError) as error:
             faults.append(f"\n  example {number}: {' '.join(str(error).split())}")
     if faults:
-        more = f"\n  and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
-        listed = "".join(faults[:SHOWN_FAULTS])
+        more = f"\n  and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+        listed = "".join(faults[:MAX_FAULTS])
         raise TaskError(f"{len(faults)} of the task's {len(items)} examples cannot be used:{listed}{more}")
-    return made
+    return results

@@ -50,15 +50,15 @@ class Expression:
             self._evaluate = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
             tree = _ENVIRONMENT.parse("{{ (" + text + ") }}")
         except TemplateSyntaxError as error:
-            raise TaskError(f"{where}: {text!r} is not an expression: {_with_column(error, text)}") from error
-        for found in tree.find_all(nodes.Getattr):
-            if found.attr.startswith("__"):
-                raise TaskError(f"{where}: {text!r} uses {found.attr!r}: only fields and what they hold can be used")
-        self.ambiguous = frozenset(_alone(tree)) & {LABEL, RECORD, *FUNCTIONS}
+            raise TaskError(f"{where}: {text!r} is not an expression: {_locate(error, text)}") from error
+        for lookup in tree.find_all(nodes.Getattr):
+            if lookup.attr.startswith("__"):
+                raise TaskError(f"{where}: {text!r} uses {lookup.attr!r}: only fields and what they hold can be used")
+        self.ambiguous = frozenset(_bare_names(tree)) & {LABEL, RECORD, *FUNCTIONS}
         self.names = meta.find_undeclared_variables(tree) - FUNCTIONS.keys()
-        asked_about = {node.name for node in _asked_about(tree) if isinstance(node, nodes.Name)}
-        self.label_fields = frozenset(_looked_up(tree, LABEL))
-        self.required_fields = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
+        optional = {node.name for node in _optional_nodes(tree) if isinstance(node, nodes.Name)}
+        self.label_fields = frozenset(_attributes_of(tree, LABEL))
+        self.required_fields = (self.names - {LABEL, RECORD} - optional) | set(_attributes_of(tree, RECORD))
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
         """Whether it is true of these values, of which it may name some. Raises whatever makes it neither."""
@@ -74,7 +74,7 @@ class Expression:
         return {**values, **{name: whole for name, whole in ((LABEL, label), (RECORD, fields)) if name not in alone}}
 
 
-def _alone(tree: nodes.Template) -> Iterable[str]:
+def _bare_names(tree: nodes.Template) -> Iterable[str]:
     """The names that stand for a value: not called, and not asked for a field of theirs."""
     used = [call.node for call in tree.find_all(nodes.Call)]
     used += [lookup.node for lookup in tree.find_all(nodes.Getattr)]
@@ -82,16 +82,16 @@ def _alone(tree: nodes.Template) -> Iterable[str]:
     return (name.name for name in tree.find_all(nodes.Name) if not any(name is other for other in used))
 
 
-def _looked_up(tree: nodes.Template, owner: str) -> Iterable[str]:
+def _attributes_of(tree: nodes.Template, owner: str) -> Iterable[str]:
     """The fields that are named as `owner.field`."""
-    no_field = [*_asked_about(tree), *called_methods(tree)]
-    for found in tree.find_all(nodes.Getattr):
-        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner
-        if is_ours and not any(found is other for other in no_field):
-            yield found.attr
+    no_field = [*_optional_nodes(tree), *called_methods(tree)]
+    for lookup in tree.find_all(nodes.Getattr):
+        is_ours = isinstance(lookup.node, nodes.Name) and lookup.node.name == owner
+        if is_ours and not any(lookup is other for other in no_field):
+            yield lookup.attr
 
 
-def _asked_about(tree: nodes.Template) -> Iterable[nodes.Node | None]:
+def _optional_nodes(tree: nodes.Template) -> Iterable[nodes.Node | None]:
     """What `x is defined` asks about, or what has a `default`: it may be missing."""
     for test in tree.find_all(nodes.Test):
         if test.name in ("defined", "undefined"):
@@ -134,20 +134,20 @@ def _expect_expression(text: str) -> None:
             return
         reason = "an operator or the end is expected"
     except TemplateSyntaxError as error:
-        told = (error.message or "it cannot be read").replace("unexpected end of template, ", "").rstrip(".")
-        reason = "something is missing" if told == "unexpected 'end of template'" else told
+        message = (error.message or "it cannot be read").replace("unexpected end of template, ", "").rstrip(".")
+        reason = "something is missing" if message == "unexpected 'end of template'" else message
     at = total - len(list(parser.stream)) - (not parser.stream.eos)
     raise TemplateSyntaxError(f"{_place(text, at)}: {reason}", 1)
 
 
-def _with_column(error: TemplateSyntaxError, text: str) -> str:
+def _locate(error: TemplateSyntaxError, text: str) -> str:
     """What is wrong, with the column: that of a sign that no expression has, or of a test or filter that is none."""
     message = error.message or "it cannot be read"
-    if found := _CHAR_AT.fullmatch(message):
-        return f"column {int(found[2]) + 1}: {found[1]}"
-    if found := _NO_SUCH.match(message):
-        hint = f"; write {found[2].lower()}" if found[2] in ("None", "True", "False") else ""
-        return f"column {text.find(found[2]) + 1}: there is no {found[1]} {found[2]!r}{hint}"
+    if match := _CHAR_AT.fullmatch(message):
+        return f"column {int(match[2]) + 1}: {match[1]}"
+    if match := _NO_SUCH.match(message):
+        hint = f"; write {match[2].lower()}" if match[2] in ("None", "True", "False") else ""
+        return f"column {text.find(match[2]) + 1}: there is no {match[1]} {match[2]!r}{hint}"
     return message
 
 

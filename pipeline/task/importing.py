@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import TaskError
 
-SHOWN_NAMES = 15
+MAX_NAMES = 15
 
 # All the state there is: the top-level modules that were imported here, each with its file's place and time of
 # change. Such a module is imported anew when its file was edited (a notebook lives long), or when another folder's
@@ -21,7 +21,7 @@ SHOWN_NAMES = 15
 _imported: dict[str, tuple[str, int]] = {}
 
 
-def load(reference: str, base: Path, key: str = "task.python") -> Any:
+def import_object(reference: str, base: Path, key: str = "task.python") -> Any:
     """The object that "module:name" names. Raises TaskError that says what there is instead.
 
     `key` is where the config names it.
@@ -31,10 +31,10 @@ def load(reference: str, base: Path, key: str = "task.python") -> Any:
         raise TaskError(f"{key} is {reference!r}: expected 'module:name', such as 'tools:set_label' for tools.py")
     folders = list(dict.fromkeys(str(folder.resolve()) for folder in (base, Path.cwd())))
     with _importable(folders):
-        found: Any = _import(module_name, folders, key)
+        value: Any = _import(module_name, folders, key)
     for part in name.split("."):
-        found = _attribute(found, part, f"{key} is {reference!r}")
-    return found
+        value = _attribute(value, part, f"{key} is {reference!r}")
+    return value
 
 
 @contextmanager
@@ -60,10 +60,10 @@ def _import(module_name: str, folders: list[str], key: str) -> ModuleType:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise TaskError(_no_module(module_name, folders, key)) from error
-        raise TaskError(_broken(module_name, error, key)) from error
+            raise TaskError(_describe_missing_module(module_name, folders, key)) from error
+        raise TaskError(_describe_import_error(module_name, error, key)) from error
     except (Exception, SystemExit) as error:
-        raise TaskError(_broken(module_name, error, key)) from error
+        raise TaskError(_describe_import_error(module_name, error, key)) from error
     if stamp is not None and is_new:
         _imported[top] = stamp
     return module
@@ -91,28 +91,28 @@ def _forget_stale(top: str, stamp: tuple[str, int], key: str) -> None:
         )
 
 
-def _attribute(owner: Any, name: str, named: str) -> Any:
+def _attribute(owner: Any, name: str, where: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
-        names = [found for found in vars(owner) if not found.startswith("_")] if hasattr(owner, "__dict__") else []
-        listed = ", ".join(names[:SHOWN_NAMES]) or "nothing"
+        names = [value for value in vars(owner) if not value.startswith("_")] if hasattr(owner, "__dict__") else []
+        listed = ", ".join(names[:MAX_NAMES]) or "nothing"
         place = getattr(owner, "__file__", None) or getattr(owner, "__name__", owner)
-        raise TaskError(f"{named}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}") from None
+        raise TaskError(f"{where}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}") from None
 
 
-def _no_module(module_name: str, folders: list[str], key: str) -> str:
+def _describe_missing_module(module_name: str, folders: list[str], key: str) -> str:
     names = sorted({file.stem for folder in folders for file in Path(folder).glob("*.py")})
-    listed = ", ".join(names[:SHOWN_NAMES]) or "no Python file"
+    listed = ", ".join(names[:MAX_NAMES]) or "no Python file"
     return (
         f"{key} names the module {module_name!r}, which is not found; "
         f"in {' and '.join(folders)} there is: {listed}{_hint(module_name, names)}"
     )
 
 
-def _broken(module_name: str, error: BaseException, key: str) -> str:
+def _describe_import_error(module_name: str, error: BaseException, key: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), None)
+    last = next((template for template in reversed(frames) if not template.filename.startswith("<frozen")), None)
     place = f" at {last.filename}, line {last.lineno}" if last else ""
     return f"{key}: importing {module_name!r} raised {type(error).__name__}: {error}{place}"
 

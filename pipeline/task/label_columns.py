@@ -51,21 +51,23 @@ def label_columns(tools: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
 
     A column that comes of no schema (a reply, the name of a tool) takes any text.
     """
-    found = dict(_declared(tools))
-    return [found.get(name) or LabelColumn(name, {"type": "string"}) for name in columns]
+    columns_by_name = dict(_columns_of_tools(tools))
+    return [columns_by_name.get(name) or LabelColumn(name, {"type": "string"}) for name in columns]
 
 
-def _declared(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, LabelColumn]]:
+def _columns_of_tools(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, LabelColumn]]:
     for tool in tools:
         function = tool.get("function") or {}
         schema = function.get("parameters") or {}
         shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-        for name, own in (schema.get("properties") or {}).items():
-            column = f"{function['name']}_{name}" if len(tools) > 1 else name
+        for name, field_schema in (schema.get("properties") or {}).items():
+            name_in_row = f"{function['name']}_{name}" if len(tools) > 1 else name
             is_required = name in (schema.get("required") or ())
-            one = LabelColumn(column, {**own, **shared} if isinstance(own, Mapping) else {}, is_required)
+            column = LabelColumn(
+                name_in_row, {**field_schema, **shared} if isinstance(field_schema, Mapping) else {}, is_required
+            )
             try:
-                one.accepts(None)
+                column.accepts(None)
             except TaskError:  # a schema that depends on the record is only described
-                one = LabelColumn(column, {})
-            yield column, one
+                column = LabelColumn(name_in_row, {})
+            yield name_in_row, column

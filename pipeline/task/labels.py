@@ -7,7 +7,7 @@ from pipeline.errors import TaskError
 from pipeline.labelfields import Choice, LabelField, json_identity, plain_choices
 from pipeline.records import JSON
 from pipeline.task.lint import MAX_ENUM_VALUES
-from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, plain_check, short
+from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, schema_check, short
 from pipeline.task.schema_tree import Schema
 
 #: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
@@ -30,13 +30,13 @@ def labels_tool(labels: Labels, *, name: str | None, description: str | None, st
     return make_tool(
         schema,
         name=name or DEFAULT_NAME,
-        description=description or _described(fields),
+        description=description or _describe(fields),
         strict=strict,
-        check=_settling(fields, schema),
+        check=_normalizing_check(fields, schema),
     )
 
 
-def _described(labels: Iterable[str]) -> str:
+def _describe(labels: Iterable[str]) -> str:
     """What the function does, said from the names of its fields."""
     *most, last = labels
     return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
@@ -73,20 +73,20 @@ def _meanings(field: LabelField) -> Schema:
 def _line(choice: Choice) -> str:
     text = str(choice.value) if isinstance(choice.value, str) else repr(choice.value).lower()
     meaning = " ".join(choice.meaning.split())
-    shown = "; ".join(" ".join(example.split()) for example in choice.examples)
-    if meaning and shown and meaning[-1].isalnum():
+    examples = "; ".join(" ".join(example.split()) for example in choice.examples)
+    if meaning and examples and meaning[-1].isalnum():
         meaning += "."  # else the examples read as the end of its sentence
-    explained = " ".join(filter(None, [meaning, f"Examples: {shown}" if shown else ""]))
+    explained = " ".join(filter(None, [meaning, f"Examples: {examples}" if examples else ""]))
     return f"- {text}: {explained}" if explained else f"- {text}"
 
 
-def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
+def _normalizing_check(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
     """The check of arguments that gives several labels in the config's order and 3.0 as 3; None where nothing can."""
     several = {name: field.values for name, field in fields.items() if field.kind == "several"}
     whole = [name for name, field in fields.items() if field.kind == "integer"]
     if not several and not whole:
         return None
-    fits = plain_check(schema)
+    fits = schema_check(schema)
 
     def check(value: JSON, text: str) -> dict[str, JSON]:
         label = fits(value, text)
@@ -101,8 +101,10 @@ def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
 def _enum(name: str, values: Sequence[JSON]) -> Schema:
     if not values:
         raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
-    if left := [value for value in values if value in PLACEHOLDER_LABELS]:
-        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: replace it with your own labels")
+    if placeholders := [value for value in values if value in PLACEHOLDER_LABELS]:
+        raise TaskError(
+            f"task.labels.{name} still has the placeholder {placeholders[0]!r}: replace it with your own labels"
+        )
     if len(values) > MAX_ENUM_VALUES:
         raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
     types = list(dict.fromkeys(_type(name, value) for value in values))
@@ -123,8 +125,8 @@ def _type(name: str, value: JSON) -> str:
 
 
 def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
-    seen: set[tuple[bool, object]] = set()
+    marks: set[tuple[bool, object]] = set()
     for value in values:
-        if json_identity(value) in seen:
+        if json_identity(value) in marks:
             raise TaskError(f"task.labels.{name} holds {value!r} twice: remove one of them")
-        seen.add(json_identity(value))
+        marks.add(json_identity(value))

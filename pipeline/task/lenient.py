@@ -25,7 +25,7 @@ _FENCE = "```"
 _MOST_WRAPS = 3
 
 
-def plain_name(name: str, known: Container[str]) -> str:
+def normalize_tool_name(name: str, known: Container[str]) -> str:
     """The name of the tool that is meant; the name itself where it is one, or none is meant."""
     if name in known:
         return name
@@ -33,10 +33,10 @@ def plain_name(name: str, known: Container[str]) -> str:
     return plain if plain in known else name
 
 
-def unwrapped(text: str) -> tuple[str, JSON, tuple[str, ...]]:
+def unwrap_arguments(text: str) -> tuple[str, JSON, tuple[str, ...]]:
     """The JSON text within wrapped arguments, its value, and how it was wrapped. Raises JSONDecodeError."""
     readings = []
-    if (within := _within_fence(text)) is not None:
+    if (within := _strip_fence(text)) is not None:
         text = within
         readings.append(FENCE)
     value = codec.loads_digits(text)
@@ -48,7 +48,7 @@ def unwrapped(text: str) -> tuple[str, JSON, tuple[str, ...]]:
     return text, value, tuple(dict.fromkeys(readings))
 
 
-def _within_fence(text: str) -> str | None:
+def _strip_fence(text: str) -> str | None:
     """What stands between fences, without the name of its language; None where there are none."""
     bare = text.strip()
     if len(bare) < 2 * len(_FENCE) or not (bare.startswith(_FENCE) and bare.endswith(_FENCE)):
@@ -56,12 +56,12 @@ def _within_fence(text: str) -> str | None:
     return bare[len(_FENCE) : -len(_FENCE)].lstrip(string.ascii_letters).strip()
 
 
-def respelled(value: JSON, schema: Schema) -> JSON:
+def match_choices(value: JSON, schema: Schema) -> JSON:
     """The value with each text that is no choice of its enum, but one but for case and white space, as that choice."""
-    return _respelled(value, schema, schema)
+    return _match_choices(value, schema, schema)
 
 
-def _respelled(value: JSON, schema: Any, root: Schema) -> JSON:
+def _match_choices(value: JSON, schema: Any, root: Schema) -> JSON:
     branches = list(_branches(schema, root))
     if isinstance(value, str):
         return _choice(value, branches)
@@ -73,9 +73,9 @@ def _respelled(value: JSON, schema: Any, root: Schema) -> JSON:
 
 
 def _inner(value: JSON, schemas: list[Any], root: Schema) -> JSON:
-    found = [schema for schema in schemas if isinstance(schema, Mapping)]
+    candidates = [schema for schema in schemas if isinstance(schema, Mapping)]
     # Several forms that the value may have: which is meant is a guess.
-    return _respelled(value, found[0], root) if len(found) == 1 else value
+    return _match_choices(value, candidates[0], root) if len(candidates) == 1 else value
 
 
 def _field(schema: Schema, name: str) -> Any:
@@ -114,7 +114,7 @@ def _branches(schema: Any, root: Schema, depth: int = 8) -> Iterator[Schema]:
         yield dict(schema)
 
 
-def twice(text: str, value: JSON) -> str | None:
+def find_repeated_key(text: str, value: JSON) -> str | None:
     """A key that stands twice in one object of the text, with different values; None where there is none.
 
     `value` is what the text was read as, by a reader that takes the last one. Each key has its colon, so a text with no
@@ -122,18 +122,18 @@ def twice(text: str, value: JSON) -> str | None:
     """
     if text.count(":") <= codec.keys_in(value):
         return None
-    found: list[str] = []
+    repeated: list[str] = []
 
     def pairs(items: list[tuple[str, JSON]]) -> dict[str, JSON]:
-        taken: dict[str, JSON] = {}
+        values: dict[str, JSON] = {}
         for name, inner in items:
-            if name in taken and codec.canonical(taken[name]) != codec.canonical(inner):
-                found.append(name)
-            taken[name] = inner
-        return taken
+            if name in values and codec.canonical(values[name]) != codec.canonical(inner):
+                repeated.append(name)
+            values[name] = inner
+        return values
 
     try:
         json.loads(text, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return None
-    return found[0] if found else None
+    return repeated[0] if repeated else None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.task.schema_tree import Schema, children, is_object, types_of, walk
+from pipeline.task.schema_tree import Schema, child_schemas, is_object, iter_schemas, types_of
 
 MAX_ENUM_VALUES = 1_000  #: over the whole schema
 MAX_PROPERTIES = 5_000
@@ -47,10 +47,10 @@ class Finding:
 
 def lint(schema: Schema) -> list[Finding]:
     """Everything in the schema that strict mode refuses; an empty list for a schema that it takes."""
-    found = [Finding("#", *fault) for fault in _root(schema)]
-    for path, node in walk(schema):
-        found += [Finding(path, *fault) for rule in _RULES for fault in rule(node)]
-    return found + [Finding("#", *fault) for fault in _totals(schema)]
+    findings = [Finding("#", *fault) for fault in _root(schema)]
+    for path, node in iter_schemas(schema):
+        findings += [Finding(path, *fault) for rule in _RULES for fault in rule(node)]
+    return findings + [Finding("#", *fault) for fault in _totals(schema)]
 
 
 def _root(schema: Schema) -> Iterator[Fault]:
@@ -106,9 +106,9 @@ def _item_type(node: Schema) -> Iterator[Fault]:
 
 
 def _known_format(node: Schema) -> Iterator[Fault]:
-    found = node.get("format")
-    if isinstance(found, str) and found not in FORMATS:
-        yield f"format {found!r}", f"remove it, or use one of {', '.join(sorted(FORMATS))}"
+    name = node.get("format")
+    if isinstance(name, str) and name not in FORMATS:
+        yield f"format {name!r}", f"remove it, or use one of {', '.join(sorted(FORMATS))}"
 
 
 def _enum_size(node: Schema) -> Iterator[Fault]:
@@ -131,7 +131,7 @@ _RULES: tuple[Callable[[Schema], Iterator[Fault]], ...] = (
 
 
 def _totals(schema: Schema) -> Iterator[Fault]:
-    nodes = [node for _path, node in walk(schema)]
+    nodes = [node for _path, node in iter_schemas(schema)]
     counted = (
         ("enum values", sum(len(node.get("enum", [])) for node in nodes), MAX_ENUM_VALUES),
         ("properties", sum(len(node.get("properties", {})) for node in nodes), MAX_PROPERTIES),
@@ -151,7 +151,7 @@ def _nesting(schema: Schema) -> int:
 
 
 def _depth(node: Schema) -> int:
-    below = [_depth(sub) for step, sub in children(node) if not step.startswith(("$defs/", "definitions/"))]
+    below = [_depth(sub) for step, sub in child_schemas(node) if not step.startswith(("$defs/", "definitions/"))]
     return is_object(node) + max(below, default=0)
 
 

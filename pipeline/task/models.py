@@ -9,8 +9,8 @@ from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError
 from pipeline.records import JSON
 from pipeline.task.lint import FORMATS
-from pipeline.task.schema import SHOWN_FAULTS, Check, Tool, make_tool, ordered, short, validator, where
-from pipeline.task.schema_tree import Schema, is_object, rebuild
+from pipeline.task.schema import MAX_FAULTS, Check, Tool, format_path, make_tool, order_columns, short, validator
+from pipeline.task.schema_tree import Schema, is_object, transform
 
 #: what strict mode refuses and the model checks by itself
 _LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})
@@ -44,22 +44,22 @@ def model_schema(model: Model, *, strict: bool) -> Schema:
     Constraints that strict mode refuses are left out of the schema and stay with the model.
     """
     try:
-        found = model.model_json_schema(by_alias=True, mode="validation")
+        schema = model.model_json_schema(by_alias=True, mode="validation")
     except Exception as error:
         raise TaskError(f"the model {model.__name__} has no JSON Schema: {error}") from error
-    return _rooted(rebuild(found, _strict_node if strict else _untitled))
+    return _resolve_root(transform(schema, _strict_node if strict else _without_title))
 
 
 def _columns(model: Model) -> tuple[str, ...]:
     # The label is what the model gives back: with computed fields, without excluded ones.
     try:
-        given_back = _rooted(model.model_json_schema(by_alias=True, mode="serialization"))
+        output_schema = _resolve_root(model.model_json_schema(by_alias=True, mode="serialization"))
     except Exception as error:
         raise TaskError(f"the model {model.__name__} cannot be written as JSON: {error}") from error
-    return tuple(given_back.get("properties", ()))
+    return tuple(output_schema.get("properties", ()))
 
 
-def _rooted(schema: Schema) -> Schema:
+def _resolve_root(schema: Schema) -> Schema:
     # A model that refers to itself hides behind a $ref, but the root has to be an object.
     reference = schema.get("$ref")
     if not isinstance(reference, str):
@@ -73,15 +73,15 @@ def _model_check(model: Model, schema: Schema, columns: tuple[str, ...]) -> Chec
 
     def check(value: JSON, text: str) -> dict[str, JSON]:
         fits(value, text)
-        return ordered(_through(model, text), columns)
+        return order_columns(_validate(model, text), columns)
 
     return check
 
 
-def _through(model: Model, text: str) -> dict[str, JSON]:
+def _validate(model: Model, text: str) -> dict[str, JSON]:
     try:
-        made = model.model_validate_json(text)
-        label: dict[str, JSON] = codec.plain(made.model_dump(mode="json", by_alias=True))
+        instance = model.model_validate_json(text)
+        label: dict[str, JSON] = codec.plain(instance.model_dump(mode="json", by_alias=True))
     except pydantic.ValidationError as error:
         raise InvalidAnswerError(_faults(error)) from error
     except BaseException as error:  # a validator's own SystemExit too: it must not end the run
@@ -92,16 +92,16 @@ def _through(model: Model, text: str) -> dict[str, JSON]:
 def _faults(error: pydantic.ValidationError) -> str:
     if (count := error.error_count()) > MOST_IN_DETAIL:  # to list one of them, all have to be made
         return f"{count:,} values do not fit the model {error.title}"
-    details = error.errors(include_url=False)[:SHOWN_FAULTS]
-    return "; ".join(f"{where(fault['loc'])}: {fault['msg']}, got {short(fault['input'])}" for fault in details)
+    details = error.errors(include_url=False)[:MAX_FAULTS]
+    return "; ".join(f"{format_path(fault['loc'])}: {fault['msg']}, got {short(fault['input'])}" for fault in details)
 
 
-def _untitled(node: Schema) -> Schema:
+def _without_title(node: Schema) -> Schema:
     return {key: value for key, value in node.items() if key != "title"}
 
 
 def _strict_node(node: Schema) -> Schema:
-    strict: Schema = {key: value for key, value in _untitled(node).items() if key not in _LEFT_TO_THE_MODEL}
+    strict: Schema = {key: value for key, value in _without_title(node).items() if key not in _LEFT_TO_THE_MODEL}
     if strict.get("format", "email") not in FORMATS:
         del strict["format"]
     if "oneOf" in strict and "anyOf" not in strict:
@@ -110,10 +110,10 @@ def _strict_node(node: Schema) -> Schema:
     if is_object(strict) and "properties" in strict:
         strict["required"] = list(strict["properties"])
         strict.setdefault("additionalProperties", False)
-    return _wrapped(_typed(strict))
+    return _wrap_reference(_with_type(strict))
 
 
-def _typed(node: Schema) -> Schema:
+def _with_type(node: Schema) -> Schema:
     values: list[Any] = node.get("enum", [node["const"]] if "const" in node else [])
     names = list(dict.fromkeys(_TYPE_NAMES.get(type(value), "") for value in values))
     if "type" in node or not values or "" in names:
@@ -121,7 +121,7 @@ def _typed(node: Schema) -> Schema:
     return {"type": names[0] if len(names) == 1 else names, **node}
 
 
-def _wrapped(node: Schema) -> Schema:
+def _wrap_reference(node: Schema) -> Schema:
     # A $ref has to stand alone; a union of one says the same and may carry a description.
     if "$ref" not in node or not node.keys() - {"$ref", "$defs"}:
         return node

@@ -37,9 +37,9 @@ class Nearest:
         """
         folded = fold(text)
         scores = self._scores(folded)
-        same, found = self._places.get(folded), list(self._places.values())
-        best = nlargest(count + (same is not None), range(len(found)), key=scores.__getitem__)
-        return [found[number] for number in best if found[number] != same][:count]
+        same, places = self._places.get(folded), list(self._places.values())
+        best = nlargest(count + (same is not None), range(len(places)), key=scores.__getitem__)
+        return [places[number] for number in best if places[number] != same][:count]
 
     def _scores(self, folded: str) -> list[float]:
         """The cosine with each text, but for a factor that is the same for all."""

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
 from pipeline.records import FILTERED, JSON, UNUSABLE_CALL, Answer, ToolCall, ValidCall
-from pipeline.task.lenient import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
+from pipeline.task.lenient import (
+    PREFIX,
+    SPELLING,
+    find_repeated_key,
+    match_choices,
+    normalize_tool_name,
+    unwrap_arguments,
+)
 from pipeline.task.schema import MOST_CHARS_IN_DETAIL, Tool, short
 
 Tools = Mapping[str, Tool]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CallRules:
     """How many calls make an answer: `call` is one, some, any or all; `each` says that every call is a row.
 
     With `talks` the model may end in words once it has called, and "all" may take several turns. With `reply` these
@@ -29,55 +36,59 @@ class Wanted:
 
 #: How servers say that the answer was cut for want of room, that their filter took it, and that they found no call in
 #: it which they could hand on: the model's mistake. In lower case.
-CUT = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
-REFUSED = frozenset(
+TRUNCATED_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
+REFUSAL_REASONS = frozenset(
     {FILTERED, "content_filtered", "sensitive", "safety", "prohibited_content", "recitation", "blocklist", "spii",
      "image_safety", "image_prohibited_content", "image_recitation", "refusal", "guardrail_intervened", "error_toxic"}
 )  # fmt: skip
-UNUSABLE = frozenset(
+UNUSABLE_REASONS = frozenset(
     {UNUSABLE_CALL, "malformed_function_call", "malformed_tool_call", "malformed_tool_use", "malformed_model_output",
      "unexpected_tool_call", "too_many_tool_calls"}
 )  # fmt: skip
 
 
-def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
+def parse_answer(
+    tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall] = ()
+) -> tuple[ValidCall, ...]:
     """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
     Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
     way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
     """
     ending = answer.ending
-    if answer.refusal or ending & REFUSED:
-        raise RefusalError(_refusal(answer))
-    if ending & UNUSABLE:
+    if answer.refusal or ending & REFUSAL_REASONS:
+        raise RefusalError(_describe_refusal(answer))
+    if ending & UNUSABLE_REASONS:
         words = f"; the model wrote {short(answer.text)}" if answer.text else ""
         raise InvalidAnswerError(f"the server found no valid call in the answer{words}", code="no_tool_call")
-    if ending & CUT:
-        return _read_cut(tools, answer, wanted, before)
-    return _read_calls(tools, answer, wanted, before)
+    if ending & TRUNCATED_REASONS:
+        return _parse_truncated(tools, answer, rules, before)
+    return _parse_calls(tools, answer, rules, before)
 
 
-def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
+def _parse_truncated(
+    tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]
+) -> tuple[ValidCall, ...]:
     # The flag alone is no fault: the cut may have come after the call was complete.
     try:
-        valid_calls = _read_calls(tools, answer, wanted, before)
+        valid_calls = _parse_calls(tools, answer, rules, before)
     except InvalidAnswerError as error:
-        if not answer.calls and _has_spoken(answer) and not _may_be_words(tools, wanted, before):
+        if not answer.calls and _has_text(answer) and not _may_be_words(tools, rules, before):
             raise  # words where a call was wanted: more room for them makes no call
-        raise _cut(tools, answer, wanted, before) from error
+        raise _truncated_error(tools, answer, rules, before) from error
     if not valid_calls:  # words, cut in the middle
-        raise _cut(tools, answer, wanted, before)
+        raise _truncated_error(tools, answer, rules, before)
     return valid_calls
 
 
-def _has_spoken(answer: Answer) -> bool:
+def _has_text(answer: Answer) -> bool:
     """Whether it says something; not where it was still thinking when the room was used up."""
     text = (answer.text or "").strip()
     return bool(text) and not (text.startswith("<think>") and "</think>" not in text)
 
 
-def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> TruncatedError:
-    words = not answer.calls and _may_be_words(tools, wanted, before)
+def _truncated_error(tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]) -> TruncatedError:
+    words = not answer.calls and _may_be_words(tools, rules, before)
     what = "its last words were" if words else f"the call of {' or '.join(tools)} was"
     return TruncatedError(
         f"the answer was cut at the token limit before {what} complete; raise model.parameters.max_completion_tokens",
@@ -85,39 +96,41 @@ def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCal
     )
 
 
-def _read_calls(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
-    named = [(call.name if wanted.strict else plain_name(call.name, tools), call) for call in answer.calls]
-    calls = [(tools[name], call) for name, call in named if name in tools]
+def _parse_calls(tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
+    calls_by_name = [
+        (call.name if rules.strict else normalize_tool_name(call.name, tools), call) for call in answer.calls
+    ]
+    calls = [(tools[name], call) for name, call in calls_by_name if name in tools]
     if not calls:
-        return _words(tools, answer, wanted, before)
-    valid_calls = tuple(_said(tool, call, wanted) for tool, call in calls)
-    if wanted.each:
+        return _parse_words(tools, answer, rules, before)
+    valid_calls = tuple(_parse_call(tool, call, rules) for tool, call in calls)
+    if rules.each:
         return valid_calls
-    return _only_one(valid_calls) if wanted.call == "one" else _each_once(tools, valid_calls, wanted)
+    return _single_call(valid_calls) if rules.call == "one" else _one_call_per_tool(tools, valid_calls, rules)
 
 
-def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
+def _parse_words(tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
     """No call of ours: fine where words may be all, or where they are the end of a conversation."""
     names = " or ".join(map(repr, tools))
     if answer.calls:
         found = ", ".join(short(call.name) for call in answer.calls[:3])
         raise InvalidAnswerError(f"a call of {found}: expected a call of {names}", code="no_tool_call")
-    if _may_be_words(tools, wanted, before):
-        if not answer.has_words and (wanted.reply or not before):
-            raise _silent(names, before)
+    if _may_be_words(tools, rules, before):
+        if not answer.has_words and (rules.reply or not before):
+            raise _empty_answer_error(names, before)
         return ()
-    missing = _missing(tools, before, wanted) if before else []
+    missing = _missing(tools, before, rules) if before else []
     names = ", ".join(map(repr, missing)) or names
-    shown = f"; the text was {short(answer.text)}" if answer.text else ""
-    raise InvalidAnswerError(f"no call of {names}{shown}", code="no_tool_call")
+    text = f"; the text was {short(answer.text)}" if answer.text else ""
+    raise InvalidAnswerError(f"no call of {names}{text}", code="no_tool_call")
 
 
-def _may_be_words(tools: Tools, wanted: Wanted, before: Sequence[ValidCall]) -> bool:
+def _may_be_words(tools: Tools, rules: CallRules, before: Sequence[ValidCall]) -> bool:
     """Whether an answer need not call: words may be all, or what had to be called was called."""
-    return wanted.call == "any" or (wanted.talks and bool(before) and not _missing(tools, before, wanted))
+    return rules.call == "any" or (rules.talks and bool(before) and not _missing(tools, before, rules))
 
 
-def _silent(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
+def _empty_answer_error(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
     """Nothing at all was said: no decision against a call, and no last words."""
     if before:
         return InvalidAnswerError(
@@ -127,11 +140,11 @@ def _silent(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
     return InvalidAnswerError(fault, code="no_tool_call", ask=f"Call {names}, or answer in words.")
 
 
-def _only_one(valid_calls: tuple[ValidCall, ...]) -> tuple[ValidCall, ...]:
+def _single_call(valid_calls: tuple[ValidCall, ...]) -> tuple[ValidCall, ...]:
     first = valid_calls[0]
     for other in valid_calls[1:]:
         if other.tool != first.tool:
-            names = ", ".join(dict.fromkeys(one.tool for one in valid_calls))
+            names = ", ".join(dict.fromkeys(valid_call.tool for valid_call in valid_calls))
             raise InvalidAnswerError(f"{len(valid_calls)} calls, of {names}; expected one call")
         if other.label != first.label:
             raise InvalidAnswerError(
@@ -141,54 +154,54 @@ def _only_one(valid_calls: tuple[ValidCall, ...]) -> tuple[ValidCall, ...]:
     return valid_calls[:1]
 
 
-def _each_once(tools: Tools, valid_calls: tuple[ValidCall, ...], wanted: Wanted) -> tuple[ValidCall, ...]:
+def _one_call_per_tool(tools: Tools, valid_calls: tuple[ValidCall, ...], rules: CallRules) -> tuple[ValidCall, ...]:
     first: dict[str, ValidCall] = {}
-    for one in valid_calls:
-        if first.setdefault(one.tool, one).label != one.label:
+    for valid_call in valid_calls:
+        tool, label = valid_call.tool, valid_call.label
+        if (other := first.setdefault(tool, valid_call).label) != label:
             raise InvalidAnswerError(
-                f"calls of {one.tool} that differ: {short(first[one.tool].label)} and {short(one.label)}; "
-                "expected one call of it"
+                f"calls of {tool} that differ: {short(other)} and {short(label)}; expected one call of it"
             )
-    if not wanted.talks and (missing := _missing(tools, valid_calls, wanted)):
+    if not rules.talks and (missing := _missing(tools, valid_calls, rules)):
         raise InvalidAnswerError(f"no call of {', '.join(map(repr, missing))}", code="no_tool_call")
     return tuple(first.values())
 
 
-def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> None:
+def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], rules: CallRules) -> None:
     """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
-    if missing := _missing(names, valid_calls, wanted):
+    if missing := _missing(names, valid_calls, rules):
         listed = ", ".join(map(repr, missing))
         raise UnfinishedError(f"no call of {listed} when the last turn was over: allow more turns with task.max_turns")
 
 
-def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> list[str]:
-    called = {one.tool for one in valid_calls}
-    return [name for name in tools if name not in called] if wanted.call == "all" else []
+def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], rules: CallRules) -> list[str]:
+    called = {valid_call.tool for valid_call in valid_calls}
+    return [name for name in tools if name not in called] if rules.call == "all" else []
 
 
-def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> ValidCall:
-    if wanted.strict and call.readings:
+def _parse_call(tool: Tool, call: ToolCall, rules: CallRules) -> ValidCall:
+    if rules.strict and call.readings:
         fault = f"the call came as {' and '.join(call.readings)}, which task.strict_answers refuses"
         raise InvalidAnswerError(fault, code="invalid_json")
     readings = call.readings if call.name == tool.name else (*call.readings, PREFIX)
     try:
-        return ValidCall(tool.name, _label(tool, call), call, readings=readings)
+        return ValidCall(tool.name, _parse_label(tool, call), call, readings=readings)
     except InvalidAnswerError:
-        if wanted.strict or (found := _read_anyway(tool, call)) is None:
+        if rules.strict or (found := _parse_leniently(tool, call)) is None:
             raise
     label, more = found
     return ValidCall(tool.name, label, call, readings=readings + more)
 
 
-def _read_anyway(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
+def _parse_leniently(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
     """The label in arguments that can be read in one way only, and what was wrong with them; None: there is none."""
     if len(call.arguments) > MOST_CHARS_IN_DETAIL:
         return None
     try:
-        text, value, readings = unwrapped(call.arguments)
-        if twice(text, value) is not None:
+        text, value, readings = unwrap_arguments(call.arguments)
+        if find_repeated_key(text, value) is not None:
             return None
-        spelled = respelled(value, tool.schema)
+        spelled = match_choices(value, tool.schema)
         if spelled != value:
             value, text, readings = spelled, codec.dumps(spelled).decode(), (*readings, SPELLING)
         return (tool.check(value, text), readings) if readings else None
@@ -196,7 +209,7 @@ def _read_anyway(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str
         return None
 
 
-def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
+def _parse_label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
     try:
         value = codec.loads_digits(call.arguments)
     except codec.JSONDecodeError as error:
@@ -210,14 +223,14 @@ def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
 def _checked(tool: Tool, value: JSON, text: str) -> dict[str, JSON]:
     """The label in a value that fits, whose text does not say one thing twice and differently."""
     label = tool.check(value, text)
-    if (name := twice(text, value)) is not None:
+    if (name := find_repeated_key(text, value)) is not None:
         raise InvalidAnswerError(f"the arguments of {tool.name} give {name!r} twice, with different values")
     return label
 
 
-def _refusal(answer: Answer) -> str:
+def _describe_refusal(answer: Answer) -> str:
     if answer.refusal:
         return f"the model declined: {short(answer.refusal)}"
-    shown = f"; its text was {short(answer.text)}" if answer.text else ""
+    text = f"; its text was {short(answer.text)}" if answer.text else ""
     reason = "" if answer.finish_reason == FILTERED else f" ({short(answer.finish_reason)})"
-    return f"the content filter cut the answer{reason}{shown}"
+    return f"the content filter cut the answer{reason}{text}"

@@ -9,13 +9,20 @@ from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 from pipeline import codec
 from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record
-from pipeline.task.attachments import Asked, PromptMedia, as_filters, filters, rendered, with_fields
-from pipeline.task.attachments import marked as with_mark
+from pipeline.task.attachments import (
+    PromptMedia,
+    RenderedPrompt,
+    append_fields,
+    as_filters,
+    filters,
+    render_template,
+    with_digest_key,
+)
 from pipeline.task.sandbox import DataEnvironment, called_methods
 
 #: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
 WHOLE = "record"
-_OF_THAT_NAME = f'in the prompt {WHOLE} stands for all the fields: write {WHOLE}["{WHOLE}"] for the field of that name'
+_RESERVED = f'in the prompt {WHOLE} stands for all the fields: write {WHOLE}["{WHOLE}"] for the field of that name'
 
 
 def _as_json(value: Any, indent: int | None = None) -> str:
@@ -39,18 +46,18 @@ class Prompt:
             raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")
         try:
             tree = _ENVIRONMENT.parse(codec.clean_text(source))
-            shown = as_filters(tree)
+            called_kinds = as_filters(tree)
             self.fields = frozenset(_fields(tree))
             _refuse_reaching_out(tree)
-            self._wants_whole = any(node.name == WHOLE for node in tree.find_all(nodes.Name))
-            self._prints_whole = _takes_whole(tree)
-            self._content = self.fields if self.fields - _asked_after(tree) else frozenset()
+            self._needs_whole = any(node.name == WHOLE for node in tree.find_all(nodes.Name))
+            self._prints_whole = _uses_whole(tree)
+            self._content = self.fields if self.fields - _fields_with_fallback(tree) else frozenset()
             template = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
             fault = f"task.prompt is not a template, at its line {error.lineno}: {error.message}"
-            raise TaskError(fault + _as_odd_name(source, error.lineno)) from error
+            raise TaskError(fault + _odd_name_hint(source, error.lineno)) from error
         self._media = media or PromptMedia()
-        self.shows = shown | {kind for kind, _name in self._media.by_kind()}
+        self.media_kinds = called_kinds | {kind for kind, _name in self._media.by_kind()}
         self._render = template.render
         self._source = source
 
@@ -62,48 +69,48 @@ class Prompt:
     @property
     def is_constant(self) -> bool:
         """Whether it holds nothing of the record."""
-        return not (self.fields or self._wants_whole or self.shows)
+        return not (self.fields or self._needs_whole or self.media_kinds)
 
     def render(self, record: Record) -> str:
         """The prompt for one record, as a person reads it. Raises RenderError."""
         return self.ask(record).text
 
-    def ask(self, record: Record) -> Asked:
+    def ask(self, record: Record) -> RenderedPrompt:
         """What the record is asked, with what it shows. Raises RenderError."""
-        if not self.shows:
-            text = self._text(record)
-            asked = Asked(text, text)
+        if not self.media_kinds:
+            text = self._fill_in(record)
+            prompt = RenderedPrompt(text, text)
         else:
-            asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
-        if not asked.attachments:
-            self._refuse_empty(record.fields, asked.text)
-        return with_mark(asked, self._media)
+            prompt = append_fields(render_template(lambda: self._fill_in(record)), record, self._media)
+        if not prompt.attachments:
+            self._refuse_empty(record.fields, prompt.text)
+        return with_digest_key(prompt, self._media)
 
     def _refuse_empty(self, fields: Mapping[str, JSON], text: str) -> None:
         """Raise EmptyTextError where all that the prompt takes of the record is empty, or nothing comes of it."""
-        names = self._content or (fields if self._wants_whole else ())
+        names = self._content or (fields if self._needs_whole else ())
         if names and all(_is_blank(fields.get(name)) for name in names):
-            shown = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
+            listed = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
             raise EmptyTextError(
-                f"there is nothing to label: {shown} {'is' if len(names) == 1 else 'are'} empty in this record, "
+                f"there is nothing to label: {listed} {'is' if len(names) == 1 else 'are'} empty in this record, "
                 "and the prompt contains nothing else from it"
             )
         if _is_blank(text):
             raise EmptyTextError("the prompt renders to nothing for this record")
 
-    def _text(self, record: Record) -> str:
+    def _fill_in(self, record: Record) -> str:
         fields: Mapping[str, JSON] = record.fields
         if self._prints_whole and WHOLE in fields:
-            raise RenderError(_OF_THAT_NAME)
+            raise RenderError(_RESERVED)
         try:
-            text = self._render({**fields, WHOLE: fields} if self._wants_whole else fields)
+            text = self._render({**fields, WHOLE: fields} if self._needs_whole else fields)
             return codec.clean_text(text)  # no server takes half a character, and the record is worth its label
         except MediaError:
             raise
         except Exception as error:
-            raise RenderError(self._why(error, fields)) from error
+            raise RenderError(self._describe_error(error, fields)) from error
 
-    def _why(self, error: Exception, fields: Mapping[str, JSON]) -> str:
+    def _describe_error(self, error: Exception, fields: Mapping[str, JSON]) -> str:
         reason = f"{type(error).__name__}: {error}"
         missing = sorted(self.fields - fields.keys())
         if not missing or not isinstance(error, TemplateError):
@@ -113,7 +120,7 @@ class Prompt:
             return f"the prompt uses {names}, which this record lacks; for the field {odd!r} write {_whole_of(odd)}"
         there = f"{list_names(fields)}{did_you_mean(missing[0], fields)}"
         fault = f"the prompt uses {names}, which this record lacks; its fields are: {there}"
-        return f"{fault}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else fault
+        return f"{fault}; {_RESERVED}" if WHOLE in fields and self._needs_whole else fault
 
 
 def template_fields(prompt: str) -> set[str]:
@@ -130,9 +137,13 @@ def fields_in_prompt(fingerprint: Mapping[str, Any]) -> frozenset[str]:
         return frozenset()
 
 
-def display_text(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:
+def display_text(fields: Mapping[str, JSON], prompt_fields: frozenset[str]) -> str:
     """What a person recognises a record by: the longest text that its prompt shows, else that it has."""
-    texts = [value for name, value in fields.items() if isinstance(value, str) and (not shown or name in shown)]
+    texts = [
+        value
+        for name, value in fields.items()
+        if isinstance(value, str) and (not prompt_fields or name in prompt_fields)
+    ]
     texts = texts or [value for value in fields.values() if isinstance(value, str)]
     return max(texts, key=len, default="")
 
@@ -151,7 +162,7 @@ def _is_blank(value: JSON) -> bool:
 _PRINTED = re.compile(r"\{\{-?\s*([^{}|\"'()\[\]]+?)\s*-?(?:\||\}\})")
 
 
-def _as_odd_name(source: str, line: int) -> str:
+def _odd_name_hint(source: str, line: int) -> str:
     """What to write for a name such as `Ticket ID`, which Jinja takes for no name; empty where the line has none."""
     text = "".join(source.splitlines(keepends=True)[line - 1 : line])
     odd = next((name for name in _PRINTED.findall(text) if _is_odd(name)), None)
@@ -185,20 +196,20 @@ def _fields(tree: nodes.Template) -> Iterable[str]:
             yield name
 
 
-def _takes_whole(tree: nodes.Template) -> bool:
+def _uses_whole(tree: nodes.Template) -> bool:
     """Whether `record` stands for itself somewhere: not for a field of it, nor before a filter such as tojson."""
     owners = [id(owner) for owner, _name, _line in _lookups(tree)]
     owners += [id(changed.node) for changed in tree.find_all(nodes.Filter)]
     return any(name.name == WHOLE and id(name) not in owners for name in tree.find_all(nodes.Name))
 
 
-def _asked_after(tree: nodes.Template) -> set[str]:
+def _fields_with_fallback(tree: nodes.Template) -> set[str]:
     """The fields that the template has another word for where they are empty: if, or, is, default."""
-    asked: list[nodes.Expr | None] = [test.node for test in tree.find_all(nodes.Test)]
-    asked += [branch.test for branch in tree.find_all((nodes.If, nodes.CondExpr))]  # type: ignore[attr-defined]
-    asked += [choice.left for choice in tree.find_all(nodes.Or)]
-    asked += [changed.node for changed in tree.find_all(nodes.Filter) if changed.name in ("default", "d")]
-    within = nodes.Tuple([one for one in asked if one is not None], "load")
+    prompt: list[nodes.Expr | None] = [test.node for test in tree.find_all(nodes.Test)]
+    prompt += [branch.test for branch in tree.find_all((nodes.If, nodes.CondExpr))]  # type: ignore[attr-defined]
+    prompt += [choice.left for choice in tree.find_all(nodes.Or)]
+    prompt += [changed.node for changed in tree.find_all(nodes.Filter) if changed.name in ("default", "d")]
+    within = nodes.Tuple([one for one in prompt if one is not None], "load")
     return {name.name for name in within.find_all(nodes.Name)} | {name for _owner, name, _line in _lookups(within)}
 
 

@@ -9,9 +9,9 @@ from pipeline.records import JSON, Answer, ToolCall
 from pipeline.task.schema import Check, Tool
 
 
-def renamed_kit(kit: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
+def accept_old_names(tools_by_name: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
     """The tools, which take the former names of labels as well."""
-    return {name: replace(tool, check=_check(tool.check, renames)) for name, tool in kit.items()}
+    return {name: replace(tool, check=_check(tool.check, renames)) for name, tool in tools_by_name.items()}
 
 
 def _check(check: Check, renames: Sequence[Rename]) -> Check:
@@ -27,7 +27,7 @@ def _check(check: Check, renames: Sequence[Rename]) -> Check:
     return renamed
 
 
-def renamed_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
+def rename_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
     """The answer as if its labels had been given under the names of today: for a copy, which is another record's."""
     return replace(answer, calls=tuple(_call(call, renames) for call in answer.calls)) if renames else answer
 

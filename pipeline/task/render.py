@@ -8,8 +8,8 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, Record, Request, room_in
-from pipeline.task.attachments import Asked
-from pipeline.task.caching import Caching, marked, with_caching
+from pipeline.task.attachments import RenderedPrompt
+from pipeline.task.caching import PromptCaching, with_breakpoint, with_caching
 from pipeline.task.schema import Tool
 from pipeline.task.schema_tree import Schema
 
@@ -18,55 +18,55 @@ BYTES_PER_TOKEN = 4
 CALL_TOKENS = 32
 FREE_TEXT_TOKENS = 48
 VALUE_TOKENS = 8
-FRAMES_KEPT = 1_024
+MAX_TEMPLATES = 1_024
 
 Message = Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class MessageBlock:
     """Messages that are shown before the record.
 
     `mark` stands for them in a request's digest; `size_bytes` is an estimate of what a model reads of them.
     """
 
     messages: tuple[Message, ...]
-    mark: bytes
+    digest_key: bytes
     size_bytes: int
 
 
-def together(shown: Iterable[Shown]) -> Shown:
+def join_blocks(blocks: Iterable[MessageBlock]) -> MessageBlock:
     """All of them, one after the other."""
-    every = tuple(shown)
-    return Shown(
-        tuple(message for one in every for message in one.messages),
-        b"".join(one.mark for one in every),
-        sum(one.size_bytes for one in every),
+    all_blocks = tuple(blocks)
+    return MessageBlock(
+        tuple(message for block in all_blocks for message in block.messages),
+        b"".join(block.digest_key for block in all_blocks),
+        sum(block.size_bytes for block in all_blocks),
     )
 
 
-NOTHING = together(())
+NO_MESSAGES = join_blocks(())
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class RequestTemplate:
     """All of a request that is the same for every record: the prefix that a server's prompt cache knows.
 
     `kit` are the tools by their names, `opening` is the system text and the fixed examples. `mark` stands for these
     parts in a request's digest; `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
     """
 
-    kit: Mapping[str, Tool]
+    tools_by_name: Mapping[str, Tool]
     model: str
     opening: tuple[Message, ...]
     tools: tuple[Schema, ...]
     tool_choice: JSON
     parameters: Mapping[str, JSON]
-    mark: bytes
+    digest_key: bytes
     size_bytes: int
     answer_tokens: int
 
-    def request(self, record: Record, asked: Asked, shown: Shown = NOTHING) -> Request:
+    def request(self, record: Record, prompt: RenderedPrompt, examples: MessageBlock = NO_MESSAGES) -> Request:
         """The request that asks about the record, with what is shown for this record only.
 
         Its size is that of its text: what media take is known once they are loaded.
@@ -74,76 +74,77 @@ class Frame:
         return Request(
             record,
             self.model,
-            (*self.opening, *shown.messages, {"role": "user", "content": asked.content}),
+            (*self.opening, *examples.messages, {"role": "user", "content": prompt.content}),
             self.tools,
             self.tool_choice,
             self.parameters,
-            (self.size_bytes + shown.size_bytes + len(asked.text.encode("utf-8", "surrogatepass"))) // BYTES_PER_TOKEN
+            (self.size_bytes + examples.size_bytes + len(prompt.text.encode("utf-8", "surrogatepass")))
+            // BYTES_PER_TOKEN
             + self.answer_tokens,
-            codec.digest128(self.mark + shown.mark + asked.mark),
-            attachments=asked.attachments,
+            codec.digest128(self.digest_key + examples.digest_key + prompt.digest_key),
+            attachments=prompt.attachments,
         )
 
 
-def make_frame(
-    kit: Sequence[Tool],
+def build_template(
+    tools_by_name: Sequence[Tool],
     *,
     model: str,
     system: str | None,
-    fixed: Shown,
+    fixed: MessageBlock,
     tool_choice: JSON,
     parameters: Mapping[str, JSON],
-    caching: Caching,
-) -> Frame:
+    caching: PromptCaching,
+) -> RequestTemplate:
     """The constant part of the requests that offer these tools. How it is cached is no part of a request's digest."""
-    opening = (*_first(system), *fixed.messages)
-    definitions = tuple(tool.definition for tool in kit)
+    opening = (*_system_messages(system), *fixed.messages)
+    definitions = tuple(tool.definition for tool in tools_by_name)
     constant = codec.dumps([model, opening, *definitions, tool_choice, parameters])
-    return Frame(
-        kit={tool.name: tool for tool in kit},
+    return RequestTemplate(
+        tools_by_name={tool.name: tool for tool in tools_by_name},
         model=model,
-        opening=marked(opening) if caching.breakpoint else opening,
+        opening=with_breakpoint(opening) if caching.breakpoint else opening,
         tools=definitions,
         tool_choice=tool_choice,
         parameters=with_caching(parameters, caching),
-        mark=codec.digest128(constant),
+        digest_key=codec.digest128(constant),
         size_bytes=constant_bytes(system, definitions, fixed),
-        answer_tokens=room_in(parameters) or max(_answer_tokens(tool.schema) for tool in kit),
+        answer_tokens=room_in(parameters) or max(_answer_tokens(tool.schema) for tool in tools_by_name),
     )
 
 
-def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: Shown) -> int:
+def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: MessageBlock) -> int:
     """What a model reads before the record, about."""
-    return len(codec.dumps([_first(system), *definitions])) + fixed.size_bytes
+    return len(codec.dumps([_system_messages(system), *definitions])) + fixed.size_bytes
 
 
-def _first(system: str | None) -> tuple[Message, ...]:
+def _system_messages(system: str | None) -> tuple[Message, ...]:
     return ({"role": "system", "content": codec.clean_text(system)},) if system else ()
 
 
-class Frames:
+class TemplateCache:
     """The frames of tools whose schemas depend on the record: one for each set of schemas, the latest kept."""
 
     def __init__(
-        self, schemas_for: Callable[[Record], Sequence[Schema]], build: Callable[[Sequence[Schema]], Frame]
+        self, schemas_for: Callable[[Record], Sequence[Schema]], build: Callable[[Sequence[Schema]], RequestTemplate]
     ) -> None:
         self._schemas_for = schemas_for
         self._build = build
-        self._kept: OrderedDict[bytes, Frame] = OrderedDict()
+        self._cache: OrderedDict[bytes, RequestTemplate] = OrderedDict()
 
-    def __call__(self, record: Record) -> Frame:
+    def __call__(self, record: Record) -> RequestTemplate:
         """The record's frame. Raises RenderError."""
         schemas = self._schemas_for(record)
         try:
             key = codec.canonical(schemas)
-            frame = self._kept.pop(key, None) or self._build(schemas)
+            template = self._cache.pop(key, None) or self._build(schemas)
         except (TaskError, TypeError) as error:
             reason = " ".join(str(error).split())  # one line: it stands in a cell and in a log
             raise RenderError(f"the tool's schema for this record cannot be used: {reason}") from error
-        self._kept[key] = frame
-        if len(self._kept) > FRAMES_KEPT:
-            self._kept.popitem(last=False)
-        return frame
+        self._cache[key] = template
+        if len(self._cache) > MAX_TEMPLATES:
+            self._cache.popitem(last=False)
+        return template
 
 
 def _answer_tokens(schema: Schema) -> int:

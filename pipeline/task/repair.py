@@ -7,7 +7,7 @@ from dataclasses import replace
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
 from pipeline.records import BY_SCHEMA, ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, ValidCall, room_in
-from pipeline.task.lenient import plain_name, unwrapped
+from pipeline.task.lenient import normalize_tool_name, unwrap_arguments
 from pipeline.task.render import BYTES_PER_TOKEN, Message
 
 MAX_SHOWN_CALLS = 8
@@ -32,27 +32,27 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     before = request.messages[:base]
     names = [tool["function"]["name"] for tool in request.tools]
     name = names[0] if len(names) == 1 else ", ".join(names)
-    meant = [replace(call, name=plain_name(call.name, names)) for call in answer.calls]
-    calls = [call for call in meant if call.name in names][:MAX_SHOWN_CALLS]
+    normalized = [replace(call, name=normalize_tool_name(call.name, names)) for call in answer.calls]
+    calls = [call for call in normalized if call.name in names][:MAX_SHOWN_CALLS]
     several = request.parameters.get("parallel_tool_calls") is True
     once = "" if several else ", once"
     if calls and several:
         # What is wrong may be that one is missing, so it is not said which.
         fault = f"{error}. Make every call again, with arguments that fit the schema."
-        shown = _by_call(before, calls, answer.items, fault)
+        messages = _fault_per_call(before, calls, answer.items, fault)
     elif calls and request.tool_choice == BY_SCHEMA:
-        shown = _by_call(before, calls, answer.items, f"{error}. {AS_JSON}")
+        messages = _fault_per_call(before, calls, answer.items, f"{error}. {AS_JSON}")
     elif calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
         fault = f"{error}. Call {called} again{once}, with arguments that fit its schema."
-        shown = _by_call(before, calls, answer.items, fault)
+        messages = _fault_per_call(before, calls, answer.items, fault)
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
         asks = AS_JSON if request.tool_choice == BY_SCHEMA else f"Call {which}{once}."
         silence = "(I said nothing.)" if error.ask or asks is AS_JSON else f"(I did not call {name}.)"
         words = answer.text if answer.text and answer.has_words else silence
-        shown = _by_words(words, f"{error}. {error.ask or asks}")
-    return remade(request, (*before, *shown), request.parameters)
+        messages = _fault_after_text(words, f"{error}. {error.ask or asks}")
+    return with_messages(request, (*before, *messages), request.parameters)
 
 
 def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
@@ -61,20 +61,20 @@ def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]
     # of `valid_calls`, and has that one's result.
     results: dict[object, JSON] = {one.tool: one.result for one in reversed(valid_calls)}
     results |= {id(one.call): one.result for one in valid_calls}
-    named = named_calls(request.messages, answer.calls)
+    calls_by_id = assign_call_ids(request.messages, answer.calls)
     known = {tool["function"]["name"] for tool in request.tools}
     tool_messages: list[Message] = []
-    shown = []
-    for name, call in named:
-        meant = plain_name(call.name, known)
-        content = told_of(results.get(id(call), results.get(meant))) if meant in known else UNKNOWN
+    calls = []
+    for name, call in calls_by_id:
+        tool = normalize_tool_name(call.name, known)
+        content = format_result(results.get(id(call), results.get(tool))) if tool in known else UNKNOWN
         tool_messages.append({"role": "tool", "tool_call_id": name, "content": content})
-        shown.append((name, replace(call, name=meant)))
-    messages = (*request.messages, echoed(shown, answer.text, answer.items), *tool_messages)
-    return remade(request, messages, request.parameters, tool_choice="auto")
+        calls.append((name, replace(call, name=tool)))
+    messages = (*request.messages, assistant_message(calls, answer.text, answer.items), *tool_messages)
+    return with_messages(request, messages, request.parameters, tool_choice="auto")
 
 
-def told_of(result: JSON) -> str:
+def format_result(result: JSON) -> str:
     """A callback's result as the model reads it."""
     if result is None:
         return DONE
@@ -88,44 +88,44 @@ def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
         for key, value in request.parameters.items()
     }
     if parameters != request.parameters:
-        return remade(request, request.messages, parameters)
-    asked = error.ask or (BRIEF_JSON if request.tool_choice == BY_SCHEMA else BRIEF)
-    brief: Message = {"role": "user", "content": f"Your last answer was too long and was cut. {asked}"}
-    return remade(request, (*request.messages[:base], brief), parameters)
+        return with_messages(request, request.messages, parameters)
+    advice = error.ask or (BRIEF_JSON if request.tool_choice == BY_SCHEMA else BRIEF)
+    brief: Message = {"role": "user", "content": f"Your last answer was too long and was cut. {advice}"}
+    return with_messages(request, (*request.messages[:base], brief), parameters)
 
 
-def _by_call(
+def _fault_per_call(
     before: Sequence[Message], calls: Sequence[ToolCall], items: Sequence[JSON], fault: str
 ) -> tuple[Message, ...]:
     # Every call that is echoed has to be answered by a tool message with its id.
-    named = named_calls(before, calls)
-    echo = echoed(named, None, items)
+    calls_by_id = assign_call_ids(before, calls)
+    echo = assistant_message(calls_by_id, None, items)
     tool_messages = [
-        {"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named
+        {"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in calls_by_id
     ]
     return (echo, *tool_messages)
 
 
-def named_calls(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
+def assign_call_ids(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
     """The calls under the ids with which they are sent back after these messages: each fit, and there but once.
 
     The server's own where that is so. Some give none, long ones, or the same one again: to echo those is a 400 of a
     stricter server for an answer that was paid for. It depends on nothing else, so a resumed conversation is the same.
     """
-    taken = {call["id"] for message in before for call in message.get("tool_calls") or ()}
-    named = []
+    used = {call["id"] for message in before for call in message.get("tool_calls") or ()}
+    calls_by_id = []
     for place, call in enumerate(calls):
         name = call.id
-        if not 0 < len(name) <= MAX_ID_CHARS or name in taken:
+        if not 0 < len(name) <= MAX_ID_CHARS or name in used:
             name = f"call_{len(before)}_{place}"
-        while name in taken:
+        while name in used:
             name = f"{name}_"
-        taken.add(name)
-        named.append((name, call))
-    return named
+        used.add(name)
+        calls_by_id.append((name, call))
+    return calls_by_id
 
 
-def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None, items: Sequence[JSON]) -> Message:
+def assistant_message(calls_by_id: Sequence[tuple[str, ToolCall]], text: str | None, items: Sequence[JSON]) -> Message:
     """The model's message with these calls, as it can be sent back to any server."""
     message: Message = {
         "role": "assistant",
@@ -136,13 +136,13 @@ def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None, items: Seque
                 "type": "function",
                 "function": {"name": call.name, "arguments": safe_arguments(call.arguments)},
             }
-            for name, call in named
+            for name, call in calls_by_id
         ],
     }
     return {**message, ITEMS: items} if items else message
 
 
-def _by_words(words: str, fault: str) -> tuple[Message, ...]:
+def _fault_after_text(words: str, fault: str) -> tuple[Message, ...]:
     return (
         {"role": "assistant", "content": words[:MAX_ECHO_CHARS]},
         {"role": "user", "content": fault},
@@ -154,7 +154,7 @@ def safe_arguments(arguments: str) -> str:
     if _is_object(arguments):
         return arguments
     with suppress(codec.JSONDecodeError):
-        plain = codec.dumps(unwrapped(arguments)[1]).decode()
+        plain = codec.dumps(unwrap_arguments(arguments)[1]).decode()
         return plain if _is_object(plain) else "{}"
     return "{}"
 
@@ -171,7 +171,7 @@ def _is_object(arguments: str) -> bool:
         return False
 
 
-def remade(
+def with_messages(
     request: Request, messages: tuple[Message, ...], parameters: Mapping[str, JSON], *, tool_choice: JSON = None
 ) -> Request:
     """The request with other messages; its size and digest follow."""

@@ -23,7 +23,7 @@ _KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number", 
 _METHOD = "method of"
 
 
-class Missing(StrictUndefined):
+class UndefinedField(StrictUndefined):
     """What is not there. Any use of it but asking whether it is there raises, its look within a list too."""
 
     __slots__ = ()
@@ -35,13 +35,13 @@ class Missing(StrictUndefined):
         if self._undefined_hint or owner is missing:
             return self._undefined_hint or f"{name!r} is undefined"
         if isinstance(owner, Mapping):
-            hint = _as_call(owner, name) or did_you_mean(name, owner)
+            hint = _method_hint(owner, name) or did_you_mean(name, owner)
             return f"{name!r} is no field there; the fields are {list_names(owner)}{hint}"
         what = _KINDS.get(type(owner), "a list")
-        return f"{name!r} was looked for in {what}, which has no fields{_as_call(owner, name)}"
+        return f"{name!r} was looked for in {what}, which has no fields{_method_hint(owner, name)}"
 
 
-def _as_call(owner: Any, name: Any) -> str:
+def _method_hint(owner: Any, name: Any) -> str:
     is_method = isinstance(name, str) and not name.startswith("_") and callable(getattr(owner, name, None))
     return f" (for the method write {name}())" if is_method else ""
 
@@ -54,7 +54,7 @@ class DataEnvironment(ImmutableSandboxedEnvironment):
     """
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
-        super().__init__(undefined=Missing, autoescape=False, keep_trailing_newline=True, finalize=_printed)
+        super().__init__(undefined=UndefinedField, autoescape=False, keep_trailing_newline=True, finalize=_finalize)
         # A field named "range" or "dict" that a record lacks has to be missed, not found among Jinja's functions.
         self.globals.clear()
         self.globals.update(functions)
@@ -83,7 +83,7 @@ class DataEnvironment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, name)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's
-        return _listed(super().call(__context, __obj, *args, **kwargs))
+        return _to_list(super().call(__context, __obj, *args, **kwargs))
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         # Everything that is compiled comes through here, templates and expressions.
@@ -119,16 +119,16 @@ def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def listing(*args: Any, **kwargs: Any) -> Any:
-        return _listed(function(*args, **kwargs))
+        return _to_list(function(*args, **kwargs))
 
     return listing
 
 
-def _listed(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     return list(value) if isinstance(value, _LAZY) else value
 
 
-def _printed(value: Any) -> Any:
+def _finalize(value: Any) -> Any:
     """The value as it is printed. Raises for what is no data."""
     if value is None:
         return ""

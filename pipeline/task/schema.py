@@ -12,19 +12,19 @@ from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError
 from pipeline.records import JSON
 from pipeline.task.lint import lint
-from pipeline.task.schema_tree import Schema, is_object, rebuild
+from pipeline.task.schema_tree import Schema, is_object, transform
 
 #: of what strict mode does not take, where there is more: the first ones say what to do about the rest
-SHOWN_FINDINGS = 3
+MAX_FINDINGS = 3
 #: arguments, and the text they were read from -> the label; raises InvalidAnswerError
 Check = Callable[[JSON, str], dict[str, JSON]]
 
 DEFAULT_NAME = "set_label"
-SHOWN_VALUES = 20  #: of an enum, in a message
-SHOWN_FAULTS = 3
+MAX_VALUES = 20  #: of an enum, in a message
+MAX_FAULTS = 3
 #: of arguments whose faults are looked for one by one
 MOST_CHARS_IN_DETAIL = 30_000
-SHOWN_CHARS = 200
+MAX_VALUE_CHARS = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -47,7 +47,7 @@ def make_tool(schema: Schema, *, name: str, description: str | None, strict: boo
     """
     if not _NAME.fullmatch(name):
         raise TaskError(f"the function's name is {name!r}: expected 1 to 64 letters (a-z), digits, '_' or '-'")
-    sound = sound_schema(schema, name=name, strict=strict)
+    sound = validate_schema(schema, name=name, strict=strict)
     function: Schema = {"name": name}
     if description:
         function["description"] = description
@@ -59,13 +59,13 @@ def make_tool(schema: Schema, *, name: str, description: str | None, strict: boo
         definition={"type": "function", "function": function},
         schema=sound,
         columns=tuple(sound["properties"]),
-        check=check or plain_check(sound),
+        check=check or schema_check(sound),
     )
 
 
-def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
+def validate_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
     """The schema as it is sent: valid, an object with properties, fit for strict mode where that is on."""
-    schema = _plain(schema, name)
+    schema = _copy_schema(schema, name)
     if schema.get("type") != "object":
         raise TaskError(
             f'the schema of {name} has a root of type {schema.get("type")!r}: expected "object" with properties'
@@ -74,22 +74,22 @@ def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
         raise TaskError(f"the schema of {name} has no properties: each one is a label column, so there is none")
     if not strict:
         return schema
-    closed: Schema = rebuild(schema, _close)
-    if findings := lint(closed):
-        listed = "".join(f"\n  {finding}" for finding in findings[:SHOWN_FINDINGS])
-        if len(findings) > SHOWN_FINDINGS:
-            listed += f"\n  and {len(findings) - SHOWN_FINDINGS} more"
+    strict_schema: Schema = transform(schema, _close)
+    if findings := lint(strict_schema):
+        listed = "".join(f"\n  {finding}" for finding in findings[:MAX_FINDINGS])
+        if len(findings) > MAX_FINDINGS:
+            listed += f"\n  and {len(findings) - MAX_FINDINGS} more"
         raise TaskError(f"the schema of {name} does not fit strict mode (fix it, or set model.strict = false):{listed}")
-    return closed
+    return strict_schema
 
 
-def plain_check(schema: Schema) -> Check:
+def schema_check(schema: Schema) -> Check:
     """The check of arguments against the schema alone."""
     validate, columns = validator(schema), tuple(schema["properties"])
 
     def check(value: JSON, text: str) -> dict[str, JSON]:
         validate(value, text)
-        return ordered(value, columns)
+        return order_columns(value, columns)
 
     return check
 
@@ -109,7 +109,7 @@ def validator(schema: Schema) -> Callable[[JSON, str], None]:
                 return
             if len(text) > MOST_CHARS_IN_DETAIL:
                 raise InvalidAnswerError(f"the arguments ({len(text):,} characters) do not fit the schema")
-            faults = [_fault(error) for error in islice(compiled.iter_errors(value), SHOWN_FAULTS)]
+            faults = [_fault(error) for error in islice(compiled.iter_errors(value), MAX_FAULTS)]
         except ValueError as error:
             # Nested so deep that the validator gives up.
             faults = [str(error)]
@@ -126,26 +126,26 @@ def compile_schema(schema: Schema) -> "jsonschema_rs.Validator":  # quoted: the 
         raise TaskError(f"the JSON Schema cannot be used: {_first_line(error)}") from error
 
 
-def ordered(label: dict[str, JSON], columns: tuple[str, ...]) -> dict[str, JSON]:
+def order_columns(label: dict[str, JSON], columns: tuple[str, ...]) -> dict[str, JSON]:
     """The label with its keys in the order of `columns`; what is not among them comes last."""
     if tuple(label) == columns:
         return label
     return {name: label[name] for name in columns if name in label} | label
 
 
-def short(value: JSON, chars: int = SHOWN_CHARS) -> str:
+def short(value: JSON, chars: int = MAX_VALUE_CHARS) -> str:
     """A value in a message: its repr, cut."""
     text = repr(value)
     return text if len(text) <= chars else f"{text[:chars]}…"
 
 
-def where(path: Sequence[str | int]) -> str:
+def format_path(path: Sequence[str | int]) -> str:
     """A path for people: `items[0].name`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".") or "the arguments"
 
 
-def _plain(schema: Schema, name: str) -> Schema:
+def _copy_schema(schema: Schema, name: str) -> Schema:
     """A copy of plain JSON that nobody else can change, valid as a JSON Schema."""
     try:
         plain = codec.plain(schema)
@@ -173,19 +173,19 @@ def _first_line(error: Exception) -> str:
 
 
 def _fault(error: jsonschema_rs.ValidationError) -> str:
-    return f"{where(error.instance_path)}: {_reason(error)}"
+    return f"{format_path(error.instance_path)}: {_reason(error)}"
 
 
 def _reason(error: jsonschema_rs.ValidationError) -> str:
     match error.kind:
         case Kind.Enum(options=options):
-            more = f" (and {len(options) - SHOWN_VALUES} more)" if len(options) > SHOWN_VALUES else ""
-            return f"{short(error.instance)} is not one of {list(options[:SHOWN_VALUES])!r}{more}"
+            more = f" (and {len(options) - MAX_VALUES} more)" if len(options) > MAX_VALUES else ""
+            return f"{short(error.instance)} is not one of {list(options[:MAX_VALUES])!r}{more}"
         case Kind.Required(property=name):
             return f"{name!r} is required, but missing"
         case Kind.AnyOf(context=branches) | Kind.OneOfNotValid(context=branches):
-            reasons = [_fault(branch[0]) for branch in branches[:SHOWN_FAULTS] if branch]
+            reasons = [_fault(branch[0]) for branch in branches[:MAX_FAULTS] if branch]
             return f"{short(error.instance)} fits none of the forms it may have ({' | '.join(reasons)})"
         case _:
             text = error.message
-            return text if len(text) <= 2 * SHOWN_CHARS else f"{text[:SHOWN_CHARS]} … {text[-SHOWN_CHARS:]}"
+            return text if len(text) <= 2 * MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]} … {text[-MAX_VALUE_CHARS:]}"

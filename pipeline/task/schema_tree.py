@@ -14,12 +14,12 @@ _SINGLE = (*_ITEMS, "additionalProperties", "unevaluatedProperties", "propertyNa
 _BOOLEANS: dict[bool, Schema] = {True: {}, False: {"not": {}}}
 
 
-def children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
+def child_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
     """Each subschema one level down, with its step as in a JSON pointer."""
     for keyword in _BY_NAME:
         named = schema.get(keyword)
         if isinstance(named, dict):
-            yield from ((f"{keyword}/{_escaped(name)}", _as_schema(sub)) for name, sub in named.items())
+            yield from ((f"{keyword}/{_escape(name)}", _as_schema(sub)) for name, sub in named.items())
     for keyword in _LISTS:
         listed = schema.get(keyword)
         if isinstance(listed, list):
@@ -29,27 +29,27 @@ def children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
             yield keyword, schema[keyword]
 
 
-def walk(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:
+def iter_schemas(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:
     """The schema and every subschema in it, each with its JSON pointer."""
     yield path, schema
-    for step, sub in children(schema):
-        yield from walk(sub, f"{path}/{step}")
+    for step, sub in child_schemas(schema):
+        yield from iter_schemas(sub, f"{path}/{step}")
 
 
-def rebuild(schema: Any, change: Callable[[Schema], Schema]) -> Any:
+def transform(schema: Any, change: Callable[[Schema], Schema]) -> Any:
     """A copy in which every subschema has gone through `change`, the innermost first."""
     if not isinstance(schema, dict):
         return schema
     copy = dict(schema)
     for keyword in _BY_NAME:
         if isinstance(copy.get(keyword), dict):
-            copy[keyword] = {name: rebuild(sub, change) for name, sub in copy[keyword].items()}
+            copy[keyword] = {name: transform(sub, change) for name, sub in copy[keyword].items()}
     for keyword in _LISTS:
         if isinstance(copy.get(keyword), list):
-            copy[keyword] = [rebuild(sub, change) for sub in copy[keyword]]
+            copy[keyword] = [transform(sub, change) for sub in copy[keyword]]
     for keyword in _SINGLE:
         if keyword in copy:
-            copy[keyword] = rebuild(copy[keyword], change)
+            copy[keyword] = transform(copy[keyword], change)
     return change(copy)
 
 
@@ -70,5 +70,5 @@ def _as_schema(sub: Any) -> Schema:
     return sub if isinstance(sub, dict) else {}
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")

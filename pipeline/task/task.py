@@ -11,31 +11,31 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
 from pipeline.labelfields import Rename
-from pipeline.records import JSON, Answer, CallbackContext, LabelResult, Record, Request, ToolCall, ValidCall
+from pipeline.records import JSON, Answer, CallbackContext, LabelResult, Record, Request, ValidCall
 from pipeline.task import parse, validators
-from pipeline.task.caching import Caching, settled
-from pipeline.task.callback import call_back, talk_back
+from pipeline.task.caching import PromptCaching, resolve_caching
+from pipeline.task.callback import call_in_conversation, call_once
 from pipeline.task.columns import Columns, row_fields
-from pipeline.task.examples import Plain, check_count, make_examples, nearest_of, plain_examples
+from pipeline.task.examples import PlainExample, build_examples, check_count, nearest_selector, validate_examples
 from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
-from pipeline.task.parse import Wanted
+from pipeline.task.parse import CallRules
 from pipeline.task.prompt import Prompt
-from pipeline.task.renames import renamed_kit
+from pipeline.task.renames import accept_old_names
 from pipeline.task.render import (
     BYTES_PER_TOKEN,
-    NOTHING,
-    Frame,
-    Frames,
-    Shown,
+    NO_MESSAGES,
+    MessageBlock,
+    RequestTemplate,
+    TemplateCache,
+    build_template,
     constant_bytes,
-    make_frame,
-    together,
+    join_blocks,
 )
 from pipeline.task.repair import next_turn, repair
 from pipeline.task.schema import Tool, short
 from pipeline.task.schema_tree import Schema
-from pipeline.task.tools import Offer, PerRecord
-from pipeline.task.toolset import offers_of
+from pipeline.task.tools import DynamicTool, ToolBinding
+from pipeline.task.toolset import build_tools
 from pipeline.task.validators import Validators
 
 #: what labelpipe says itself in each request
@@ -57,47 +57,49 @@ class Task:
     find again; `marks_constant`: its end is marked.
     """
 
-    def __init__(self, options: TaskOptions, offers: Sequence[Offer], parameters: Mapping[str, JSON]) -> None:
-        fields = {offer.name: offer.columns for offer in offers}
-        self._callable = tuple(fields)
-        self._wanted = _wanted(options)
-        self._callbacks = {offer.name: offer.callback for offer in offers if offer.callback is not None}
+    def __init__(self, options: TaskOptions, bindings: Sequence[ToolBinding], parameters: Mapping[str, JSON]) -> None:
+        fields = {binding.name: binding.columns for binding in bindings}
+        self._tool_names = tuple(fields)
+        self._rules = _call_rules(options)
+        self._callbacks = {binding.name: binding.callback for binding in bindings if binding.callback is not None}
         self._columns = Columns(
             fields,
             {name: callback.extra_columns or () for name, callback in self._callbacks.items()},
-            call=self._wanted.call,
+            call=self._rules.call,
             rows=options.rows,
-            row_fields=_row_fields(options, offers),
+            row_fields=_row_fields(options, bindings),
             reply=options.reply,
         )
         self.columns = self._columns.names
-        self.closed_columns = _closed_columns(offers, self.columns)
+        self.closed_columns = _closed_columns(bindings, self.columns)
         self.extra_columns = self._columns.extra
         self.max_turns = options.max_turns
         self._timeout_s = options.callback_timeout_s
         self._renames: Sequence[Rename] = ()
         self._validators = Validators(options.validators, fields, options.base)
-        examples = plain_examples(options.examples, [name for names in fields.values() for name in names])
+        examples = validate_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
-        self.fingerprint = _fingerprint(options, offers, parameters, examples)
+        self.fingerprint = _fingerprint(options, bindings, parameters, examples)
         self._prompt = Prompt(options.prompt, options.media)
-        self._varies = any(isinstance(offer.tool, PerRecord) for offer in offers)
-        if examples and self._prompt.shows:
+        self._varies = any(isinstance(binding.tool, DynamicTool) for binding in bindings)
+        if examples and self._prompt.media_kinds:
             raise TaskError("task.examples cannot show media: remove the examples or the media")
-        if self._prompt.shows and options.media is not None:
+        if self._prompt.media_kinds and options.media is not None:
             self.fingerprint["media"] = dict(options.media.shape or {})
-        framing = partial(_frames, options, offers, self._wanted, parameters)
-        bare = framing(Caching(), NOTHING)
-        made = make_examples(examples, self._prompt, lambda record: bare(record).kit)
-        fixed = NOTHING if options.examples_k else together(shown for _text, shown in made)
+        templates = partial(_templates, options, bindings, self._rules, parameters)
+        bare = templates(PromptCaching(), NO_MESSAGES)
+        shots = build_examples(examples, self._prompt, lambda record: bare(record).tools_by_name)
+        fixed = NO_MESSAGES if options.examples_k else join_blocks(shown for _text, shown in shots)
         self._opening_count = bool(options.system) + len(fixed.messages)
-        self.constant_tokens = _constant_tokens(options.system, offers, fixed)
+        self.constant_tokens = _constant_tokens(options.system, bindings, fixed)
         keepable = self.constant_tokens if self._opening_count else 0  # a mark stands in a message
-        wanted = Caching(options.prompt_cache_key, options.cache_breakpoint)
-        caching = settled(wanted, parameters, self.fingerprint, keepable)
+        requested = PromptCaching(options.prompt_cache_key, options.cache_breakpoint)
+        caching = resolve_caching(requested, parameters, self.fingerprint, keepable)
         self.marks_prefix = bool(caching.breakpoint)
-        self._frame_for = framing(caching, fixed)
-        self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else lambda _: NOTHING
+        self._template_for = templates(caching, fixed)
+        self._examples_for = (
+            nearest_selector(shots, options.examples_k) if options.examples_k else lambda _: NO_MESSAGES
+        )
 
     @property
     def has_callback(self) -> bool:
@@ -107,7 +109,7 @@ class Task:
     @property
     def media_kinds(self) -> frozenset[str]:
         """The kinds of media that requests may show: image, audio, document."""
-        return self._prompt.shows
+        return self._prompt.media_kinds
 
     @property
     def prints_record(self) -> bool:
@@ -134,23 +136,23 @@ class Task:
 
     def with_renames(self, renames: Sequence[Rename]) -> Task:
         """The task for answers that were given before these renames: it takes the former names, and gives the new."""
-        made = copy(self)
-        made._renames = tuple(renames)
-        return made
+        task = copy(self)
+        task._renames = tuple(renames)
+        return task
 
     def prompt_text(self, record: Record) -> str:
         """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
         if self._validators:
-            self._validators.expect(record)
-        self._frame_for(record)
+            self._validators.require_fields(record)
+        self._template_for(record)
         return self._prompt.ask(record).text
 
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
         if self._validators:
-            self._validators.expect(record)
-        frame, asked = self._frame_for(record), self._prompt.ask(record)
-        return frame.request(record, asked, self._shown_for(asked.text))
+            self._validators.require_fields(record)
+        template, prompt = self._template_for(record), self._prompt.ask(record)
+        return template.request(record, prompt, self._examples_for(prompt.text))
 
     def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         """The valid calls in an answer; none where it may be words alone. `before` are those of earlier turns.
@@ -159,11 +161,14 @@ class Task:
         user's: a model's validator, or a schema that depends on the record.
         """
         try:
-            kit = self._frame_for(record).kit
+            tools_by_name = self._template_for(record).tools_by_name
         except RenderError as error:
             raise CallbackError(str(error)) from error
-        valid_calls = parse.read(
-            renamed_kit(kit, self._renames) if self._renames else kit, answer, self._wanted, before
+        valid_calls = parse.parse_answer(
+            accept_old_names(tools_by_name, self._renames) if self._renames else tools_by_name,
+            answer,
+            self._rules,
+            before,
         )
         if self._validators:
             self._validators.check(valid_calls, record)
@@ -178,12 +183,8 @@ class Task:
         if self.max_turns == 1:
             reply = reply or ""
         elif reply is None:
-            parse.refuse_missing(self._callable, valid_calls, self._wanted)
-        return self._columns.labelled(valid_calls, reply, record.key)
-
-    def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
-        """The label in an answer that is the only one. Raises as `calls` does."""
-        return dict(self.build_rows(self.parse_calls(answer, record), answer.text, record).label)
+            parse.refuse_missing(self._tool_names, valid_calls, self._rules)
+        return self._columns.build(valid_calls, reply, record.key)
 
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
         """The request that asks again, with the fault shown; after a TruncatedError with more room.
@@ -191,8 +192,8 @@ class Task:
         `base` is how many messages the turn began with; None: the first turn.
         """
         if base is None:
-            shown = self._shown_for(self._prompt.render(request.record))
-            base = self._opening_count + len(shown.messages) + 1
+            examples = self._examples_for(self._prompt.render(request.record))
+            base = self._opening_count + len(examples.messages) + 1
         return repair(request, answer, error, base=base)
 
     def next_turn(self, request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
@@ -208,27 +209,21 @@ class Task:
         if callback is None:
             return valid_call
         if self.max_turns == 1:
-            return replace(valid_call, extra=await call_back(callback, valid_call, record, call, self._timeout_s))
+            return replace(valid_call, extra=await call_once(callback, valid_call, record, call, self._timeout_s))
         try:
-            extra, result = await talk_back(callback, valid_call, record, call, self._timeout_s)
+            extra, result = await call_in_conversation(callback, valid_call, record, call, self._timeout_s)
         except NotCalledError:
             raise
         except CallbackError as error:
             return replace(valid_call, result={"error": str(error)})
         return replace(valid_call, extra=extra, result=result)
 
-    async def call_back(self, label: Mapping[str, JSON], record: Record) -> dict[str, JSON]:
-        """The extra columns that the only tool's callback returns for a label; {} without one. Raises CallbackError."""
-        tool = next(iter(self._callbacks), "")
-        valid_call = ValidCall(tool, label, ToolCall("", tool, ""))
-        return dict((await self.run_callback(valid_call, record, CallbackContext("", 0, tool))).extra)
 
-
-def _closed_columns(offers: Sequence[Offer], columns: Sequence[str]) -> tuple[str, ...]:
+def _closed_columns(bindings: Sequence[ToolBinding], columns: Sequence[str]) -> tuple[str, ...]:
     """The columns in which two answers can be expected to say the same: an enum, true or false, or a list of these."""
-    if len(offers) > 1 or isinstance(offers[0].tool, PerRecord):
+    if len(bindings) > 1 or isinstance(bindings[0].tool, DynamicTool):
         return ()
-    properties = offers[0].tool.schema["properties"]
+    properties = bindings[0].tool.schema["properties"]
     return tuple(name for name in columns if _is_closed(properties.get(name, {})))
 
 
@@ -242,27 +237,31 @@ def build_task(options: TaskOptions) -> Task:
     """The task. Raises TaskError for anything in the options that cannot work."""
     if not options.model.strip():
         raise TaskError("model.name is empty: expected the name of a model")
-    _one_of("model.tool_choice", options.tool_choice, TOOL_CHOICES)
-    _one_of("task.call", options.call, CALLS)
+    _validate_choice("model.tool_choice", options.tool_choice, TOOL_CHOICES)
+    _validate_choice("task.call", options.call, CALLS)
     if options.max_turns < 1:
         raise TaskError(f"task.max_turns is {options.max_turns}: expected 1 or more")
     if options.reply is not None and options.max_turns == 1 and options.call != "any":
         raise TaskError('task.reply is the model\'s final text: it needs task.max_turns of 2 or more, or call = "any"')
-    wanted = _wanted(options)
-    return Task(options, offers_of(options), _sent(options.parameters, parallel=wanted.call != "one" or wanted.each))
+    rules = _call_rules(options)
+    return Task(
+        options,
+        build_tools(options),
+        _request_parameters(options.parameters, parallel=rules.call != "one" or rules.each),
+    )
 
 
-def _one_of(key: str, word: str, words: Sequence[str]) -> None:
+def _validate_choice(key: str, word: str, words: Sequence[str]) -> None:
     if word not in words:
         near = get_close_matches(word, words, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise TaskError(f"{key} is {word!r}: expected {', '.join(words)}{hint}")
 
 
-def _wanted(options: TaskOptions) -> Wanted:
+def _call_rules(options: TaskOptions) -> CallRules:
     each = options.rows == ROWS_OF_CALLS
     call = "some" if each and options.call == "one" else options.call
-    return Wanted(
+    return CallRules(
         call=call,
         each=each,
         talks=options.max_turns > 1,
@@ -271,21 +270,21 @@ def _wanted(options: TaskOptions) -> Wanted:
     )
 
 
-def _row_fields(options: TaskOptions, offers: Sequence[Offer]) -> tuple[str, ...]:
+def _row_fields(options: TaskOptions, bindings: Sequence[ToolBinding]) -> tuple[str, ...]:
     if options.rows is None or options.rows == ROWS_OF_CALLS:
         return ()
-    if len(offers) > 1:
+    if len(bindings) > 1:
         raise TaskError(f'task.rows is {options.rows!r}: with several tools it can only be "{ROWS_OF_CALLS}"')
-    tool = offers[0].tool
-    if isinstance(tool, PerRecord):
+    tool = bindings[0].tool
+    if isinstance(tool, DynamicTool):
         raise TaskError(f"task.rows is {options.rows!r}: it needs a schema that is the same for all records")
     return row_fields(tool.schema, options.rows)
 
 
-def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
+def _request_parameters(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
     """The model parameters of each request. Where one call is wanted, parallel calls are off."""
-    if taken := [name for name in parameters if name in RESERVED]:
-        raise TaskError(f"model.parameters.{taken[0]} cannot be set: labelpipe sets it itself; remove it")
+    if reserved := [name for name in parameters if name in RESERVED]:
+        raise TaskError(f"model.parameters.{reserved[0]} cannot be set: labelpipe sets it itself; remove it")
     try:
         plain: dict[str, JSON] = codec.plain({PARALLEL: parallel, **parameters})
     except ValueError as error:
@@ -293,68 +292,71 @@ def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
     return {name: value for name, value in plain.items() if value is not None and value != OMIT}
 
 
-def _frames(
+def _templates(
     options: TaskOptions,
-    offers: Sequence[Offer],
-    wanted: Wanted,
+    bindings: Sequence[ToolBinding],
+    rules: CallRules,
     parameters: Mapping[str, JSON],
-    caching: Caching,
-    fixed: Shown,
-) -> Callable[[Record], Frame]:
+    caching: PromptCaching,
+    fixed: MessageBlock,
+) -> Callable[[Record], RequestTemplate]:
     """The frame of each record, with the examples that all records are shown."""
 
-    def frame(kit: Sequence[Tool]) -> Frame:
-        return make_frame(
-            kit,
+    def template(tools_by_name: Sequence[Tool]) -> RequestTemplate:
+        return build_template(
+            tools_by_name,
             model=options.model,
             system=options.system,
             fixed=fixed,
-            tool_choice=_choice(options, [tool.name for tool in kit], wanted),
+            tool_choice=_tool_choice(options, [tool.name for tool in tools_by_name], rules),
             parameters=parameters,
             caching=caching,
         )
 
-    tools = [offer.tool for offer in offers]
-    varying = [tool for tool in tools if isinstance(tool, PerRecord)]
+    tools = [binding.tool for binding in bindings]
+    varying = [tool for tool in tools if isinstance(tool, DynamicTool)]
     if not varying:
-        only = frame([tool for tool in tools if isinstance(tool, Tool)])
+        only = template([tool for tool in tools if isinstance(tool, Tool)])
         return lambda _record: only
 
-    def build(schemas: Sequence[Schema]) -> Frame:
-        left = iter(schemas)
-        return frame([tool.build(next(left)) if isinstance(tool, PerRecord) else tool for tool in tools])
+    def build(schemas: Sequence[Schema]) -> RequestTemplate:
+        remaining = iter(schemas)
+        return template([tool.build(next(remaining)) if isinstance(tool, DynamicTool) else tool for tool in tools])
 
-    return Frames(lambda record: [tool.schema_for(record) for tool in varying], build)
+    return TemplateCache(lambda record: [tool.schema_for(record) for tool in varying], build)
 
 
-def _constant_tokens(system: str | None, offers: Sequence[Offer], fixed: Shown) -> int:
+def _constant_tokens(system: str | None, bindings: Sequence[ToolBinding], fixed: MessageBlock) -> int:
     """0 where a schema depends on the record: the tools stand first of all."""
-    tools = [offer.tool for offer in offers]
-    if any(isinstance(tool, PerRecord) for tool in tools):
+    tools = [binding.tool for binding in bindings]
+    if any(isinstance(tool, DynamicTool) for tool in tools):
         return 0
     definitions = [tool.definition for tool in tools if isinstance(tool, Tool)]
     return constant_bytes(system, definitions, fixed) // BYTES_PER_TOKEN
 
 
-def _choice(options: TaskOptions, names: Sequence[str], wanted: Wanted) -> JSON:
+def _tool_choice(options: TaskOptions, names: Sequence[str], rules: CallRules) -> JSON:
     """`forced` names the function; where there are several, or more than one call is wanted, any must be called."""
     word = options.tool_choice
-    if wanted.call == "any":
+    if rules.call == "any":
         return "auto"
-    if word == "forced" and options.names_function and len(names) == 1 and wanted.call == "one":
+    if word == "forced" and options.names_function and len(names) == 1 and rules.call == "one":
         return {"type": "function", "function": {"name": names[0]}}
     return "required" if word == "forced" else word
 
 
 def _fingerprint(
-    options: TaskOptions, offers: Sequence[Offer], parameters: Mapping[str, JSON], examples: Sequence[Plain]
+    options: TaskOptions,
+    bindings: Sequence[ToolBinding],
+    parameters: Mapping[str, JSON],
+    examples: Sequence[PlainExample],
 ) -> dict[str, JSON]:
-    tools = [offer.tool for offer in offers]
-    shown = [tool.described if isinstance(tool, PerRecord) else tool.definition for tool in tools]
+    tools = [binding.tool for binding in bindings]
+    definitions = [tool.description if isinstance(tool, DynamicTool) else tool.definition for tool in tools]
     parts: dict[str, JSON] = {
         "prompt": options.prompt,
         "system": options.system,
-        "tools": shown,
+        "tools": definitions,
         "tool_choice": options.tool_choice,
         "model": options.model,
         "parameters": dict(parameters),

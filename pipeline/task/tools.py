@@ -13,7 +13,7 @@ import pydantic
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, CallbackContext, Record
-from pipeline.task.callback import Callback, is_async, make_callback, name_of, own, takes
+from pipeline.task.callback import Callback, accepts_arguments, copy_record, display_name, is_async, make_callback
 from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
 from pipeline.task.schema_tree import Schema
@@ -27,20 +27,20 @@ _EXPECTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class PerRecord:
+class DynamicTool:
     """A schema that depends on the record: how to get it, and how to make a tool of it."""
 
     schema_for: Callable[[Record], Schema]
     build: Callable[[Schema], Tool]
-    described: Schema
+    description: Schema
     name: str = DEFAULT_NAME
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ToolBinding:
     """What the model is offered: one tool, or one for each record; and what is called with the label."""
 
-    tool: Tool | PerRecord
+    tool: Tool | DynamicTool
     columns: tuple[str, ...]
     callback: Callback | None = None
 
@@ -51,7 +51,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class ToolNaming:
     """What the config says about the function, and where; None leaves it to the tool."""
 
     reference: str
@@ -61,54 +61,54 @@ class Naming:
     key: str = "task.python"
 
     @property
-    def thing(self) -> str:
+    def where(self) -> str:
         """How a message begins: which key of the config has which value."""
         return f"{self.key} is {self.reference!r}"
 
 
-def offer_of(thing: Any, naming: Naming) -> Offer:
+def bind_object(thing: Any, naming: ToolNaming) -> ToolBinding:
     """The offer that an imported object makes. Raises TaskError for one that is none."""
     try:
-        return _offer_of(thing, naming)
+        return _bind(thing, naming)
     except TaskError:
         raise
     except Exception as error:
         # The user's code runs here: a property, a metaclass, anything.
-        raise TaskError(f"{naming.thing}, which raised {type(error).__name__}: {error}") from error
+        raise TaskError(f"{naming.where}, which raised {type(error).__name__}: {error}") from error
 
 
-def _offer_of(thing: Any, naming: Naming) -> Offer:
+def _bind(thing: Any, naming: ToolNaming) -> ToolBinding:
     if is_model(thing):
         tool = _model_tool(thing, naming)
-        return Offer(tool, tool.columns)
+        return ToolBinding(tool, tool.columns)
     if inspect.isclass(thing):
         thing = _instance(thing, naming)
     if hasattr(thing, "schema"):
-        return _object_offer(thing, naming)
+        return _bind_instance(thing, naming)
     if inspect.isfunction(thing) or inspect.ismethod(thing):
-        return _function_offer(thing, naming)
-    raise TaskError(f"{naming.thing}, which is {short(thing)}: {_EXPECTED}")
+        return _bind_function(thing, naming)
+    raise TaskError(f"{naming.where}, which is {short(thing)}: {_EXPECTED}")
 
 
-def _model_tool(model: Model, naming: Naming) -> Tool:
+def _model_tool(model: Model, naming: ToolNaming) -> Tool:
     return model_tool(model, name=naming.name or DEFAULT_NAME, description=naming.description, strict=naming.strict)
 
 
-def _instance(kind: type, naming: Naming) -> Any:
+def _instance(kind: type, naming: ToolNaming) -> Any:
     try:
         return kind()
     except Exception as error:
         raise TaskError(
-            f"{naming.thing}, a class that cannot be made without arguments "
+            f"{naming.where}, a class that cannot be made without arguments "
             f"({type(error).__name__}: {error}); {_EXPECTED}"
         ) from error
 
 
-def _object_offer(thing: Any, naming: Naming) -> Offer:
+def _bind_instance(thing: Any, naming: ToolNaming) -> ToolBinding:
     named = replace(
         naming,
         name=naming.name or _text(thing, "name"),
-        description=naming.description or _text(thing, "description") or _own_doc(thing),
+        description=naming.description or _text(thing, "description") or _docstring(thing),
     )
     callback = make_callback(thing, _names(thing, "extra_columns")) if callable(thing) else None
     declared = _names(thing, "columns")
@@ -116,28 +116,28 @@ def _object_offer(thing: Any, naming: Naming) -> Offer:
         tool = _model_tool(thing.schema, named)
     elif callable(thing.schema):
         per_record, columns = _per_record(thing.schema, named, declared)
-        return _distinct(Offer(per_record, columns, callback))
+        return _distinct(ToolBinding(per_record, columns, callback))
     else:
         tool = _schema_tool(thing.schema, named)
     if declared is not None and set(declared) != set(tool.columns):
         raise TaskError(
-            f"{naming.thing}, whose columns are {list(declared)}, "
+            f"{naming.where}, whose columns are {list(declared)}, "
             f"but its schema has {list(tool.columns)}: remove the columns"
         )
-    return _distinct(Offer(tool, tool.columns, callback))
+    return _distinct(ToolBinding(tool, tool.columns, callback))
 
 
-def _schema_tool(schema: Schema, naming: Naming) -> Tool:
+def _schema_tool(schema: Schema, naming: ToolNaming) -> Tool:
     return make_tool(schema, name=naming.name or DEFAULT_NAME, description=naming.description, strict=naming.strict)
 
 
 def _per_record(
-    schema_for: Callable[[Any], Any], naming: Naming, declared: tuple[str, ...] | None
-) -> tuple[PerRecord, tuple[str, ...]]:
-    if not takes(schema_for, 1):
-        raise TaskError(f"{naming.thing}: its schema cannot be called with (record)")
+    schema_for: Callable[[Any], Any], naming: ToolNaming, declared: tuple[str, ...] | None
+) -> tuple[DynamicTool, tuple[str, ...]]:
+    if not accepts_arguments(schema_for, 1):
+        raise TaskError(f"{naming.where}: its schema cannot be called with (record)")
     columns = declared or _columns_without_record(schema_for, naming)
-    described = {
+    description = {
         "python": naming.reference,
         "name": naming.name or DEFAULT_NAME,
         "description": naming.description,
@@ -152,12 +152,12 @@ def _per_record(
         return tool
 
     name = naming.name or DEFAULT_NAME
-    return PerRecord(lambda record: _asked_schema(schema_for, record), build, described, name), columns
+    return DynamicTool(lambda record: _schema_for_record(schema_for, record), build, description, name), columns
 
 
-def _asked_schema(schema_for: Callable[[Any], Any], record: Record) -> Schema:
+def _schema_for_record(schema_for: Callable[[Any], Any], record: Record) -> Schema:
     try:
-        schema = schema_for(own(record))
+        schema = schema_for(copy_record(record))
     except BaseException as error:  # a SystemExit too: it must not end the run
         raise RenderError(f"the tool's schema(record) raised {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict):
@@ -165,19 +165,19 @@ def _asked_schema(schema_for: Callable[[Any], Any], record: Record) -> Schema:
     return schema
 
 
-def _columns_without_record(schema_for: Callable[[Any], Any], naming: Naming) -> tuple[str, ...]:
+def _columns_without_record(schema_for: Callable[[Any], Any], naming: ToolNaming) -> tuple[str, ...]:
     try:
         columns = make_tool(schema_for(None), name=DEFAULT_NAME, description=None, strict=False).columns
     except Exception as error:
         raise TaskError(
-            f"{naming.thing}: its schema depends on the record, so the label columns are not "
+            f"{naming.where}: its schema depends on the record, so the label columns are not "
             f"known (schema(None) raised {type(error).__name__}); give the tool columns, such as columns = ('label',)"
         ) from error
     return columns
 
 
-def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
-    model, taken = _parameters(function, naming)
+def _bind_function(function: Callable[..., Any], naming: ToolNaming) -> ToolBinding:
+    model, injected = _parameters(function, naming)
     named = replace(
         naming,
         name=naming.name or function.__name__,
@@ -186,33 +186,33 @@ def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
     tool = _model_tool(model, named)
 
     def run(label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
-        made = model.model_validate_json(codec.dumps(label))
-        arguments = {name: getattr(made, name) for name in model.model_fields}
-        known = {RECORD: record, CALL: call}
-        return function(**arguments, **{name: known[name] for name in taken})
+        instance = model.model_validate_json(codec.dumps(label))
+        arguments = {name: getattr(instance, name) for name in model.model_fields}
+        available = {RECORD: record, CALL: call}
+        return function(**arguments, **{name: available[name] for name in injected})
 
-    return Offer(tool, tool.columns, Callback(run, is_async(function)))
+    return ToolBinding(tool, tool.columns, Callback(run, is_async(function)))
 
 
-def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, tuple[str, ...]]:
+def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model, tuple[str, ...]]:
     """The model of what the model fills, and the names of what labelpipe fills."""
     parameters = dict(inspect.signature(function).parameters)
-    taken = tuple(name for name in (RECORD, CALL) if _is_ours(parameters.get(name)))
-    for name in taken:
+    injected = tuple(name for name in (RECORD, CALL) if _is_ours(parameters.get(name)))
+    for name in injected:
         del parameters[name]
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
-        raise TaskError(f"{naming.thing}: an annotation of it cannot be read: {error}") from error
+        raise TaskError(f"{naming.where}: an annotation of it cannot be read: {error}") from error
     fields: dict[str, Any] = {}
     for name, parameter in parameters.items():
         if name not in hints or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TaskError(
-                f"{naming.thing}: its parameter {str(parameter)!r} needs a name and an "
+                f"{naming.where}: its parameter {str(parameter)!r} needs a name and an "
                 "annotation, such as label: Literal['yes', 'no'] (or give it a schema)"
             )
         fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-    return _made_model(name_of(function), fields, naming), taken
+    return _create_model(display_name(function), fields, naming), injected
 
 
 def _is_ours(parameter: inspect.Parameter | None) -> bool:
@@ -229,7 +229,7 @@ def _is_ours(parameter: inspect.Parameter | None) -> bool:
     )
 
 
-def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:
+def _create_model(name: str, fields: dict[str, Any], naming: ToolNaming) -> Model:
     config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
     try:
         with warnings.catch_warnings():
@@ -237,27 +237,27 @@ def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:
             warnings.simplefilter("ignore")
             model: Model = pydantic.create_model(name, __config__=config, **fields)
     except Exception as error:
-        raise TaskError(f"{naming.thing}: its parameters make no schema: {error}") from error
+        raise TaskError(f"{naming.where}: its parameters make no schema: {error}") from error
     return model
 
 
 def _text(thing: Any, name: str) -> str | None:
-    found = getattr(thing, name, None)
-    if found is None or isinstance(found, str):
-        return found
-    raise TaskError(f"the tool {name_of(thing)} has {name} = {short(found)}: expected a text")
+    value = getattr(thing, name, None)
+    if value is None or isinstance(value, str):
+        return value
+    raise TaskError(f"the tool {display_name(thing)} has {name} = {short(value)}: expected a text")
 
 
 def _names(thing: Any, name: str) -> tuple[str, ...] | None:
-    found = getattr(thing, name, None)
-    if found is None:
+    value = getattr(thing, name, None)
+    if value is None:
         return None
-    if isinstance(found, list | tuple) and found and all(isinstance(one, str) for one in found):
-        return tuple(found)
-    raise TaskError(f"the tool {name_of(thing)} has {name} = {short(found)}: expected a list of names")
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise TaskError(f"the tool {display_name(thing)} has {name} = {short(value)}: expected a list of names")
 
 
-def _own_doc(thing: Any) -> str | None:
+def _docstring(thing: Any) -> str | None:
     owner = thing if inspect.isroutine(thing) else type(thing)
     doc = owner.__doc__ or ""
     # Not one that the standard library wrote, as dataclass does.
@@ -265,8 +265,8 @@ def _own_doc(thing: Any) -> str | None:
     return inspect.cleandoc(doc) if doc and written else None
 
 
-def _distinct(offer: Offer) -> Offer:
-    extra = offer.callback.extra_columns if offer.callback else None
-    if both := [name for name in extra or () if name in offer.columns]:
+def _distinct(binding: ToolBinding) -> ToolBinding:
+    extra = binding.callback.extra_columns if binding.callback else None
+    if both := [name for name in extra or () if name in binding.columns]:
         raise TaskError(f"the tool names {both} both as label columns and as extra_columns: expected either")
-    return offer
+    return binding

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from pipeline.errors import TaskError
 from pipeline.task.callback import make_callback
-from pipeline.task.importing import load
+from pipeline.task.importing import import_object
 from pipeline.task.labels import labels_tool
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
 from pipeline.task.schema import Tool, make_tool
-from pipeline.task.tools import Naming, Offer, offer_of
+from pipeline.task.tools import ToolBinding, ToolNaming, bind_object
 
 
-def offers_of(options: TaskOptions) -> tuple[Offer, ...]:
+def build_tools(options: TaskOptions) -> tuple[ToolBinding, ...]:
     """The offers of the task: one, or several. Raises TaskError."""
     forms = {
         "task.labels": options.labels,
@@ -20,76 +20,76 @@ def offers_of(options: TaskOptions) -> tuple[Offer, ...]:
         "task.python": options.python,
         "task.tools": options.tools,
     }
-    given = [name for name, value in forms.items() if value is not None]
-    if len(given) != 1:
-        raise TaskError(f"{' and '.join(given) or 'none'} of {', '.join(forms)} is given: expected exactly one")
+    present = [name for name, value in forms.items() if value is not None]
+    if len(present) != 1:
+        raise TaskError(f"{' and '.join(present) or 'none'} of {', '.join(forms)} is given: expected exactly one")
     if options.tools is not None:
         return _several(options, options.tools)
-    return (_with_callback(_only(options), options.callback, options, "task.callback"),)
+    return (_with_callback(_single_tool(options), options.callback, options, "task.callback"),)
 
 
-def _only(options: TaskOptions) -> Offer:
+def _single_tool(options: TaskOptions) -> ToolBinding:
     if options.python is not None:
-        naming = Naming(options.python, options.name, options.description, options.strict)
-        return offer_of(load(options.python, options.base), naming)
+        naming = ToolNaming(options.python, options.name, options.description, options.strict)
+        return bind_object(import_object(options.python, options.base), naming)
     if options.function is not None:
         tool = _function_tool(options, options.function)
     else:
         labels = options.labels or {}
         tool = labels_tool(labels, name=options.name, description=options.description, strict=options.strict)
-    return Offer(tool, tool.columns)
+    return ToolBinding(tool, tool.columns)
 
 
-def _several(options: TaskOptions, tools: Sequence[ToolOptions]) -> tuple[Offer, ...]:
+def _several(options: TaskOptions, tools: Sequence[ToolOptions]) -> tuple[ToolBinding, ...]:
     if not tools:
         raise TaskError("task.tools is empty: expected at least one tool")
     if options.name is not None or options.description is not None:
         raise TaskError("task.name and task.description are those of one tool: give each of task.tools its own")
-    offers = tuple(_tool(options, one, number) for number, one in enumerate(tools, start=1))
-    names = [offer.name for offer in offers]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise TaskError(f"task.tools has {', '.join(map(repr, twice))} twice: each tool needs a name of its own")
-    return offers
+    bindings = tuple(_tool(options, spec, number) for number, spec in enumerate(tools, start=1))
+    names = [binding.name for binding in bindings]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise TaskError(f"task.tools has {', '.join(map(repr, duplicates))} twice: each tool needs a name of its own")
+    return bindings
 
 
-def _tool(options: TaskOptions, one: ToolOptions, number: int) -> Offer:
-    forms = {"labels": one.labels, "parameters": one.parameters, "python": one.python}
-    given = [name for name, value in forms.items() if value is not None]
-    if len(given) != 1:
-        listed = " and ".join(given) or "none"
+def _tool(options: TaskOptions, spec: ToolOptions, number: int) -> ToolBinding:
+    forms = {"labels": spec.labels, "parameters": spec.parameters, "python": spec.python}
+    present = [name for name, value in forms.items() if value is not None]
+    if len(present) != 1:
+        listed = " and ".join(present) or "none"
         raise TaskError(f"task.tools, number {number}: {listed} of {', '.join(forms)} is given: expected exactly one")
-    if one.python is not None:
+    if spec.python is not None:
         key = f"task.tools, number {number}: python"
-        naming = Naming(one.python, one.name, one.description, options.strict, key)
-        offer = offer_of(load(one.python, options.base, key), naming)
+        naming = ToolNaming(spec.python, spec.name, spec.description, options.strict, key)
+        binding = bind_object(import_object(spec.python, options.base, key), naming)
     else:
-        if one.name is None:
+        if spec.name is None:
             raise TaskError(f"task.tools, number {number}: has no name: expected one, such as name = 'set_topic'")
-        tool = _named_tool(options, one, one.name)
-        offer = Offer(tool, tool.columns)
-    key = "task.callback" if one.callback is None else f"task.tools, number {number}: callback"
-    return _with_callback(offer, one.callback or options.callback, options, key)
+        tool = _named_tool(options, spec, spec.name)
+        binding = ToolBinding(tool, tool.columns)
+    key = "task.callback" if spec.callback is None else f"task.tools, number {number}: callback"
+    return _with_callback(binding, spec.callback or options.callback, options, key)
 
 
-def _named_tool(options: TaskOptions, one: ToolOptions, name: str) -> Tool:
-    if one.labels is not None:
-        return labels_tool(one.labels, name=name, description=one.description, strict=options.strict)
-    return make_tool(dict(one.parameters or {}), name=name, description=one.description, strict=options.strict)
+def _named_tool(options: TaskOptions, spec: ToolOptions, name: str) -> Tool:
+    if spec.labels is not None:
+        return labels_tool(spec.labels, name=name, description=spec.description, strict=options.strict)
+    return make_tool(dict(spec.parameters or {}), name=name, description=spec.description, strict=options.strict)
 
 
-def _with_callback(offer: Offer, reference: str | None, options: TaskOptions, key: str) -> Offer:
+def _with_callback(binding: ToolBinding, reference: str | None, options: TaskOptions, key: str) -> ToolBinding:
     if reference is None:
-        return offer
-    if offer.callback is not None:
-        raise TaskError(f"{key} is {reference!r}, but the tool {offer.name} already has one: remove one of them")
-    function = load(reference, options.base, key)
+        return binding
+    if binding.callback is not None:
+        raise TaskError(f"{key} is {reference!r}, but the tool {binding.name} already has one: remove one of them")
+    function = import_object(reference, options.base, key)
     if not callable(function):
         raise TaskError(f"{key} is {reference!r}, which cannot be called: expected a function (label, record)")
     extra = getattr(function, "extra_columns", None)
     declared = (
         tuple(extra) if isinstance(extra, list | tuple) and all(isinstance(name, str) for name in extra) else None
     )
-    return replace(offer, callback=make_callback(function, declared))
+    return replace(binding, callback=make_callback(function, declared))
 
 
 def _function_tool(options: TaskOptions, function: FunctionOptions) -> Tool:

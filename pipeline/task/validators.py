@@ -10,9 +10,9 @@ from jinja2.exceptions import SecurityError
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record, ValidCall
-from pipeline.task.callback import is_async, name_of, own, takes
+from pipeline.task.callback import accepts_arguments, copy_record, display_name, is_async
 from pipeline.task.expressions import FUNCTIONS, LABEL, RECORD, Expression
-from pipeline.task.importing import load
+from pipeline.task.importing import import_object
 from pipeline.task.options import ValidatorOptions
 
 #: label and record -> what is wrong with the label; None for nothing
@@ -25,49 +25,49 @@ class Validators:
     `tools` are the fields of each tool's label.
     """
 
-    def __init__(self, given: Sequence[ValidatorOptions], tools: Mapping[str, Sequence[str]], base: Path) -> None:
+    def __init__(self, validators: Sequence[ValidatorOptions], tools: Mapping[str, Sequence[str]], base: Path) -> None:
         self._by_tool: dict[str, list[Validator]] = {name: [] for name in tools}
         #: the record's fields that expressions name, and what to say where one is not there
-        self._wants: dict[str, str] = {}
-        self._any = bool(given)
-        for number, one in enumerate(given, start=1):
+        self._required_fields: dict[str, str] = {}
+        self._any = bool(validators)
+        for number, options in enumerate(validators, start=1):
             where = f"task.validators, number {number}"
-            if one.tool is not None and one.tool not in tools:
+            if options.tool is not None and options.tool not in tools:
                 raise TaskError(
-                    f"{where}: tool is {one.tool!r}, which the task does not have; it has {', '.join(tools)}"
+                    f"{where}: tool is {options.tool!r}, which the task does not have; it has {', '.join(tools)}"
                 )
-            for name in [one.tool] if one.tool is not None else tools:
-                self._by_tool[name].append(self._made(one, where, name, tools, base))
+            for name in [options.tool] if options.tool is not None else tools:
+                self._by_tool[name].append(self._build(options, where, name, tools, base))
 
     def __bool__(self) -> bool:
         return self._any
 
-    def expect(self, record: Record) -> None:
+    def require_fields(self, record: Record) -> None:
         """Raise RenderError where an expression names what neither the label nor the record has.
 
         Found before anything is sent: the model could not fix it.
         """
-        for name, fault in self._wants.items():
+        for name, fault in self._required_fields.items():
             if name not in record.fields:
                 there = list_names(record.fields) + did_you_mean(name, record.fields)
                 raise RenderError(f"{fault}, and the record's fields are {there}")
 
-    def _made(
-        self, one: ValidatorOptions, where: str, tool: str, tools: Mapping[str, Sequence[str]], base: Path
+    def _build(
+        self, options: ValidatorOptions, where: str, tool: str, tools: Mapping[str, Sequence[str]], base: Path
     ) -> Validator:
-        if (one.expression is None) == (one.python is None):
+        if (options.expression is None) == (options.python is None):
             raise TaskError(f"{where}: expected either expression or python")
-        if one.python is not None:
-            return _function(load(one.python, base, f"{where}: python"), one, where)
-        expression = Expression(one.expression or "", where)
+        if options.python is not None:
+            return _function_validator(import_object(options.python, base, f"{where}: python"), options, where)
+        expression = Expression(options.expression or "", where)
         if both := sorted(expression.ambiguous & set(tools[tool])):
             raise TaskError(
-                f"{where}: {one.expression!r} uses {both[0]!r}, which is a field of the label and also a word of "
+                f"{where}: {options.expression!r} uses {both[0]!r}, which is a field of the label and also a word of "
                 f"expressions: write {LABEL}.{both[0]} for the field"
             )
         if functions := sorted(expression.ambiguous & FUNCTIONS.keys()):
             raise TaskError(
-                f"{where}: {one.expression!r} uses the function {functions[0]!r} without calling it: "
+                f"{where}: {options.expression!r} uses the function {functions[0]!r} without calling it: "
                 f"write {LABEL}.{functions[0]} or {RECORD}.{functions[0]} for a field of that name"
             )
         for name in sorted((expression.label_fields | expression.required_fields) - set(tools[tool])):
@@ -75,39 +75,41 @@ class Validators:
             hint = f" (give it tool = {others[0]!r}?)" if others else ""
             of_tool = f" of {tool}" if len(tools) > 1 else ""
             there = f"the label{of_tool} has {', '.join(tools[tool])}{hint}"
-            fault = f"{where}: {one.expression!r} names {name!r}; {there}"
+            fault = f"{where}: {options.expression!r} names {name!r}; {there}"
             if name in expression.label_fields:
                 raise TaskError(fault)
-            self._wants.setdefault(name, fault)
-        return _checked(expression, one, tools[tool])
+            self._required_fields.setdefault(name, fault)
+        return _expression_validator(expression, options, tools[tool])
 
     def check(self, valid_calls: Sequence[ValidCall], record: Record) -> None:
         """Raise InvalidAnswerError with all that is wrong; CallbackError where a validator itself broke."""
         faults = [
             fault
-            for one in valid_calls
-            for check in self._by_tool[one.tool]
-            if (fault := check(one.label, record)) is not None
+            for valid_call in valid_calls
+            for check in self._by_tool[valid_call.tool]
+            if (fault := check(valid_call.label, record)) is not None
         ]
         if faults:
             raise InvalidAnswerError("; ".join(faults))
 
 
-def fingerprint(given: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
+def fingerprint(validators: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
     """What the validators change of the labels, for the fingerprint; None without any."""
-    return [{"expression": one.expression, "python": one.python, "tool": one.tool} for one in given] or None
+    return [
+        {"expression": options.expression, "python": options.python, "tool": options.tool} for options in validators
+    ] or None
 
 
-def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str]) -> Validator:
-    fault = one.message or f"the label does not fit the rule: {expression.text}"
+def _expression_validator(expression: Expression, options: ValidatorOptions, fields: Sequence[str]) -> Validator:
+    fault = options.message or f"the label does not fit the rule: {expression.text}"
     optional = dict.fromkeys(fields)
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
         # A label's field comes before the record's of the same name; one that the model left out is null.
         whole = {**optional, **label}
-        known = {**record.fields, **whole, LABEL: whole, RECORD: record.fields}
+        names = {**record.fields, **whole, LABEL: whole, RECORD: record.fields}
         try:
-            fits = expression(known)
+            fits = expression(names)
         except (UndefinedError, SecurityError) as error:
             there = ", ".join([*label, *record.fields])
             raise CallbackError(
@@ -122,27 +124,29 @@ def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str
     return check
 
 
-def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
-    if not callable(function) or not takes(function, 2) or is_async(function):
-        raise TaskError(f"{where}: {one.python} must be a plain function that takes (label, record)")
+def _function_validator(function: Any, options: ValidatorOptions, where: str) -> Validator:
+    if not callable(function) or not accepts_arguments(function, 2) or is_async(function):
+        raise TaskError(f"{where}: {options.python} must be a plain function that takes (label, record)")
 
     def fault(reason: str) -> str:
-        return reason if reason.strip() else f"the validator {name_of(function)} refused the answer"
+        return reason if reason.strip() else f"the validator {display_name(function)} refused the answer"
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
         try:
             # Copies: what the function does to them is not done to what is kept.
-            result = function(codec.plain(label), own(record))
+            result = function(codec.plain(label), copy_record(record))
         except (ValueError, AssertionError) as error:
-            return one.message or fault(str(error))
+            return options.message or fault(str(error))
         except BaseException as error:  # a SystemExit too: it must not end the run
-            raise CallbackError(f"the validator {one.python} raised {type(error).__name__}: {error}") from error
+            raise CallbackError(f"the validator {options.python} raised {type(error).__name__}: {error}") from error
         if result is None or result is True:
             return None
         if result is False:
-            return one.message or fault("")
+            return options.message or fault("")
         if isinstance(result, str):
             return fault(result)
-        raise CallbackError(f"the validator {one.python} returned {result!r}: expected None, a bool, or what is wrong")
+        raise CallbackError(
+            f"the validator {options.python} returned {result!r}: expected None, a bool, or what is wrong"
+        )
 
     return check

@@ -28,7 +28,7 @@ from pipeline.errors import (
 )
 from pipeline.providers import APIS, HttpProvider, needs_responses
 from pipeline.records import ITEMS, Answer, Blob, Request, Response, ToolCall, Usage
-from pipeline.task.repair import echoed, named_calls
+from pipeline.task.repair import assign_call_ids, assistant_message
 
 RESPONSES, CHAT = APIS["responses"], APIS["chat"]
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
@@ -169,9 +169,9 @@ def test_pictures_and_files_are_parts_of_the_input() -> None:
 def next_messages(answer: Answer, *, name: str | None = None) -> tuple[Any, ...]:
     """The conversation after an answer whose calls were carried out; `name` is what a call is put right to."""
     calls = [replace(call, name=name or call.name) for call in answer.calls]
-    named = named_calls((), calls)
+    named = assign_call_ids((), calls)
     told = [{"role": "tool", "tool_call_id": one, "content": "ok"} for one, _ in named]
-    return ({"role": "user", "content": "hello"}, echoed(named, answer.text, answer.items), *told)
+    return ({"role": "user", "content": "hello"}, assistant_message(named, answer.text, answer.items), *told)
 
 
 def test_reasoning_goes_back_with_its_call_as_it_came() -> None:

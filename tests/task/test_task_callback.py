@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from task_calls import call_back
 
 from pipeline.errors import CallbackError
 from pipeline.records import Record
 from pipeline.task import Task
-from pipeline.task.callback import own
+from pipeline.task.callback import copy_record
 
 HEAD = """
     import asyncio, threading
@@ -32,7 +33,7 @@ def call(make_task: Callable[..., Task], module: Callable[..., Any], record: Rec
         lines = ["class Tool(Base):", f"    {head}", f"    {kind} __call__(self, label, record):", f"        {body}"]
         source = textwrap.dedent(HEAD) + "\n".join(lines)
         task = make_task(python="mytools:Tool", base=module(source))
-        return asyncio.run(task.call_back(label, record))
+        return asyncio.run(call_back(task, label, record))
 
     return run
 
@@ -71,7 +72,7 @@ def test_what_it_does_to_the_record_is_done_to_a_copy(
     record = make_record(text="fine", deep=[{"a": [1]}])
     task = make_task(python="mytools:Tool", base=module(source))
     for _ in range(2):
-        assert asyncio.run(task.call_back(LABEL, record)) == {}
+        assert asyncio.run(call_back(task, LABEL, record)) == {}
     assert record.fields == {"text": "fine", "deep": [{"a": [1]}]}
 
 
@@ -80,7 +81,7 @@ def test_a_record_of_any_depth_is_copied() -> None:
     for _ in range(5_000):
         deep = [deep]
     given = Record("f", 0, "k", {"deep": deep}, 1, 0)
-    found = own(given).fields["deep"]
+    found = copy_record(given).fields["deep"]
     for _ in range(5_000):
         assert found is not deep
         (found,), (deep,) = found, deep
@@ -129,7 +130,7 @@ def test_what_a_plain_function_gives_to_await_is_awaited(call) -> None:
 
 
 def test_without_a_callback_there_are_no_extra_columns(make_task, record: Record) -> None:
-    assert asyncio.run(make_task().call_back({"label": "positive"}, record)) == {}
+    assert asyncio.run(call_back(make_task(), {"label": "positive"}, record)) == {}
 
 
 def test_a_cancelled_record_is_cancelled(make_task, module, record: Record) -> None:
@@ -138,7 +139,7 @@ def test_a_cancelled_record_is_cancelled(make_task, module, record: Record) -> N
     task = make_task(python="mytools:Tool", base=module(textwrap.dedent(HEAD) + source))
 
     async def main() -> bool:
-        role = asyncio.create_task(task.call_back(LABEL, record))
+        role = asyncio.create_task(call_back(task, LABEL, record))
         await asyncio.sleep(0)
         role.cancel()
         await asyncio.wait([role])
@@ -177,12 +178,12 @@ FUNCTIONS = """
 def test_a_function_gets_its_parameters(make_task, module, record: Record, name: str, label: Any, seen: str) -> None:
     task = make_task(python=f"mytools:{name}", base=module(FUNCTIONS))
     assert task.has_callback
-    assert asyncio.run(task.call_back(label, record)) == {"seen": seen}
+    assert asyncio.run(call_back(task, label, record)) == {"seen": seen}
 
 
 def test_a_function_that_raises_or_gets_a_label_of_another_task(make_task, module, record: Record) -> None:
     base = module(FUNCTIONS)
     with pytest.raises(CallbackError, match=r"LookupError: Tone\.warm"):
-        asyncio.run(make_task(python="mytools:broken", base=base).call_back({"tone": "warm"}, record))
+        asyncio.run(call_back(make_task(python="mytools:broken", base=base), {"tone": "warm"}, record))
     with pytest.raises(CallbackError, match="ValidationError"):
-        asyncio.run(make_task(python="mytools:told", base=base).call_back({"other": 1}, record))
+        asyncio.run(call_back(make_task(python="mytools:told", base=base), {"other": 1}, record))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from task_calls import read_label
 
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
 from pipeline.task import FunctionOptions, TaskOptions, build_task
@@ -101,7 +102,7 @@ def test_without_strict_the_schema_is_sent_as_it_is(make_task, make_answer, reco
     given = {"type": "object", "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "integer"}}}
     task = make_task(function=FunctionOptions("rate", given), strict=False)
     assert task.fingerprint["tools"][0]["function"] == {"name": "rate", "parameters": given}
-    assert task.read(make_answer('{"z":1,"b":2}', name="rate"), record) == {"b": 2, "z": 1}
+    assert read_label(task, make_answer('{"z":1,"b":2}', name="rate"), record) == {"b": 2, "z": 1}
 
 
 def test_every_finding_is_in_the_error(make_task) -> None:
@@ -283,7 +284,7 @@ def test_a_model_is_made_fit_for_strict_mode(make_task, module) -> None:
 def test_a_models_label_is_what_the_model_gives_back(make_task, module, make_answer, record) -> None:
     task = make_task(python="mytools:Review", base=module(MODEL))
     assert task.columns == tuple(REVIEW)
-    label = task.read(make_answer(ARGUMENTS), record)
+    label = read_label(task, make_answer(ARGUMENTS), record)
     assert label == REVIEW
     assert list(label) == list(REVIEW)
 
@@ -302,21 +303,21 @@ def test_a_models_label_is_what_the_model_gives_back(make_task, module, make_ans
 def test_a_models_validators_count(make_task, module, make_answer, record, old: str, new: str, words: str) -> None:
     task = make_task(python="mytools:Review", base=module(MODEL))
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        task.read(make_answer(ARGUMENTS.replace(old, new)), record)
+        read_label(task, make_answer(ARGUMENTS.replace(old, new)), record)
     assert caught.value.code == "invalid_label"
 
 
 def test_a_validator_that_breaks_is_the_users_fault_not_the_models(make_task, module, make_answer, record) -> None:
     task = make_task(python="mytools:Review", base=module(MODEL))
     with pytest.raises(CallbackError, match="the model Review raised KeyError"):
-        task.read(make_answer(ARGUMENTS.replace('"title":null', '"title":"BREAK"')), record)
+        read_label(task, make_answer(ARGUMENTS.replace('"title":null', '"title":"BREAK"')), record)
 
 
 def test_a_model_that_refers_to_itself(make_task, module, make_answer, record) -> None:
     task = make_task(python="mytools:Tree", base=module(MODEL))
     label = {"name": "a", "below": [{"name": "b", "below": []}]}
     assert task.columns == ("name", "below")
-    assert task.read(make_answer('{"name":"a","below":[{"name":"b","below":[]}]}'), record) == label
+    assert read_label(task, make_answer('{"name":"a","below":[{"name":"b","below":[]}]}'), record) == label
 
 
 def test_a_model_that_strict_mode_cannot_take(make_task, module) -> None:
@@ -328,7 +329,7 @@ def test_a_model_that_strict_mode_cannot_take(make_task, module) -> None:
 
 def test_a_loose_model_keeps_its_defaults(make_task, module, make_answer, record) -> None:
     task = make_task(python="mytools:Tree", base=module(MODEL), strict=False)
-    assert task.read(make_answer('{"name":"a"}'), record) == {"name": "a", "below": []}
+    assert read_label(task, make_answer('{"name":"a"}'), record) == {"name": "a", "below": []}
 
 
 # a tool of the user's own
@@ -448,9 +449,9 @@ def test_a_schema_that_depends_on_the_record(make_task, module, make_record, mak
     assert enums == [["a"], ["b"]]
     assert task.render(one).digest != task.render(two).digest
     assert task.render(one).tools is task.render(make_record(text="u", options=["a"])).tools, "kept, not made again"
-    assert task.read(make_answer('{"label":"b"}'), two) == {"label": "b"}
+    assert read_label(task, make_answer('{"label":"b"}'), two) == {"label": "b"}
     with pytest.raises(InvalidAnswerError, match=r"'b' is not one of \['a'\]"):
-        task.read(make_answer('{"label":"b"}'), one)
+        read_label(task, make_answer('{"label":"b"}'), one)
 
 
 def test_what_it_does_to_the_record_is_done_to_a_copy(make_task, module, make_record, make_answer) -> None:
@@ -465,16 +466,16 @@ def test_what_it_does_to_the_record_is_done_to_a_copy(make_task, module, make_re
     task, record = make_task(python="mytools:Chooser", base=module(source)), make_record(text="t", options=["a"])
     for _ in range(2):
         task.render(record)
-        assert task.read(make_answer('{"label":"a"}'), record) == {"label": "a"}
+        assert read_label(task, make_answer('{"label":"a"}'), record) == {"label": "a"}
     assert record.fields == {"text": "t", "options": ["a"]}
 
 
 def test_what_is_kept_of_such_schemas_is_bounded(make_task, module, make_record, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.task.render.FRAMES_KEPT", 3)
+    monkeypatch.setattr("pipeline.task.render.MAX_TEMPLATES", 3)
     task = make_task(python="mytools:Chooser", base=module(TOOLS))
     for place in range(9):
         task.render(make_record(text="t", options=[str(place)]))
-    assert len(task._frame_for._kept) == 3
+    assert len(task._template_for._cache) == 3
 
 
 def test_its_fingerprint_says_where_it_comes_from(make_task, module) -> None:
@@ -515,7 +516,7 @@ def test_a_schema_that_fails_for_one_record(make_task, module, make_record, attr
 def test_reading_with_a_schema_that_fails_is_a_callback_error(make_task, module, record, make_answer) -> None:
     task = make_task(python="mytools:Chooser", base=module(TOOLS))
     with pytest.raises(CallbackError, match="schema"):
-        task.read(make_answer('{"label":"a"}'), record)
+        read_label(task, make_answer('{"label":"a"}'), record)
 
 
 def test_a_function_with_annotated_parameters(make_task, module, make_answer, record) -> None:
@@ -527,7 +528,10 @@ def test_a_function_with_annotated_parameters(make_task, module, make_answer, re
         "schema": {"type": "integer"},
     }
     assert task.columns == ("label", "schema")
-    assert task.read(make_answer('{"schema":1,"label":"yes"}', name="plain"), record) == {"label": "yes", "schema": 1}
+    assert read_label(task, make_answer('{"schema":1,"label":"yes"}', name="plain"), record) == {
+        "label": "yes",
+        "schema": 1,
+    }
 
 
 @pytest.mark.parametrize(

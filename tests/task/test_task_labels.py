@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from task_calls import read_label
 
 from pipeline.errors import InvalidAnswerError
 from pipeline.labelfields import Choice, LabelField, plain_choices
@@ -90,7 +91,7 @@ def test_the_short_forms_are_fit_for_strict_mode(make_task) -> None:
     ],
 )
 def test_what_fits_is_taken(make_task, make_answer, record, field: LabelField, given: str, label: Any) -> None:
-    found = make_task(labels={"x": field}).read(make_answer(f'{{"x":{given}}}'), record)["x"]
+    found = read_label(make_task(labels={"x": field}), make_answer(f'{{"x":{given}}}'), record)["x"]
     assert (type(found), found) == (type(label), label)
 
 
@@ -107,4 +108,4 @@ def test_what_fits_is_taken(make_task, make_answer, record, field: LabelField, g
 )
 def test_what_does_not_fit_is_asked_again(make_task, make_answer, record, field: LabelField, given: str, words: str):
     with pytest.raises(InvalidAnswerError, match=words):
-        make_task(labels={"x": field}).read(make_answer(f'{{"x":{given}}}'), record)
+        read_label(make_task(labels={"x": field}), make_answer(f'{{"x":{given}}}'), record)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from task_calls import read_label
 
 from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
@@ -27,11 +28,11 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 @pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call", "length", None, "anything"])
 def test_a_valid_call_is_a_label(task: Task, make_answer, reason: str | None) -> None:
-    assert task.read(make_answer(GOOD, finish_reason=reason), RECORD) == {"label": "positive"}
+    assert read_label(task, make_answer(GOOD, finish_reason=reason), RECORD) == {"label": "positive"}
 
 
 def test_space_around_the_arguments_and_text_beside_the_call_do_no_harm(task: Task, make_answer) -> None:
-    assert task.read(make_answer(f" \n{GOOD}\t", text="Sure!", refusal=""), RECORD) == {"label": "positive"}
+    assert read_label(task, make_answer(f" \n{GOOD}\t", text="Sure!", refusal=""), RECORD) == {"label": "positive"}
 
 
 @pytest.mark.parametrize(
@@ -46,13 +47,13 @@ def test_space_around_the_arguments_and_text_beside_the_call_do_no_harm(task: Ta
 )
 def test_a_refusal(task: Task, answer: Answer, words: str) -> None:
     with pytest.raises(RefusalError, match=words):
-        task.read(answer, RECORD)
+        read_label(task, answer, RECORD)
 
 
 @pytest.mark.parametrize("arguments", [[], ['{"label":"posi'], ['{"label":"po"}'], ["{}"], [""]])
 def test_an_answer_that_was_cut(task: Task, make_answer, arguments: list[str]) -> None:
     with pytest.raises(TruncatedError, match="max_completion_tokens"):
-        task.read(make_answer(*arguments, finish_reason="length"), RECORD)
+        read_label(task, make_answer(*arguments, finish_reason="length"), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_an_answer_that_was_cut(task: Task, make_answer, arguments: list[str]) -
 )
 def test_no_call_of_the_function(task: Task, answer: Answer, words: str) -> None:
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        task.read(answer, RECORD)
+        read_label(task, answer, RECORD)
     assert caught.value.code == "no_tool_call"
 
 
@@ -87,7 +88,7 @@ def test_no_call_of_the_function(task: Task, answer: Answer, words: str) -> None
 )
 def test_arguments_that_are_not_json(task: Task, make_answer, arguments: str) -> None:
     with pytest.raises(InvalidAnswerError, match="the arguments of set_label are not valid JSON") as caught:
-        task.read(make_answer(arguments), RECORD)
+        read_label(task, make_answer(arguments), RECORD)
     assert caught.value.code == "invalid_json"
 
 
@@ -109,7 +110,7 @@ def test_arguments_that_are_not_json(task: Task, make_answer, arguments: str) ->
 )
 def test_a_label_outside_the_schema(task: Task, make_answer, arguments: str, words: str) -> None:
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        task.read(make_answer(arguments), RECORD)
+        read_label(task, make_answer(arguments), RECORD)
     assert caught.value.code == "invalid_label"
 
 
@@ -159,7 +160,7 @@ def test_how_a_server_sent_a_call_is_a_reading_too(make_task) -> None:
 )
 def test_what_could_be_read_in_two_ways_is_not(make_task, make_answer, labels: list[Any], value: Any) -> None:
     with pytest.raises(InvalidAnswerError, match="is not one of"):
-        make_task(labels={"label": labels}).read(make_answer(codec.dumps({"label": value}).decode()), RECORD)
+        read_label(make_task(labels={"label": labels}), make_answer(codec.dumps({"label": value}).decode()), RECORD)
 
 
 def test_choices_within_lists_and_alternatives_are_known(make_task, make_answer) -> None:
@@ -177,14 +178,14 @@ def test_choices_within_lists_and_alternatives_are_known(make_task, make_answer)
     task = make_task(labels=None, function=FunctionOptions("f", schema))
     label = {"tones": ["Warm", "cold "], "maybe": "WARM", "free": " Cold"}
     answer = Answer(calls=(ToolCall("i", "f", codec.dumps(label).decode()),))
-    assert task.read(answer, RECORD) == {"tones": ["warm", "cold"], "maybe": "warm", "free": " Cold"}
+    assert read_label(task, answer, RECORD) == {"tones": ["warm", "cold"], "maybe": "warm", "free": " Cold"}
 
 
 @pytest.mark.parametrize("arguments", ["```" + " " * 29_000, "```" * 9_000, "```\n" * 7_000, " " * 29_000 + "```"])
 def test_a_fence_without_an_end_is_no_trap(task: Task, make_answer, arguments: str) -> None:
     """Looked for with a pattern, it took the cube of the number of blanks: hours."""
     with pytest.raises(InvalidAnswerError, match="not valid JSON"):
-        task.read(make_answer(arguments), RECORD)
+        read_label(task, make_answer(arguments), RECORD)
 
 
 TWICE = '{"label":"negative","label":"positive"}'
@@ -197,30 +198,30 @@ TWICE = '{"label":"negative","label":"positive"}'
 )  # fmt: skip
 def test_a_key_that_stands_twice_and_differs_is_no_label(task: Task, make_answer, arguments: str) -> None:
     with pytest.raises(InvalidAnswerError):
-        task.read(make_answer(arguments), RECORD)
+        read_label(task, make_answer(arguments), RECORD)
 
 
 @pytest.mark.parametrize("arguments", ['{"label":"positive","label":"positive"}', '{"label":"positive" }'])
 def test_a_key_that_says_the_same_twice_is_one(task: Task, make_answer, arguments: str) -> None:
-    assert task.read(make_answer(arguments), RECORD) == {"label": "positive"}
+    assert read_label(task, make_answer(arguments), RECORD) == {"label": "positive"}
 
 
 def test_colons_in_a_value_are_no_keys(make_task, make_answer) -> None:
     task = make_task(labels={"label": ["a: b: c", "d"]})
-    assert task.read(make_answer('{"label":"a: b: c"}'), RECORD) == {"label": "a: b: c"}
+    assert read_label(task, make_answer('{"label":"a: b: c"}'), RECORD) == {"label": "a: b: c"}
 
 
 @pytest.mark.parametrize("text", ["I love it. I love", "positive"])
 def test_words_that_were_cut_are_no_call_and_need_no_more_room(task: Task, text: str) -> None:
     with pytest.raises(InvalidAnswerError, match="no call of 'set_label'") as caught:
-        task.read(Answer(text=text, finish_reason="length"), RECORD)
+        read_label(task, Answer(text=text, finish_reason="length"), RECORD)
     assert caught.value.code == "no_tool_call"
 
 
 @pytest.mark.parametrize("text", [None, " ", "<think>Let me see: the"])
 def test_room_that_went_into_thinking_is_asked_for_again(task: Task, text: str | None) -> None:
     with pytest.raises(TruncatedError, match="max_completion_tokens"):
-        task.read(Answer(text=text, finish_reason="length"), RECORD)
+        read_label(task, Answer(text=text, finish_reason="length"), RECORD)
 
 
 def test_an_answer_that_the_server_found_no_call_in(make_task) -> None:
@@ -233,16 +234,16 @@ def test_an_answer_that_the_server_found_no_call_in(make_task) -> None:
 
 
 def test_equal_calls_are_one_and_differing_calls_are_none(task: Task, make_answer) -> None:
-    assert task.read(make_answer(GOOD, f" {GOOD}"), RECORD) == {"label": "positive"}
+    assert read_label(task, make_answer(GOOD, f" {GOOD}"), RECORD) == {"label": "positive"}
     with pytest.raises(InvalidAnswerError, match=r"2 calls of set_label that differ: .*positive.*negative"):
-        task.read(make_answer(GOOD, '{"label":"negative"}'), RECORD)
+        read_label(task, make_answer(GOOD, '{"label":"negative"}'), RECORD)
     with pytest.raises(InvalidAnswerError, match="'x' is not one of"):
-        task.read(make_answer(GOOD, '{"label":"x"}'), RECORD)
+        read_label(task, make_answer(GOOD, '{"label":"x"}'), RECORD)
 
 
 def test_a_call_of_something_else_beside_the_right_one_is_passed_over(task: Task) -> None:
     calls = (ToolCall("a", "think", "{"), ToolCall("b", "set_label", GOOD))
-    assert task.read(Answer(calls=calls), RECORD) == {"label": "positive"}
+    assert read_label(task, Answer(calls=calls), RECORD) == {"label": "positive"}
 
 
 def test_the_faults_of_a_long_answer_are_not_looked_for_one_by_one(make_task, make_answer) -> None:
@@ -251,14 +252,14 @@ def test_the_faults_of_a_long_answer_are_not_looked_for_one_by_one(make_task, ma
     schema = {"type": "object", "properties": {"tags": tags}, "required": ["tags"], "additionalProperties": False}
     task = make_task(function=FunctionOptions("set_label", schema))
     with pytest.raises(InvalidAnswerError, match=r"^the arguments \(\d+,\d+ characters\) do not fit the schema$"):
-        task.read(make_answer(codec.dumps({"tags": ["x"] * 10_000}).decode()), RECORD)
-    assert len(task.read(make_answer(codec.dumps({"tags": ["a"] * 10_000}).decode()), RECORD)["tags"]) == 10_000
+        read_label(task, make_answer(codec.dumps({"tags": ["x"] * 10_000}).decode()), RECORD)
+    assert len(read_label(task, make_answer(codec.dumps({"tags": ["a"] * 10_000}).decode()), RECORD)["tags"]) == 10_000
 
 
 def test_a_long_enum_is_shown_in_part(make_task, make_answer) -> None:
     task = make_task(labels={"label": [f"l{n}" for n in range(50)]})
     with pytest.raises(InvalidAnswerError, match=r"'l0', .*'l19'\] \(and 30 more\)") as caught:
-        task.read(make_answer('{"label":"' + "y" * 5000 + '"}'), RECORD)
+        read_label(task, make_answer('{"label":"' + "y" * 5000 + '"}'), RECORD)
     assert len(str(caught.value)) < 600
 
 
@@ -292,12 +293,12 @@ def nested(make_task: Callable[..., Task]) -> Task:
 )
 def test_the_path_and_the_expectation_are_told(nested: Task, make_answer, arguments: str, words: str) -> None:
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        nested.read(make_answer(arguments), RECORD)
+        read_label(nested, make_answer(arguments), RECORD)
     assert len(str(caught.value)) < 1000
 
 
 def test_the_columns_come_in_the_schemas_order(nested: Task, make_answer) -> None:
-    label = nested.read(make_answer('{"x":1,"short":"s","maybe":null,"items":[]}'), RECORD)
+    label = read_label(nested, make_answer('{"x":1,"short":"s","maybe":null,"items":[]}'), RECORD)
     assert list(label) == ["items", "maybe", "short", "x"]
 
 
@@ -305,7 +306,7 @@ def test_the_columns_come_in_the_schemas_order(nested: Task, make_answer) -> Non
 def test_deep_nesting_breaks_nothing(nested: Task, make_answer, depth: int) -> None:
     arguments = '{"items":' + "[" * depth + "]" * depth + "}"
     with pytest.raises(InvalidAnswerError):
-        nested.read(make_answer(arguments), RECORD)
+        read_label(nested, make_answer(arguments), RECORD)
 
 
 # properties
@@ -340,7 +341,7 @@ LABELS = st.fixed_dictionaries(
 @given(LABELS)
 def test_a_valid_label_survives_the_way_there_and_back(label: dict[str, Any]) -> None:
     text = codec.dumps(label).decode()
-    read = WIDE.read(Answer(calls=(ToolCall("i", "set_label", text),)), RECORD)
+    read = read_label(WIDE, Answer(calls=(ToolCall("i", "set_label", text),)), RECORD)
     assert read == label
     assert tuple(read) == WIDE.columns
 
@@ -363,7 +364,7 @@ ANSWERS = st.builds(
 def test_garbage_raises_nothing_but_an_answer_error(answer: Answer) -> None:
     for task in (PLAIN, WIDE):
         try:
-            label = task.read(answer, RECORD)
+            label = read_label(task, answer, RECORD)
         except AnswerError as error:
             again = task.repair(task.render(RECORD), answer, error)
             codec.dumps(again.messages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from task_calls import read_label
 from task_conversation import is_conversation
 
 from pipeline import codec
@@ -15,7 +16,7 @@ from pipeline.task import Task
 
 def repaired(task: Task, request: Request, answer: Answer) -> Request:
     with pytest.raises(AnswerError) as caught:
-        task.read(answer, request.record)
+        read_label(task, answer, request.record)
     again = task.repair(request, answer, caught.value)
     assert is_conversation(again.messages)
     return again

@@ -18,17 +18,17 @@ from pipeline.errors import NotCalledError
 from pipeline.records import Answer, CallbackContext, Record, ToolCall
 from pipeline.task import Task
 from pipeline.task import callback_threads as threads
-from pipeline.task.callback_threads import NoThreadError, in_thread
+from pipeline.task.callback_threads import NoThreadError, run_in_thread
 
 #: Longer than any test waits.
 LONG_S = 600.0
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> threads._Threads:
+def pool(monkeypatch: pytest.MonkeyPatch) -> threads._ThreadPool:
     """Threads of the test's own."""
-    made = threads._Threads()
-    monkeypatch.setattr(threads, "_threads", made)
+    made = threads._ThreadPool()
+    monkeypatch.setattr(threads, "_pool", made)
     monkeypatch.setattr(threads, "IDLE_S", 60.0)  # longer than `until` waits: a thread that goes, goes for a reason
     return made
 
@@ -60,7 +60,7 @@ class Hung:
         self._hold.wait(60)
 
     async def begin(self) -> asyncio.Task[None]:
-        role = asyncio.create_task(in_thread(self._function, timeout_s=LONG_S))
+        role = asyncio.create_task(run_in_thread(self._function, timeout_s=LONG_S))
         await asyncio.sleep(0)
         until(self._begun.is_set)
         return role
@@ -74,41 +74,43 @@ async def given_up(*roles: asyncio.Task[Any]) -> None:
 
 
 def test_many_slow_functions_wait_side_by_side() -> None:
-    barrier = threading.Barrier(threads.MOST)  # breaks unless so many are there at once
+    barrier = threading.Barrier(threads.MAX_THREADS)  # breaks unless so many are there at once
 
     async def main() -> list[int]:
-        return await asyncio.gather(*[in_thread(barrier.wait, 30, timeout_s=60) for _ in range(threads.MOST)])
+        return await asyncio.gather(
+            *[run_in_thread(barrier.wait, 30, timeout_s=60) for _ in range(threads.MAX_THREADS)]
+        )
 
-    assert sorted(asyncio.run(main())) == list(range(threads.MOST))
+    assert sorted(asyncio.run(main())) == list(range(threads.MAX_THREADS))
 
 
 def test_more_work_than_threads_is_all_done_and_the_threads_go(
-    own: threads._Threads, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "IDLE_S", 0.01)
-    monkeypatch.setattr(threads, "MOST", 3)
+    monkeypatch.setattr(threads, "MAX_THREADS", 3)
 
     async def main() -> int:
-        done = await asyncio.gather(*[in_thread(time.sleep, 0.001, timeout_s=60) for _ in range(60)])
+        done = await asyncio.gather(*[run_in_thread(time.sleep, 0.001, timeout_s=60) for _ in range(60)])
         return len(done)
 
     for _ in range(5):
         assert asyncio.run(main()) == 60
-    until(lambda: own._threads == 0)
-    assert own._free == 0
+    until(lambda: pool._threads == 0)
+    assert pool._free == 0
 
 
 def test_a_piece_of_work_never_waits_for_a_thread_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that hangs, handed to an idle thread, must not take the next one with it."""
 
     def start(work: Callable[[], Any]) -> None:
-        threads._threads.start(threads._Piece(work, pytest.fail))
+        threads._pool.start(threads._WorkItem(work, pytest.fail))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         for spins in range(0, 3000, 10):
-            monkeypatch.setattr(threads, "_threads", threads._Threads())
+            monkeypatch.setattr(threads, "_pool", threads._ThreadPool())
             hold, ran = threading.Event(), threading.Event()
             start(lambda: None)  # leaves a thread that is idle, or about to be
             time.sleep(0.0005)
@@ -125,35 +127,35 @@ def test_a_piece_of_work_never_waits_for_a_thread_that_is_taken(monkeypatch: pyt
 
 
 def test_where_too_many_hang_nothing_begins_until_one_returns(
-    own: threads._Threads, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "MOST_LOST", 2)
+    monkeypatch.setattr(threads, "MAX_HUNG", 2)
     ran: list[str] = []
 
     async def main() -> None:
         await given_up(*[await Hung(hold).begin() for _ in range(2)])
         with pytest.raises(NoThreadError, match="2 calls of plain functions hang"):
-            await in_thread(ran.append, "too early", timeout_s=LONG_S)
+            await run_in_thread(ran.append, "too early", timeout_s=LONG_S)
         hold.set()
-        until(lambda: own._lost == 0)
-        await in_thread(ran.append, "again", timeout_s=LONG_S)
+        until(lambda: pool._hung == 0)
+        await run_in_thread(ran.append, "again", timeout_s=LONG_S)
 
     asyncio.run(main())
     assert ran == ["again"]
 
 
 def test_what_waits_when_too_many_come_to_hang_is_refused_at_once(
-    own: threads._Threads, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would wait for a thread that nobody makes any more."""
-    monkeypatch.setattr(threads, "MOST", 1)
-    monkeypatch.setattr(threads, "MOST_LOST", 2)
+    monkeypatch.setattr(threads, "MAX_THREADS", 1)
+    monkeypatch.setattr(threads, "MAX_HUNG", 2)
     ran: list[int] = []
 
     async def main() -> None:
         await given_up(await Hung(hold).begin())
         last = await Hung(hold).begin()
-        waiting = [asyncio.create_task(in_thread(ran.append, number, timeout_s=LONG_S)) for number in range(3)]
+        waiting = [asyncio.create_task(run_in_thread(ran.append, number, timeout_s=LONG_S)) for number in range(3)]
         await asyncio.sleep(0)
         await given_up(waiting.pop())
         await given_up(last)
@@ -161,55 +163,55 @@ def test_what_waits_when_too_many_come_to_hang_is_refused_at_once(
             found = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(error) for error in found] == [NoThreadError] * 2
         hold.set()
-        until(lambda: own._lost == 0)
-        await in_thread(ran.append, 7, timeout_s=LONG_S)
+        until(lambda: pool._hung == 0)
+        await run_in_thread(ran.append, 7, timeout_s=LONG_S)
 
     asyncio.run(main())
     assert ran == [7], "what was refused never begins"
 
 
 def test_work_that_does_not_begin_in_time_never_does(
-    own: threads._Threads, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record has its ending by then, and a call with the same idempotency key may be under way."""
-    monkeypatch.setattr(threads, "MOST", 1)
+    monkeypatch.setattr(threads, "MAX_THREADS", 1)
     ran: list[str] = []
 
     async def main() -> None:
         slow = await Hung(hold).begin()
-        cancelled = asyncio.create_task(in_thread(ran.append, "cancelled", timeout_s=LONG_S))
+        cancelled = asyncio.create_task(run_in_thread(ran.append, "cancelled", timeout_s=LONG_S))
         with pytest.raises(NoThreadError, match=r"no thread became free for it in 0\.0\d+ s"):
-            await in_thread(ran.append, "late", timeout_s=0.01)
+            await run_in_thread(ran.append, "late", timeout_s=0.01)
         await given_up(cancelled)
         hold.set()
         await slow
-        await in_thread(ran.append, "next", timeout_s=LONG_S)
+        await run_in_thread(ran.append, "next", timeout_s=LONG_S)
 
     asyncio.run(main())
     assert ran == ["next"]
 
 
 def test_the_wait_for_a_thread_grows_with_the_work_ahead(
-    own: threads._Threads, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven rounds of work that each take nearly their time limit are no reason to refuse the last."""
-    monkeypatch.setattr(threads, "MOST", 1)
+    monkeypatch.setattr(threads, "MAX_THREADS", 1)
 
     async def main() -> float:
         slow = await Hung(hold).begin()
-        ahead = [asyncio.create_task(in_thread(int, timeout_s=LONG_S)) for _ in range(9)]
+        ahead = [asyncio.create_task(run_in_thread(int, timeout_s=LONG_S)) for _ in range(9)]
         await asyncio.sleep(0)
         with pytest.raises(NoThreadError) as refused:
-            await in_thread(int, timeout_s=0.01)
+            await run_in_thread(int, timeout_s=0.01)
         hold.set()
         await asyncio.gather(slow, *ahead)
         return float(str(refused.value).split()[-2])
 
-    assert asyncio.run(main()) == pytest.approx(0.01 * (threads.BEGIN_ROUNDS + 10))
+    assert asyncio.run(main()) == pytest.approx(0.01 * (threads.START_ROUNDS + 10))
 
 
 def test_a_system_that_gives_no_thread_ends_nothing_but_the_wait(
-    own: threads._Threads, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
 
@@ -220,45 +222,45 @@ def test_a_system_that_gives_no_thread_ends_nothing_but_the_wait(
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", none_left)
             with pytest.raises(NoThreadError):
-                await in_thread(ran.append, "never", timeout_s=0.01)
-        await in_thread(ran.append, "later", timeout_s=LONG_S)
+                await run_in_thread(ran.append, "never", timeout_s=0.01)
+        await run_in_thread(ran.append, "later", timeout_s=LONG_S)
 
     asyncio.run(main())
     assert ran == ["later"]
-    until(lambda: own._free == 1)
-    assert own._threads == 1
+    until(lambda: pool._free == 1)
+    assert pool._threads == 1
 
 
 def test_threads_that_return_take_work_again_and_are_no_more_than_before(
-    own: threads._Threads, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
+    pool: threads._ThreadPool, hold: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "MOST", 2)
+    monkeypatch.setattr(threads, "MAX_THREADS", 2)
     more = threading.Event()
 
     async def main() -> None:
         await given_up(*[await Hung(hold).begin() for _ in range(2)])
         others = [await Hung(more).begin() for _ in range(2)]
-        assert (own._threads, own._lost) == (4, 2)
+        assert (pool._threads, pool._hung) == (4, 2)
         hold.set()
-        until(lambda: own._threads == 2)
+        until(lambda: pool._threads == 2)
         more.set()
         await asyncio.gather(*others)
-        await asyncio.gather(*[in_thread(int, timeout_s=LONG_S) for _ in range(20)])
+        await asyncio.gather(*[run_in_thread(int, timeout_s=LONG_S) for _ in range(20)])
 
     asyncio.run(main())
-    until(lambda: own._free == 2)
-    assert (own._threads, own._lost) == (2, 0)
+    until(lambda: pool._free == 2)
+    assert (pool._threads, pool._hung) == (2, 0)
 
 
-def test_a_cancel_at_any_moment_keeps_the_count(own: threads._Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_at_any_moment_keeps_the_count(pool: threads._ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread begins while the loop cancels: what is counted as lost must be what has begun, and no more."""
-    monkeypatch.setattr(threads, "MOST", 4)
+    monkeypatch.setattr(threads, "MAX_THREADS", 4)
     dice = random.Random(7)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
     async def one() -> None:
-        role = asyncio.create_task(in_thread(time.sleep, 0.0002, timeout_s=LONG_S))
+        role = asyncio.create_task(run_in_thread(time.sleep, 0.0002, timeout_s=LONG_S))
         for _ in range(dice.randint(0, 12)):
             await asyncio.sleep(0)
         await given_up(role)
@@ -271,17 +273,17 @@ def test_a_cancel_at_any_moment_keeps_the_count(own: threads._Threads, monkeypat
         asyncio.run(main())
     finally:
         sys.setswitchinterval(interval)
-    until(lambda: own._lost == 0 and own._free == own._threads)
-    assert own._work.empty()
+    until(lambda: pool._hung == 0 and pool._free == pool._threads)
+    assert pool._work.empty()
 
 
 def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model(
-    own: threads._Threads,
+    pool: threads._ThreadPool,
     module: Callable[..., Path],
     make_task: Callable[..., Task],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(threads, "MOST_LOST", 0)
+    monkeypatch.setattr(threads, "MAX_HUNG", 0)
     base = module("def save(label, record):\n    return None\n")
     record = Record("f", 0, "k", {"text": "fine"}, 1, 0)
     for turns in (1, 3):
@@ -296,11 +298,11 @@ def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model
 
 HANGS = """
 import asyncio, time
-from pipeline.task.callback_threads import in_thread
+from pipeline.task.callback_threads import run_in_thread
 
 async def main():
     try:
-        await in_thread(time.sleep, 3600, timeout_s=0.05)
+        await run_in_thread(time.sleep, 3600, timeout_s=0.05)
     except TimeoutError:
         print("left alone")
 

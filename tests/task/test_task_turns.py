@@ -15,7 +15,7 @@ from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, TruncatedError, UnfinishedError
 from pipeline.records import Answer, CallbackContext, Record, ToolCall, ValidCall
 from pipeline.task import Task, TaskOptions, build_task, tools
-from pipeline.task.repair import MAX_RESULT_CHARS, told_of
+from pipeline.task.repair import MAX_RESULT_CHARS, format_result
 
 RECORD = Record("f", 0, "k", {"text": "fine"}, 1, 0)
 GOOD = '{"label":"good"}'
@@ -144,7 +144,7 @@ def test_what_a_callback_gives_is_what_the_model_is_told(
 def test_a_tool_without_a_callback_is_told_ok_and_long_results_are_cut() -> None:
     request, _ = after(talk())
     assert request.messages[-1]["content"] == "ok"
-    assert len(told_of("x" * 2 * MAX_RESULT_CHARS)) < MAX_RESULT_CHARS + 20
+    assert len(format_result("x" * 2 * MAX_RESULT_CHARS)) < MAX_RESULT_CHARS + 20
 
 
 def test_text_beside_the_calls_is_kept_and_broken_arguments_of_others_are_made_safe() -> None:
