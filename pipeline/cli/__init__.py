@@ -3,18 +3,13 @@
 import sys
 
 from pipeline.cli import (
-    certify_command,
     control_commands,
-    demo_command,
     export_commands,
     measure_commands,
-    rehearse_command,
-    rename_command,
-    report_commands,
+    rehearse_commands,
     review_commands,
     run_commands,
     shard_commands,
-    status_commands,
 )
 from pipeline.cli.application import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put

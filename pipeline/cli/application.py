@@ -160,34 +160,26 @@ def settings_of(
     sample: int | None = None,
     keys: str | None = None,
 ) -> Settings:
-    from pipeline.targets import load_settings
+    from pipeline.targets import describe_targets, load_settings
 
-    direct: dict[str, dict[str, Any]] = {}
-    for section, key, value in (
-        ("input", "path", input_path),
-        ("output", "dir", output_dir),
-        ("input", "limit", limit),
-        ("input", "sample", sample),
-        ("input", "keys", keys),
-    ):
-        if value is not None:
-            direct.setdefault(section, {})[key] = value
+    options: dict[str, dict[str, Any]] = {
+        "input": {"path": input_path, "limit": limit, "sample": sample, "keys": keys},
+        "output": {"dir": output_dir},
+    }
+    direct = {
+        table: given
+        for table, values in options.items()
+        if (given := {key: value for key, value in values.items() if value is not None})
+    }
 
     def load() -> Settings:
-        if target is None:
-            fail_without_name()
+        if target is None:  # labelling costs money: what is labelled has to be said
+            fail(f"name a config, or the folder of a run. {describe_targets()}")
         settings = load_settings(target, sets or [], **direct)
         settings.need_input()
         return settings
 
     return exit_on_error(load)
-
-
-def fail_without_name() -> NoReturn:
-    """Labelling costs money: what is labelled has to be said."""
-    from pipeline.targets import describe_targets
-
-    fail(f"name a config, or the folder of a run. {describe_targets()}")
 
 
 def run_of(target: Path | None, *, at_work: bool = False) -> Path:
@@ -230,17 +222,25 @@ def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool)
     return "keep" if typer.confirm(question, default=True, err=True) else "drop"
 
 
-def label_input(settings: Settings, json_out: bool, *, run: Path | None, **options: Any) -> NoReturn:
-    """A session of the run, from its start to its exit code."""
+def label_input(
+    settings: Settings, json_out: bool, *, run: Path | None, shards: int | None = None, **options: Any
+) -> NoReturn:
+    """A session of the run, or all of its shards on this machine, from its start to its exit code."""
     with importing():
         from pipeline.providers import load_sdk
         from pipeline.runner import RunOptions, arun
 
-        load_sdk()
-        options["after"] = report_after if settings.output.report else None
+        if shards is None:
+            load_sdk()
 
     async def label() -> RunSummary:
-        return await arun(settings, RunOptions(command=resume_arguments(run), **options))
+        after = report_after if settings.output.report else None
+        all_options = RunOptions(command=resume_arguments(run), after=after, **options)
+        if shards is None:
+            return await arun(settings, all_options)
+        from pipeline.shards import run_in_shards
+
+        return await run_in_shards(settings, shards, all_options)
 
     finish(run_async(label()), json_out)
 
@@ -255,7 +255,7 @@ async def report_after(summary: RunSummary) -> tuple[str, str]:
 def resume_arguments(run: Path | None) -> str:
     """What was said on the command line, without what is said once and without the secrets in it.
 
-    `named` is the run that was meant where the words name none.
+    `run` is the run that was meant where the words name none.
     """
     from pipeline.settings import redacted_command
 

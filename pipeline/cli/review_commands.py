@@ -1,18 +1,22 @@
-"""Commands for people who look at labels: draws, their answers, and one record."""
+"""Commands for people who look at labels: draws, their answers, one record, and other names for labels."""
+
+from __future__ import annotations
 
 import os
 import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.application import (
     MEASURE,
     AsJson,
+    Output,
     RunOf,
+    Sets,
     app,
     echo,
     exit_on_error,
@@ -20,7 +24,11 @@ from pipeline.cli.application import (
     print_result,
     run_and_print,
     run_of,
+    settings_of,
 )
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
 
 #: Which records are drawn.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
@@ -185,3 +193,41 @@ def show_record(
     from pipeline import review as people
 
     run_and_print(people.show_record(run_dir, key), "record_lines", json_out=json_out)
+
+
+@app.command(rich_help_panel=MEASURE)
+def rename(
+    run: Annotated[Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG")],
+    column: Annotated[str, typer.Argument(help="The label field.", metavar="COLUMN")],
+    pairs: Annotated[list[str], typer.Argument(help="The old and the new label: account=login", metavar="OLD=NEW ...")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the records that would change; change nothing.")
+    ] = False,
+    sets: Sets = None,
+    output_dir: Output = None,
+    json_out: AsJson = False,
+) -> None:
+    """Rename or merge labels in a run and its config, without calls."""
+    settings = settings_of(run, sets, None, output_dir)
+
+    async def give_names() -> Any:
+        from pipeline.runner import rename as in_run
+
+        return await in_run(settings, column, _pairs(settings, column, pairs), dry_run=dry_run)
+
+    run_and_print(give_names(), "renamed_lines", json_out=json_out)
+
+
+def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:
+    """The names in each text. Where a label holds a `=` itself, it tells where the old name ends."""
+    from pipeline.parts import label_fields
+
+    field = label_fields(settings).get(column)
+    known = {str(value) for value in field.values} if field is not None else set[str]()
+    pairs = []
+    for text in texts:
+        splits = [(text[:at], text[at + 1 :]) for at, sign in enumerate(text) if sign == "="]
+        if not splits:
+            fail(f"{text}: expected the old and the new name, like account=login")
+        pairs.append(next((split for split in splits if split[0] in known), splits[0]))
+    return pairs

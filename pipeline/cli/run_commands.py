@@ -38,7 +38,7 @@ from pipeline.cli.application import (
     settings_of,
     start_over,
 )
-from pipeline.cli.shard_commands import DEFAULT_ENV, TokenEnv, label_in_shards, merge_first, parts_of, run_one_shard
+from pipeline.cli.shard_commands import DEFAULT_ENV, TokenEnv, merge_first, parts_of, run_one_shard
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -258,18 +258,17 @@ def run(
         start_over(settings, yes=yes)
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
     batches = "no_wait" if no_wait else "wait"
-    options = {"relabel": relabel, "keep": keep, "corrections": corrections, "batches": batches}
+    options: dict[str, Any] = {"relabel": relabel, "keep": keep, "corrections": corrections, "batches": batches}
     if shard is not None and leases is not None:
 
         def load(words: list[str], folder: str) -> Settings:
             return settings_of(config, [*sets, *words], input_path, folder, limit, sample=sample, keys=keys)
 
         run_one_shard(load, Path(settings.output.dir), parts_of(shard), leases, token_env, json_out, **options)
-    if (number := shards or settings.scale.shards) is not None:
-        label_in_shards(settings, number, json_out, **options)
-    if engine is not None:
+    shards = shards or settings.scale.shards
+    if shards is None and engine is not None:
         fail("--engine says what starts the shards, and there are none: add --shards N")
-    label_input(settings, json_out, run=None, **options)
+    label_input(settings, json_out, run=None, shards=shards, **options)
 
 
 def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None, *, fresh: bool) -> None:
@@ -315,7 +314,13 @@ def retry(
     settings = settings_of(config or latest, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
-    options = {"retry": True, "retry_codes": codes, "relabel": relabel, "keep": keep, "corrections": corrections}
+    options: dict[str, Any] = {
+        "retry": True,
+        "retry_codes": codes,
+        "relabel": relabel,
+        "keep": keep,
+        "corrections": corrections,
+    }
     label_input(settings, json_out, run=latest, **options)
 
 

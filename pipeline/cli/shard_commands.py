@@ -20,7 +20,6 @@ from pipeline.cli.application import (
     echo,
     fail,
     finish,
-    report_after,
     resume_arguments,
     run_and_print,
     run_async,
@@ -36,19 +35,6 @@ DEFAULT_ENV = "LEASES_TOKEN"
 TokenEnv = Annotated[
     str, typer.Option("--token-env", help="The environment variable that holds the lease server's token.")
 ]
-
-
-def label_in_shards(settings: Settings, shards: int, json_out: bool, **options: Any) -> NoReturn:
-    """All shards on this machine, from their start to the exit code of the whole."""
-    from pipeline.runner import RunOptions
-    from pipeline.shards import run_in_shards
-
-    after = report_after if settings.output.report else None
-
-    async def label() -> RunSummary:
-        return await run_in_shards(settings, shards, RunOptions(command=resume_arguments(None), after=after, **options))
-
-    finish(run_async(label()), json_out)
 
 
 def run_one_shard(
@@ -70,10 +56,10 @@ def run_one_shard(
     async def label() -> RunSummary:
         lease = LeaseClient(url, token, *shard)
 
-        def given(base: Path) -> RunOptions:
+        def options_for(base: Path) -> RunOptions:
             return RunOptions(command=resume_arguments(None), lease=lease, base=base, **options)
 
-        return await label_shard(load, run, shard, lease, given, echo)
+        return await label_shard(load, run, shard, lease, options_for, echo)
 
     finish(run_async(label()), json_out)
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from pipeline.cli.demo_command import _HEAD
+from pipeline.cli.rehearse_commands import _HEAD
 
 ROOT = Path(__file__).parents[2]
 
