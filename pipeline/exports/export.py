@@ -19,7 +19,7 @@ from pipeline.exports.dataset_card import Features, card
 from pipeline.exports.export_folder import ExportFolder, folder_of
 from pipeline.exports.exported_run import ExportedRun, class_field, examples_of, open_run, text_fields
 from pipeline.exports.held_out import HeldOutGold, load_held_out
-from pipeline.exports.near_duplicates import normalized
+from pipeline.exports.near_duplicates import comparable_text
 from pipeline.exports.options import DataOptions
 from pipeline.exports.selection import Selection, Shape, Where, check_names, table_shape, text_shape
 from pipeline.exports.splits import FILE, Shares, Splits, Unit, recall_splits, remember_splits
@@ -91,7 +91,7 @@ async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, di
     )
     names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf + [CERTIFICATE] * bool(certificate)
     terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
-    examples = frozenset(normalized(selection.text_of(one)) for one in examples_of(opened.manifest))
+    examples = frozenset(comparable_text(selection.text_of(one)) for one in examples_of(opened.manifest))
     return _Plan(
         ExportFolder(folder, names),
         display_path,
@@ -168,7 +168,7 @@ class _Export:
         self._note_kinds(outcome)
         is_gold = self._plan.gold.holds(record.key, text)
         self._gold += is_gold
-        self._examples += bool(self._plan.examples) and normalized(text) in self._plan.examples
+        self._examples += bool(self._plan.examples) and comparable_text(text) in self._plan.examples
         return Unit(seq, record.key, text, self._together(outcome), selection.label(outcome, wanted), is_gold)
 
     def _together(self, outcome: Outcome) -> bytes | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.exports.exported_run import ExportedRun
-from pipeline.exports.near_duplicates import normalized
+from pipeline.exports.near_duplicates import comparable_text
 from pipeline.exports.selection import Selection
 from pipeline.parts import gold_source
 from pipeline.readers import key_from_value, read_records
@@ -24,7 +24,7 @@ class HeldOutGold:
 
     def holds(self, key: str, text: str) -> bool:
         """Whether the record is one of them; `text` is its own."""
-        return key in self.keys or (bool(self.texts) and normalized(text) in self.texts)
+        return key in self.keys or (bool(self.texts) and comparable_text(text) in self.texts)
 
 
 async def load_held_out(
@@ -44,7 +44,7 @@ async def load_held_out(
 async def _own_gold(opened: ExportedRun, selection: Selection) -> HeldOutGold:
     """The gold of [quality]: its records by their texts where it has what the prompt shows, else by their keys."""
     canary_texts = [selection.text_of(outcome.record.fields) for outcome in await opened.ledger.canaries()]
-    texts = frozenset(map(normalized, canary_texts)) if selection.texts else frozenset[str]()
+    texts = frozenset(map(comparable_text, canary_texts)) if selection.texts else frozenset[str]()
     path = _file_of(opened)
     if path is None or not path.is_file():
         return HeldOutGold(texts=texts)
@@ -74,5 +74,5 @@ async def _read(path: Path, opened: ExportedRun, selection: Selection, sets: Seq
             for record in batch:
                 keys |= {name for field in _names(opened) if (name := key_from_value(record.fields.get(field)))}
                 if selection.texts and all(name in record.fields for name in selection.texts):
-                    texts.add(normalized(selection.text_of(record.fields)))
+                    texts.add(comparable_text(selection.text_of(record.fields)))
     return HeldOutGold(frozenset(keys), frozenset(texts - {""}))

@@ -81,7 +81,7 @@ _CHOSEN = [bytes(value < 256 >> 2 * level for value in range(256)) for level in 
 _LOWEST = int("01" * BINS, 16)
 
 
-def normalized(text: str) -> str:
+def comparable_text(text: str) -> str:
     """The text without what makes no difference: case, spacing, compatibility characters, and what is not seen."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
     return " ".join(plain.casefold().split())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
-from pipeline.exports.near_duplicates import Texts, normalized
+from pipeline.exports.near_duplicates import Texts, comparable_text
 
 #: The splits by the number of shares that are given.
 NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
@@ -87,7 +87,7 @@ class Splits:
 
     def add(self, units: Sequence[Unit]) -> None:
         """Records that are to be split."""
-        texts = [_blob(normalized(unit.text)) for unit in units]
+        texts = [_blob(comparable_text(unit.text)) for unit in units]
         digests = [codec.digest128(text) for text in texts]
         self._database.executemany(
             "INSERT INTO units (seq, root, key, mark, text, together, class, rank, gold)"

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import codec, quality
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.exports.exported_run import ExportedRun, class_field, open_run, text_fields
-from pipeline.exports.near_duplicates import normalized
+from pipeline.exports.near_duplicates import comparable_text
 from pipeline.exports.selection import Selection, Where, check_names
 from pipeline.facts import Baseline, Doubt
 from pipeline.records import JSON, Outcome, Status
@@ -154,7 +154,7 @@ class _Baseline:
         model_selection = _sklearn().model_selection
         labels, texts = [case.label for case in cases], [case.text for case in cases]
         # The same text in two folds would be remembered, not learned.
-        groups = [codec.digest64(normalized(text).encode()) for text in texts]
+        groups = [codec.digest64(comparable_text(text).encode()) for text in texts]
         splitter = model_selection.StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self._options.seed % 2**32)
         predicted, doubts = [""] * len(cases), list[Doubt]()
         with warnings.catch_warnings(), _one_thread():

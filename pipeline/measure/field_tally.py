@@ -15,7 +15,7 @@ from pipeline.quality import (
     class_scores,
     cohen_kappa,
     macro_f1,
-    normalised,
+    normalize_text,
     weighted_f1,
     wilson,
 )
@@ -195,9 +195,9 @@ class FieldTally:
 
     def _no_label(self) -> dict[str, Any]:
         """Gold values that are no label; with the label that each is but for case and white space, or for a rename."""
-        alike = {normalised(name): name for name in (*self.field.former, *self.field.values)}
+        alike = {normalize_text(name): name for name in (*self.field.former, *self.field.values)}
         values = dict(self.foreign.most_common(FOREIGN_SHOWN))
-        matches = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
+        matches = {value: alike[normalize_text(value)] for value in values if normalize_text(value) in alike}
         like = {value: self.field.former.get(name, name) for value, name in matches.items()}
         return {"n": self.foreign.total(), "values": values, "like": like}
 

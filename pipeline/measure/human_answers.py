@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.gold import MeasuredField, class_name
-from pipeline.quality import normalised
+from pipeline.quality import normalize_text
 from pipeline.records import JSON
-from pipeline.store import Answer, ColumnLabel, Correction, Place, Reviews, is_same_content
+from pipeline.store import Answer, ColumnLabel, Correction, Reviews, is_same_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,7 @@ class HumanAnswers:
     def blind_answer(self, one: ColumnLabel) -> Answer | None:
         """The blind answer about this record, as the record is now."""
         answer = self.blind.get(one.key)
-        if answer is None or not is_same_content(_place(answer), one.record, one.request):
-            return None
-        return answer
-
-
-def _place(answer: Answer) -> Place:
-    return Place(answer.id, answer.key, answer.record, answer.request)
+        return answer if answer is not None and is_same_content(answer, one.record, one.request) else None
 
 
 def human_answers(reviews: Reviews, field: str, upto: int | None = None) -> HumanAnswers:
@@ -67,5 +61,5 @@ def is_right(field: MeasuredField, label: JSON, answer: JSON) -> bool:
     if isinstance(label, list) and isinstance(answer, list):
         return set(map(class_name, label)) == set(map(class_name, answer))
     if field.kind == "text" and isinstance(label, str) and isinstance(answer, str):
-        return normalised(label) == normalised(answer)
+        return normalize_text(label) == normalize_text(answer)
     return class_name(label) == class_name(answer)

@@ -1,7 +1,7 @@
 """How good labels are: arithmetic only. Streaming counters, so that a million rows take seconds and flat memory."""
 
 from pipeline.quality.agreement import Coincidences, cohen_kappa
-from pipeline.quality.bounds import Estimate, hypergeometric_cdf, max_wrong, weighted_mean
+from pipeline.quality.bounds import hypergeometric_cdf, max_wrong
 from pipeline.quality.calibration import Calibration
 from pipeline.quality.certify import Design, draw_size, error_bound, first_to_check, make_design
 from pipeline.quality.draws import (
@@ -13,9 +13,8 @@ from pipeline.quality.draws import (
     stratified_part,
     uniform,
 )
-from pipeline.quality.intervals import wilson
-from pipeline.quality.paired import mcnemar_exact
-from pipeline.quality.precision import answers_needed, estimate_share
+from pipeline.quality.hypothesis_tests import evidence_below, is_clearly_below, mcnemar_exact, shift_of
+from pipeline.quality.intervals import Estimate, answers_needed, estimate_share, weighted_mean, wilson
 from pipeline.quality.scores import (
     ClassScore,
     NumberTally,
@@ -23,10 +22,8 @@ from pipeline.quality.scores import (
     TextTally,
     class_scores,
     macro_f1,
-    normalised,
+    normalize_text,
     spearman,
     weighted_f1,
 )
-from pipeline.quality.sequential import evidence_below, is_clearly_below
 from pipeline.quality.shares import AnsweredRecord, class_shares, pseudo_outcome
-from pipeline.quality.shift import shift_of

@@ -20,7 +20,7 @@ def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None =
     n = sum(pairs.values())
     if not n:
         return None
-    firsts, seconds = _margins(pairs)
+    firsts, seconds = margins(pairs)
     if order is None:
         expected = 1 - sum(count * seconds[value] for value, count in firsts.items()) / (n * n)
         observed = 1 - sum(count for (one, other), count in pairs.items() if one == other) / n
@@ -35,7 +35,8 @@ def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None =
     return 1 - observed / expected if expected > 0 else None
 
 
-def _margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T]]:
+def margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T]]:
+    """How often each value occurs as the first of a pair, and as the second."""
     firsts: Counter[_T] = Counter()
     seconds: Counter[_T] = Counter()
     for (one, other), count in pairs.items():

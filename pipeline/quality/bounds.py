@@ -5,10 +5,8 @@ simple random draw is bounded by the hypergeometric distribution itself, which i
 its records had been put back.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import comb, exp, fsum, lgamma, log, sqrt
-from statistics import NormalDist
+from collections.abc import Iterable
+from math import comb, exp, fsum, lgamma, log
 
 #: Probabilities come from differences of log factorials, which are off by up to about 1e-9 for files of millions.
 #: A tail counts as small enough only if it stays so with this error.
@@ -77,40 +75,3 @@ def max_wrong(n: int, drawn: int, seen: int, risk: float) -> int:
 def is_unlikely(tail: float, risk: float) -> bool:
     """Whether a probability is at most `risk`, its rounding included."""
     return tail <= risk * (1 - _ROUNDING)
-
-
-# -- draws with other probabilities --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its interval, and how many answers it rests on. All three are None where there is too little."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-def weighted_mean(values: Sequence[float], probabilities: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """The mean over the file from drawn values and the probability with which each was drawn, with its interval.
-
-    Each value counts 1/probability (Horvitz and Thompson, 1952), divided by the sum of these weights (Hájek, 1971), so
-    that it stays right where some of the drawn records were not answered. The interval is the normal one, from the
-    influence of each value: weight times distance from the mean. A record that was certain to be drawn adds nothing to
-    its width. To display, not to promise: with few answers it is too narrow.
-    """
-    m = len(values)
-    if m == 0:
-        return Estimate(None, None, None, 0)
-    weights = [1 / probability for probability in probabilities]
-    total = fsum(weights)
-    mean = fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
-    if m == 1 and probabilities[0] < 1:
-        return Estimate(mean, None, None, 1)
-    spread = fsum(
-        (1 - probability) * (weight * (value - mean)) ** 2
-        for value, weight, probability in zip(values, weights, probabilities, strict=True)
-    )
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt(spread * m / max(1, m - 1)) / total
-    return Estimate(mean, mean - half, mean + half, m)

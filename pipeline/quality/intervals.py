@@ -1,7 +1,12 @@
-"""Intervals of a share."""
+"""How well a share or a mean is known from the draws that were answered, and how many answers more would narrow it."""
 
-from math import sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum, sqrt
 from statistics import NormalDist
+
+#: More answers than this are never asked for: nobody gives them.
+_MOST = 1_000_000
 
 
 def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -21,3 +26,85 @@ def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, floa
     low = 0.0 if hits == 0 else max(0.0, (middle - half) / scale)
     high = 1.0 if hits == n else min(1.0, (middle + half) / scale)
     return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its interval, and how many answers it rests on. All three are None where there is too little."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def weighted_mean(values: Sequence[float], probabilities: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The mean over the file from drawn values and the probability with which each was drawn, with its interval.
+
+    Each value counts 1/probability (Horvitz and Thompson, 1952), divided by the sum of these weights (Hájek, 1971), so
+    that it stays right where some of the drawn records were not answered. The interval is the normal one, from the
+    influence of each value: weight times distance from the mean. A record that was certain to be drawn adds nothing to
+    its width. To display, not to promise: with few answers it is too narrow.
+    """
+    m = len(values)
+    if m == 0:
+        return Estimate(None, None, None, 0)
+    weights = [1 / probability for probability in probabilities]
+    total = fsum(weights)
+    mean = fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
+    if m == 1 and probabilities[0] < 1:
+        return Estimate(mean, None, None, 1)
+    spread = fsum(
+        (1 - probability) * (weight * (value - mean)) ** 2
+        for value, weight, probability in zip(values, weights, probabilities, strict=True)
+    )
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt(spread * m / max(1, m - 1)) / total
+    return Estimate(mean, mean - half, mean + half, m)
+
+
+def estimate_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimate:
+    """The share of hits in the file, from drawn records and the probability with which each was drawn.
+
+    Where all probabilities are equal, Wilson's interval; else `weighted_mean`. Where all records are alike the interval
+    of the latter has no width, so it is Wilson's for the effective number of answers, (sum of weights)^2 / sum of
+    squared weights (Kish, 1965, *Survey Sampling*).
+    """
+    if not hits:
+        return Estimate(None, None, None, 0)
+    n, right = len(hits), sum(hits)
+    if len(set(probabilities)) == 1:
+        return Estimate(right / n, *wilson(right, n), n)
+    if right in (0, n):
+        weights = [1 / probability for probability in probabilities]
+        effective = fsum(weights) ** 2 / fsum(weight * weight for weight in weights)
+        return Estimate(right / n, *wilson(effective if right else 0, effective), n)
+    estimate = weighted_mean([float(hit) for hit in hits], probabilities)
+    low, high = (0.0, 1.0) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    return Estimate(estimate.mean, max(0.0, low), min(1.0, high), n)
+
+
+def answers_needed(estimate: Estimate, half: float) -> int:
+    """How many answers more, about, until the interval of `estimate_share` reaches at most `half` to each side.
+
+    It is worked out for the middle of the present interval, which is nearer to a half than the share is while there are
+    few answers; so it rather falls than grows.
+    """
+    low, high = (0.0, 1.0) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    if estimate.n and (high - low) / 2 <= half:
+        return 0
+    middle = (low + high) / 2
+    fewest, most = 1, _MOST
+    while fewest < most:
+        n = (fewest + most) // 2
+        lower, upper = wilson(middle * n, n)
+        fewest, most = (fewest, n) if (upper - lower) / 2 <= half else (n + 1, most)
+    # A weighted draw needs more for the same width: as many times as it needed for the present one.
+    return max(1, round(fewest * _design_effect(estimate, middle)) - estimate.n)
+
+
+def _design_effect(estimate: Estimate, middle: float) -> float:
+    """The squared width of the interval beside that of a simple draw of as many, at least 1."""
+    if estimate.n == 0 or estimate.low is None or estimate.high is None:
+        return 1.0
+    low, high = wilson(middle * estimate.n, estimate.n)
+    return max(1.0, ((estimate.high - estimate.low) / (high - low)) ** 2)

@@ -11,6 +11,8 @@ from math import sqrt
 from random import Random
 from typing import Generic, TypeVar
 
+from pipeline.quality.agreement import margins
+
 _T = TypeVar("_T", bound=Hashable)
 
 #: Distinct pairs of numbers that are kept for a rank correlation; of more, so many are drawn.
@@ -32,19 +34,19 @@ def class_scores(pairs: Mapping[tuple[_T, _T], int], order: Iterable[_T] = ()) -
 
     The classes of `order` come first, the others as they sort by their text.
     """
-    right: Counter[_T] = Counter()
-    golds: Counter[_T] = Counter()
-    labels: Counter[_T] = Counter()
-    for (gold, label), count in pairs.items():
-        golds[gold] += count
-        labels[label] += count
-        if gold == label:
-            right[gold] += count
-    classes = golds.keys() | labels.keys()
-    first = [value for value in dict.fromkeys(order) if value in classes]
+    golds, labels = margins(pairs)
+    right = Counter({gold: count for (gold, label), count in pairs.items() if gold == label})
+    return _ordered_scores(right, labels, golds, order)
+
+
+def _ordered_scores(
+    right: Counter[_T], labels: Counter[_T], golds: Counter[_T], order: Iterable[_T]
+) -> dict[_T, ClassScore]:
+    values = golds.keys() | labels.keys()
+    first = [value for value in dict.fromkeys(order) if value in values]
     return {
         value: score(right[value], labels[value], golds[value])
-        for value in [*first, *sorted(classes - set(first), key=str)]
+        for value in [*first, *sorted(values - set(first), key=str)]
     }
 
 
@@ -89,8 +91,8 @@ class SetTally(Generic[_T]):
         self.exact += (golds == labels) * times
         # Two empty sets count 0, as in scikit-learn.
         self.jaccard_sum += len(both) / len(golds | labels) * times if golds or labels else 0.0
-        for counts, labels_of_kind in ((self._golds, golds), (self._labels, labels), (self._right, both)):
-            for one in labels_of_kind:
+        for counts, values in ((self._golds, golds), (self._labels, labels), (self._right, both)):
+            for one in values:
                 counts[one] += times
 
     @property
@@ -100,12 +102,7 @@ class SetTally(Generic[_T]):
 
     def classes(self, order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
         """The score of each label, each one a yes or no of its own."""
-        values = self._golds.keys() | self._labels.keys()
-        first = [value for value in dict.fromkeys(order) if value in values]
-        return {
-            value: score(self._right[value], self._labels[value], self._golds[value])
-            for value in [*first, *sorted(values - set(first), key=str)]
-        }
+        return _ordered_scores(self._right, self._labels, self._golds, order)
 
     @property
     def micro(self) -> ClassScore:
@@ -172,11 +169,7 @@ class NumberTally:
 def spearman(pairs: Mapping[tuple[float, float], int]) -> float | None:
     """Spearman's rank correlation, with mean ranks for ties; None where one side has one value only."""
     n = sum(pairs.values())
-    firsts: Counter[float] = Counter()
-    seconds: Counter[float] = Counter()
-    for (one, other), count in pairs.items():
-        firsts[one] += count
-        seconds[other] += count
+    firsts, seconds = margins(pairs)
     mine, yours, mean = _ranks(firsts), _ranks(seconds), (n + 1) / 2
     spread = _spread(mine, firsts, mean) * _spread(yours, seconds, mean)
     if spread <= 0:
@@ -210,9 +203,9 @@ class TextTally:
         """One record, or so many that are equal."""
         self.n += times
         self.exact += (gold == label) * times
-        self.alike += (gold == label or normalised(gold) == normalised(label)) * times
+        self.alike += (gold == label or normalize_text(gold) == normalize_text(label)) * times
 
 
-def normalised(text: str) -> str:
+def normalize_text(text: str) -> str:
     """The text without what only its writing decides: case, white space, forms of a character (NFKC)."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

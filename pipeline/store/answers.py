@@ -120,7 +120,7 @@ def retraction(answer: Answer, by: str) -> Answer:
     return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
 
 
-def is_same_content(one: Correction | Place, record: int | None, request: bytes | None) -> bool:
+def is_same_content(one: Answer | Correction | Place, record: int | None, request: bytes | None) -> bool:
     """Whether a record with these digests has the content that was answered, or is asked in the same words."""
     return one.record == record or (request is not None and one.request == request)
 

@@ -17,10 +17,10 @@ from pipeline.exports.near_duplicates import (
     ENOUGH,
     RECALL,
     Texts,
+    comparable_text,
     differences,
     jaccard,
     most_differences,
-    normalized,
     rows_in_band,
     samples,
     shingles,
@@ -50,7 +50,7 @@ def found_in(some: list[str], threshold: float) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.88])
 def test_every_similar_pair_is_found_and_no_other(threshold: float) -> None:
     dice = random.Random(3)
-    some = [normalized(edited(text, edits, dice)) for text in texts(range(25)) for edits in (0, 1, 2, 4, 8)]
+    some = [comparable_text(edited(text, edits, dice)) for text in texts(range(25)) for edits in (0, 1, 2, 4, 8)]
     hashes = [shingles(text) for text in some]
     wanted = {
         (one, other)
@@ -83,7 +83,7 @@ def neighbors(dice: random.Random) -> Iterator[tuple[str, str]]:
 
 def test_edited_texts_are_found_whatever_their_length() -> None:
     """Typos, punctuation, words at the end, and parts that changed places."""
-    pairs = [(normalized(one), normalized(other)) for one, other in neighbors(random.Random(5))]
+    pairs = [(comparable_text(one), comparable_text(other)) for one, other in neighbors(random.Random(5))]
     near = [(one, other) for one, other in pairs if 1 > jaccard(shingles(one), shingles(other)) >= 0.8]
     found = found_in([text for pair in near for text in pair], 0.8)
     assert len(near) > 150

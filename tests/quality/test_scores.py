@@ -23,7 +23,7 @@ from pipeline.quality import (
     cohen_kappa,
     macro_f1,
     mcnemar_exact,
-    normalised,
+    normalize_text,
     scores,
     spearman,
     weighted_f1,
@@ -127,7 +127,7 @@ def test_texts_are_equal_or_alike() -> None:
     for gold, label in (("a", "a"), ("Straße", "STRASSE "), ("ﬁn  e", "fin e"), ("a", "b")):
         tally.add(gold, label)
     assert (tally.n, tally.exact, tally.alike) == (4, 1, 3)
-    assert normalised(" Ｆｕｌｌ\twidth ") == "full width"
+    assert normalize_text(" Ｆｕｌｌ\twidth ") == "full width"
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (1, 1), (340, 389), (5, 2_000_000)])

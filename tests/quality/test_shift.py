@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from pipeline.quality import shift_of
-from pipeline.quality.shift import _chi_squared_tail
+from pipeline.quality.hypothesis_tests import _chi_squared_tail
 
 
 @pytest.mark.parametrize(

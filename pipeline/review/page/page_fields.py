@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.labelfields import json_identity
-from pipeline.quality import normalised
+from pipeline.quality import normalize_text
 from pipeline.records import JSON
 from pipeline.review.cell_values import is_equal, parse_cell
 from pipeline.store import cell
@@ -81,7 +81,7 @@ class PageField:
     def is_right(self, label: JSON, answer: JSON) -> bool:
         """Whether a label says the same as a person: lists in any order, texts apart from case and white space."""
         if self.kind == "text" and isinstance(label, str) and isinstance(answer, str):
-            return normalised(label) == normalised(answer)
+            return normalize_text(label) == normalize_text(answer)
         return is_equal(label, answer)
 
     def describe(self, value: JSON) -> str:

@@ -16,7 +16,6 @@ from pipeline.store import (
     Draw,
     DrawItem,
     Ledger,
-    Place,
     Reviews,
     is_same_content,
     label_digest,
@@ -45,7 +44,7 @@ class LabelSnapshot:
 
     def is_about(self, answer: Answer) -> bool:
         """Whether an answer is about the record as it is now."""
-        return is_same_content(Place(answer.id, answer.key, answer.record, answer.request), self.record, self.request)
+        return is_same_content(answer, self.record, self.request)
 
 
 class ReviewSession:
