@@ -1,14 +1,18 @@
 """Gold: the right labels. What a label field may hold, how a person's value is read, and files that hold gold."""
 
 from pipeline.gold.gold_file import KEY, GoldFile, open_gold
-from pipeline.gold.gold_values import NONE, as_class, as_number, as_set, has_value
 from pipeline.gold.label_fields import (
     GOLD_NAMES,
     MORE_GOLD_NAMES,
+    NONE,
     MeasuredField,
+    as_class,
+    as_number,
+    as_set,
     class_name,
     fields_of_tools,
     find_field,
+    has_value,
     infer_kind,
     only_field,
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, list_names
-from pipeline.gold.gold_values import has_value
+from pipeline.gold.label_fields import has_value
 from pipeline.readers import Source, key_from_value, read_rows
 from pipeline.records import JSON
 from pipeline.store import safe_cell

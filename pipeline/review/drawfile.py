@@ -7,8 +7,7 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
-from pipeline.review.draw_lookup import find_or_make_draw
-from pipeline.review.drawing import DrawOptions, draw_facts, draw_records
+from pipeline.review.drawing import DrawOptions, draw_facts, draw_records, find_or_make_draw
 from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
 from pipeline.store import DrawItem, Layout, Ledger, csv_block, distinct, json_block, read_corrections, write_whole
 

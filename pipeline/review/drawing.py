@@ -11,9 +11,9 @@ from pipeline import quality
 from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.quality import DrawPart
 from pipeline.records import JSON
-from pipeline.review.other_labels import load_other_labels
 from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
-from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_hash, open_reviews
+from pipeline.review.row_files import load_other_labels
+from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_hash, open_reviews, read_reviews
 from pipeline.task import Expression
 
 #: The columns that say how certain a label is, the first one that a run has.
@@ -249,3 +249,64 @@ def draw_facts(reviewed_run: ReviewedRun, draw: Draw, items: Sequence[DrawItem],
             for item in items
         ],
     }
+
+
+async def find_or_make_draw(
+    reviewed_run: ReviewedRun, options: DrawOptions, draw: int | None
+) -> tuple[Draw, Sequence[DrawItem], bool]:
+    """The draw with its records, and whether it was there before. Raises SetupError.
+
+    Without options, the last draw that was made for a review.
+    """
+    known = await asyncio.to_thread(_find_draw, reviewed_run, options, draw)
+    if known is not None:
+        return *known, True
+    _, made, items = await draw_records(reviewed_run.run_dir.path, options)
+    return made, items, False
+
+
+def _find_draw(
+    reviewed_run: ReviewedRun, options: DrawOptions, wanted: int | None
+) -> tuple[Draw, Sequence[DrawItem]] | None:
+    reviews = read_reviews(reviewed_run.run_dir.path)
+    if reviews is None:
+        if wanted is not None:
+            raise SetupError(f"--draw {wanted}: this run has no draw yet")
+        return None
+    with reviews:
+        draws = reviews.draws()
+        if wanted is not None:
+            chosen = [draw for draw in draws if draw.id == wanted]
+            if not chosen:
+                raise SetupError(
+                    f"--draw {wanted}: this run has no such draw; it has {list_names([d.id for d in draws])}"
+                )
+        elif options:
+            chosen = [draw for draw in draws if _is_made_so(draw, options)]
+        else:
+            chosen = [draw for draw in draws if draw.purpose == REVIEW]
+        return (chosen[-1], reviews.items_of(chosen[-1].id)) if chosen else None
+
+
+def _is_made_so(draw: Draw, options: DrawOptions) -> bool:
+    """Whether the draw came of these options."""
+    spec: Mapping[str, Any] = draw.spec
+    if (draw.purpose, draw.seed, draw.blind) != (options.purpose, options.seed, options.blind):
+        return False
+    names = ("where", "column", "score")
+    if any(spec.get(name) != getattr(options, name) for name in names):
+        return False
+    return [_requested_part(part) for part in spec.get("parts", ())] == _requested_parts(options)
+
+
+def _requested_part(part: Mapping[str, Any]) -> tuple[str, Any]:
+    kind = part["kind"]
+    return kind, None if kind == "where" else part["other"] if kind == "disagreements" else part["n"]
+
+
+def _requested_parts(options: DrawOptions) -> list[tuple[str, Any]]:
+    numbers = [(name, getattr(options, name)) for name in ("sample", "per_class", "uncertain")]
+    parts: list[tuple[str, Any]] = [(name, n) for name, n in numbers if n]
+    if options.disagreements is not None:
+        parts.append(("disagreements", str(options.disagreements)))
+    return parts or [("where", None)]

@@ -1,16 +1,18 @@
 """One record with all that its run knows of it: what it was asked, each answer, its rows, what people said."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.records import JSON, Answer, Outcome, Request, SavedAnswer, Usage
+from pipeline.records import JSON, Answer, Outcome, Request, Response, SavedAnswer
 from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
-from pipeline.store import Answer as Said
 from pipeline.store import ArchivedOutcome, Correction, Ledger, misfit, read_corrections, read_reviews
 from pipeline.task import rebuild_request
+
+#: What is shown of a person's answer.
+_ANSWER = ("id", "at", "by", "draw", "blind", "old", "new", "unclear", "note", "takes_back")
 
 
 async def show_record(run: str | Path | None, key: str) -> dict[str, Any]:
@@ -70,11 +72,7 @@ async def _rows(reviewed_run: ReviewedRun, outcome: Outcome | None) -> list[dict
     corrected = (await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)).apply(outcome)
     if corrected.label is None:
         return []
-    return (
-        [{**corrected.label, **row} for row in corrected.rows]
-        if corrected.rows is not None
-        else [dict(corrected.label)]
-    )
+    return [{**corrected.label, **row} for row in (({},) if corrected.rows is None else corrected.rows)]
 
 
 def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any] | None:
@@ -87,7 +85,9 @@ def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any
     request = again.request
     if request is not None:
         made |= {
-            "messages": [{**one, "content": _content(one.get("content"), request)} for one in request.messages],
+            "messages": [
+                {**one, "content": _without_attachments(one.get("content"), request)} for one in request.messages
+            ],
             "model": request.model,
             "tools": list(request.tools),
             "tool_choice": request.tool_choice,
@@ -96,18 +96,14 @@ def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any
     return made
 
 
-def _content(content: JSON, request: Request) -> JSON:
-    """The content with what is shown named in its place."""
+def _without_attachments(content: JSON, request: Request) -> JSON:
+    """The content, in which attachments are only named."""
     if not isinstance(content, list):
         return content
-    return [_part(part, request) for part in content]
-
-
-def _part(part: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-    if part.get("type") != "attachment":
-        return part
-    attachment = request.attachments[part["index"]]
-    return {"type": "attachment", "kind": attachment.kind, "source": attachment.source[:200]}
+    files = {at: {"kind": one.kind, "source": one.source[:200]} for at, one in enumerate(request.attachments)}
+    return [
+        {"type": "attachment", **files[part["index"]]} if part.get("type") == "attachment" else part for part in content
+    ]
 
 
 def _current(outcome: Outcome) -> dict[str, Any]:
@@ -120,14 +116,9 @@ def _current(outcome: Outcome) -> dict[str, Any]:
         "label_rows": None if outcome.rows is None else list(outcome.rows),
         "attempts": outcome.attempts,
         "repairs": outcome.repairs,
-        "usage": _usage(outcome.usage),
-        "cost_usd": outcome.cost_usd,
-        "latency_s": outcome.latency_s,
-        "model": outcome.model,
-        "request_id": outcome.request_id,
         "copied_from": outcome.copied_from,
         "asked_as": outcome.asked_as,
-        **_answer_facts(outcome.answer),
+        **_answer_facts(outcome),
     }
 
 
@@ -136,7 +127,6 @@ def _archived(one: ArchivedOutcome) -> dict[str, Any]:
 
 
 def _saved_answer(one: SavedAnswer) -> dict[str, Any]:
-    response = one.response
     return {
         "state": "kept",
         "at": one.at,
@@ -144,24 +134,19 @@ def _saved_answer(one: SavedAnswer) -> dict[str, Any]:
         "problem": one.fault,
         "attempts": one.calls,
         "repairs": one.repairs,
-        "usage": _usage(response.usage),
-        "cost_usd": response.cost_usd,
-        "latency_s": response.latency_s,
-        "model": response.model,
-        "request_id": response.request_id,
-        **_answer_facts(response.answer),
+        **_answer_facts(one.response),
     }
 
 
-def _usage(usage: Usage) -> dict[str, int]:
-    return {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
-
-
-def _answer_facts(answer: Answer | None) -> dict[str, Any]:
-    """What the model said."""
-    if answer is None:
-        return {"calls": [], "text": None, "refusal": None, "finish_reason": None}
+def _answer_facts(source: Outcome | Response) -> dict[str, Any]:
+    """What the model said, and what that took."""
+    answer, usage = source.answer or Answer(), source.usage
     return {
+        "usage": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
+        "cost_usd": source.cost_usd,
+        "latency_s": source.latency_s,
+        "model": source.model,
+        "request_id": source.request_id,
         "calls": [{"name": call.name, "arguments": call.arguments} for call in answer.calls],
         "text": answer.text,
         "refusal": answer.refusal,
@@ -178,18 +163,17 @@ def _human_answers(reviewed_run: ReviewedRun, key: str, outcome: Outcome | None)
         correction = reviews.corrections().get(key)
         answers = reviews.answers()
         mine = set(correction.answers) if correction else set()
-        gone = {one.takes_back for one in answers}
+        retracted = {one.takes_back for one in answers}
         return {
             "correction": None if correction is None else _correction(correction, outcome),
-            "reviews": [_answer(one, one.id in gone) for one in answers if one.key == key or one.id in mine],
+            "reviews": [
+                {**{name: getattr(one, name) for name in _ANSWER}, "taken_back": one.id in retracted}
+                for one in answers
+                if one.key == key or one.id in mine
+            ],
             "draws": [
-                {
-                    "draw": draw.id,
-                    "purpose": draw.purpose,
-                    "at": draw.at,
-                    "probability": item.probability,
-                    "stratum": item.stratum,
-                }
+                {"draw": draw.id, "purpose": draw.purpose, "at": draw.at}
+                | {"probability": item.probability, "stratum": item.stratum}
                 for draw, item in reviews.draws_of(key)
             ],
         }
@@ -198,8 +182,3 @@ def _human_answers(reviewed_run: ReviewedRun, key: str, outcome: Outcome | None)
 def _correction(correction: Correction, outcome: Outcome | None) -> dict[str, Any]:
     why = "the record has no outcome now" if outcome is None else misfit(correction, outcome)
     return {"fields": dict(correction.fields), "by": correction.by, "at": correction.at, "unused_because": why}
-
-
-def _answer(one: Said, taken_back: bool) -> dict[str, Any]:
-    names = ("id", "at", "by", "draw", "blind", "old", "new", "unclear", "note", "takes_back")
-    return {**{name: getattr(one, name) for name in names}, "taken_back": taken_back}

@@ -1,6 +1,6 @@
 """What a review knows of a run, from its folder alone: the label fields, the carried columns, how records are named."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class ReviewedRun:
     def key_title(self) -> str:
         """The title of the column that names a record in a draw."""
         return self.key or KEY
+
+    def key_column(self, titles: Container[str]) -> str | None:
+        """The title of the column that names a record in a file of these titles; None where there is none."""
+        return next((title for title in (self.key_title, KEY) if title in titles), None)
 
     def column(self, name: str | None) -> LabelColumn:
         """The label column of this name, or the first. Raises SetupError."""

@@ -9,7 +9,6 @@ from pipeline import codec
 from pipeline.errors import InputError, list_names
 from pipeline.records import JSON, Status
 from pipeline.review.cell_values import matches_cell, unescape
-from pipeline.review.other_labels import key_title
 from pipeline.review.reviewed_run import KEY, ReviewedRun
 from pipeline.review.row_files import FileRow
 from pipeline.store import CorrectionSet, Ledger, cell, rows_of
@@ -30,17 +29,27 @@ async def match_rows(
     reviewed_run: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow]:
     """The rows with their records. Raises InputError where that cannot be certain, or a record is answered twice."""
-    named = await _by_key(reviewed_run, ledger, rows, file)
-    if named is None:
-        named = await _by_columns(reviewed_run, ledger, corrected, rows, file)
-    return _once(reviewed_run, named, file)
+    matched = await _by_key(reviewed_run, ledger, rows, file)
+    if matched is None:
+        matched = await _by_columns(reviewed_run, ledger, corrected, rows, file)
+    first: dict[str, MatchedRow] = {}
+    twice = []
+    for one in matched:
+        before = first.setdefault(one.key, one)
+        if before is not one and _row_values(reviewed_run, before.row) != _row_values(reviewed_run, one.row):
+            twice.append(f"lines {before.row.line} and {one.row.line} ({one.key})")
+    if twice:
+        raise InputError(
+            f"{file}: nothing was imported, because these lines contradict each other: {list_names(twice)}"
+        )
+    return list(first.values())
 
 
 async def _by_key(
     reviewed_run: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow] | None:
     """By the column of keys; None where there is none, or it holds something else."""
-    title = key_title(rows[0].values, reviewed_run)
+    title = reviewed_run.key_column(rows[0].values)
     if title is None:
         return None
     texts = [str(row.values.get(title) if row.values.get(title) is not None else "") for row in rows]
@@ -95,14 +104,16 @@ def _unique(
     labels: Mapping[str, Mapping[str, JSON]],
     file: Path,
 ) -> list[MatchedRow]:
-    named, strange, doubtful = [], [], []
+    matched, strange, doubtful = [], [], []
     for mark, row in rows:
         keys = keys_of.get(mark, ())
+        names = [name for name in reviewed_run.names if name in row.values]
         if len(keys) == 1:
-            named.append(MatchedRow(keys[0], row))
+            matched.append(MatchedRow(keys[0], row))
         elif not keys:
             strange.append(f"line {row.line}")
-        elif not any(_agrees(reviewed_run, row, labels[key]) for key in keys):
+        # A row that has the labels of one of the records says nothing new.
+        elif not any(all(matches_cell(row.values[name], labels[key].get(name)) for name in names) for key in keys):
             doubtful.append(f"line {row.line} ({', '.join(keys[:_SHOWN])})")
     if strange:
         raise InputError(
@@ -114,27 +125,7 @@ def _unique(
             f"{file}: nothing was imported, because these rows match several records: {list_names(doubtful)}. Add "
             f"a column {reviewed_run.key_title!r} with the keys"
         )
-    return named
-
-
-def _agrees(reviewed_run: ReviewedRun, row: FileRow, label: Mapping[str, JSON]) -> bool:
-    """Whether the row has the labels that this record has: then it says nothing new."""
-    return all(matches_cell(row.values[name], label.get(name)) for name in reviewed_run.names if name in row.values)
-
-
-def _once(reviewed_run: ReviewedRun, named: Sequence[MatchedRow], file: Path) -> list[MatchedRow]:
-    """Each record once. Raises InputError where two rows of a record do not say the same."""
-    first: dict[str, MatchedRow] = {}
-    twice = []
-    for one in named:
-        before = first.setdefault(one.key, one)
-        if before is not one and _row_values(reviewed_run, before.row) != _row_values(reviewed_run, one.row):
-            twice.append(f"lines {before.row.line} and {one.row.line} ({one.key})")
-    if twice:
-        raise InputError(
-            f"{file}: nothing was imported, because these lines contradict each other: {list_names(twice)}"
-        )
-    return list(first.values())
+    return matched
 
 
 def _row_values(reviewed_run: ReviewedRun, row: FileRow) -> list[str]:

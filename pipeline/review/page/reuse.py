@@ -13,7 +13,7 @@ from pipeline import codec
 from pipeline.errors import LabelpipeError
 from pipeline.records import JSON, Outcome
 from pipeline.review.page.page_fields import PageField, main_fields
-from pipeline.review.reviewed_run import KEY, ReviewedRun
+from pipeline.review.reviewed_run import ReviewedRun
 from pipeline.store import csv_block, safe_cell
 from pipeline.targets import load_settings
 from pipeline.terminal import printable
@@ -143,7 +143,7 @@ def _gold_titles(
         titles, *rows = csv.reader(io.StringIO(before.decode("utf-8-sig"), newline=""))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise CannotAddError(f"{files.gold} cannot be read as CSV in UTF-8 ({error}), so nothing was added.") from error
-    key_title = next((one for one in (reviewed_run.key_title, KEY) if one in titles), None)
+    key_title = reviewed_run.key_column(titles)
     if key_title is None or not set(names) & set(titles):
         raise CannotAddError(
             f"{files.gold} has the columns {', '.join(titles)}. Expected {reviewed_run.key_title} and a label "

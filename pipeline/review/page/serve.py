@@ -9,8 +9,7 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.loopback import serve_pages
-from pipeline.review.draw_lookup import find_or_make_draw
-from pipeline.review.drawing import DrawOptions, draw_facts
+from pipeline.review.drawing import DrawOptions, draw_facts, find_or_make_draw
 from pipeline.review.page.estimates import describe_scope, estimates
 from pipeline.review.page.handlers import PageHandlers
 from pipeline.review.page.media import MediaPreview

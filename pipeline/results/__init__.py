@@ -1,3 +1,0 @@
-"""What can be said of a run from its files."""
-
-from pipeline.results.verify import Check, Report, verify
