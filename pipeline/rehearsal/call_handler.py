@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pipeline.codec import dumps
 from pipeline.rehearsal.call_log import ANSWERED, REFUSED, CallLog, Ending, Entry
 from pipeline.rehearsal.completions import CompletionGenerator
-from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, Faults, tier_of
+from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, drawn, tier_of
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.rate_limits import Limits
 from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply
@@ -20,6 +20,36 @@ _CROWD = 2
 _UNBILLED = frozenset((*STATIC, "reset", "hang"))
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
+
+    kind: str | None
+    pace: float
+
+
+class FaultInjector:
+    """Draws by (seed, record, attempt), so that a run is the same again whatever the order of its calls."""
+
+    def __init__(self, options: RehearsalOptions) -> None:
+        self._options = options
+        self._faults = dict(sorted(options.faults.items()))
+        self._certain = not (self._faults or options.latency_jitter or options.slow_share)
+
+    def draw(self, record: str, attempt: int, text: str) -> Draw:
+        """The fate of a record's n-th call that got past the limits; `text` is what its user messages say."""
+        options = self._options
+        poisoned = next((kind for part, kind in options.poison.items() if part in text), None)
+        if self._certain:
+            return Draw(poisoned, options.slow_factor if poisoned == "slow" else 1.0)
+        rng = SeededRandom("fault", options.seed, record, attempt)
+        kind = poisoned or drawn(self._faults, rng.unit(), self._faults)
+        pace = 1.0 + options.latency_jitter * (2.0 * rng.unit() - 1.0)
+        if rng.unit() < options.slow_share or kind == "slow":
+            pace *= options.slow_factor
+        return Draw(kind, pace)
+
+
 class CallHandler:
     """Where calls are answered."""
 
@@ -28,21 +58,8 @@ class CallHandler:
         self._books = books
         self._parser = RequestParser(options)
         self._completions = CompletionGenerator(options.seed, options.accuracy)
-        self._limits = Limits(
-            requests_per_minute=options.requests_per_minute,
-            tokens_per_minute=options.tokens_per_minute,
-            requests_per_day=options.requests_per_day,
-            burst_s=options.burst_s,
-            clock=clock,
-        )
-        self._faults = Faults(
-            options.faults,
-            options.poison,
-            seed=options.seed,
-            jitter=options.latency_jitter,
-            slow_share=options.slow_share,
-            slow_factor=options.slow_factor,
-        )
+        self._limits = Limits(options, clock)
+        self._faults = FaultInjector(options)
         self._granted = 0  # answers given or on their way, against quota_after
 
     async def serve(self, raw: bytes, is_gone: Callable[[], bool], api: ApiFormat) -> Reply:

@@ -62,15 +62,8 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """The entry as `GET /books` shows it."""
-        return {
-            "calls": self.calls,
-            "answered": self.answered,
-            "refused": self.refused,
-            "failed": dict(self.failed),
-            "lost": self.lost,
-            "tokens": self.tokens,
-            "label": self.label,
-        }
+        names = ("calls", "answered", "refused", "failed", "lost", "tokens", "label")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +253,8 @@ def read_call_log(path: str | Path) -> CallLog:
 
 
 def _line(entry: Entry | None, ending: Ending, at_s: float) -> bytes:
-    line = {
-        "at_s": round(at_s, 3),
-        "record": entry.name if entry else None,
-        "what": ending.what,
-        "status": ending.status,
-        "tokens": ending.tokens,
-        "text": ending.text,
-        "lost": ending.lost,
-    }
-    return dumps(line) + b"\n"
+    facts = {name: getattr(ending, name) for name in Ending.__slots__}
+    return dumps({"at_s": round(at_s, 3), "record": entry.name if entry else None, **facts}) + b"\n"
 
 
 def _count_second(counts: list[int], since_s: float) -> None:

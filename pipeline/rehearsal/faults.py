@@ -1,12 +1,10 @@
 """Which call goes wrong, and how it looks. Nothing here waits or sends."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec import dumps
 from pipeline.rehearsal.replies import ErrorReply, Reply
-from pipeline.rehearsal.seeded_random import SeededRandom
 
 #: how long the injected 429 tells a client to wait
 FAULT_RETRY_S = 0.12
@@ -18,8 +16,10 @@ def _server_error(status: int, message: str) -> Reply:
     return ErrorReply(status, message, "server_error").reply()
 
 
-def _refused(status: int, code: str, message: str) -> Reply:
-    return ErrorReply(status, message, "invalid_request_error", code=code).reply()
+def _refused(status: int, code: str, message: str, **more: Any) -> Reply:
+    """A refusal in OpenAI's form; `more` replaces its fields, or adds some of another server."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code, **more}
+    return _odd(status, {"error": error})
 
 
 def _odd(status: int, body: Mapping[str, Any]) -> Reply:
@@ -57,31 +57,21 @@ STATIC: Mapping[str, Reply] = {
         "tokens",
         code="rate_limit_exceeded",
     ).reply(),
-    "tool_use_failed": _odd(
+    "tool_use_failed": _refused(
         400,
-        {
-            "error": {
-                "message": "Failed to call a function. Please adjust your prompt.",
-                "type": "invalid_request_error",
-                "param": None,
-                "code": "tool_use_failed",
-                "failed_generation": "<function=label{}</function>",
-            }
-        },
+        "tool_use_failed",
+        "Failed to call a function. Please adjust your prompt.",
+        failed_generation="<function=label{}</function>",
     ),
     "thinking": ErrorReply(400, "Thinking mode does not support this tool_choice", "invalid_request_error").reply(),
     "error_text": _odd(400, {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto"}),
-    "innererror": _odd(
+    "innererror": _refused(
         400,
-        {
-            "error": {
-                "message": "The response was filtered.",
-                "type": None,
-                "param": "prompt",
-                "code": "400",
-                "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
-            }
-        },
+        "400",
+        "The response was filtered.",
+        type=None,
+        param="prompt",
+        innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
     ),
     "402": _refused(402, "insufficient_credits", "Insufficient credits."),
     "402_in_200": _odd(200, {"error": {"code": 402, "message": "Insufficient credits."}}),
@@ -113,36 +103,20 @@ def _call(choice: CompletionChoice) -> dict[str, Any]:
     return function
 
 
-def _text_instead(choice: CompletionChoice, **message: str | None) -> None:
-    choice["message"] = {"role": "assistant", "content": None, "refusal": None, **message}
-    choice["finish_reason"] = "stop"
+def _replace_calls(finish_reason: str = "stop", **message: str) -> Callable[[CompletionChoice], None]:
+    def replace_calls(choice: CompletionChoice) -> None:
+        choice["message"] = {"role": "assistant", "content": None, "refusal": None, **message}
+        choice["finish_reason"] = finish_reason
+
+    return replace_calls
 
 
-def _bad_json(choice: CompletionChoice) -> None:
-    _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,")
+def _rename(before: str, after: str) -> Callable[[CompletionChoice], None]:
+    def rename(choice: CompletionChoice) -> None:
+        if "tool_calls" in choice["message"]:
+            _call(choice)["name"] = before + _call(choice)["name"] + after
 
-
-def _no_tool(choice: CompletionChoice) -> None:
-    _text_instead(choice, content="I would say that it depends on how you look at it.")
-
-
-def _wrong_tool(choice: CompletionChoice) -> None:
-    if "tool_calls" in choice["message"]:
-        _call(choice)["name"] += "_other"
-
-
-def _prefixed(choice: CompletionChoice) -> None:
-    if "tool_calls" in choice["message"]:
-        _call(choice)["name"] = "functions." + _call(choice)["name"]
-
-
-def _refusal(choice: CompletionChoice) -> None:
-    _text_instead(choice, refusal="I'm sorry, but I can't help with that.")
-
-
-def _content_filter(choice: CompletionChoice) -> None:
-    _text_instead(choice)
-    choice["finish_reason"] = "content_filter"
+    return rename
 
 
 def _length(choice: CompletionChoice) -> None:
@@ -173,13 +147,13 @@ def _set_text(choice: CompletionChoice, text: str) -> None:
 
 #: faults inside a completion, which is billed: kind -> what is done to its choice
 TWISTS: Mapping[str, Callable[[CompletionChoice], None]] = {
-    "bad_json": _bad_json,
+    "bad_json": lambda choice: _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,"),
     "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
-    "no_tool": _no_tool,
-    "wrong_tool": _wrong_tool,
-    "prefixed": _prefixed,
-    "refusal": _refusal,
-    "content_filter": _content_filter,
+    "no_tool": _replace_calls(content="I would say that it depends on how you look at it."),
+    "wrong_tool": _rename("", "_other"),
+    "prefixed": _rename("functions.", ""),
+    "refusal": _replace_calls(refusal="I'm sorry, but I can't help with that."),
+    "content_filter": _replace_calls("content_filter"),
     "length": _length,
     "two_calls": _two_calls,
 }
@@ -218,45 +192,3 @@ def drawn(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> s
         if chance < 0:
             return kind
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
-
-    kind: str | None
-    pace: float
-
-
-class Faults:
-    """Draws by (seed, record, attempt), so that a run is the same again whatever the order of its calls."""
-
-    def __init__(
-        self,
-        faults: Mapping[str, float],
-        poison: Mapping[str, str],
-        *,
-        seed: int = 0,
-        jitter: float = 0.0,
-        slow_share: float = 0.0,
-        slow_factor: float = 10.0,
-    ) -> None:
-        self._faults = dict(sorted(faults.items()))
-        self._poison = tuple(poison.items())
-        self._seed = seed
-        self._jitter = jitter
-        self._slow_share = slow_share
-        self._slow_factor = slow_factor
-        self._certain = not (self._faults or jitter or slow_share)
-
-    def draw(self, record: str, attempt: int, text: str) -> Draw:
-        """The fate of a record's n-th call that got past the limits; `text` is what its user messages say."""
-        poisoned = next((kind for part, kind in self._poison if part in text), None)
-        if self._certain:
-            return Draw(poisoned, self._slow_factor if poisoned == "slow" else 1.0)
-        rng = SeededRandom("fault", self._seed, record, attempt)
-        kind = poisoned or drawn(self._faults, rng.unit(), self._faults)
-        pace = 1.0 + self._jitter * (2.0 * rng.unit() - 1.0)
-        if rng.unit() < self._slow_share or kind == "slow":
-            pace *= self._slow_factor
-        return Draw(kind, pace)

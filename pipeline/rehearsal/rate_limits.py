@@ -1,14 +1,12 @@
 """Requests and tokens a minute and a day, as a server counts them: pure functions of the clock, no waiting."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.replies import SLACK, whole_ms
 from pipeline.units import DAY_S
-
-#: rounding of binary fractions may leave a bucket this much short of what it was promised to hold
-_SLACK = 1e-6
 
 
 class Bucket:
@@ -32,7 +30,7 @@ class Bucket:
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; 0.0 for at once."""
         missing = min(amount, self.capacity) - self.level(now)
-        return missing / self.per_s if missing > _SLACK else 0.0
+        return missing / self.per_s if missing > SLACK else 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Take `amount`, whether it is there or not."""
@@ -92,15 +90,7 @@ class _Meter:
 class Limits:
     """The server's door. A refused call takes nothing from any bucket; a call that passes pays for all of them."""
 
-    def __init__(
-        self,
-        *,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        requests_per_day: float | None = None,
-        burst_s: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, options: RehearsalOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         now = clock()
 
@@ -110,9 +100,9 @@ class Limits:
             per_s = limit / span_s
             return _Meter(name, limit, Bucket(per_s, max(1.0, per_s * hold_s), now), name.startswith("tokens"))
 
-        self._requests = meter("requests per min (RPM)", requests_per_minute, 60.0, burst_s)
-        self._tokens = meter("tokens per min (TPM)", tokens_per_minute, 60.0, burst_s)
-        self._day = meter("requests per day (RPD)", requests_per_day, DAY_S, DAY_S)
+        self._requests = meter("requests per min (RPM)", options.requests_per_minute, 60.0, options.burst_s)
+        self._tokens = meter("tokens per min (TPM)", options.tokens_per_minute, 60.0, options.burst_s)
+        self._day = meter("requests per day (RPD)", options.requests_per_day, DAY_S, DAY_S)
         self._meters = [one for one in (self._requests, self._tokens, self._day) if one]
 
     def admit(self, tokens: int) -> Shortfall | None:
@@ -135,7 +125,7 @@ class Limits:
         for word, meter in (("requests", self._requests or self._day), ("tokens", self._tokens)):
             if meter:
                 headers[f"x-ratelimit-limit-{word}"] = str(int(meter.limit))
-                headers[f"x-ratelimit-remaining-{word}"] = str(max(0, int(meter.bucket.level(now) + _SLACK)))
+                headers[f"x-ratelimit-remaining-{word}"] = str(max(0, int(meter.bucket.level(now) + SLACK)))
                 headers[f"x-ratelimit-reset-{word}"] = duration_text(meter.bucket.full_in_s(now))
         return headers
 
@@ -144,11 +134,6 @@ def _longer(one: Shortfall, other: Shortfall) -> bool:
     if one.wait_s is None or other.wait_s is None:
         return one.wait_s is None
     return one.wait_s > other.wait_s
-
-
-def whole_ms(seconds: float) -> int:
-    """Milliseconds, rounded up: who waits so long has waited long enough."""
-    return max(0, math.ceil(seconds * 1000 - _SLACK))
 
 
 def duration_text(seconds: float) -> str:

@@ -1,15 +1,17 @@
 """What the endpoint sends: a reply, OpenAI's error object, and how each API writes its requests and answers."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.codec import dumps
-from pipeline.rehearsal.rate_limits import whole_ms
 
 Body = Mapping[str, Any]
 
 JSON_TYPE = "application/json"
+#: rounding of binary fractions may leave a bucket this much short of what it was promised to hold
+SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class ErrorReply:
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ErrorReply:
     """A 400 about the request."""
     return ErrorReply(400, message, "invalid_request_error", param, code)
+
+
+def whole_ms(seconds: float) -> int:
+    """Milliseconds, rounded up: who waits so long has waited long enough."""
+    return max(0, math.ceil(seconds * 1000 - SLACK))
 
 
 def retry_headers(seconds: float) -> dict[str, str]:

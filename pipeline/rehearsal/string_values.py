@@ -38,8 +38,6 @@ _QUOTE_WORDS = 3
 _REPEAT = 3
 #: The longest text that is made, the longest pattern that is read, and the steps that a text for one may take.
 MOST_CHARS, _MOST_PATTERN, _MOST_STEPS = 100_000, 2_000, 20_000
-#: What looking for a pattern may take at the worst, in steps.
-_MOST_SEARCH = 1_000_000
 
 
 def text_for(schema: Mapping[str, Any], rng: SeededRandom) -> str:
@@ -78,7 +76,7 @@ def _matching(pattern: str, least: int, most: int | None, rng: SeededRandom) -> 
     if len(pattern) > _MOST_PATTERN:
         return None
     try:
-        # The parser is not a public module, but the only one that reads every pattern; what it gives is checked below.
+        # The parser is not a public module, but the only one that reads every pattern.
         parsed = importlib.import_module("re._parser").parse(pattern)
     except (re.error, ImportError, OverflowError, RecursionError):
         return None
@@ -87,36 +85,9 @@ def _matching(pattern: str, least: int, most: int | None, rng: SeededRandom) -> 
             text = _Maker(rng, stretch).all_of(parsed)
         except (LookupError, ValueError, TypeError):
             return None
-        if len(text) < least or (most is not None and len(text) > most) or not _is_quick(parsed, len(text)):
-            continue
-        if re.search(pattern, text):
+        if least <= len(text) and (most is None or len(text) <= most):
             return text
     return None
-
-
-def _is_quick(parsed: Any, length: int) -> bool:
-    """Whether the pattern can be looked for in a text so long: a repeat in a repeat may try all ways to divide it."""
-    repeats, nested = _repeats(parsed, False)
-    return (1 << min(length, 64) if nested else length ** min(repeats + 1, 9)) <= _MOST_SEARCH
-
-
-def _repeats(parts: Any, within: bool) -> tuple[int, bool]:
-    """How many parts of it have no fixed number, and whether such a part or a choice stands within another."""
-    count, nested = 0, False
-    for op, argument in parts:
-        match str(op):
-            case "SUBPATTERN":
-                counts = [_repeats(argument[-1], within)]
-            case "BRANCH":
-                counts = [(0, within), *(_repeats(one, within) for one in argument[1])]
-            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-                low, high, inner = argument
-                counts = [(int(low != high), within and low != high), _repeats(inner, within or int(high) > 1)]
-            case _:
-                continue
-        count += sum(one for one, _ in counts)
-        nested |= any(one for _, one in counts)
-    return count, nested
 
 
 class _Maker:

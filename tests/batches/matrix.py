@@ -21,7 +21,7 @@ from end_to_end.talks import TALK, TOOLS
 
 from pipeline.codec import dumps, loads
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.faults import Draw
+from pipeline.rehearsal.call_handler import Draw
 from pipeline.rehearsal.replies import ApiFormat, Reply
 from pipeline.runner import verify
 

@@ -15,19 +15,23 @@ from rehearsal_client import arguments, ask, tool, until, with_endpoint
 
 from pipeline.errors import ConfigError
 from pipeline.rehearsal import FAULT_KINDS, Rehearsal, RehearsalOptions
-from pipeline.rehearsal.faults import Faults
+from pipeline.rehearsal.call_handler import FaultInjector
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def injector(**options: Any) -> FaultInjector:
+    return FaultInjector(RehearsalOptions(**options))
 
 
 def test_draws_follow_from_seed_record_and_attempt_whatever_the_order() -> None:
     chances = {"500": 0.2, "429": 0.1, "reset": 0.1}
     calls = [(f"r{i}", attempt) for i in range(300) for attempt in (1, 2)]
-    one = Faults(chances, {}, seed=7, jitter=0.2)
-    other = Faults(dict(reversed(chances.items())), {}, seed=7, jitter=0.2)
+    one = injector(faults=chances, seed=7, latency_jitter=0.2)
+    other = injector(faults=dict(reversed(chances.items())), seed=7, latency_jitter=0.2)
     first = {call: one.draw(*call, "") for call in calls}
     assert {call: other.draw(*call, "") for call in reversed(calls)} == first
-    assert {call: Faults(chances, {}, seed=8, jitter=0.2).draw(*call, "") for call in calls} != first
+    assert {call: injector(faults=chances, seed=8, latency_jitter=0.2).draw(*call, "") for call in calls} != first
     kinds = Counter(draw.kind for draw in first.values())
     assert 90 < kinds["500"] < 150
     assert 40 < kinds["429"] < 80
@@ -35,15 +39,15 @@ def test_draws_follow_from_seed_record_and_attempt_whatever_the_order() -> None:
 
 
 def test_slow_calls_take_their_factor() -> None:
-    faults = Faults({}, {}, slow_share=0.25, slow_factor=8.0)
+    faults = injector(slow_share=0.25, slow_factor=8.0)
     paces = Counter(faults.draw(f"r{i}", 1, "").pace for i in range(1000))
     assert set(paces) == {1.0, 8.0}
     assert 200 < paces[8.0] < 300
-    assert Faults({"slow": 1.0}, {}, slow_factor=3.0).draw("r", 1, "").pace == 3.0
+    assert injector(faults={"slow": 1.0}, slow_factor=3.0).draw("r", 1, "").pace == 3.0
 
 
 def test_poison_hits_every_attempt_of_a_matching_prompt_and_no_other() -> None:
-    faults = Faults({}, {"bomb": "500", "slug": "slow"})
+    faults = injector(poison={"bomb": "500", "slug": "slow"})
     assert [faults.draw("r", attempt, "a bomb here").kind for attempt in range(1, 9)] == ["500"] * 8
     assert faults.draw("r", 1, "a slug").pace == 10.0
     assert faults.draw("r", 1, "harmless").kind is None
