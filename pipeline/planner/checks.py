@@ -29,9 +29,8 @@ from pipeline.parts import (
     task_of,
     validate_selection,
 )
-from pipeline.planner.input_scan import InputScan
+from pipeline.planner.input_scan import InputScan, check_media
 from pipeline.planner.lanes import cache_checks, flex_checks
-from pipeline.planner.media_check import check_media
 from pipeline.planner.server_check import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import show_count
 from pipeline.readers import FILE_FORMATS, ReadProgress, Source, is_url, peek
@@ -182,7 +181,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     results += scan.checks(frozenset(source.format for source in sources))
     results.append(_columns(settings, fields))
     if task.media_kinds:
-        results.append(Check("media", *await check_media(settings, task, scan.first)))
+        results.append(await check_media(settings, task, scan.first))
     return results
 
 

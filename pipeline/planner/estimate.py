@@ -181,7 +181,7 @@ def _ends(
     plan: Plan, settings: Settings, facts: PilotFacts, shares: Mapping[str, tuple[float, float]]
 ) -> list[EarlyEnd]:
     """What ends the run before all is done, the first one first."""
-    terms = terms_of(settings, plan, facts.used_today, plan.per_s)
+    terms = _pacing(settings, plan, facts)
     known = bool(plan.durations_s)
     ends: list[EarlyEnd] = []
     for key, (_, likely) in shares.items():
@@ -209,14 +209,14 @@ def _shares(rest: float, needed: Interval) -> tuple[float, float]:
     return (rest / needed.high, rest / needed.middle) if needed.middle > 0 else (1.0, 1.0)
 
 
-def terms_of(settings: Settings, plan: Plan, seen_today: int, per_s: float) -> PacingLimits:
-    """Under what the calls of a plan leave, at this pace."""
-    return PacingLimits(per_s=per_s, per_day=plan.requests_per_day, used_today=seen_today, hours=hours_of(settings))
+def _pacing(settings: Settings, plan: Plan, facts: PilotFacts) -> PacingLimits:
+    """The limits under which the calls of a plan leave."""
+    return PacingLimits(plan.per_s, plan.requests_per_day, facts.used_today, hours_of(settings))
 
 
 def _with_times(plan: Plan, settings: Settings, facts: PilotFacts) -> Plan:
     hours = hours_of(settings)
-    terms = terms_of(settings, plan, facts.used_today, plan.per_s)
+    terms = _pacing(settings, plan, facts)
     seconds = simulate(plan.calls, facts.now, terms).seconds
     always = simulate(plan.calls, facts.now, replace(terms, hours=None)).seconds
     waits_s = seconds - always if math.isfinite(seconds) else 0.0

@@ -1,11 +1,14 @@
 """What all records of an input come to: read through before a run, in bounded memory, and nothing is sent."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
-from pipeline.errors import RenderError
+from pipeline.errors import MediaError, RenderError, SetupError
 from pipeline.facts import Check
-from pipeline.parts import SAME_PROMPT, gold_fields, label_fields, votes_usd
+from pipeline.media import has_pillow
+from pipeline.parts import SAME_PROMPT, gold_fields, label_fields, media_of, votes_usd
 from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected_usage
@@ -17,6 +20,8 @@ from pipeline.units import dollars
 SAMPLE_RECORDS = 200
 #: Keys and texts that are told apart; beyond them none is said to come twice.
 TOLD_APART = 3_000_000
+#: Records whose media are loaded; a photo takes a tenth of a second.
+MEDIA_RECORDS = 20
 #: Values of a gold column.
 VALUES_MAX = 200
 #: So many lines that cannot be read, or one in a hundred, are a few.
@@ -171,3 +176,34 @@ def _is_repeated(text: str, hashes: set[int]) -> bool:
 
 def _as_text(value: JSON) -> str:
     return "" if value is None else str(value)
+
+
+async def check_media(settings: Settings, task: Task, records: Sequence[Record]) -> Check:
+    """Whether the media of the first records can be shown: local ones only, nothing is sent or fetched."""
+    readable = [record for record in records if record.problem is None][:MEDIA_RECORDS]
+    loaded = tokens = 0
+    faults: list[str] = []
+    async with AsyncExitStack() as stack:
+        try:
+            loader = media_of(settings, task)
+        except SetupError as error:
+            return Check("media", False, str(error))
+        stack.push_async_callback(loader.close)
+        for record in readable:
+            try:
+                request = task.render(record)
+                local = tuple(one for one in request.attachments if one.source[:4].lower() != "http")
+                async with loader.attach(replace(request, attachments=local, messages=())) as sent:
+                    loaded += len(local)
+                    tokens += sent.size_tokens - request.size_tokens
+            except MediaError as error:
+                faults.append(str(error))
+            except RenderError:
+                pass  # the check of the prompt says so
+    count = f"the first {len(readable):,}"
+    plain = "" if has_pillow() else "; pictures go as they are: pip install 'labelpipe[images]' to have them scaled"
+    if not faults:
+        each = tokens // max(1, len(readable))
+        return Check("media", True, f"{loaded:,} in {count} records, about {each:,} tokens a record{plain}")
+    ok = None if len(faults) < len(readable) else False
+    return Check("media", ok, f"cannot be shown for {len(faults):,} of {count}; one: {faults[0]}{plain}")

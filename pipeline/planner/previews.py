@@ -4,7 +4,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pipeline.engine import Asker, Beginning, Terms, is_hopeless
@@ -53,15 +53,6 @@ REJECTED_SHOWN = 10
 KEYS_KNOWN = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Which:
-    """Which records are looked at: the first `n`, those of `keys`, and a `sample` of all of them."""
-
-    n: int = 5
-    keys: tuple[str, ...] = ()
-    sample: int = 0
-
-
 async def preview(
     settings: Settings,
     n: int = 5,
@@ -80,7 +71,7 @@ async def preview(
     task = task_of(settings)
     if not prompt:
         validate_prompt(task)
-    items = await _pick_items(settings, task, records, Which(n, tuple(keys), sample))
+    items = await _pick_items(settings, task, records, n, _RecordPicker(keys, sample, settings.input.seed))
     if prompt:
         rejected = [item for item in items if isinstance(item, Outcome)]
         requests = [with_call_form(settings, item) for item in items if isinstance(item, Request)]
@@ -139,25 +130,24 @@ class _FailFastProvider:
 
 
 async def _pick_items(
-    settings: Settings, task: Task, text: RecordInput | None, which: Which
+    settings: Settings, task: Task, given: RecordInput | None, n: int, picker: "_RecordPicker"
 ) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
-    sources = await in_daemon(partial(sources_of, settings, text))
+    sources = await in_daemon(partial(sources_of, settings, given))
     await validate_selection(sources, settings)
     reading = ReadProgress()
     beginning = Beginning([source.name for source in sources], reading.describe_empty)
     first: list[Request | Outcome] = []
-    picker = _RecordPicker(which, settings.input.seed)
     async with aclosing(read(sources, settings, progress=reading)) as batches:
         async for batch in batches:
-            if _count_requests(first) < which.n:
+            if _count_requests(first) < n:
                 first += beginning.passed([_item(task, record) for record in batch])
             picker.add(batch)
-            if _count_requests(first) >= which.n and picker.is_complete:
+            if _count_requests(first) >= n and picker.is_complete:
                 break
         else:
-            first += beginning.ended(0) if which.n else []
-    first = _cut(first, which.n)
+            first += beginning.ended(0) if n else []
+    first = _cut(first, n)
     ordinals = {item.record.ordinal for item in first}
     return first + [_item(task, record) for record in picker.records() if record.ordinal not in ordinals]
 
@@ -165,8 +155,9 @@ async def _pick_items(
 class _RecordPicker:
     """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
 
-    def __init__(self, which: Which, seed: int) -> None:
-        self._which = which
+    def __init__(self, keys: Collection[str], sample: int, seed: int) -> None:
+        self._keys = tuple(keys)
+        self._size = sample
         self._mark: Callable[[Record], int] = lambda record: sample_rank(record.key, seed)
         # All state that changes: the records of keys, some keys that there are, and the sample so far.
         self._by_key: dict[str, Record] = {}
@@ -176,24 +167,24 @@ class _RecordPicker:
     @property
     def is_complete(self) -> bool:
         """Whether there is nothing more to look for: a sample is drawn from all."""
-        return not self._which.sample and len(self._by_key) == len(set(self._which.keys))
+        return not self._size and len(self._by_key) == len(set(self._keys))
 
     def add(self, batch: Sequence[Record]) -> None:
         """So many more records."""
-        if self._which.keys:
+        if self._keys:
             self._known_keys += [record.key for record in batch[: KEYS_KNOWN - len(self._known_keys)]]
             for record in batch:
-                if record.key in self._which.keys:
+                if record.key in self._keys:
                     self._by_key.setdefault(record.key, record)
-        if self._which.sample:
+        if self._size:
             # The ones that `run --sample` would label, without those that cannot be read.
             good = [record for record in batch if record.problem is None]
-            drawn = heapq.nsmallest(self._which.sample, [*self._sample, *good], key=self._mark)
+            drawn = heapq.nsmallest(self._size, [*self._sample, *good], key=self._mark)
             self._sample = drawn
 
     def records(self) -> list[Record]:
         """What was found."""
-        for key in self._which.keys:
+        for key in self._keys:
             if key not in self._by_key:
                 raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._known_keys)}")
         by_place = {record.ordinal: record for record in (*self._by_key.values(), *self._sample)}

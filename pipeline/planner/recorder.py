@@ -40,11 +40,7 @@ class CallRecorder:
         self._clock = clock
         # All state that changes.
         self.limits: ServerLimits | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Count from zero again; the limits that the server reported stay known."""
-        self.calls = self.answers = self.refused = 0
+        self.calls = self.refused = 0
         self.busy_s = 0.0
         self.first_at: float | None = None
         self.last_at = 0.0
@@ -78,7 +74,6 @@ class CallRecorder:
         finally:
             self.last_at = self._clock()
             self.busy_s += self.last_at - started
-        self.answers += 1
         self.usage += response.usage
         self.limits = response.limits or self.limits
         return response

@@ -2,5 +2,4 @@
 
 from pipeline.report.data import ReportData, load_report_data
 from pipeline.report.live_page import watch
-from pipeline.report.page import render
-from pipeline.report.report_file import after_run, write_report
+from pipeline.report.page import after_run, render, write_report

@@ -1,6 +1,7 @@
 """A first config for a file: what `labelpipe init` writes."""
 
 import ast
+import csv
 import glob
 import os
 import re
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path, PurePath
 
 from pipeline import globs
@@ -26,7 +27,6 @@ from pipeline.readers import (
     read_records,
 )
 from pipeline.records import JSON
-from pipeline.scaffold.label_file import list_labels
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey, media_kind
 from pipeline.scaffold.toml_text import to_toml
@@ -35,6 +35,10 @@ from pipeline.scaffold.toml_text import to_toml
 LOOKED_AT = 500
 #: how a reader asks for a key, and the value that it proposes
 _INPUT_KEY = re.compile(r"""set input\.(\w+)(?: = ([\w-]+)\b| (?:=|to) ("[^"]*"|'(?:\\.|[^'\\])+'))?""")
+#: More labels than these would hide the rest of a config.
+IN_CONFIG = 12
+#: What a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +192,43 @@ def _stem(name: str) -> str:
     """`reviews` of `in/reviews.jsonl.gz`, `photos` of `in/photos/**/*.jpg`."""
     parts = [part for part in Path(name).parts if "*" not in part and "?" not in part and part not in ("..", "/")]
     return (parts[-1] if parts else "").split(".")[0] or "labels"
+
+
+# -- a file of labels --------------------------------------------------------------------------------------------------
+
+
+def list_labels(labels: Sequence[JSON], config: Path) -> str:
+    """The name of the file that lists the labels; "" where they fit into the config, or no such file can hold them.
+
+    A file that is there is kept as it is: it may hold meanings that somebody has written. Raises OSError.
+    """
+    texts = [label for label in labels if isinstance(label, str) and _is_plain(label)]
+    if len(texts) < len(labels) or len(texts) <= IN_CONFIG:
+        return ""
+    path = next(path for path in _paths(config) if not path.exists() or _listed(path) == texts)
+    if not path.exists():
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["label", "description"])
+            rows.writerows([text, ""] for text in texts)
+    return path.name
+
+
+def _is_plain(label: str) -> bool:
+    """Whether a CSV gives it back as it is, and a spreadsheet too."""
+    return label == label.strip() and label.isprintable() and not label.startswith(_FORMULA)
+
+
+def _paths(config: Path) -> Iterator[Path]:
+    yield config.with_name("labels.csv")
+    yield config.with_name(f"{config.stem}-labels.csv")
+    yield from (config.with_name(f"{config.stem}-labels-{number}.csv") for number in count(2))
+
+
+def _listed(path: Path) -> list[str] | None:
+    """The labels in a file that is there; None where it is no such file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row["label"] for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return None

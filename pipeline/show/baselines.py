@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.facts import Baseline
-from pipeline.show.formatting import aligned
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, aligned
 from pipeline.terminal import cut
 
 #: Classes, and doubtful labels, that are shown.

@@ -1,13 +1,10 @@
 """Certificates for a person: where one stands, and what it says."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pipeline.show.formatting import has, many
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, Facts, has, many
 from pipeline.units import shorten_list
 
-Facts = Mapping[str, Any]
 #: Names of reviewers that are told.
 _NAMES_MOST = 6
 

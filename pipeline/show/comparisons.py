@@ -1,12 +1,10 @@
 """Two runs side by side, for a person."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from pipeline import codec
 from pipeline.show.evaluations import CORRECTED, DISAGREEMENTS_MOST, left_out_lines
-from pipeline.show.formatting import has, many, percent, plain, short, table
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, Facts, has, many, percent, plain, short, table
 from pipeline.units import dollars, duration
 
 #: Changes of a label that are listed.
@@ -24,7 +22,6 @@ _RIGHT = {
 }
 #: What is told of each against gold beside its accuracy, where a field has it.
 _FIGURES = {"kappa": "kappa", "macro_f1": "macro F1", "jaccard": "Jaccard", "mae": "mean error"}
-Facts = Mapping[str, Any]
 
 
 def comparison_lines(facts: Facts) -> list[str]:

@@ -4,8 +4,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.show.formatting import cell_of, has, many, one_line, percent, plain, right_cell, short, table
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import (
+    SIMULATED,
+    Facts,
+    cell_of,
+    has,
+    many,
+    one_line,
+    percent,
+    plain,
+    right_cell,
+    short,
+    table,
+)
 from pipeline.terminal import width
 
 #: Classes that get a line, a confusion matrix of so many, and confusions that are listed.
@@ -16,7 +27,6 @@ DISAGREEMENTS_MOST = 5
 _NAME_MOST = 24
 #: A temperature beyond these says that confidence and truth have little to do with each other.
 _COLD, _HOT = 0.1, 10.0
-Facts = Mapping[str, Any]
 AT_WORK = "The run is in progress: these figures cover the labels so far."
 CORRECTED = "People have corrected labels of this run; these figures describe what the model said."
 

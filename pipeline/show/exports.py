@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export, ReportFile
 from pipeline.labelfields import Renamed
-from pipeline.show.formatting import aligned, many
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, aligned, many
 from pipeline.terminal import cut
 
 #: Classes that are shown, and characters of each; the rest is counted.

@@ -1,12 +1,14 @@
 """Words, figures and tables that several screens share."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
 from pipeline.terminal import cut, printable, width
 
+Facts = Mapping[str, Any]
+SIMULATED = "SIMULATED: the built-in endpoint made up these labels. Do not train on them."
 #: Columns that a cell may take which is not the last one.
 _CELL_MOST = 20
 #: Characters of a label in a sentence.

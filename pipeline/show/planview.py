@@ -33,10 +33,6 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _gold_lines(plan: Plan) -> list[str]:
-    return [f"  gold         {plan.gold:,} gold records are asked too and counted here"] * bool(plan.gold)
-
-
 def _warnings(plan: Plan) -> list[str]:
     lines = _label_lines(plan)
     if plan.ends:

@@ -1,12 +1,10 @@
 """One record with all that its run knows of it, for a person. Long texts are cut; --json has all of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from pipeline import codec
-from pipeline.show.formatting import many, plain
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, Facts, many, plain
 from pipeline.units import dollars
 
 #: As much of a text is shown.
@@ -14,7 +12,7 @@ SHOWN_CHARS = 1_200
 _WIDE = 20
 
 
-def record_lines(facts: Mapping[str, Any]) -> list[str]:
+def record_lines(facts: Facts) -> list[str]:
     """The record, its rows, the prompt, each answer, and what people said."""
     place = "" if facts["source"] is None else f"  {facts['source']}:{facts['line']}"
     lines = [f"{facts['key']}  {facts['status']}{place}"]
@@ -38,7 +36,7 @@ def _section(title: str, lines: Iterator[str] | Sequence[str]) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines)]
 
 
-def _values(values: Mapping[str, Any]) -> Iterator[str]:
+def _values(values: Facts) -> Iterator[str]:
     """`name  value`; the further lines of a value stand below it."""
     width = min(_WIDE, max(map(len, values), default=0))
     for name, value in values.items():
@@ -47,7 +45,7 @@ def _values(values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{'':<{width}}  {line}" for line in rest)
 
 
-def _whose(facts: Mapping[str, Any]) -> str:
+def _whose(facts: Facts) -> str:
     correction = facts["correction"]
     if correction is None:
         return ""
@@ -56,7 +54,7 @@ def _whose(facts: Mapping[str, Any]) -> str:
     return f" (as {correction['by']} says, {_at(correction['at'])})"
 
 
-def _prompt(prompt: Mapping[str, Any] | None) -> list[str]:
+def _prompt(prompt: Facts | None) -> list[str]:
     if prompt is None:
         return _section("prompt", ["none: the record was rejected before it was asked"])
     how = "as it was sent" if prompt["is_as_sent"] else f"NOT as it was sent: {prompt['why']}"
@@ -70,18 +68,18 @@ def _prompt(prompt: Mapping[str, Any] | None) -> list[str]:
     return _section(f"prompt, {how}", [*lines, f"(functions: {names})"])
 
 
-def _message(message: Mapping[str, Any]) -> str:
+def _message(message: Facts) -> str:
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(_part(part) for part in content)
     return content if isinstance(content, str) else codec.dumps(message.get("tool_calls")).decode()
 
 
-def _part(part: Mapping[str, Any]) -> str:
+def _part(part: Facts) -> str:
     return f"[{part['kind']} {part['source']}]" if part.get("type") == "attachment" else str(part.get("text", ""))
 
 
-def _head(answer: Mapping[str, Any]) -> str:
+def _head(answer: Facts) -> str:
     """When the answer came, which one it is, and what it took."""
     kind = {
         "current": "the current answer",
@@ -103,7 +101,7 @@ def _head(answer: Mapping[str, Any]) -> str:
     return f"{_at(answer['at'])}  {kind}: {', '.join(filter(None, facts))}"
 
 
-def _answer_lines(answer: Mapping[str, Any]) -> Iterator[str]:
+def _answer_lines(answer: Facts) -> Iterator[str]:
     """What the model said, and what was wrong with it."""
     if answer["problem"]:
         yield f"problem: {_short(answer['problem'])}"
@@ -118,7 +116,7 @@ def _answer_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"finish_reason: {answer['finish_reason']}"
 
 
-def _review(review: Mapping[str, Any]) -> str:
+def _review(review: Facts) -> str:
     how = ", ".join(
         filter(None, ["blind" if review["blind"] else "", f"draw {review['draw']}" if review["draw"] else ""])
     )
@@ -131,7 +129,7 @@ def _review(review: Mapping[str, Any]) -> str:
     return f"{_at(review['at'])}  {review['by']}{f' ({how})' if how else ''}: {'; '.join(filter(None, words))}"
 
 
-def _judgement(review: Mapping[str, Any]) -> str:
+def _judgement(review: Facts) -> str:
     if review["new"] is None:
         return "right as it is"
     old = review["old"] or {}
@@ -143,7 +141,7 @@ def _judgement(review: Mapping[str, Any]) -> str:
     return ", ".join(changes)
 
 
-def _draw(drawn: Mapping[str, Any]) -> str:
+def _draw(drawn: Facts) -> str:
     stratum = f", {drawn['stratum']}" if drawn["stratum"] else ""
     what = f"draw {drawn['draw']} ({drawn['purpose']})"
     return f"{_at(drawn['at'])}  {what}, probability {drawn['probability']:.4g}{stratum}"

@@ -1,9 +1,8 @@
 """What a draw and the answers to it came to, for a person."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from pipeline.show.views import SIMULATED
+from pipeline.show.formatting import SIMULATED, Facts
 
 #: What a row of answers can be, and the words for it.
 _KINDS = (
@@ -17,7 +16,7 @@ _KINDS = (
 )
 
 
-def draw_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+def draw_lines(facts: Facts) -> Sequence[str]:
     """Which records were drawn, from how many, and what to do with the file."""
     count, chances = facts["records"], [item["probability"] for item in facts["items"]]
     how = "blind: without the model's labels" if facts["blind"] else "with the model's labels filled in"
@@ -31,7 +30,7 @@ def draw_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 
-def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+def answers_lines(facts: Facts) -> Sequence[str]:
     """How many answers came in, of which kind, and whether the files have them."""
     whose = "to no draw" if facts["draw"] is None else f"to draw {facts['draw']}{', blind' * facts['blind']}"
     counts = [f"{facts[name]:,} {words}" for name, words in _KINDS if facts[name]]
@@ -57,7 +56,7 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 
-def page_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+def page_lines(facts: Facts) -> Sequence[str]:
     """Which draw a page is about, whether it goes on with it, and the address to open."""
     count = facts["records"]
     how = "blind" if facts["blind"] else "with the model's labels shown; they count for corrections, not for measuring"
@@ -69,7 +68,7 @@ def page_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 
-def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+def reviewed_lines(facts: Facts) -> Sequence[str]:
     """What a review on the page came to."""
     answers, by = facts["given"], facts["by"]
     counts = [f"{facts[name]:,} {name}" for name in ("confirmed", "corrected", "unclear") if facts[name]]
@@ -87,13 +86,13 @@ def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     return lines
 
 
-def _accuracies(facts: Mapping[str, Any]) -> Sequence[str]:
+def _accuracies(facts: Facts) -> Sequence[str]:
     """The accuracy by the blind answers of a draw, for each field, and what it is about."""
     lines = [f"  {_estimate(one)}" for one in facts["estimates"] if one["n"] and facts["blind"]]
     return [*lines, f"  {facts['meant']}"] if lines else []
 
 
-def _estimate(one: Mapping[str, Any]) -> str:
+def _estimate(one: Facts) -> str:
     interval = f"95% interval {one['low']:.1%} to {one['high']:.1%}"
     return f"{one['field']}: accuracy {one['mean']:.1%}, {interval}, from {one['n']:,} blind answers"
 

@@ -1,16 +1,14 @@
 """A run as it stands, for a person: its counts, what it costs, what goes on in it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
-from pipeline.show.formatting import many
+from pipeline.show.formatting import SIMULATED, Facts, many
 from pipeline.show.labelview import label_lines
 from pipeline.show.views import (
-    SIMULATED,
     cached_text,
     cost_text,
     counts_text,
@@ -25,7 +23,7 @@ from pipeline.stats import Merged
 from pipeline.units import dollars, duration
 
 
-def status_lines(facts: Mapping[str, Any]) -> list[str]:
+def status_lines(facts: Facts) -> list[str]:
     """A run as it stands."""
     done = facts["labelled"] + facts["rejected"] + facts["failed"]
     running = "running" if facts["running"] else "not running"
@@ -68,14 +66,14 @@ def merged_lines(merged: Merged) -> list[str]:
     return lines
 
 
-def _shard_lines(shards: Sequence[Mapping[str, Any]]) -> list[str]:
+def _shard_lines(shards: Sequence[Facts]) -> list[str]:
     return [
         f"shard {one['shard']}  {counts_text(one['labelled'], one['rejected'], one['failed'])}  ({_shard_state(one)})"
         for one in shards
     ]
 
 
-def _shard_state(one: Mapping[str, Any]) -> str:
+def _shard_state(one: Facts) -> str:
     state = "running" if one["running"] else one["ended"] or "not running"
     return state if one["heard_s"] is None else f"{state}, last heard from {duration(one['heard_s'])} ago"
 
@@ -86,7 +84,7 @@ BATCHES_SHOWN = 10
 STILL_S = 2 * 3600.0
 
 
-def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
+def _batch_lines(batches: Sequence[Facts]) -> list[str]:
     """The batches: those that are open a line each, the others together."""
     if not batches:
         return []
@@ -98,7 +96,7 @@ def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def batches_text(batches: Sequence[Mapping[str, Any]]) -> str:
+def batches_text(batches: Sequence[Facts]) -> str:
     """`3 of 4 collected, half of them within 12 min`."""
     done = [one for one in batches if _is_done(one)]
     durations = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
@@ -106,11 +104,11 @@ def batches_text(batches: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(done):,} of {len(batches):,} collected{usual}"
 
 
-def _is_done(batch: Mapping[str, Any]) -> bool:
+def _is_done(batch: Facts) -> bool:
     return batch["state"] in ("read", "closed")
 
 
-def _batch_text(one: Mapping[str, Any]) -> str:
+def _batch_text(one: Facts) -> str:
     text = f"{one['part']}: {one['server'] or one['state']}, {one['records']:,} records, {one['tokens']:,} tokens"
     if one["done"]:
         text += f", {one['done']:,} done"
@@ -123,7 +121,7 @@ def _batch_text(one: Mapping[str, Any]) -> str:
     return text
 
 
-def _ending_text(facts: Mapping[str, Any]) -> str:
+def _ending_text(facts: Facts) -> str:
     """How the last session ended, and why; or, where it could not say so itself, when it was last seen alive."""
     summary, alive_at = facts["summary"], facts["last_alive_at"]
     if summary is not None:
@@ -135,14 +133,14 @@ def _ending_text(facts: Mapping[str, Any]) -> str:
     return f"{text}; last alive {moment:%Y-%m-%d %H:%M:%S} ({duration(max(0.0, time.time() - alive_at))} ago)"
 
 
-def _paid_text(facts: Mapping[str, Any]) -> str:
+def _paid_text(facts: Facts) -> str:
     tokens = facts["tokens"]
     cached = cached_text(tokens["cached"], tokens["cache_write"], facts["saved_usd"], facts["cache_write_usd"])
     text = f"{tokens['prompt']:,} prompt{cached} and {tokens['completion']:,} completion tokens"
     return f"{text} · {cost_text(facts['cost_usd'], facts['untold'])}"
 
 
-def _live_lines(live: Mapping[str, Any]) -> list[str]:
+def _live_lines(live: Facts) -> list[str]:
     """What goes on in a running session. One of an older labelpipe may say less."""
     lines = [_live_text(live)]
     if live.get("gate"):
@@ -155,7 +153,7 @@ def _live_lines(live: Mapping[str, Any]) -> list[str]:
     return lines + [line for line in (_budget_text(live), _day_text(live), _hours_text(live)) if line]
 
 
-def _gate_text(live: Mapping[str, Any]) -> str:
+def _gate_text(live: Facts) -> str:
     parts = [
         f"gate {live['gate']}",
         f"{live['in_flight']} of {live['concurrency']} in flight",
@@ -166,7 +164,7 @@ def _gate_text(live: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _budget_text(live: Mapping[str, Any]) -> str:
+def _budget_text(live: Facts) -> str:
     budget, limits = live.get("budget"), live.get("limits", {})
     if not budget:
         return ""
@@ -179,12 +177,12 @@ def _budget_text(live: Mapping[str, Any]) -> str:
     return f"budget: {' · '.join(parts)}" if parts else ""
 
 
-def _day_text(live: Mapping[str, Any]) -> str:
+def _day_text(live: Facts) -> str:
     left, limit = live["requests_left_today"], live["requests_per_day"]
     return "" if left is None else f"today (UTC): {left:,} of {limit:,} requests left"
 
 
-def _hours_text(live: Mapping[str, Any]) -> str:
+def _hours_text(live: Facts) -> str:
     between, ends_at = live.get("limits", {}).get("limits.run_between"), live.get("ends_at")
     parts = [
         f"calls leave from {between[0]} to {between[1]}" if between else "",
@@ -193,7 +191,7 @@ def _hours_text(live: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _live_text(live: Mapping[str, Any]) -> str:
+def _live_text(live: Facts) -> str:
     rate = f"{live['rate_per_minute']:,.0f}/min"
     if live["limit_per_minute"]:
         rate += f" of {live['limit_per_minute']:,.0f}"

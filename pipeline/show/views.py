@@ -7,12 +7,11 @@ from pipeline import codec
 from pipeline.facts import Check, Preview
 from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
-from pipeline.show.formatting import many, plain, table
+from pipeline.show.formatting import SIMULATED, Facts, many, plain, table
 from pipeline.show.labelview import label_lines
 from pipeline.stats import RunSummary
 from pipeline.units import dollars, duration
 
-SIMULATED = "SIMULATED: the built-in endpoint made up these labels. Do not train on them."
 _FREE = "The run can start."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
@@ -160,7 +159,7 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     return [f"  left out: {', '.join(counts)}{why}"]
 
 
-def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def measured_lines(measured: Mapping[str, Facts]) -> list[str]:
     """The accuracy of each label column, by the latest evaluation."""
     lines = []
     for name, one in measured.items():
@@ -207,14 +206,14 @@ def closing_lines(summary: RunSummary) -> list[str]:
     return [*lines, SIMULATED] if summary.simulated else lines
 
 
-def quality_lines(summary: Mapping[str, Any]) -> list[str]:
+def quality_lines(summary: Facts) -> list[str]:
     """What gold and votes say of the labels, where a run has them."""
     gold, votes = summary.get("gold"), summary.get("votes")
     lines = [] if gold is None else [f"  gold      {gold_text(gold)}"]
     return lines if votes is None else [*lines, f"  votes     {votes_text(votes)}"]
 
 
-def gold_text(gold: Mapping[str, Any]) -> str:
+def gold_text(gold: Facts) -> str:
     """`topic 91.0% of 120 right (95% interval 86.0% to 95.0%); most often billing as login 4`."""
     if not gold["n"]:
         return f"{gold['column']}: no gold record was compared"
@@ -224,7 +223,7 @@ def gold_text(gold: Mapping[str, Any]) -> str:
     return f"{text}; most often {confusions}" if confusions else text
 
 
-def votes_text(votes: Mapping[str, Any]) -> str:
+def votes_text(votes: Facts) -> str:
     """`2.13 a record, Krippendorff's alpha 0.87, 312 need review`."""
     each = votes["votes"] / votes["records"] if votes["records"] else 0.0
     alpha = "" if votes["alpha"] is None else f", Krippendorff's alpha {votes['alpha']:.2f}"
@@ -263,7 +262,7 @@ def _session_text(summary: RunSummary) -> str:
     return text + (f" · {summary.refusals:,} refused by the rate limit" if summary.refusals else "")
 
 
-def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def lane_texts(lanes: Mapping[str, Facts]) -> dict[str, str]:
     """What came by each cheaper lane: `60 answers for 60 records in 4 batches · $0.0007 saved ...`."""
     texts = {}
     for lane, facts in lanes.items():
@@ -344,7 +343,7 @@ def _content(message: Mapping[str, JSON], request: Request) -> str:
     return "\n".join(_part(part, request) for part in content)
 
 
-def _part(part: Mapping[str, Any], request: Request) -> str:
+def _part(part: Facts, request: Request) -> str:
     if part.get("type") == "attachment":
         attachment = request.attachments[part["index"]]
         return f"[{attachment.kind} {attachment.source[:120]}]"
