@@ -28,7 +28,7 @@ from pipeline.rehearsal import BATCH_FAULTS, FAULT_KINDS
 from pipeline.runner import summary as endings
 from pipeline.settings import label_field
 from pipeline.store import RunDir
-from pipeline.task import TaskOptions, build_task
+from pipeline.task import TaskOptions, ToolOptions, build_task
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -423,13 +423,13 @@ def test_configs_are_valid(subtests: pytest.Subtests) -> None:
 
 
 def _options(settings: Settings, base: Path) -> TaskOptions:
-    from pipeline.task import FunctionOptions, ToolOptions, ValidatorOptions
+    from pipeline.task import ValidatorOptions
 
     task, function = settings.task, settings.task.function
     made = None
     if function is not None:
         schema = settings.json_schema(function.parameters, ("task", "function", "parameters"))
-        made = FunctionOptions(function.name, schema, function.description)
+        made = ToolOptions(function.name, schema, function.description)
     return TaskOptions(
         model=settings.model.name,
         prompt=task.prompt,

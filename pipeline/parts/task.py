@@ -17,7 +17,6 @@ from pipeline.records import JSON
 from pipeline.settings import Settings, renamed_example
 from pipeline.task import (
     MIN_CACHED_TOKENS,
-    FunctionOptions,
     Task,
     TaskOptions,
     ToolOptions,
@@ -161,12 +160,12 @@ def cache_text(settings: Settings, task: Task) -> str:
     return f"{begins}; they are not marked, and so not found again (model.cache_breakpoint: {why})"
 
 
-def _function(settings: Settings) -> FunctionOptions | None:
+def _function(settings: Settings) -> ToolOptions | None:
     function = settings.task.function
     if function is None:
         return None
     parameters = settings.json_schema(function.parameters, ("task", "function", "parameters"))
-    return FunctionOptions(name=function.name, parameters=parameters, description=function.description)
+    return ToolOptions(name=function.name, parameters=parameters, description=function.description)
 
 
 def _tools(settings: Settings) -> list[ToolOptions] | None:
@@ -178,7 +177,7 @@ def _tools(settings: Settings) -> list[ToolOptions] | None:
         key = ("task", "tools", place, "parameters")
         schema = None if one.parameters is None else settings.json_schema(one.parameters, key)
         labels = None if one.labels is None else fields_of_forms(settings, one.labels, f"task.tools.{place}.labels")
-        tools.append(ToolOptions(one.name, one.description, labels, schema, one.python, one.callback))
+        tools.append(ToolOptions(one.name, schema, one.description, labels, one.python, one.callback))
     return tools
 
 

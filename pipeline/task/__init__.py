@@ -7,7 +7,7 @@ from pipeline.task.expressions import Expression, RecordFilter
 from pipeline.task.label_columns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDER_LABELS
 from pipeline.task.lint import Finding, lint
-from pipeline.task.options import ROWS_OF_CALLS, FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
+from pipeline.task.options import ROWS_OF_CALLS, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.prompt import display_text, fields_in_prompt, template_fields
 from pipeline.task.rebuild import rebuild_request
 from pipeline.task.renames import rename_answer

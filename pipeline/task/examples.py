@@ -49,7 +49,7 @@ def build_examples(
 
     def make(example: PlainExample, number: int) -> Example:
         record = _record(example, number)
-        text, label = prompt.render(record), example[LABEL]
+        text, label = prompt.render(record).text, example[LABEL]
         first, its_label = label_by_text.setdefault(text, (number, label))
         if label != its_label:
             raise TaskError(f"it asks the same as example {first}, but has another label: remove one of them")

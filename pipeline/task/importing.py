@@ -5,13 +5,12 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline.errors import TaskError
+from pipeline.errors import TaskError, did_you_mean
 
 MAX_NAMES = 15
 
@@ -21,7 +20,7 @@ MAX_NAMES = 15
 _imported: dict[str, tuple[str, int]] = {}
 
 
-def import_object(reference: str, base: Path, key: str = "task.python") -> Any:
+def import_object(reference: str, base: Path, key: str) -> Any:
     """The object that "module:name" names. Raises TaskError that says what there is instead.
 
     `key` is where the config names it.
@@ -98,7 +97,7 @@ def _attribute(owner: Any, name: str, where: str) -> Any:
         names = [value for value in vars(owner) if not value.startswith("_")] if hasattr(owner, "__dict__") else []
         listed = ", ".join(names[:MAX_NAMES]) or "nothing"
         place = getattr(owner, "__file__", None) or getattr(owner, "__name__", owner)
-        raise TaskError(f"{where}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}") from None
+        raise TaskError(f"{where}, but {place} has no {name!r}; it has: {listed}{did_you_mean(name, names)}") from None
 
 
 def _describe_missing_module(module_name: str, folders: list[str], key: str) -> str:
@@ -106,7 +105,7 @@ def _describe_missing_module(module_name: str, folders: list[str], key: str) -> 
     listed = ", ".join(names[:MAX_NAMES]) or "no Python file"
     return (
         f"{key} names the module {module_name!r}, which is not found; "
-        f"in {' and '.join(folders)} there is: {listed}{_hint(module_name, names)}"
+        f"in {' and '.join(folders)} there is: {listed}{did_you_mean(module_name, names)}"
     )
 
 
@@ -115,8 +114,3 @@ def _describe_import_error(module_name: str, error: BaseException, key: str) -> 
     last = next((template for template in reversed(frames) if not template.filename.startswith("<frozen")), None)
     place = f" at {last.filename}, line {last.lineno}" if last else ""
     return f"{key}: importing {module_name!r} raised {type(error).__name__}: {error}{place}"
-
-
-def _hint(name: str, names: list[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -16,22 +16,13 @@ ROWS_OF_CALLS = "calls"
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionOptions:
-    """A function given by its JSON Schema."""
-
-    name: str
-    parameters: Mapping[str, JSON]
-    description: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """One of several tools. Exactly one of `labels`, `parameters` (a JSON Schema) and `python` says what it takes."""
+    """One tool. Exactly one of `parameters` (a JSON Schema), `labels` and `python` says what it takes."""
 
     name: str | None = None
+    parameters: Mapping[str, JSON] | None = None
     description: str | None = None
     labels: Mapping[str, LabelField | Sequence[JSON]] | None = None
-    parameters: Mapping[str, JSON] | None = None
     python: str | None = None
     callback: str | None = None
 
@@ -75,7 +66,7 @@ class TaskOptions:
     prompt: str
     system: str | None = None
     labels: Mapping[str, LabelField | Sequence[JSON]] | None = None
-    function: FunctionOptions | None = None
+    function: ToolOptions | None = None
     python: str | None = None
     tools: Sequence[ToolOptions] | None = None
     name: str | None = None

@@ -38,7 +38,8 @@ class Prompt:
     """A compiled prompt template. Raises TaskError for one that cannot work.
 
     The record's fields are variables, and `record` is the mapping of all of them. A field's text is data: it is
-    never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
+    never rendered itself. None renders as nothing. `media_kinds` are the kinds of media that it may show, `is_constant`
+    says that it holds nothing of the record, `prints_whole` that it prints all of it and not only fields that it names.
     """
 
     def __init__(self, source: str, media: PromptMedia | None = None) -> None:
@@ -50,7 +51,7 @@ class Prompt:
             self.fields = frozenset(_fields(tree))
             _refuse_reaching_out(tree)
             self._needs_whole = any(node.name == WHOLE for node in tree.find_all(nodes.Name))
-            self._prints_whole = _uses_whole(tree)
+            self.prints_whole = _uses_whole(tree)
             self._content = self.fields if self.fields - _fields_with_fallback(tree) else frozenset()
             template = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
@@ -58,24 +59,11 @@ class Prompt:
             raise TaskError(fault + _odd_name_hint(source, error.lineno)) from error
         self._media = media or PromptMedia()
         self.media_kinds = called_kinds | {kind for kind, _name in self._media.by_kind()}
+        self.is_constant = not (self.fields or self._needs_whole or self.media_kinds)
         self._render = template.render
         self._source = source
 
-    @property
-    def prints_whole(self) -> bool:
-        """Whether it prints the whole record, and not only fields that it names."""
-        return self._prints_whole
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it holds nothing of the record."""
-        return not (self.fields or self._needs_whole or self.media_kinds)
-
-    def render(self, record: Record) -> str:
-        """The prompt for one record, as a person reads it. Raises RenderError."""
-        return self.ask(record).text
-
-    def ask(self, record: Record) -> RenderedPrompt:
+    def render(self, record: Record) -> RenderedPrompt:
         """What the record is asked, with what it shows. Raises RenderError."""
         if not self.media_kinds:
             text = self._fill_in(record)
@@ -100,7 +88,7 @@ class Prompt:
 
     def _fill_in(self, record: Record) -> str:
         fields: Mapping[str, JSON] = record.fields
-        if self._prints_whole and WHOLE in fields:
+        if self.prints_whole and WHOLE in fields:
             raise RenderError(_RESERVED)
         try:
             text = self._render({**fields, WHOLE: fields} if self._needs_whole else fields)

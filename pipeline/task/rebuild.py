@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import LabelpipeError
 from pipeline.records import JSON, Record, Request
 from pipeline.task.attachments import PromptMedia
-from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
+from pipeline.task.options import TaskOptions, ToolOptions
 from pipeline.task.task import OMIT, PARALLEL, build_task
 
 _LATER = ("call", "rows", "max_turns", "reply")
@@ -41,13 +41,14 @@ def rebuild_request(fingerprint: Mapping[str, Any], record: Record, digest: byte
 
 def _options(fingerprint: Mapping[str, Any], names_function: bool) -> TaskOptions:
     functions = [tool["function"] for tool in fingerprint["tools"]]
+    tools = [ToolOptions(one["name"], one["parameters"], one.get("description")) for one in functions]
     parameters: dict[str, JSON] = {PARALLEL: OMIT, **fingerprint["parameters"]}
     return TaskOptions(
         model=fingerprint["model"],
         prompt=fingerprint["prompt"],
         system=fingerprint["system"],
-        function=_function(functions[0]) if len(functions) == 1 else None,
-        tools=list(map(_tool, functions)) if len(functions) > 1 else None,
+        function=tools[0] if len(tools) == 1 else None,
+        tools=tools if len(tools) > 1 else None,
         tool_choice=fingerprint["tool_choice"],
         names_function=names_function,
         strict=any(function.get("strict") for function in functions),
@@ -57,11 +58,3 @@ def _options(fingerprint: Mapping[str, Any], names_function: bool) -> TaskOption
         media=PromptMedia() if "media" in fingerprint else None,
         **{name: fingerprint[name] for name in _LATER if name in fingerprint},
     )
-
-
-def _function(function: Mapping[str, Any]) -> FunctionOptions:
-    return FunctionOptions(function["name"], function["parameters"], function.get("description"))
-
-
-def _tool(function: Mapping[str, Any]) -> ToolOptions:
-    return ToolOptions(function["name"], function.get("description"), parameters=function["parameters"])

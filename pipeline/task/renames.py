@@ -1,45 +1,45 @@
 """Answers that were given before labels were renamed: their arguments are read under the names of today."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline import codec
 from pipeline.labelfields import Rename, renamer
 from pipeline.records import JSON, Answer, ToolCall
-from pipeline.task.schema import Check, Tool
+from pipeline.task.schema import Tool
 
 
-def accept_old_names(tools_by_name: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
+def accept_old_names(tools: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
     """The tools, which take the former names of labels as well."""
-    return {name: replace(tool, check=_check(tool.check, renames)) for name, tool in tools_by_name.items()}
+    rename = _renamer(renames)
 
+    def accepting(tool: Tool) -> Tool:
+        return replace(tool, check=lambda value, text: tool.check(rename(value), text))
 
-def _check(check: Check, renames: Sequence[Rename]) -> Check:
-    changes = [(one.column, renamer(one.pairs, loosely=True)) for one in renames]
-
-    def renamed(value: JSON, text: str) -> dict[str, JSON]:
-        if isinstance(value, dict):
-            for column, new in changes:
-                if column in value:
-                    value = {**value, column: new(value[column])}
-        return check(value, text)
-
-    return renamed
+    return {name: accepting(tool) for name, tool in tools.items()}
 
 
 def rename_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
     """The answer as if its labels had been given under the names of today: for a copy, which is another record's."""
-    return replace(answer, calls=tuple(_call(call, renames) for call in answer.calls)) if renames else answer
+    rename = _renamer(renames)
+
+    def renamed(call: ToolCall) -> ToolCall:
+        try:
+            value = codec.loads_digits(call.arguments)
+        except codec.JSONDecodeError:
+            return call
+        return replace(call, arguments=codec.dumps(rename(value)).decode()) if isinstance(value, dict) else call
+
+    return replace(answer, calls=tuple(map(renamed, answer.calls))) if renames else answer
 
 
-def _call(call: ToolCall, renames: Sequence[Rename]) -> ToolCall:
-    try:
-        value = codec.loads_digits(call.arguments)
-    except codec.JSONDecodeError:
-        return call
-    if not isinstance(value, dict):
-        return call
-    for one in renames:
-        if one.column in value:
-            value = {**value, one.column: renamer(one.pairs, loosely=True)(value[one.column])}
-    return replace(call, arguments=codec.dumps(value).decode())
+def _renamer(renames: Sequence[Rename]) -> Callable[[JSON], JSON]:
+    changes = [(one.column, renamer(one.pairs, loosely=True)) for one in renames]
+
+    def rename(value: JSON) -> JSON:
+        for column, new in changes if isinstance(value, dict) else ():
+            if column in value:
+                value = {**value, column: new(value[column])}
+        return value
+
+    return rename

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
@@ -148,11 +147,8 @@ class TemplateCache:
 
 
 def _answer_tokens(schema: Schema) -> int:
-    properties: dict[str, Any] = schema.get("properties", {})
-    values = sum(_value_tokens(name, node) for name, node in properties.items())
-    return CALL_TOKENS + values
-
-
-def _value_tokens(name: str, node: Any) -> int:
-    closed = isinstance(node, dict) and ("enum" in node or node.get("type") in ("boolean", "integer", "number"))
-    return len(name) // BYTES_PER_TOKEN + (VALUE_TOKENS if closed else FREE_TEXT_TOKENS)
+    tokens = CALL_TOKENS
+    for name, node in schema.get("properties", {}).items():
+        closed = isinstance(node, dict) and ("enum" in node or node.get("type") in ("boolean", "integer", "number"))
+        tokens += len(name) // BYTES_PER_TOKEN + (VALUE_TOKENS if closed else FREE_TEXT_TOKENS)
+    return tokens

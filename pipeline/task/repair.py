@@ -34,22 +34,18 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     name = names[0] if len(names) == 1 else ", ".join(names)
     normalized = [replace(call, name=normalize_tool_name(call.name, names)) for call in answer.calls]
     calls = [call for call in normalized if call.name in names][:MAX_SHOWN_CALLS]
+    by_schema = request.tool_choice == BY_SCHEMA
     several = request.parameters.get("parallel_tool_calls") is True
-    once = "" if several else ", once"
-    if calls and several:
-        # What is wrong may be that one is missing, so it is not said which.
-        fault = f"{error}. Make every call again, with arguments that fit the schema."
-        messages = _fault_per_call(before, calls, answer.items, fault)
-    elif calls and request.tool_choice == BY_SCHEMA:
-        messages = _fault_per_call(before, calls, answer.items, f"{error}. {AS_JSON}")
-    elif calls:
+    if calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
-        fault = f"{error}. Call {called} again{once}, with arguments that fit its schema."
-        messages = _fault_per_call(before, calls, answer.items, fault)
+        asks = AS_JSON if by_schema else f"Call {called} again, once, with arguments that fit its schema."
+        if several:  # what is wrong may be that one is missing, so it is not said which
+            asks = "Make every call again, with arguments that fit the schema."
+        messages = _fault_per_call(before, calls, answer.items, f"{error}. {asks}")
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
-        asks = AS_JSON if request.tool_choice == BY_SCHEMA else f"Call {which}{once}."
-        silence = "(I said nothing.)" if error.ask or asks is AS_JSON else f"(I did not call {name}.)"
+        asks = AS_JSON if by_schema else f"Call {which}{'' if several else ', once'}."
+        silence = "(I said nothing.)" if error.ask or by_schema else f"(I did not call {name}.)"
         words = answer.text if answer.text and answer.has_words else silence
         messages = _fault_after_text(words, f"{error}. {error.ask or asks}")
     return with_messages(request, (*before, *messages), request.parameters)

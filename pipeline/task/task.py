@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 
 from pipeline import codec
-from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
+from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError, did_you_mean
 from pipeline.labelfields import Rename
 from pipeline.records import JSON, Answer, CallbackContext, LabelResult, Record, Request, ValidCall
 from pipeline.task import parse, validators
@@ -54,14 +53,21 @@ class Task:
     `extra_columns` are those that a callback declares, () where it declares none. `fingerprint` are the named parts
     that decide what the model is asked; the callback is none of them, so that a fixed one runs again on the answers
     that are kept. `constant_tokens` is about how long a beginning all requests share: what a server's prompt cache can
-    find again; `marks_constant`: its end is marked.
+    find again; `marks_prefix`: its end is marked.
+
+    `fields` are the record's fields that the prompt names, `media_kinds` the kinds of media that it may show (image,
+    audio, document). `prints_record`: it prints the whole record, so that all fields decide what is asked;
+    `is_constant`: nothing of the record is in it. `has_callback`: code of the user's is called with a label;
+    `can_share_answers`: an answer fits every record with the identical request.
     """
 
-    def __init__(self, options: TaskOptions, bindings: Sequence[ToolBinding], parameters: Mapping[str, JSON]) -> None:
+    def __init__(self, options: TaskOptions, bindings: Sequence[ToolBinding]) -> None:
         fields = {binding.name: binding.columns for binding in bindings}
+        is_dynamic = any(isinstance(binding.tool, DynamicTool) for binding in bindings)
         self._tool_names = tuple(fields)
         self._rules = _call_rules(options)
         self._callbacks = {binding.name: binding.callback for binding in bindings if binding.callback is not None}
+        self.has_callback = bool(self._callbacks)
         self._columns = Columns(
             fields,
             {name: callback.extra_columns or () for name, callback in self._callbacks.items()},
@@ -77,21 +83,28 @@ class Task:
         self._timeout_s = options.callback_timeout_s
         self._renames: Sequence[Rename] = ()
         self._validators = Validators(options.validators, fields, options.base)
+        # A validator may look at fields that are in no request, and a conversation is about its own record.
+        self.can_share_answers = self.max_turns == 1 and not self._validators
         examples = validate_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
+        parameters = _request_parameters(options.parameters, self._rules)
         self.fingerprint = _fingerprint(options, bindings, parameters, examples)
         self._prompt = Prompt(options.prompt, options.media)
-        self._varies = any(isinstance(binding.tool, DynamicTool) for binding in bindings)
-        if examples and self._prompt.media_kinds:
+        self.fields, self.media_kinds = self._prompt.fields, self._prompt.media_kinds
+        self.prints_record = self._prompt.prints_whole
+        self.is_constant = self._prompt.is_constant and not is_dynamic
+        if examples and self.media_kinds:
             raise TaskError("task.examples cannot show media: remove the examples or the media")
-        if self._prompt.media_kinds and options.media is not None:
+        if self.media_kinds and options.media is not None:
             self.fingerprint["media"] = dict(options.media.shape or {})
         templates = partial(_templates, options, bindings, self._rules, parameters)
         bare = templates(PromptCaching(), NO_MESSAGES)
         shots = build_examples(examples, self._prompt, lambda record: bare(record).tools_by_name)
         fixed = NO_MESSAGES if options.examples_k else join_blocks(shown for _text, shown in shots)
         self._opening_count = bool(options.system) + len(fixed.messages)
-        self.constant_tokens = _constant_tokens(options.system, bindings, fixed)
+        definitions = [binding.tool.definition for binding in bindings if isinstance(binding.tool, Tool)]
+        constant_tokens = constant_bytes(options.system, definitions, fixed) // BYTES_PER_TOKEN
+        self.constant_tokens = 0 if is_dynamic else constant_tokens  # the tools stand first of all
         keepable = self.constant_tokens if self._opening_count else 0  # a mark stands in a message
         requested = PromptCaching(options.prompt_cache_key, options.cache_breakpoint)
         caching = resolve_caching(requested, parameters, self.fingerprint, keepable)
@@ -100,39 +113,6 @@ class Task:
         self._examples_for = (
             nearest_selector(shots, options.examples_k) if options.examples_k else lambda _: NO_MESSAGES
         )
-
-    @property
-    def has_callback(self) -> bool:
-        """Whether anything of the user's is called with a label."""
-        return bool(self._callbacks)
-
-    @property
-    def media_kinds(self) -> frozenset[str]:
-        """The kinds of media that requests may show: image, audio, document."""
-        return self._prompt.media_kinds
-
-    @property
-    def prints_record(self) -> bool:
-        """Whether the prompt prints the whole record, so that all of its fields decide what is asked."""
-        return self._prompt.prints_whole
-
-    @property
-    def can_share_answers(self) -> bool:
-        """Whether an answer fits every record with the identical request.
-
-        A validator may look at fields that are in no request, and a conversation is about its own record.
-        """
-        return self.max_turns == 1 and not self._validators
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """The record's fields that the prompt names."""
-        return self._prompt.fields
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether nothing of the record is in what is asked of it."""
-        return self._prompt.is_constant and not self._varies
 
     def with_renames(self, renames: Sequence[Rename]) -> Task:
         """The task for answers that were given before these renames: it takes the former names, and gives the new."""
@@ -145,13 +125,13 @@ class Task:
         if self._validators:
             self._validators.require_fields(record)
         self._template_for(record)
-        return self._prompt.ask(record).text
+        return self._prompt.render(record).text
 
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
         if self._validators:
             self._validators.require_fields(record)
-        template, prompt = self._template_for(record), self._prompt.ask(record)
+        template, prompt = self._template_for(record), self._prompt.render(record)
         return template.request(record, prompt, self._examples_for(prompt.text))
 
     def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
@@ -161,15 +141,12 @@ class Task:
         user's: a model's validator, or a schema that depends on the record.
         """
         try:
-            tools_by_name = self._template_for(record).tools_by_name
+            tools = self._template_for(record).tools_by_name
         except RenderError as error:
             raise CallbackError(str(error)) from error
-        valid_calls = parse.parse_answer(
-            accept_old_names(tools_by_name, self._renames) if self._renames else tools_by_name,
-            answer,
-            self._rules,
-            before,
-        )
+        if self._renames:
+            tools = accept_old_names(tools, self._renames)
+        valid_calls = parse.parse_answer(tools, answer, self._rules, before)
         if self._validators:
             self._validators.check(valid_calls, record)
         return valid_calls
@@ -192,7 +169,7 @@ class Task:
         `base` is how many messages the turn began with; None: the first turn.
         """
         if base is None:
-            examples = self._examples_for(self._prompt.render(request.record))
+            examples = self._examples_for(self._prompt.render(request.record).text)
             base = self._opening_count + len(examples.messages) + 1
         return repair(request, answer, error, base=base)
 
@@ -243,19 +220,12 @@ def build_task(options: TaskOptions) -> Task:
         raise TaskError(f"task.max_turns is {options.max_turns}: expected 1 or more")
     if options.reply is not None and options.max_turns == 1 and options.call != "any":
         raise TaskError('task.reply is the model\'s final text: it needs task.max_turns of 2 or more, or call = "any"')
-    rules = _call_rules(options)
-    return Task(
-        options,
-        build_tools(options),
-        _request_parameters(options.parameters, parallel=rules.call != "one" or rules.each),
-    )
+    return Task(options, build_tools(options))
 
 
 def _validate_choice(key: str, word: str, words: Sequence[str]) -> None:
     if word not in words:
-        near = get_close_matches(word, words, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise TaskError(f"{key} is {word!r}: expected {', '.join(words)}{hint}")
+        raise TaskError(f"{key} is {word!r}: expected {', '.join(words)}{did_you_mean(word, words)}")
 
 
 def _call_rules(options: TaskOptions) -> CallRules:
@@ -281,12 +251,12 @@ def _row_fields(options: TaskOptions, bindings: Sequence[ToolBinding]) -> tuple[
     return row_fields(tool.schema, options.rows)
 
 
-def _request_parameters(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
+def _request_parameters(parameters: Mapping[str, JSON], rules: CallRules) -> dict[str, JSON]:
     """The model parameters of each request. Where one call is wanted, parallel calls are off."""
     if reserved := [name for name in parameters if name in RESERVED]:
         raise TaskError(f"model.parameters.{reserved[0]} cannot be set: labelpipe sets it itself; remove it")
     try:
-        plain: dict[str, JSON] = codec.plain({PARALLEL: parallel, **parameters})
+        plain: dict[str, JSON] = codec.plain({PARALLEL: rules.call != "one" or rules.each, **parameters})
     except ValueError as error:
         raise TaskError(f"model.parameters is {short(parameters)}, which JSON cannot hold: {error}") from error
     return {name: value for name, value in plain.items() if value is not None and value != OMIT}
@@ -300,15 +270,15 @@ def _templates(
     caching: PromptCaching,
     fixed: MessageBlock,
 ) -> Callable[[Record], RequestTemplate]:
-    """The frame of each record, with the examples that all records are shown."""
+    """Gives the template of each record's request, with the examples that all records are shown."""
 
-    def template(tools_by_name: Sequence[Tool]) -> RequestTemplate:
+    def template(tools: Sequence[Tool]) -> RequestTemplate:
         return build_template(
-            tools_by_name,
+            tools,
             model=options.model,
             system=options.system,
             fixed=fixed,
-            tool_choice=_tool_choice(options, [tool.name for tool in tools_by_name], rules),
+            tool_choice=_tool_choice(options, [tool.name for tool in tools], rules),
             parameters=parameters,
             caching=caching,
         )
@@ -324,15 +294,6 @@ def _templates(
         return template([tool.build(next(remaining)) if isinstance(tool, DynamicTool) else tool for tool in tools])
 
     return TemplateCache(lambda record: [tool.schema_for(record) for tool in varying], build)
-
-
-def _constant_tokens(system: str | None, bindings: Sequence[ToolBinding], fixed: MessageBlock) -> int:
-    """0 where a schema depends on the record: the tools stand first of all."""
-    tools = [binding.tool for binding in bindings]
-    if any(isinstance(tool, DynamicTool) for tool in tools):
-        return 0
-    definitions = [tool.definition for tool in tools if isinstance(tool, Tool)]
-    return constant_bytes(system, definitions, fixed) // BYTES_PER_TOKEN
 
 
 def _tool_choice(options: TaskOptions, names: Sequence[str], rules: CallRules) -> JSON:

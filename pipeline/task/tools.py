@@ -58,7 +58,7 @@ class ToolNaming:
     name: str | None
     description: str | None
     strict: bool
-    key: str = "task.python"
+    key: str
 
     @property
     def where(self) -> str:

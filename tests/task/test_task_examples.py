@@ -14,7 +14,7 @@ from task_conversation import is_conversation
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError, TruncatedError
 from pipeline.records import Answer, Record, ToolCall
-from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
+from pipeline.task import Task, TaskOptions, ToolOptions, build_task
 
 GOOD = {"text": "Great soup!", "label": {"label": "positive"}}
 BAD = {"text": "국물이 식었어요", "label": {"label": "negative"}}
@@ -91,9 +91,7 @@ def test_the_arguments_come_in_the_schemas_order() -> None:
 
 def test_what_the_config_can_hold_becomes_plain_json() -> None:
     day = datetime.date(2026, 5, 4)
-    function = FunctionOptions(
-        "note", {"type": "object", "properties": {"day": {"type": "string"}}, "required": ["day"]}
-    )
+    function = ToolOptions("note", {"type": "object", "properties": {"day": {"type": "string"}}, "required": ["day"]})
     task = examples_task(
         labels=None, function=function, prompt="{{ day }}", examples=[{"day": day, "label": {"day": day}}]
     )

@@ -8,15 +8,15 @@ import pytest
 from task_calls import read_label
 
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
-from pipeline.task import FunctionOptions, TaskOptions, build_task
+from pipeline.task import TaskOptions, ToolOptions, build_task
 
 
 def schema(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def function(**properties: Any) -> FunctionOptions:
-    return FunctionOptions("rate", schema(**properties), "Rate it.")
+def function(**properties: Any) -> ToolOptions:
+    return ToolOptions("rate", schema(**properties), "Rate it.")
 
 
 # labels
@@ -85,7 +85,7 @@ def test_true_and_one_are_two_labels(make_task) -> None:
 
 def test_a_json_schema_is_closed_and_otherwise_as_given(make_task) -> None:
     given = schema(stars={"type": "integer", "minimum": 1}, inner=schema(why={"type": "string"}))
-    task = make_task(function=FunctionOptions("rate", given, "Rate it."))
+    task = make_task(function=ToolOptions("rate", given, "Rate it."))
     sent = task.fingerprint["tools"][0]["function"]
     assert sent["name"] == "rate"
     assert sent["description"] == "Rate it."
@@ -100,7 +100,7 @@ def test_a_json_schema_is_closed_and_otherwise_as_given(make_task) -> None:
 
 def test_without_strict_the_schema_is_sent_as_it_is(make_task, make_answer, record) -> None:
     given = {"type": "object", "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "integer"}}}
-    task = make_task(function=FunctionOptions("rate", given), strict=False)
+    task = make_task(function=ToolOptions("rate", given), strict=False)
     assert task.fingerprint["tools"][0]["function"] == {"name": "rate", "parameters": given}
     assert read_label(task, make_answer('{"z":1,"b":2}', name="rate"), record) == {"b": 2, "z": 1}
 
@@ -108,7 +108,7 @@ def test_without_strict_the_schema_is_sent_as_it_is(make_task, make_answer, reco
 def test_every_finding_is_in_the_error(make_task) -> None:
     given = {"type": "object", "properties": {"a": {"type": "string", "default": "x"}, "b": {"oneOf": []}}}
     with pytest.raises(TaskError) as caught:
-        make_task(function=FunctionOptions("rate", {**given, "properties": {"a": given["properties"]["a"]}}))
+        make_task(function=ToolOptions("rate", {**given, "properties": {"a": given["properties"]["a"]}}))
     assert "#: not required: a" in str(caught.value)
     assert "#/properties/a: 'default'" in str(caught.value)
     assert "model.strict = false" in str(caught.value)
@@ -129,7 +129,7 @@ def test_every_finding_is_in_the_error(make_task) -> None:
 )
 def test_schemas_that_cannot_work(make_task, parameters: Any, words: str) -> None:
     with pytest.raises(TaskError, match=words):
-        make_task(function=FunctionOptions("rate", parameters))
+        make_task(function=ToolOptions("rate", parameters))
 
 
 @pytest.mark.parametrize("place", ["https://example.com/a.json", "file:///etc/hostname"])
@@ -142,7 +142,7 @@ def test_a_reference_is_never_fetched(make_task, place: str) -> None:
 @pytest.mark.parametrize("name", ["", "set label", "ä", "x" * 65, "a\n"])
 def test_names_that_the_api_refuses(make_task, name: str) -> None:
     with pytest.raises(TaskError, match="function's name"):
-        make_task(function=FunctionOptions(name, schema(a={"type": "string"})))
+        make_task(function=ToolOptions(name, schema(a={"type": "string"})))
 
 
 # the options around it

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TaskError
-from pipeline.task import Finding, FunctionOptions, TaskOptions, build_task, lint
+from pipeline.task import Finding, TaskOptions, ToolOptions, build_task, lint
 
 TEXT = {"type": "string"}
 
@@ -106,7 +106,7 @@ def test_a_finding_prints_place_fault_and_mend() -> None:
 def test_of_many_findings_the_first_ones_are_told_and_the_others_counted() -> None:
     schema = closed(**{f"p{number}": {"type": "string", "default": "x"} for number in range(60)})
     with pytest.raises(TaskError) as caught:
-        build_task(TaskOptions(model="m", prompt="{{ text }}", function=FunctionOptions("f", schema)))
+        build_task(TaskOptions(model="m", prompt="{{ text }}", function=ToolOptions("f", schema)))
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
     assert lines[-1] == "  and 57 more"

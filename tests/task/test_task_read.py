@@ -14,7 +14,7 @@ from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.records import Answer, Record, ToolCall
 from pipeline.store.rows import answer_text, read_answer
-from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
+from pipeline.task import Task, TaskOptions, ToolOptions, build_task
 from pipeline.task.lenient import FENCE, PREFIX, SPELLING, TEXT_IN_TEXT
 
 RECORD = Record("f", 0, "k", {"text": "t"}, 1, 0)
@@ -175,7 +175,7 @@ def test_choices_within_lists_and_alternatives_are_known(make_task, make_answer)
         "required": ["tones", "maybe", "free"],
         "$defs": {"tone": {"type": "string", "enum": ["warm", "cold"]}},
     }
-    task = make_task(labels=None, function=FunctionOptions("f", schema))
+    task = make_task(labels=None, function=ToolOptions("f", schema))
     label = {"tones": ["Warm", "cold "], "maybe": "WARM", "free": " Cold"}
     answer = Answer(calls=(ToolCall("i", "f", codec.dumps(label).decode()),))
     assert read_label(task, answer, RECORD) == {"tones": ["warm", "cold"], "maybe": "warm", "free": " Cold"}
@@ -250,7 +250,7 @@ def test_the_faults_of_a_long_answer_are_not_looked_for_one_by_one(make_task, ma
     """The validator makes all of them before it gives the first: 200,000 took half a minute, in the loop."""
     tags = {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}}
     schema = {"type": "object", "properties": {"tags": tags}, "required": ["tags"], "additionalProperties": False}
-    task = make_task(function=FunctionOptions("set_label", schema))
+    task = make_task(function=ToolOptions("set_label", schema))
     with pytest.raises(InvalidAnswerError, match=r"^the arguments \(\d+,\d+ characters\) do not fit the schema$"):
         read_label(task, make_answer(codec.dumps({"tags": ["x"] * 10_000}).decode()), RECORD)
     assert len(read_label(task, make_answer(codec.dumps({"tags": ["a"] * 10_000}).decode()), RECORD)["tags"]) == 10_000
@@ -276,7 +276,7 @@ NESTED: dict[str, Any] = {
 
 @pytest.fixture
 def nested(make_task: Callable[..., Task]) -> Task:
-    return make_task(function=FunctionOptions("set_label", NESTED), strict=False)
+    return make_task(function=ToolOptions("set_label", NESTED), strict=False)
 
 
 @pytest.mark.parametrize(
@@ -321,9 +321,7 @@ WIDE = build_task(
     TaskOptions(
         model="m",
         prompt="{{ text }}",
-        function=FunctionOptions(
-            "set_label", {"type": "object", "properties": PROPERTIES, "required": list(PROPERTIES)}
-        ),
+        function=ToolOptions("set_label", {"type": "object", "properties": PROPERTIES, "required": list(PROPERTIES)}),
     )
 )
 PLAIN = build_task(TaskOptions(model="m", prompt="{{ text }}", labels={"label": ["a", "b"]}))

@@ -8,16 +8,16 @@ import pytest
 
 from pipeline import codec
 from pipeline.records import Record
-from pipeline.task import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions, build_task, rebuild_request
+from pipeline.task import TaskOptions, ToolOptions, ValidatorOptions, build_task, rebuild_request
 
 RECORD = Record("in.csv", 0, "a", {"text": "hello {{ text }}", "n": 3}, 2, 7)
 SCHEMA = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
 EXAMPLES = [{"text": f"example {n}", "label": {"topic": "x" * n}} for n in range(1, 5)]
 PLAIN: dict[str, Any] = {"model": "m", "prompt": "About {{ text }}"}
-FUNCTION = FunctionOptions("set_topic", SCHEMA, "Set the topic.")
+FUNCTION = ToolOptions("set_topic", SCHEMA, "Set the topic.")
 TOOLS = [
-    ToolOptions("one", "The first.", labels={"topic": ["a", "b"]}),
-    ToolOptions("two", None, parameters=SCHEMA),
+    ToolOptions("one", None, "The first.", labels={"topic": ["a", "b"]}),
+    ToolOptions("two", SCHEMA),
 ]
 
 

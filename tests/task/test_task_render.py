@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import Record
-from pipeline.task import FunctionOptions, Task, TaskOptions, build_task, template_fields
+from pipeline.task import Task, TaskOptions, ToolOptions, build_task, template_fields
 
 
 def text_of(task: Task, record: Record) -> str:
@@ -310,7 +310,7 @@ def test_the_size_counts_prompt_tools_and_the_expected_answer() -> None:
 
 def test_free_text_is_expected_to_take_more_room(make_task: Callable[..., Task]) -> None:
     def size(note: dict[str, Any]) -> int:
-        function = FunctionOptions("f", {"type": "object", "properties": {"note": note}, "required": ["note"]})
+        function = ToolOptions("f", {"type": "object", "properties": {"note": note}, "required": ["note"]})
         return make_task(function=function).render(record_of({"text": "xxxx"})).size_tokens
 
     assert size({"type": "string"}) == pytest.approx(size({"type": "integer"}) + 40, abs=1)

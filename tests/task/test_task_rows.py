@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import InvalidAnswerError, TaskError
 from pipeline.records import Answer, LabelResult, Record, ToolCall, ValidCall
-from pipeline.task import FunctionOptions, Task, TaskOptions, ToolOptions, build_task
+from pipeline.task import Task, TaskOptions, ToolOptions, build_task
 
 RECORD = Record("f", 0, "note 7", {"text": "Ms Osei in Kumasi"}, 1, 0)
 ENTITY = {
@@ -27,7 +27,7 @@ def listing(items: dict[str, Any], **more: Any) -> Task:
         "required": ["lang", "found", "sure"],
         **more.pop("schema", {}),
     }
-    function = FunctionOptions("find", schema)
+    function = ToolOptions("find", schema)
     return build_task(TaskOptions(model="m", prompt="{{ text }}", function=function, **{"rows": "found", **more}))
 
 
@@ -140,7 +140,7 @@ def test_rows_that_cannot_be(changes: dict[str, Any], words: str) -> None:
     if not more:
         properties = {"lang": {"type": "string"}, "found": {"type": "array", "items": {"type": "string"}}}
         schema = {"type": "object", "properties": properties, "required": ["lang", "found"]}
-        given["function"] = FunctionOptions("find", schema)
+        given["function"] = ToolOptions("find", schema)
     with pytest.raises(TaskError, match=words):
         build_task(TaskOptions(**given))
 
@@ -174,7 +174,7 @@ def test_nor_can_an_argument_beside_the_list_fill_what_an_item_lacks() -> None:
 def test_nor_can_the_arguments_of_a_call_that_is_a_row() -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     options = {"rows": "calls", "call": "any", "reply": "words", "strict": False}
-    task = build_task(TaskOptions(model="m", prompt="p", function=FunctionOptions("find", schema), **options))
+    task = build_task(TaskOptions(model="m", prompt="p", function=ToolOptions("find", schema), **options))
     label = rows(task, ("find", '{"name":"a","row_key":"mine","words":"mine"}'), text="Two.")
     assert label == LabelResult({"words": "Two."}, ({"row_key": "note 7#0", "name": "a"},))
 

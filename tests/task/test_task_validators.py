@@ -12,10 +12,10 @@ import pytest
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, LabelpipeError, RenderError, TaskError
 from pipeline.records import Answer, Record, ToolCall
-from pipeline.task import FunctionOptions, Task, TaskOptions, ToolOptions, ValidatorOptions, build_task
+from pipeline.task import Task, TaskOptions, ToolOptions, ValidatorOptions, build_task
 
 RECORD = Record("f", 0, "k", {"text": "My kettle leaks", "lang": "en", "none": None}, 1, 0)
-QUOTE = FunctionOptions(
+QUOTE = ToolOptions(
     "cite",
     {
         "type": "object",
@@ -94,7 +94,7 @@ NAMED_LIKE_METHODS = {
     ],
 )
 def test_a_dot_is_a_field_and_a_call_is_a_method(expression: str) -> None:
-    function = FunctionOptions("f", NAMED_LIKE_METHODS)
+    function = ToolOptions("f", NAMED_LIKE_METHODS)
     task = task_of(ValidatorOptions(expression=expression), function=function, strict=False)
     record = replace(RECORD, fields={"text": "t", "len": 7, "order": {"items": "x"}})
     assert task.render(record)
@@ -177,7 +177,7 @@ def test_what_a_record_says_is_never_an_expression() -> None:
 def test_a_field_that_the_model_left_out_is_null() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a"]}
     rule = ValidatorOptions(expression="b is none or a in b or label.b == a")
-    task = task_of(rule, function=FunctionOptions("f", schema), strict=False)
+    task = task_of(rule, function=ToolOptions("f", schema), strict=False)
     assert task.parse_calls(Answer((ToolCall("i", "f", '{"a":"x"}'),)), RECORD)[0].label == {"a": "x"}
 
 
