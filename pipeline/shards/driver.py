@@ -9,14 +9,14 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.batches import BatchesOpenError, BatchMode, OpenBatches, return_hint
 from pipeline.engine import StopSwitch, interruption, under
-from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
+from pipeline.errors import ConfigError, LabelpipeError, SetupError
 from pipeline.leases import LeaseService, stopped_error
 from pipeline.limits import BudgetReachedError
 from pipeline.parts import is_simulated, sources_of, task_of
@@ -52,7 +52,7 @@ from pipeline.shards.processes import Processes, Shard, Start, start_here
 from pipeline.shards.raycluster import in_ray
 from pipeline.shards.snapshots import save_base
 from pipeline.stats import RunSummary
-from pipeline.store import BatchBook, Ledger, Part, RunDir
+from pipeline.store import BatchBook, Ledger, Part, RunDir, disk_errors
 from pipeline.threads import in_daemon
 
 LOOK_S = 0.5
@@ -127,64 +127,56 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
         run_id = await ledger.run_id()
     made = ShardPlan(shards, run_id, digest, uuid.uuid4().hex, folder_setting(settings.scale.folder))
     make_folder(run, made)
-    await asyncio.to_thread(_copy, RunDir(run).ledger, run / FOLDER / BASE)
+    base = run / FOLDER / BASE
+    with disk_errors(base):  # no link: SQLite must not know a file that is written to by two names
+        await asyncio.to_thread(shutil.copyfile, RunDir(run).ledger, base)
     if made.address:
-        await in_daemon(partial(save_base, made.address, made.dealing, run / FOLDER / BASE))
+        await in_daemon(partial(save_base, made.address, made.dealing, base))
     write_plan(run, made)
     return made
 
 
-def _copy(ledger: Path, base: Path) -> None:
-    """The ledger as it is now. No link: SQLite must not know a file that is written to by two names."""
-    try:
-        shutil.copyfile(ledger, base)
-    except OSError as error:
-        raise StoreError(f"{base}: cannot write: {error.strerror or error}.") from error
-
-
+@dataclass(slots=True)
 class _ShardGroup:
-    """The shards at work, as they are seen and steered."""
+    """The shards at work, as they are watched and steered. `before` counts what was done before there were shards.
 
-    def __init__(
-        self,
-        settings: Settings,
-        processes: Processes,
-        service: LeaseService,
-        total: ReadProgress,
-        before: Counter[Status],
-    ) -> None:
-        self._before = before
-        self._settings = settings
-        self._processes = processes
-        self._service = service
-        self._reading = total
-        self.shards: Sequence[Shard] = processes.shards
-        #: what it is told; set once there is a screen to answer on
-        self.orders: Orders
-        # All state that changes: why the run ends early, what each shard said last, and the parts of all at the end.
-        self.reason: LabelpipeError | None = None
-        self._live: list[dict[str, Any]] = []
-        self.parts: Sequence[Part] = ()
+    What changes is why the run ends early, what each shard says of itself, and the parts of all of them at the end.
+    """
+
+    settings: Settings
+    processes: Processes
+    service: LeaseService
+    reading: ReadProgress
+    before: Counter[Status]
+    orders: Orders = field(init=False)
+    reason: LabelpipeError | None = None
+    live: list[dict[str, Any]] = field(default_factory=list)
+    parts: Sequence[Part] = ()
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """All shards, at work or not."""
+        return self.processes.shards
 
     def look(self) -> None:
         """See what the shards say."""
-        self._live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
+        self.live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
 
     def snapshot(self) -> Snapshot:
         """All of them in one line."""
-        live = self._live
+        live = self.live
 
         def added(name: str) -> Any:
             return sum(one.get(name) or 0 for one in live)
 
-        done = self._before.total() + added("done")
+        done = self.before.total() + added("done")
         costs = [one.get("cost_usd") for one in live]
-        state = self._service.state(asyncio.get_running_loop().time())
-        trouble = "PAUSED by order; labelpipe resume continues it" if self._service.is_paused else ""
+        state = self.service.state(asyncio.get_running_loop().time())
+        trouble = "PAUSED by order; labelpipe resume continues it" if self.service.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
         waiting = sum((OpenBatches(**one["batches"]) for one in live if one.get("batches")), OpenBatches())
         trouble = trouble or waiting.text or next((one["trouble"] for one in live if one.get("trouble")), "")
-        total = self._reading.exact_total
+        total = self.reading.exact_total
         return Snapshot(
             done=done,
             total=None if total is None else max(total, done),
@@ -195,25 +187,25 @@ class _ShardGroup:
             cost_usd=None if not live or None in costs else sum(cost or 0.0 for cost in costs),
             in_flight=added("in_flight"),
             retries=added("retries"),
-            unlabelled=self._before.total() - self._before[Status.LABELLED] + added("unlabelled"),
+            unlabelled=self.before.total() - self.before[Status.LABELLED] + added("unlabelled"),
             trouble=trouble,
             gold=max(live, key=lambda one: one.get("written_at") or 0.0, default={}).get("gold") or "",
-            simulated=is_simulated(self._settings) or any(one.get("simulated") for one in live),
+            simulated=is_simulated(self.settings) or any(one.get("simulated") for one in live),
         )
 
     def end(self, reason: LabelpipeError) -> None:
         """Let all shards end."""
         self.reason = self.reason or reason
-        self._service.set_paused(False)
-        self._processes.end()
+        self.service.set_paused(False)
+        self.processes.end()
 
     @property
     def why(self) -> LabelpipeError:
         """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
-        if self._service.stopped is not None:
-            return stopped_error(*self._service.stopped)
-        if self._service.short:
-            return stopped_error(BudgetReachedError.code, self._service.short)
+        if self.service.stopped is not None:
+            return stopped_error(*self.service.stopped)
+        if self.service.short:
+            return stopped_error(BudgetReachedError.code, self.service.short)
         if self.reason is None and (text := OpenBatches.of([part for part in self.parts if part.is_open]).text):
             took_s = [part.took_s for part in self.parts if part.took_s is not None]
             return BatchesOpenError(f"{text}; {return_hint(took_s)}")
@@ -227,13 +219,10 @@ class _ShardGroup:
         def most(name: str) -> Any:
             return max((one[name] for one in ended if one.get(name) is not None), default=None)
 
-        retries: Counter[str] = Counter()
-        for one in ended:
-            retries.update(one.get("retries") or {})
         sums = {name: sum(one.get(name) or 0 for one in ended) for name in ("calls", "refusals", "session_records")}
         return {
             **sums,
-            "retries": dict(retries),
+            "retries": dict(sum((Counter(one.get("retries") or {}) for one in ended), Counter[str]())),
             "session_s": seconds,
             "latency_p50_s": most("latency_p50_s"),
             "latency_p95_s": most("latency_p95_s"),

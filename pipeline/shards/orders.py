@@ -32,7 +32,7 @@ class Orders:
 
     def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
         self._service = service
-        self._say = say
+        self.say = say
         self._steering = ControlLoop(settings, self, Inbox(Path(settings.output.dir)))
 
     @property
@@ -45,10 +45,6 @@ class Orders:
         self._steering.check()
 
     # -- what is steered -------------------------------------------------------------------------------------------
-
-    def say(self, text: str) -> None:
-        """Say a line."""
-        self._say(text)
 
     def take_over(self, settings: Settings) -> None:
         """Nothing goes by the settings that is not told of the change."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +55,12 @@ class Shard:
     def log(self) -> Path:
         """What it has printed."""
         return self.folder.with_name(f"{self.folder.name}.out")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send its process a signal, if there is one."""
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
 
     def output_tail(self) -> str:
         """The end of what it has printed."""
@@ -126,7 +133,7 @@ class Processes:
             arguments = [*self._command, "--shard", f"{shard.number}/{self._of}", *self._extra]
             shard.process = await self._start(shard, arguments, self._env)
             if self._is_ending:  # it was told to end while it was being started
-                self._send(shard, signal.SIGINT)
+                shard.send(signal.SIGINT)
             code = await shard.process.wait()
             shard.process = None
             log_event("a shard ended", shard=shard.number, exit_code=code)
@@ -146,12 +153,4 @@ class Processes:
     def send(self, number: signal.Signals) -> None:
         """A signal to all that are there."""
         for shard in self.shards:
-            self._send(shard, number)
-
-    @staticmethod
-    def _send(shard: Shard, number: signal.Signals) -> None:
-        if shard.process is not None and shard.process.returncode is None:
-            try:
-                shard.process.send_signal(number)
-            except ProcessLookupError:
-                return
+            shard.send(number)

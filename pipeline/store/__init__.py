@@ -31,7 +31,7 @@ from pipeline.store.reconcile import MatchCounts, UnmatchedRecord
 from pipeline.store.renaming import NewDigest, rename_key, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
-from pipeline.store.rundir import Change, RunDir, diff, write_whole
+from pipeline.store.rundir import Change, RunDir, diff, disk_errors, write_whole
 from pipeline.store.shardledgers import clear_merged, count_batches_left, join_ledgers, lock_shards
 from pipeline.store.sinks import Sinks
 from pipeline.store.snapshotfile import pack_snapshot, record_spent, unpack_snapshot

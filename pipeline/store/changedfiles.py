@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import MissingExtraError, StoreError
+from pipeline.errors import MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
 from pipeline.store.correctionset import corrections_for
@@ -23,7 +23,7 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.outcomerows import rows_of
 from pipeline.store.projection import BLOCK_BYTES, RowFormat, digest_of, parquet_format, row_format_of, row_formats
 from pipeline.store.queries import Checkpoint
-from pipeline.store.rundir import RunDir
+from pipeline.store.rundir import RunDir, disk_errors
 from pipeline.store.writes import NO_FILE
 
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
@@ -55,9 +55,10 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
     checkpoints = await ledger.checkpoints()
     for name in NAMES:
         path = run_dir.path / name
-        try:
-            status = await asyncio.to_thread(_status, path)
-            if status is None:
+        with disk_errors(path, "cannot be looked at"):
+            try:
+                status = await asyncio.to_thread(path.lstat)
+            except FileNotFoundError:
                 continue
             checkpoint = checkpoints.get(name)
             why, now = await _look_at(path, status, checkpoint, layout, ledger)
@@ -67,8 +68,6 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
                 now = NO_FILE
             if now is not None and now != checkpoint:
                 noted[name] = now
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be looked at: {error.strerror or error}.") from error
     if noted:
         await ledger.save_checkpoints(noted)
     return moved
@@ -82,18 +81,9 @@ def move_aside(path: Path, why: str) -> MovedFile:
         to = path.with_name(f"{path.stem}.changed-{stamp}{ending}{path.suffix}")
         if not os.path.lexists(to):
             break
-    try:
+    with disk_errors(path, f"cannot be moved to {to}"):
         path.rename(to)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror or error}.") from error
     return MovedFile(path.name, to, why)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except FileNotFoundError:
-        return None
 
 
 async def _look_at(
@@ -138,12 +128,10 @@ async def _look_at(
 
 def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
     """How the rows of the file may look: as they are to be, or as they were."""
-    now = [row_format for row_format in row_formats(layout) if row_format.name == name] if layout is not None else []
-    return now + (
-        [row_format_of(name, checkpoint.shape)]
-        if checkpoint.shape and checkpoint.shape not in [row_format.shape for row_format in now]
-        else []
-    )
+    formats = [] if layout is None else [one for one in row_formats(layout) if one.name == name]
+    if checkpoint.shape and checkpoint.shape not in [one.shape for one in formats]:
+        formats.append(row_format_of(name, checkpoint.shape))
+    return formats
 
 
 async def _look_at_parquet(

@@ -6,7 +6,7 @@ import csv
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -286,11 +286,18 @@ def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a small file so that it is either the old or the new one, whatever happens. Raises StoreError."""
     part = path.with_name(f"{path.name}.part")
-    try:
+    with disk_errors(path):
         part.write_bytes(data)
         replace_durably(part, path)
+
+
+@contextmanager
+def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
+    """Raises StoreError, which says `what` went wrong with this file, for an OSError of the block."""
+    try:
+        yield
     except OSError as error:
-        raise StoreError(f"{path}: cannot write: {error.strerror or error}.") from error
+        raise StoreError(f"{path}: {what}: {error.strerror or error}.") from error
 
 
 def replace_durably(part: Path, path: Path) -> None:

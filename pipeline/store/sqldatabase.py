@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -50,9 +51,9 @@ def connect(url: str, name: str, *, read_only: bool = False) -> Database:
     try:
         address = sqlalchemy.engine.make_url(url)
         # Values of records and the password stay out of every message.
-        engine = sqlalchemy.create_engine(
-            address, hide_parameters=True, pool_pre_ping=True, connect_args=_connect_args(address)
-        )
+        is_libpq = address.get_backend_name() == "postgresql" and address.get_driver_name() in ("psycopg", "psycopg2")
+        patience = {key: value for key, value in _PATIENCE.items() if is_libpq and key not in address.query}
+        engine = sqlalchemy.create_engine(address, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
         if read_only and engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
     except ModuleNotFoundError as error:
@@ -76,12 +77,6 @@ def connect(url: str, name: str, *, read_only: bool = False) -> Database:
             raise ConfigError("this SQLite database is in memory only; name a file: sqlite:///labels.db")
         _begin_ourselves(engine, "BEGIN" if read_only else "BEGIN IMMEDIATE")
     return Database(engine, name)
-
-
-def _connect_args(address: Any) -> dict[str, Any]:
-    if address.get_backend_name() != "postgresql" or address.get_driver_name() not in ("psycopg", "psycopg2"):
-        return {}
-    return {key: value for key, value in _PATIENCE.items() if key not in address.query}
 
 
 def _begin_ourselves(engine: Any, statement: str) -> None:
@@ -250,7 +245,10 @@ class Database:
 
     def _table(self, columns: Sequence[Column]) -> Any:
         sql = self._sql
-        key = sql.Column(KEY, self._key_type(), primary_key=True)
+        from sqlalchemy.dialects import mysql
+
+        exact = mysql.VARCHAR(KEY_BYTES, collation="utf8mb4_bin")
+        key = sql.Column(KEY, sql.String(KEY_BYTES).with_variant(exact, "mysql", "mariadb"), primary_key=True)
         part = sql.Column(PART, sql.Integer, primary_key=True, autoincrement=False)
         made = [
             # Keys of our own, so that no name of a column is ever taken for a parameter's.
@@ -262,12 +260,6 @@ class Database:
     def _type(self, column_type: str) -> Any:
         types = {"bool": self._sql.Boolean, "int64": self._sql.BigInteger, "double": self._sql.Double}
         return types.get(column_type, self._long_text)()
-
-    def _key_type(self) -> Any:
-        from sqlalchemy.dialects import mysql
-
-        exact = mysql.VARCHAR(KEY_BYTES, collation="utf8mb4_bin")
-        return self._sql.String(KEY_BYTES).with_variant(exact, "mysql", "mariadb")
 
     def _long_text(self) -> Any:
         from sqlalchemy.dialects import mysql
@@ -294,12 +286,9 @@ class Database:
 
     def _secrets(self) -> list[str]:
         url = self._engine.url
-        words = [url.password or "", *(word for value in url.query.values() for word in _texts(value))]
+        values = ([one] if isinstance(one, str) else one for one in url.query.values())
+        words = [url.password or "", *chain.from_iterable(values)]
         return [form for word in words if word for form in (word, quote(word, safe=""), quote_plus(word))]
-
-
-def _texts(value: str | Sequence[str]) -> Sequence[str]:
-    return [value] if isinstance(value, str) else value
 
 
 def _without(error: BaseException, secrets: Sequence[str]) -> str:
