@@ -8,8 +8,10 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +28,7 @@ from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir, disk_errors
 from pipeline.store.writes import NO_FILE
 
+_CHANGED = "was changed after this run wrote it"
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
 
 
@@ -102,14 +105,9 @@ async def _look_at(
     ):
         if status.st_size == checkpoint.bytes:
             return "", checkpoint
-        row_format = (
-            row_format_of(path.name, checkpoint.shape)
-            if checkpoint.digest is not None and path.suffix != ".parquet"
-            else None
-        )
+        row_format = None if path.suffix == ".parquet" else row_format_of(path.name, checkpoint.shape)
         if row_format is not None and row_format.order != "input":
-            corrected = await corrections_for(path.parent, row_format)
-            blocks = rows_of(ledger, row_format.order, checkpoint.position, corrected=corrected)
+            blocks = _rows(ledger, row_format, checkpoint.position)
             if (followed := await _followed(path, checkpoint, row_format, blocks)) is not None:
                 return "", followed
     elif 0 <= status.st_size < checkpoint.bytes and not checkpoint.is_stale:
@@ -118,12 +116,10 @@ async def _look_at(
         return await _look_at_parquet(path, status, checkpoint, layout, ledger)
     for row_format in _possible_formats(path.name, checkpoint, layout):
         empty = replace(checkpoint, bytes=0, position=1, shape=row_format.shape)
-        corrected = await corrections_for(path.parent, row_format)
-        blocks = rows_of(ledger, row_format.order, corrected=corrected)
-        if (followed := await _followed(path, empty, row_format, blocks)) is not None:
+        if (followed := await _followed(path, empty, row_format, _rows(ledger, row_format))) is not None:
             # A file in the input's order is made in one go: this one was made just before a kill.
             return "", replace(followed, is_stale=True) if row_format.order == "input" else followed
-    return "was changed after this run wrote it", checkpoint
+    return _CHANGED, checkpoint
 
 
 def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
@@ -138,21 +134,21 @@ async def _look_at_parquet(
     path: Path, status: os.stat_result, checkpoint: Checkpoint, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, Checkpoint | None]:
     """A Parquet file is ours where its values are those of the ledger: it may have been made just before a kill."""
-    strange = "was changed after this run wrote it"
-    if layout is None:
-        return strange, checkpoint
-    corrected = await corrections_for(path.parent, layout)
-
-    def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
-        return rows_of(ledger, layout.order, corrected=corrected)
-
-    try:
-        comparison = await parquet.compare(path, parquet_format(layout).table, blocks)
-    except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
-        return strange, checkpoint
-    if comparison.fault:
-        return strange, checkpoint
+    is_ours = False
+    if layout is not None:
+        with suppress(MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
+            table = parquet_format(layout).table
+            is_ours = not (await parquet.compare(path, table, partial(_rows, ledger, layout))).fault
+    if not is_ours:
+        return _CHANGED, checkpoint
     return "", replace(checkpoint, bytes=status.st_size, digest=await asyncio.to_thread(digest_of, path))
+
+
+async def _rows(ledger: Ledger, rows: Layout | RowFormat, first: int = 1) -> AsyncIterator[list[tuple[int, Outcome]]]:
+    """The outcomes in the order of these rows, with the corrections that they have."""
+    corrected = await corrections_for(ledger.path.parent, rows)
+    async for block in rows_of(ledger, rows.order, first, corrected=corrected):
+        yield block
 
 
 async def _followed(

@@ -26,6 +26,16 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codec
 _CELL_CHARS = 2**31 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class FileProof:
+    """What came of comparing one file, or a table in a database, with the ledger. `rows` are those that agree."""
+
+    name: str
+    ok: bool
+    rows: int
+    detail: str
+
+
 @dataclass(slots=True)
 class Difference:
     """The keys whose rows have other values, or are missing; how many rows are nobody's; whether all was looked at."""

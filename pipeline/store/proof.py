@@ -11,7 +11,7 @@ from pipeline.errors import LabelpipeError, MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
 from pipeline.store.correctionset import CorrectionSet, corrections_for, refuse_lost, summarize_corrections
-from pipeline.store.difference import difference
+from pipeline.store.difference import FileProof, difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.outcomerows import rows_of
@@ -28,16 +28,6 @@ CHANGED = (
 #: ... and about one that is empty or not there.
 _AND_REVIEWS = " with the corrections"
 _HOW_TO_FIX = "Give the run's command again: it is made again from the ledger."
-
-
-@dataclass(frozen=True, slots=True)
-class FileProof:
-    """What came of comparing one file with the ledger. `rows` are those that agree."""
-
-    name: str
-    ok: bool
-    rows: int
-    detail: str
 
 
 @dataclass(slots=True)
@@ -92,12 +82,10 @@ def _is_waiting(checkpoint: Checkpoint | None, row_format: RowFormat) -> bool:
 
 
 async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> FileProof:
-    name = f"table {place.table}"
     if (url := find_url(place)) is None:
         message = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
-        return FileProof(name, True, 0, f"not compared: {message}")
-    comparison = await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
-    return FileProof(name, comparison.ok, comparison.rows, comparison.detail)
+        return FileProof(f"table {place.table}", True, 0, f"not compared: {message}")
+    return await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
 
 
 async def _prove_text(

@@ -20,6 +20,7 @@ from pipeline.records import Outcome
 from pipeline.store import queries
 from pipeline.store.columntypes import common_kind, infer_kinds
 from pipeline.store.correctionset import read_corrections
+from pipeline.store.difference import FileProof
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
 from pipeline.store.schema import connect_reader, use_failure
@@ -76,15 +77,6 @@ class TableExport:
     made_anew: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TableComparison:
-    """What came of comparing a table with the ledger. `rows` are those that the table has."""
-
-    ok: bool
-    rows: int
-    detail: str
-
-
 def export_table(target: SqlTarget, ledger: Path, *, whole: bool) -> TableExport:
     """Make the table hold the rows of all labelled records. With `whole` also columns that have no value in any row.
 
@@ -115,15 +107,13 @@ def _export(database: Database, moment: _Moment, name: str, *, whole: bool) -> T
 
 def claim_table(target: SqlTarget, ledger: Path) -> None:
     """Make the table, or find that it is this run's: before anything is paid for. Raises SetupError."""
-    try:
-        with (
-            _moment(ledger) as moment,
-            closing(connect(target.url, target.table)) as database,
-            database.transaction() as connection,
-        ):
-            _claimed(database, connection, moment)
-    except StoreError as error:
-        raise SetupError(str(error)) from None
+    with (
+        _setup_errors(),
+        _moment(ledger) as moment,
+        closing(connect(target.url, target.table)) as database,
+        database.transaction() as connection,
+    ):
+        _claimed(database, connection, moment)
 
 
 def check_table(target: SqlTarget, ledger: Path) -> bool:
@@ -136,13 +126,10 @@ def check_table(target: SqlTarget, ledger: Path) -> bool:
         with _moment(ledger) as moment:
             run_id = moment.run_id
     with closing(connect(target.url, target.table, read_only=True)) as database:
-        try:
-            if database.is_missing_file():
-                return False
-            with database.transaction() as connection:
-                return _is_ours(database, connection, run_id, _folder_of(ledger))
-        except StoreError as error:
-            raise SetupError(str(error)) from None
+        if database.is_missing_file():
+            return False
+        with _setup_errors(), database.transaction() as connection:
+            return _is_ours(database, connection, run_id, _folder_of(ledger))
 
 
 def release_table(target: SqlTarget, ledger: Path) -> None:
@@ -153,51 +140,56 @@ def release_table(target: SqlTarget, ledger: Path) -> None:
     with _moment(ledger) as moment, closing(connect(target.url, target.table)) as database:
         if moment.run_id is None or database.is_missing_file():
             return
-        try:
-            with database.transaction() as connection:
-                if database.has_progress(connection):
-                    database.release(connection, moment.run_id, _folder_of(ledger))
-        except StoreError as error:
-            raise SetupError(str(error)) from None
+        with _setup_errors(), database.transaction() as connection:
+            if database.has_progress(connection):
+                database.release(connection, moment.run_id, _folder_of(ledger))
 
 
-def compare_table(target: SqlTarget, ledger: Path) -> TableComparison:
+@contextmanager
+def _setup_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise SetupError(str(error)) from None
+
+
+def compare_table(target: SqlTarget, ledger: Path) -> FileProof:
     """Compare the table, value for value, with the ledger's rows up to the last export. Memory stays flat."""
+    name = f"table {target.table}"
     try:
         database = connect(target.url, target.table, read_only=True)
     except LabelpipeError as error:
-        return TableComparison(True, 0, f"not compared: {error}")
+        return FileProof(name, True, 0, f"not compared: {error}")
     try:
         with closing(database):
-            return _MISSING if database.is_missing_file() else _steady(ledger, lambda at: _compared(database, at))
+            is_missing = database.is_missing_file()
+            return FileProof(name, *(_MISSING if is_missing else _steady(ledger, lambda at: _compared(database, at))))
     except LabelpipeError as error:
-        return TableComparison(False, 0, f"cannot be read: {error}")
+        return FileProof(name, False, 0, f"cannot be read: {error}")
 
 
 _MEND = "`labelpipe export` writes it again from the ledger."
 _OLD = "is older than the ledger's rows. The end of a session, or labelpipe export, brings it up to date."
-_MISSING = TableComparison(False, 0, f"is missing. {_MEND}")
+_MISSING = (False, 0, f"is missing. {_MEND}")
 
 
-def _compared(database: Database, moment: _Moment) -> TableComparison:
+def _compared(database: Database, moment: _Moment) -> tuple[bool, int, str]:
     with database.transaction() as connection:
         if not database.has_table(connection) or not database.has_progress(connection):
             return _MISSING
         row = database.read_progress(connection)
         if row is None or row.run_id != moment.run_id:
-            return TableComparison(False, 0, "belongs to another run. Name another in output.sql.table.")
+            return False, 0, "belongs to another run. Name another in output.sql.table."
         columns, table = from_text(row.columns_json), moment.layout().label_table()
         is_old = row.generation != moment.generation or not database.has_key(connection)
         if is_old or planned(columns, table, kinds_before(columns, table)) is None:
-            return TableComparison(True, 0, _OLD)
+            return True, 0, _OLD
         fault = _fault(database, connection, columns, moment.rows(table, columns, upto=row.seq), row.rows_written)
         moment.check()
     if fault:
-        return TableComparison(False, row.rows_written, f"{fault} {_MEND}")
+        return False, row.rows_written, f"{fault} {_MEND}"
     rest = ", and the rest is still to come" if moment.last_seq > row.seq else ""
-    return TableComparison(
-        True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}."
-    )
+    return True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}."
 
 
 def _fault(
