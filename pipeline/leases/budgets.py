@@ -51,7 +51,7 @@ class ShardBudgets:
     async def begin(self, shard: int, spent: tuple[int, int]) -> None:
         """What the shard has spent counts, also where nobody knew of it: in earlier sessions, or without a cap."""
         before = self.by_shard.get(shard, (0, 0))
-        await self._hand(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
+        await self._record(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
 
     async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> int | None:
         """Hand one of so many shards so much that it may have spent `needs`; else gives the unit that lacks.
@@ -59,17 +59,17 @@ class ShardBudgets:
         Units are 0 for money and 1 for tokens.
         """
         usd, tokens = self.by_shard.get(shard, (0, 0))
-        more_usd, more_tokens = self._more(0, usd, needs[0], shards), self._more(1, tokens, needs[1], shards)
+        more_usd, more_tokens = self._grantable(0, usd, needs[0], shards), self._grantable(1, tokens, needs[1], shards)
         if more_usd is None or more_tokens is None:
             return 0 if more_usd is None else 1
-        await self._hand(shard, (usd + more_usd, tokens + more_tokens))
+        await self._record(shard, (usd + more_usd, tokens + more_tokens))
         return None
 
     async def hand_back(self, shard: int, spent: tuple[int, int]) -> None:
         """What the shard did not spend goes back."""
-        await self._hand(shard, spent)
+        await self._record(shard, spent)
 
-    def lack_text(self, unit: int) -> str:
+    def describe_shortage(self, unit: int) -> str:
         """Why no more of a unit is handed out. It begins with the key of the cap."""
         cap, handed = self.caps[unit] or 0, self.handed[unit]
         if unit == 0:
@@ -83,7 +83,7 @@ class ShardBudgets:
         handed = zip(self.caps, self.by_shard.get(shard, (0, 0)), spent, strict=True)
         return any(cap is not None and has > was for cap, has, was in handed)
 
-    def _more(self, unit: int, has: int, need: int, shards: int) -> int | None:
+    def _grantable(self, unit: int, has: int, need: int, shards: int) -> int | None:
         """How much more of a unit is handed out; None where it is not there."""
         cap, lacks = self.caps[unit], max(0, need - has)
         if cap is None or not lacks:
@@ -91,7 +91,7 @@ class ShardBudgets:
         left = cap - self.handed[unit]
         return None if lacks > left else max(lacks, left // (PARTS * shards))
 
-    async def _hand(self, shard: int, amount: tuple[int, int]) -> None:
+    async def _record(self, shard: int, amount: tuple[int, int]) -> None:
         before = self.by_shard.get(shard, (0, 0))
         if before == amount:
             return

@@ -170,14 +170,14 @@ def parse_request(data: bytes) -> LeaseRequest:
         details = ", ".join(f"{name} = {values[name]!r:.80}" for name in wrong)
         raise InputError(f"a shard's request cannot be used: {details}")
     if request.limits is not None:
-        limits = asdict(_made(ServerLimits, request.limits))
+        limits = asdict(_build(ServerLimits, request.limits))
         if not all(one is None or type(one) in (int, float) for one in limits.values()):
             raise InputError("expected numbers for limits")
     return replace(request, refused=[_refusal(one) for one in request.refused])
 
 
 def _refusal(values: Any) -> Refusal:
-    one = _made(Refusal, values)
+    one = _build(Refusal, values)
     wait_s = one.retry_after_s
     if (
         not _are_counts((one.age_ms, one.sent_age_ms))
@@ -207,10 +207,10 @@ def _read(kind: type[_T], data: bytes) -> _T:
         values = codec.loads(data)
     except ValueError as error:
         raise InputError(f"expected JSON: {error}") from error
-    return _made(kind, values)
+    return _build(kind, values)
 
 
-def _made(kind: type[_T], values: Any) -> _T:
+def _build(kind: type[_T], values: Any) -> _T:
     if not isinstance(values, Mapping):
         raise InputError(f"expected an object, got {str(values)[:80]!r}")
     try:

@@ -32,8 +32,8 @@ async def lease_server(
     If what grants dies, the block is cancelled with that error.
     """
 
-    async def about(request: web.Request) -> web.Response:
-        return _refused(request, token) or web.Response(
+    async def describe_job(request: web.Request) -> web.Response:
+        return _refuse_token(request, token) or web.Response(
             body=to_bytes(replace(job, shards=service.shards)), content_type="application/json"
         )
 
@@ -50,7 +50,7 @@ async def lease_server(
         )
 
     async def respond(answer: Callable[[LeaseRequest], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
-        if refused := _refused(request, token):
+        if refused := _refuse_token(request, token):
             return refused
         try:
             words = await answer(parse_request(await request.read()))
@@ -61,7 +61,7 @@ async def lease_server(
         return web.Response(body=to_bytes(words), content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MOST)
-    app.router.add_get("/job", about)
+    app.router.add_get("/job", describe_job)
     app.router.add_post("/lease", partial(respond, granted))
     app.router.add_post("/claim", partial(respond, claimed))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
@@ -89,7 +89,7 @@ async def _sweep(service: LeaseService) -> None:
         service.take_back_expired()
 
 
-def _refused(request: web.Request, token: str) -> web.Response | None:
+def _refuse_token(request: web.Request, token: str) -> web.Response | None:
     header = request.headers.get("Authorization", "")
     if hmac.compare_digest(header.encode(errors="surrogateescape"), f"Bearer {token}".encode()):
         return None

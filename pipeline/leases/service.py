@@ -169,14 +169,14 @@ class LeaseService:
             await self.budgets.begin(request.shard, request.spent)
         if request.is_last:
             await self.budgets.hand_back(request.shard, request.spent)
-        if request.needs is None or (unit := await self._lacking_unit(request, request.needs)) is None:
+        if request.needs is None or (unit := await self._missing_unit(request, request.needs)) is None:
             return ""
         # What is too little for its own next call may be enough for another's.
         await self.budgets.hand_back(request.shard, request.spent)
         await asyncio.sleep(LACK_S)
-        if (unit := await self._lacking_unit(request, request.needs)) is None or self._may_come_back():
+        if (unit := await self._missing_unit(request, request.needs)) is None or self._may_come_back():
             return ""
-        self.short = self.budgets.lack_text(unit)
+        self.short = self.budgets.describe_shortage(unit)
         return self.short
 
     async def _queue_fields(self, request: LeaseRequest) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class LeaseService:
             self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
         return fields
 
-    async def _lacking_unit(self, request: LeaseRequest, needs: tuple[int, int]) -> int | None:
+    async def _missing_unit(self, request: LeaseRequest, needs: tuple[int, int]) -> int | None:
         """The unit that lacks, if the shard cannot be handed what it needs."""
         at_work = self._at_work()
         for number, one in at_work.items():  # what was spent before there was a cap

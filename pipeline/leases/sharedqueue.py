@@ -63,7 +63,7 @@ class SharedQueue:
         if request.room is not None and is_open:
             part, tokens, lines, counts = request.room
             if self._take(request.shard, part, tokens):
-                lacks = await self._lack(day, lines * counts)
+                lacks = await self._day_shortage(day, lines * counts)
                 if lacks:
                     self._leave(request.shard, part)
                 else:
@@ -80,7 +80,7 @@ class SharedQueue:
             "version": self.version,
         }
 
-    async def _lack(self, day: DayMeter, lines: int) -> str:
+    async def _day_shortage(self, day: DayMeter, lines: int) -> str:
         """Why the day has no room for so many requests; empty where it has, and they are counted."""
         async with self._counting:
             is_over = lines > 0 and await day.take_many(lines) > 0

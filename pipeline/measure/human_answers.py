@@ -42,7 +42,7 @@ def human_answers(reviews: Reviews, field: str, upto: int | None = None) -> Huma
     """What people said about this label field, up to a version of the reviews or until now. Waits for the disk."""
     blind: dict[str, Answer] = {}
     last: dict[str, Answer] = {}
-    for answer in reviews.standing(upto):
+    for answer in reviews.active_answers(upto):
         if answer.unclear or field in answer.fields:
             last[answer.key] = answer
             if answer.blind:

@@ -231,7 +231,7 @@ def _store_answers(reviewed_run: ReviewedRun, answers: Sequence[Answer], by: str
     number, blind = (None, False) if draw is None else (draw.id, draw.blind)
     about = [replace(answer, by=by, draw=number, blind=blind) for answer in answers]
     with open_reviews(reviewed_run.run_dir.path) as reviews:
-        previous = {answer.key: _answer_digest(answer) for answer in reviews.standing() if answer.by == by}
+        previous = {answer.key: _answer_digest(answer) for answer in reviews.active_answers() if answer.by == by}
         return reviews.add_answers([one for one in about if previous.get(one.key) != _answer_digest(one)])
 
 

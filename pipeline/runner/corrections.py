@@ -59,7 +59,7 @@ async def settle_corrections(run_dir: RunDir, changes: RunChanges, choice: Corre
 def drop_corrections(folder: Path) -> None:
     """Take back every answer that decides a value, by further answers."""
     with open_reviews(folder) as reviews:
-        reviews.add_answers([retraction(one, DROPPED_BY) for one in reviews.standing() if one.fields])
+        reviews.add_answers([retraction(one, DROPPED_BY) for one in reviews.active_answers() if one.fields])
 
 
 async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:

@@ -74,7 +74,7 @@ async def run_in_shards(settings: Settings, shards: int, options: RunOptions) ->
 async def _run(settings: Settings, shards: int, options: RunOptions, switch: StopSwitch) -> RunSummary:
     run = Path(settings.output.dir)
     loop = asyncio.get_running_loop()
-    async with in_ray(settings, shards) if settings.scale.engine == "ray" else _here() as (host, start):
+    async with in_ray(settings, shards) if settings.scale.engine == "ray" else _on_this_machine() as (host, start):
         plan = await plan_shards(settings, shards, options)
         began = loop.time()
         with RunDir(run / FOLDER).open_for_writing():
@@ -82,7 +82,7 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
             group.parts = await _parts_in(RunDir(run).shards())
     if broken := [shard for shard in group.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].output_tail()}")
-    figures, why = group.figures(loop.time() - began), group.why
+    figures, why = group.session_figures(loop.time() - began), group.end_reason
     await asyncio.to_thread(join, run, plan)
     summary = await arun(group.orders.settings, replace(options, stop_first=why, quiet=True))
     summary = replace(summary, **figures)
@@ -158,7 +158,7 @@ class _ShardGroup:
         """All shards, at work or not."""
         return self.processes.shards
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """See what the shards say."""
         self.live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
 
@@ -200,7 +200,7 @@ class _ShardGroup:
         self.processes.end()
 
     @property
-    def why(self) -> LabelpipeError:
+    def end_reason(self) -> LabelpipeError:
         """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
         if self.service.stopped is not None:
             return stopped_error(*self.service.stopped)
@@ -212,7 +212,7 @@ class _ShardGroup:
         reasons = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
         return self.reason or MergedError(next((str(one) for one in reasons if one), None))
 
-    def figures(self, seconds: float) -> dict[str, Any]:
+    def session_figures(self, seconds: float) -> dict[str, Any]:
         """What the summary says of the session: sums over the shards, and the slowest one's latencies."""
         ended = [summary for shard in self.shards if (summary := RunDir(shard.folder).read_summary()) is not None]
 
@@ -254,7 +254,7 @@ async def _at_work(
                 f"labelpipe: the shards are synced to {plan.address} every {settings.scale.sync_s:g} s. If a "
                 "machine is lost, at most the answers of so long are asked and paid for again"
             )
-        switch.turn(_soft(group, progress), processes.end)
+        switch.turn(_on_signal(group, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
@@ -272,11 +272,11 @@ async def _at_work(
 
 
 @asynccontextmanager
-async def _here() -> AsyncIterator[tuple[str, Start]]:
+async def _on_this_machine() -> AsyncIterator[tuple[str, Start]]:
     yield "127.0.0.1", start_here
 
 
-def _soft(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
+def _on_signal(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
     def soft(name: str) -> None:
         progress.say(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
         group.end(interruption(name))
@@ -287,10 +287,10 @@ def _soft(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
 async def _watch(group: _ShardGroup, service: LeaseService) -> None:
     """Look at the shards, and for orders, until cancelled."""
     while True:
-        group.look()
+        group.poll()
         if service.stopped is not None and group.reason is None:
             group.end(stopped_error(*service.stopped))
-        group.orders.look()
+        group.orders.poll()
         await asyncio.sleep(LOOK_S)
 
 
@@ -312,6 +312,6 @@ async def _serve(settings: Settings, shards: int, host: str, port: int, token: s
             say(f"  then      labelpipe merge {run}")
             orders = Orders(settings, service, say)
             while service.stopped is None or service.at_work:
-                orders.look()
+                orders.poll()
                 await asyncio.sleep(LOOK_S)
             say(f"labelpipe: {service.stopped[1]}")

@@ -40,7 +40,7 @@ class Orders:
         """The settings in force."""
         return self._steering.settings
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Carry out what came since the last look."""
         self._steering.check()
 

@@ -123,7 +123,7 @@ class _ShardActor:
             )
         return self._process.wait()
 
-    def look(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
+    def exchange(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
         """What the shard shows, by file; it gets the orders. With its end the folder goes."""
         files = dict[str, bytes]()
         for path in (self._folder / name for name in _STATUS_FILES) if self._folder is not None else ():
@@ -165,15 +165,15 @@ class _RayProcess:
         try:
             code = int(await self._code)
             if self._is_apart:
-                await self._look(is_over=code >= 0)
+                await self._exchange(is_over=code >= 0)
             self.returncode = code
         except errors.RayActorError as error:
             if getattr(error, "actor_init_failed", False):
-                raise self._cannot(error) from error
+                raise self._start_error(error) from error
             log_event("an actor was lost", shard=self._shard.number, reason=str(error)[:300])
             self.returncode = -signal.SIGKILL
         except errors.RayError as error:
-            raise self._cannot(error) from error
+            raise self._start_error(error) from error
         finally:  # one that cannot be reached may still be at work
             watch.cancel()
             self._ray.kill(self._actor)
@@ -183,11 +183,11 @@ class _RayProcess:
         while self._is_apart:
             await asyncio.sleep(LOOK_S)
             with suppress(self._ray.exceptions.RayError):
-                await self._look(is_over=False)
+                await self._exchange(is_over=False)
 
-    async def _look(self, *, is_over: bool) -> None:
+    async def _exchange(self, *, is_over: bool) -> None:
         orders = self._ordered()[self._passed :]
-        files = await self._actor.look.remote(is_over, orders)
+        files = await self._actor.exchange.remote(is_over, orders)
         self._passed += len(orders) if _ORDERS in files else 0
         self._shard.folder.mkdir(mode=0o700, exist_ok=True)
         self._shard.log.write_bytes(files.pop("", b""))
@@ -203,7 +203,7 @@ class _RayProcess:
         except OSError:
             return b""
 
-    def _cannot(self, error: Exception) -> SetupError:
+    def _start_error(self, error: Exception) -> SetupError:
         return SetupError(
             f"Ray cannot start shard {self._shard.number}: {error}\nThe nodes need labelpipe, and what labelpipe check "
             "says of Ray."

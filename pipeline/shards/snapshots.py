@@ -145,7 +145,7 @@ class SnapshotSync:
         if any(spent) and (copied or not ledger.exists()):
             # What the lost process has paid for is not in it.
             record_spent(ledger, _BUDGET, spent[0] / PICO_PER_USD, spent[1])
-        _note(self._folder, self._dealing, fence=self._fence)
+        _write_note(self._folder, self._dealing, fence=self._fence)
         self.save()
         return copied
 
@@ -192,41 +192,41 @@ def restore(snapshots: SnapshotStore, folder: Path, dealing: str, shard: str = "
     aside.
     """
     archive, shard = folder.with_name(f"{folder.name}.state"), shard or folder.name
-    snapshot, (fence, copied) = snapshots.last(shard), _noted(folder, dealing)
+    snapshot, (fence, copied) = snapshots.last(shard), _read_note(folder, dealing)
     if fence is not None and (snapshot is None or fence >= snapshot.fence):
         return False
     if copied and snapshot is not None and copied == snapshot.name:
         return True
-    _make_way(folder, aside=not copied)
+    _clear_folder(folder, aside=not copied)
     try:
         snapshot = snapshots.fetch(shard, archive)
         if snapshot is None or not snapshot.has_ledger:
             return False
         unpack_snapshot(archive, folder)
-        _note(folder, dealing, copied=snapshot.name)
+        _write_note(folder, dealing, copied=snapshot.name)
     finally:
         archive.unlink(missing_ok=True)
     return True
 
 
-def _note_of(folder: Path) -> Path:
+def _note_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.note.json")
 
 
-def _note(folder: Path, dealing: str, *, fence: int | None = None, copied: str = "") -> None:
-    write_whole(_note_of(folder), codec.pretty({"dealing": dealing, "fence": fence, "copied": copied}))
+def _write_note(folder: Path, dealing: str, *, fence: int | None = None, copied: str = "") -> None:
+    write_whole(_note_path(folder), codec.pretty({"dealing": dealing, "fence": fence, "copied": copied}))
 
 
-def _noted(folder: Path, dealing: str) -> tuple[int | None, str]:
+def _read_note(folder: Path, dealing: str) -> tuple[int | None, str]:
     """The fence of the process that worked in the folder, or the state of which it is a copy; else neither."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        stored = codec.loads(_note_of(folder).read_bytes())
+        stored = codec.loads(_note_path(folder).read_bytes())
         if stored["dealing"] == dealing and RunDir(folder).ledger.exists():
             return stored["fence"], str(stored["copied"])
     return None, ""
 
 
-def _make_way(folder: Path, *, aside: bool) -> None:
+def _clear_folder(folder: Path, *, aside: bool) -> None:
     """Nothing of a run is in the folder any more; a copy needs not be kept."""
     files = [file for file in RunDir(folder).files() if not file.name.startswith("lock")]
     number = 1

@@ -115,7 +115,7 @@ def _record_results(connection: sqlite3.Connection, part: Part, results: Sequenc
     answers = [one.answer for one in results if one.answer is not None]
     with transaction(connection):
         saved = storedturns.of(connection, [one.key for one in answers])
-        storedturns.keep(connection, [_with_lost(one, saved.get(one.key, ())) for one in answers])
+        storedturns.keep(connection, [_with_replaced_cost(one, saved.get(one.key, ())) for one in answers])
         connection.executemany(
             "UPDATE batch_items SET state = CASE state WHEN 'dropped' THEN state ELSE ? END, tries = tries + ?,"
             " problem = ? WHERE part = ? AND place = ?",
@@ -124,7 +124,7 @@ def _record_results(connection: sqlite3.Connection, part: Part, results: Sequenc
         _put_part(connection, part)
 
 
-def _with_lost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswer:
+def _with_replaced_cost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswer:
     """The answer, with what those have cost in whose place it is written: they were given to another prompt."""
     for lost in before:
         if lost.number >= answer.number:

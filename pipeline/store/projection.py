@@ -202,7 +202,7 @@ class Projection:
             return "" if await asyncio.to_thread(digest_of, self.path) == self._digest.digest() else CHANGED
         return ""
 
-    async def begin(self, row_format: RowFormat) -> None:
+    async def begin_rebuild(self, row_format: RowFormat) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""
         await self.close()
         self.row_format, self.position, self.is_old = row_format, 1, False
@@ -218,7 +218,7 @@ class Projection:
             await self._append(block)
         self.position = position
 
-    async def settle(self) -> None:
+    async def finish_rebuild(self) -> None:
         """Put a file that was begun into its place."""
         if not self.is_building:
             return

@@ -31,7 +31,7 @@ _HOW_TO_FIX = "Give the run's command again: it is made again from the ledger."
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Comparison:
     """How far a comparison has come."""
 
     rows: int = 0
@@ -101,14 +101,14 @@ async def _prove_text(
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
-        tally = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint, corrected))
-    if not tally.fault and size_bytes >= checkpoint.bytes:
-        more = tally.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
-        return FileProof(row_format.name, True, tally.rows, _describe_rows(tally.rows, corrected, more=more))
-    fault = tally.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
+        comparison = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint, corrected))
+    if not comparison.fault and size_bytes >= checkpoint.bytes:
+        more = comparison.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
+        return FileProof(row_format.name, True, comparison.rows, _describe_rows(comparison.rows, corrected, more=more))
+    fault = comparison.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
     differences = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     message = "Its columns are others." if differences is None else str(differences)
-    return FileProof(row_format.name, False, tally.rows, f"{fault} {message} {CHANGED}")
+    return FileProof(row_format.name, False, comparison.rows, f"{fault} {message} {CHANGED}")
 
 
 def _lost(path: Path, checkpoint: Checkpoint) -> str:
@@ -126,18 +126,18 @@ def _describe_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
 
 async def _compare(
     file: BinaryIO, size_bytes: int, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]]
-) -> _Tally:
-    tally = _Tally()
-    _take(tally, file, size_bytes, row_format.head())
+) -> _Comparison:
+    comparison = _Comparison()
+    _take(comparison, file, size_bytes, row_format.head())
     async for block in blocks:
-        if tally.ended or tally.fault:
-            return tally
+        if comparison.ended or comparison.fault:
+            return comparison
         outcomes = [outcome for _, outcome in block]
-        agreed = _take(tally, file, size_bytes, row_format.block(outcomes))
-        tally.rows += _whole_rows(row_format, outcomes, agreed if tally.ended or tally.fault else None)
-    if not (tally.ended or tally.fault) and tally.bytes < size_bytes:
-        tally.fault = f"has {size_bytes - tally.bytes:,} bytes more than the ledger's rows."
-    return tally
+        agreed = _take(comparison, file, size_bytes, row_format.block(outcomes))
+        comparison.rows += _whole_rows(row_format, outcomes, agreed if comparison.ended or comparison.fault else None)
+    if not (comparison.ended or comparison.fault) and comparison.bytes < size_bytes:
+        comparison.fault = f"has {size_bytes - comparison.bytes:,} bytes more than the ledger's rows."
+    return comparison
 
 
 def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
@@ -150,15 +150,15 @@ def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: 
     return sum(count for count, end in zip(counts, ends, strict=True) if end <= size_bytes)
 
 
-def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
+def _take(comparison: _Comparison, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
     """Compare the next bytes; gives how many agree. A file may end early, at any byte: what is there must agree."""
-    actual = file.read(min(len(expected), size_bytes - tally.bytes))
+    actual = file.read(min(len(expected), size_bytes - comparison.bytes))
     agreed = len(actual)
     if not expected.startswith(actual):
         agreed = next(index for index, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b)
-        tally.fault = f"differs from the ledger at byte {tally.bytes + agreed:,}."
-    tally.ended = len(actual) < len(expected)
-    tally.bytes += len(actual)
+        comparison.fault = f"differs from the ledger at byte {comparison.bytes + agreed:,}."
+    comparison.ended = len(actual) < len(expected)
+    comparison.bytes += len(actual)
     return agreed
 
 

@@ -233,7 +233,7 @@ def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
         connection.execute("UPDATE present SET fields = NULL WHERE ordinal IN (SELECT ordinal FROM pairs)")
     connection.execute("CREATE INDEX IF NOT EXISTS temp.present_seq ON present (seq)")
     with writes.transaction(connection):
-        touched = sum(_archive(connection)) + _follow(connection)
+        touched = sum(_archive(connection)) + _move_outcomes(connection)
         if touched:
             writes.forget_files(connection)
     return touched
@@ -250,7 +250,7 @@ def _archive(connection: sqlite3.Connection) -> Iterator[int]:
         yield writes.archive_where(connection, f"{_FREE} AND {condition}", (), reason, paid=True)
 
 
-def _follow(connection: sqlite3.Connection) -> int:
+def _move_outcomes(connection: sqlite3.Connection) -> int:
     """Give the outcomes the names, the places and the fields that their records have now."""
     connection.execute("DROP TABLE IF EXISTS temp.renamed")
     connection.execute(
@@ -264,7 +264,7 @@ def _follow(connection: sqlite3.Connection) -> int:
         "UPDATE outcomes SET asked_as = COALESCE(asked_as, key), key = CAST(x'FF' || seq AS BLOB)"
         " WHERE seq IN (SELECT seq FROM renamed)"
     )
-    _bring_back(connection)
+    _restore_gone(connection)
     _rename_turns(connection)
     connection.execute(
         "UPDATE outcomes SET copied_from = (SELECT new FROM renamed WHERE old = copied_from)"
@@ -277,7 +277,7 @@ def _follow(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def _bring_back(connection: sqlite3.Connection) -> None:
+def _restore_gone(connection: sqlite3.Connection) -> None:
     """Outcomes that were archived while their record was gone; it is there again."""
     back = "FROM archived WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
     made = {"key": "CAST(x'FF' || seq AS BLOB)", "asked_as": "COALESCE(asked_as, key)"}

@@ -108,7 +108,7 @@ class Reviews:
 
         Empty where there is no such draw. If a record has another key since, the item keeps the key of the draw.
         """
-        answers = {answer.key: answer for answer in self.standing() if answer.draw == draw}
+        answers = {answer.key: answer for answer in self.active_answers() if answer.draw == draw}
         rows = self._rows(
             "SELECT key, probability, stratum, position FROM draw_items WHERE draw = ? ORDER BY position", draw
         )
@@ -150,7 +150,7 @@ class Reviews:
         rows = self._rows(f"SELECT {_ANSWER} FROM answers WHERE id > ? ORDER BY id", since)  # noqa: S608
         return renamed_answers(list(map(_read_answer, rows)), renames_for_people(self.path.parent))
 
-    def standing(self, upto: int | None = None) -> list[Answer]:
+    def active_answers(self, upto: int | None = None) -> list[Answer]:
         """The answers that count, the oldest first: without those that were taken back, and without what took them."""
         answers = [answer for answer in self.answers() if upto is None or answer.id <= upto]
         gone = {answer.takes_back for answer in answers}
@@ -166,7 +166,7 @@ class Reviews:
         rows = self._rows("SELECT answer, key, record, request, id FROM places ORDER BY id")
         places = {row[0]: Place(row[0], unbound(row[1]), *row[2:4]) for row in rows if upto is None or row[4] <= upto}
         corrections: dict[str, Correction] = {}
-        for answer in self.standing(upto):
+        for answer in self.active_answers(upto):
             if answer.fields:
                 place = places.get(answer.id) or Place(answer.id, answer.key, answer.record, answer.request)
                 corrections[place.key] = with_answer(corrections.get(place.key), answer, place)

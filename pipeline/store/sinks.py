@@ -105,9 +105,9 @@ class Sinks:
         before = self._layout
         # Outcomes may be there that were never written here: an error or a cancel came between.
         if seqs[0] == self._seq + 1:
-            self._note(outcomes, seqs[-1])
+            self._note_columns(outcomes, seqs[-1])
         else:
-            await self._learn()
+            await self._learn_columns()
         if self._generation != self._ledger.generation:
             return  # rows have been archived or moved: all is built anew at the end
         if self._layout is not before:
@@ -120,14 +120,14 @@ class Sinks:
 
     async def finish(self) -> None:
         """Bring the files to their end and close them. Raises StoreError."""
-        await self._correct_again()
+        await self._apply_new_corrections()
         if self._generation != self._ledger.generation:
-            await self._collect()
-        await self._learn()
-        await self._let_go(self._files)
+            await self._start_over()
+        await self._learn_columns()
+        await self._move_changed_aside(self._files)
         old = self._outgrown()
         await self._rebuild([file for file in self._files if file.is_old or file in old])
-        await self._follow(self._files)
+        await self._catch_up(self._files)
         await self._sync()
         await self._store_checkpoints()
         if self._layout.order == "input":
@@ -164,48 +164,48 @@ class Sinks:
         if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
             if before.corrected != self._corrected.version:
-                await self._learn_corrected()
-        await self._learn()
+                await self._learn_corrected_columns()
+        await self._learn_columns()
         checkpoints = await self._ledger.checkpoints()
         self._files = [
             Projection(self._run_dir, row_format, checkpoints.get(row_format.name, NO_FILE))
             for row_format in growing(self._layout)
         ]
         await self._rebuild([file for file in self._files if not await file.resume()])
-        await self._follow(self._files)
+        await self._catch_up(self._files)
         await self._sync()
         await self._store_checkpoints()
 
-    async def _learn(self) -> None:
+    async def _learn_columns(self) -> None:
         """Note all rows that are not noted yet."""
         async for block in rows_of(self._ledger, "completion", self._seq + 1, corrected=self._corrected):
-            self._note([outcome for _, outcome in block], block[-1][0])
+            self._note_columns([outcome for _, outcome in block], block[-1][0])
 
-    def _note(self, outcomes: Sequence[Outcome], seq: int) -> None:
+    def _note_columns(self, outcomes: Sequence[Outcome], seq: int) -> None:
         """Take in the columns of outcomes up to `seq`."""
         self._layout, self._seq = self._layout.grown(outcomes), seq
 
-    async def _correct_again(self) -> None:
+    async def _apply_new_corrections(self) -> None:
         """Take in corrections that came while the run was at work: rows that were written before get them now."""
         now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._wanted.reviewed)
         if now.version != self._corrected.version:
             self._corrected = now
             self._layout = replace(self._layout, corrected=now.version)
-            await self._learn_corrected()
+            await self._learn_corrected_columns()
 
-    async def _learn_corrected(self) -> None:
+    async def _learn_corrected_columns(self) -> None:
         """Take in the columns of records that people have labelled: as rows, they may bring new ones."""
         outcomes = await self._ledger.outcomes_of(list(self._corrected.by_key))
         self._layout = self._layout.grown(self._corrected.apply_all(list(outcomes.values())))
 
-    async def _collect(self) -> None:
+    async def _start_over(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
         self._generation = self._ledger.generation
         self._layout, self._seq = replace(self._wanted.following(None), corrected=self._corrected.version), 0
         for file in self._files:
             file.is_old = True
 
-    async def _let_go(self, files: Sequence[Projection]) -> None:
+    async def _move_changed_aside(self, files: Sequence[Projection]) -> None:
         """Move files aside that somebody has edited or replaced since they were opened: they are made anew."""
         for file in files:
             if why := await file.content_change():
@@ -221,14 +221,14 @@ class Sinks:
         """Build files anew from the ledger. Their checkpoints go first: they are worth nothing for the new files."""
         if not files:
             return
-        await self._let_go(files)
+        await self._move_changed_aside(files)
         current = {row_format.name: row_format for row_format in growing(self._layout)}
         for file in files:
             file.checkpoint = replace(file.checkpoint, is_stale=True)
         await self._store_checkpoints()
         for file in files:
-            await file.begin(current[file.row_format.name])
-        await self._follow(files)
+            await file.begin_rebuild(current[file.row_format.name])
+        await self._catch_up(files)
         self._checkpoints = self._checkpoints_now()
 
     async def _extend(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
@@ -236,9 +236,9 @@ class Sinks:
         for file in self._files:
             if file.position == seqs[0] and not file.is_building:
                 await file.add(outcomes, seqs[-1] + 1)
-        await self._follow(behind)
+        await self._catch_up(behind)
 
-    async def _follow(self, files: Sequence[Projection]) -> None:
+    async def _catch_up(self, files: Sequence[Projection]) -> None:
         """Bring files to where the ledger is."""
         if not files:
             return
@@ -248,7 +248,7 @@ class Sinks:
                 rows = [outcome for position, outcome in block if position >= start]
                 await file.add(rows, max(file.position, block[-1][0] + 1))
         for file in files:
-            await file.settle()
+            await file.finish_rebuild()
 
     async def _sync(self) -> None:
         for file in self._files:

@@ -84,24 +84,24 @@ def export_table(target: SqlTarget, ledger: Path, *, whole: bool) -> TableExport
     database or the ledger cannot be used.
     """
     with closing(connect(target.url, target.table)) as database:
-        return _steady(ledger, lambda moment: _export(database, moment, target.table, whole=whole))
+        return _with_stable_ledger(ledger, lambda view: _export(database, view, target.table, whole=whole))
 
 
-def _export(database: Database, moment: _Moment, name: str, *, whole: bool) -> TableExport:
-    table, kinds = moment.table_with_kinds()
-    with database.transaction() as connection, closing(_Wanted()) as wanted:
-        known = _claimed(database, connection, moment)
+def _export(database: Database, view: _LedgerView, name: str, *, whole: bool) -> TableExport:
+    table, kinds = view.table_with_kinds()
+    with database.transaction() as connection, closing(_RowIds()) as wanted:
+        known = _claimed(database, connection, view)
         columns, made_anew = _fitted(database, connection, known, table, kinds, whole=whole)
         rows = added = updated = 0
-        for block in moment.rows(table, columns):
+        for block in view.rows(table, columns):
             new, changed = _differing(database, connection, columns, block)
             database.insert(connection, columns, new)
             database.update(connection, columns, changed)
             wanted.add(row_id for row_id, _ in block)
             rows, added, updated = rows + len(block), added + len(new), updated + len(changed)
         removed = _remove_others(database, connection, wanted)
-        database.note(connection, moment.progress(rows, columns))
-        moment.check()
+        database.note(connection, view.progress(rows, columns))
+        view.check()
     return TableExport(str(database), name, rows, added, updated, removed, made_anew)
 
 
@@ -109,11 +109,11 @@ def claim_table(target: SqlTarget, ledger: Path) -> None:
     """Make the table, or find that it is this run's: before anything is paid for. Raises SetupError."""
     with (
         _setup_errors(),
-        _moment(ledger) as moment,
+        _open_view(ledger) as view,
         closing(connect(target.url, target.table)) as database,
         database.transaction() as connection,
     ):
-        _claimed(database, connection, moment)
+        _claimed(database, connection, view)
 
 
 def check_table(target: SqlTarget, ledger: Path) -> bool:
@@ -123,8 +123,8 @@ def check_table(target: SqlTarget, ledger: Path) -> bool:
     """
     run_id = None
     if ledger.exists():
-        with _moment(ledger) as moment:
-            run_id = moment.run_id
+        with _open_view(ledger) as view:
+            run_id = view.run_id
     with closing(connect(target.url, target.table, read_only=True)) as database:
         if database.is_missing_file():
             return False
@@ -137,12 +137,12 @@ def release_table(target: SqlTarget, ledger: Path) -> None:
 
     What is in it stays until the next run writes. Raises SetupError.
     """
-    with _moment(ledger) as moment, closing(connect(target.url, target.table)) as database:
-        if moment.run_id is None or database.is_missing_file():
+    with _open_view(ledger) as view, closing(connect(target.url, target.table)) as database:
+        if view.run_id is None or database.is_missing_file():
             return
         with _setup_errors(), database.transaction() as connection:
             if database.has_progress(connection):
-                database.release(connection, moment.run_id, _folder_of(ledger))
+                database.release(connection, view.run_id, _folder_of(ledger))
 
 
 @contextmanager
@@ -163,7 +163,9 @@ def compare_table(target: SqlTarget, ledger: Path) -> FileProof:
     try:
         with closing(database):
             is_missing = database.is_missing_file()
-            return FileProof(name, *(_MISSING if is_missing else _steady(ledger, lambda at: _compared(database, at))))
+            return FileProof(
+                name, *(_MISSING if is_missing else _with_stable_ledger(ledger, lambda at: _compared(database, at)))
+            )
     except LabelpipeError as error:
         return FileProof(name, False, 0, f"cannot be read: {error}")
 
@@ -173,22 +175,22 @@ _OLD = "is older than the ledger's rows. The end of a session, or labelpipe expo
 _MISSING = (False, 0, f"is missing. {_MEND}")
 
 
-def _compared(database: Database, moment: _Moment) -> tuple[bool, int, str]:
+def _compared(database: Database, view: _LedgerView) -> tuple[bool, int, str]:
     with database.transaction() as connection:
         if not database.has_table(connection) or not database.has_progress(connection):
             return _MISSING
         row = database.read_progress(connection)
-        if row is None or row.run_id != moment.run_id:
+        if row is None or row.run_id != view.run_id:
             return False, 0, "belongs to another run. Name another in output.sql.table."
-        columns, table = from_text(row.columns_json), moment.layout().label_table()
-        is_old = row.generation != moment.generation or not database.has_key(connection)
+        columns, table = from_text(row.columns_json), view.layout().label_table()
+        is_old = row.generation != view.generation or not database.has_key(connection)
         if is_old or planned(columns, table, kinds_before(columns, table)) is None:
             return True, 0, _OLD
-        fault = _fault(database, connection, columns, moment.rows(table, columns, upto=row.seq), row.rows_written)
-        moment.check()
+        fault = _fault(database, connection, columns, view.rows(table, columns, upto=row.seq), row.rows_written)
+        view.check()
     if fault:
         return False, row.rows_written, f"{fault} {_MEND}"
-    rest = ", and the rest is still to come" if moment.last_seq > row.seq else ""
+    rest = ", and the rest is still to come" if view.last_seq > row.seq else ""
     return True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}."
 
 
@@ -231,22 +233,22 @@ def _fitted(
     return columns, False
 
 
-def _remove_others(database: Database, connection: Any, wanted: _Wanted) -> int:
+def _remove_others(database: Database, connection: Any, wanted: _RowIds) -> int:
     """Delete the rows that no labelled record has any more; gives how many."""
     for ids in database.ids(connection):
-        wanted.there(ids)
+        wanted.add_existing(ids)
     removed = 0
-    for ids in wanted.others():
+    for ids in wanted.unwanted():
         database.delete(connection, ids)
         removed += len(ids)
     return removed
 
 
-def _claimed(database: Database, connection: Any, moment: _Moment) -> tuple[Column, ...]:
+def _claimed(database: Database, connection: Any, view: _LedgerView) -> tuple[Column, ...]:
     """The columns of the table, which is this run's, or is made. Raises ConfigError if it is somebody else's."""
-    assert moment.run_id is not None
-    _is_ours(database, connection, moment.run_id, _folder_of(moment.path))
-    database.claim(connection, moment.run_id, _folder_of(moment.path))
+    assert view.run_id is not None
+    _is_ours(database, connection, view.run_id, _folder_of(view.path))
+    database.claim(connection, view.run_id, _folder_of(view.path))
     if database.has_key(connection):
         return from_text(database.read_progress(connection).columns_json)
     database.drop(connection)
@@ -273,25 +275,25 @@ class _ChangedMeanwhileError(Exception):
     """Labelled records were archived or changed: what was begun is worth nothing."""
 
 
-def _steady(ledger: Path, work: Callable[[_Moment], _T]) -> _T:
+def _with_stable_ledger(ledger: Path, work: Callable[[_LedgerView], _T]) -> _T:
     """What `work` makes of the ledger at one moment. Raises StoreError if the ledger changes again and again."""
     for _ in range(TRIES):
-        with _moment(ledger) as moment, suppress(_ChangedMeanwhileError):
-            return work(moment)
+        with _open_view(ledger) as view, suppress(_ChangedMeanwhileError):
+            return work(view)
     raise StoreError(f"{ledger.parent}: the labelled records change too fast. Run the command again in a minute.")
 
 
 @contextmanager
-def _moment(ledger: Path) -> Iterator[_Moment]:
+def _open_view(ledger: Path) -> Iterator[_LedgerView]:
     """The ledger as it is now. Raises SetupError if there is none, StoreError if it cannot be read."""
     try:
         with closing(connect_reader(ledger)) as reader:
-            yield _Moment(ledger, reader)
+            yield _LedgerView(ledger, reader)
     except sqlite3.Error as error:  # the database's own come as StoreError
         raise StoreError(use_failure(ledger, error)) from error
 
 
-class _Moment:
+class _LedgerView:
     """A ledger at one moment: its outcomes up to the last seq, which change with the generation only.
 
     No transaction is held: it would keep a run that is at work from shortening its write-ahead log.
@@ -360,7 +362,7 @@ class _Moment:
             seq = block[-1][0]
 
 
-class _Wanted:
+class _RowIds:
     """Which rows the table is to have, in a file of its own, so that memory stays flat."""
 
     def __init__(self) -> None:
@@ -373,11 +375,11 @@ class _Wanted:
         """The table is to have these rows."""
         self._file.executemany("INSERT INTO wanted VALUES (?, ?)", row_ids)
 
-    def there(self, row_ids: Iterable[tuple[str, int]]) -> None:
+    def add_existing(self, row_ids: Iterable[tuple[str, int]]) -> None:
         """The table has these rows."""
         self._file.executemany("INSERT INTO there VALUES (?, ?)", row_ids)
 
-    def others(self) -> Iterator[list[tuple[str, int]]]:
+    def unwanted(self) -> Iterator[list[tuple[str, int]]]:
         """The rows that are there and are not wanted, in blocks."""
         rows = self._file.execute("SELECT key, part FROM there EXCEPT SELECT key, part FROM wanted")
         while block := rows.fetchmany(BLOCK):

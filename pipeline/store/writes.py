@@ -153,7 +153,7 @@ def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -
             condition, values = _condition(selection)
             moved = archive_where(connection, condition, values, reason, paid=True)
         else:
-            moved = _set_keys_aside(connection, selection, selection.keys, reason)
+            moved = _archive_keys(connection, selection, selection.keys, reason)
         if moved:
             forget_files(connection)
     return moved
@@ -191,7 +191,7 @@ def index_ordinals(connection: sqlite3.Connection) -> None:
     connection.execute(ORDINAL_INDEX)
 
 
-def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: Sequence[str], reason: str) -> int:
+def _archive_keys(connection: sqlite3.Connection, selection: Selection, keys: Sequence[str], reason: str) -> int:
     moved = 0
     for chunk in chunks(keys):
         condition, values = _condition(selection)
@@ -206,11 +206,11 @@ def archive_where(
     """Move the outcomes that fit to those that were archived; gives how many. Called in a transaction."""
     connection.execute(_ARCHIVE + condition, [time.time(), reason, int(paid), *values])
     if paid:
-        _begin_anew(connection, condition, values)
+        _restart_conversations(connection, condition, values)
     return connection.execute(f"DELETE FROM outcomes WHERE {condition}", values).rowcount  # noqa: S608 (our own words)
 
 
-def _begin_anew(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
+def _restart_conversations(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
     """Conversations that are asked again begin anew; one whose next answer never came goes on where it was.
 
     What its turns have cost is counted with the outcome that is archived.

@@ -245,7 +245,7 @@ def test_corrections_have_the_new_name_too() -> None:
         reviews.add_answers([Answer("r0", "ann", about, label, {"topic": "account"}, record=content_of("r0"))])
     rename("run", "topic", {"account": "login"})
     with open_reviews(Path("run")) as reviews:
-        (answer,) = reviews.standing()
+        (answer,) = reviews.active_answers()
         assert answer.new == {"topic": "login"}
         reviews.add_answers([Answer("r1", "ann", about, label, {"topic": "other"}, record=content_of("r1"))])
     assert labels()["r0"] == "login"

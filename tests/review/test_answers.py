@@ -258,7 +258,7 @@ def test_two_people_answer_one_draw_and_the_last_word_counts(folder: Path) -> No
         take(folder, write(folder / f"{by}.csv", rows), by=by)
     assert labels(folder)[rows[0]["id"]]["topic"] == second
     with open_reviews(folder / "run") as reviews:
-        assert [answer.by for answer in reviews.standing() if answer.key == rows[0]["id"]] == ["ann", "bob"]
+        assert [answer.by for answer in reviews.active_answers() if answer.key == rows[0]["id"]] == ["ann", "bob"]
 
 
 def test_a_file_answers_the_smallest_draw_that_holds_it(folder: Path) -> None:
