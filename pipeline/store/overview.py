@@ -7,11 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import StoreError
 from pipeline.records import Outcome
 from pipeline.store.queries import placeholders
 from pipeline.store.rows import to_outcome
-from pipeline.store.schema import SELECT_OUTCOME, connect_reader, use_failure
+from pipeline.store.schema import SELECT_OUTCOME, connect_reader, store_errors
 
 #: Latencies are counted in steps of so many seconds: a minute has 6,000 of them.
 STEP_S = 0.01
@@ -44,21 +43,18 @@ def read_overview(ledger: Path, *, codes: Sequence[str], examples: int, rows: in
     No `spans`: nothing is counted by time. Memory stays flat. Raises SetupError where there is no ledger, StoreError
     where it cannot be read.
     """
-    with closing(connect_reader(ledger)) as connection:
-        try:
-            first_at, last_at = _times(connection) if spans else (None, None)
-            span_s = max(1.0, ((last_at or 0.0) - (first_at or 0.0)) / max(1, spans))
-            return Overview(
-                latencies=_latencies(connection),
-                failures={code: _examples(connection, code, examples) for code in codes},
-                sample=_sample(connection, rows, random.Random(0)),  # noqa: S311 - nothing secret
-                first_at=first_at,
-                last_at=last_at,
-                finished={} if first_at is None else _finished(connection, first_at, span_s),
-                span_s=span_s,
-            )
-        except sqlite3.Error as error:
-            raise StoreError(use_failure(ledger, error)) from error
+    with store_errors(ledger), closing(connect_reader(ledger)) as connection:
+        first_at, last_at = _times(connection) if spans else (None, None)
+        span_s = max(1.0, ((last_at or 0.0) - (first_at or 0.0)) / max(1, spans))
+        return Overview(
+            latencies=_latencies(connection),
+            failures={code: _examples(connection, code, examples) for code in codes},
+            sample=_sample(connection, rows, random.Random(0)),  # noqa: S311 - nothing secret
+            first_at=first_at,
+            last_at=last_at,
+            finished={} if first_at is None else _finished(connection, first_at, span_s),
+            span_s=span_s,
+        )
 
 
 def _times(connection: sqlite3.Connection) -> tuple[float | None, float | None]:

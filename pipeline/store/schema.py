@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import SetupError
+from pipeline.errors import SetupError, StoreError
 from pipeline.store.rows import COLUMNS
 from pipeline.store.sqlitefile import FileFormat, open_reader, open_writer, user_version
 
@@ -240,6 +240,15 @@ def _upgrade(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Raises StoreError, which says what to do, where the ledger at this path cannot be used."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(use_failure(path, error)) from error
 
 
 def use_failure(path: Path, error: Exception) -> str:

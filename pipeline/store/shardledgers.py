@@ -9,12 +9,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.errors import RunInUseError, StoreError
+from pipeline.errors import RunInUseError
 from pipeline.store.batches import batches_left
 from pipeline.store.queries import meta_get, totals
 from pipeline.store.rows import COLUMNS
 from pipeline.store.rundir import RunDir, replace_durably
-from pipeline.store.schema import connect_reader, connect_writer, use_failure
+from pipeline.store.schema import connect_reader, connect_writer, store_errors
 from pipeline.store.writes import forget_files, set_meta
 
 #: Where the ledger keeps what a run has cost at most, as `runner.paid` has it.
@@ -36,7 +36,7 @@ def join_ledgers(target: Path, parts: Sequence[Path], run_id: str, *, goes_on: b
     number of outcomes. Raises StoreError.
     """
     made = target.with_name(f"{target.name}.joining")
-    try:
+    with store_errors(made):
         for old in made.parent.glob(f"{made.name}*"):
             old.unlink()
         with closing(connect_writer(made)) as connection:
@@ -46,8 +46,6 @@ def join_ledgers(target: Path, parts: Sequence[Path], run_id: str, *, goes_on: b
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             count = _fill(connection, target, parts, run_id, goes_on=goes_on)
         _put_in_place(made, target)
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(use_failure(made, error)) from error
     return count
 
 

@@ -8,7 +8,7 @@ A file that somebody has changed is no file of ours: it is moved aside and made 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pipeline.store import parquet
 from pipeline.store.changedfiles import MovedFile, move_aside, move_changed_files
 from pipeline.store.correctionset import (
     NOTHING,
-    CorrectionSet,
     latest_corrections,
     read_corrections,
     refuse_lost,
@@ -133,17 +132,27 @@ class Sinks:
         if self._layout.order == "input":
             await self._ledger.index_ordinals()
         for row_format in made_at_the_end(self._layout):
-            checkpoint, moved = await _make_at_once(
-                self._run_dir.path / row_format.name, row_format, self._ledger, self._seq, self._corrected
-            )
-            self.moved += moved
-            await self._ledger.save_checkpoints({row_format.name: checkpoint})
+            await self._make_at_once(row_format)
         if self._corrected.by_key:
             summary = await asyncio.to_thread(
                 summarize_corrections, self._ledger.path, self._corrected.version, is_waiting=False
             )
             self.unused = [summary.text] if summary is not None and summary.unused else []
         await self.close()
+
+    async def _make_at_once(self, row_format: RowFormat) -> None:
+        """Write a file anew from the ledger; the old one stays until the new one is whole. Raises StoreError."""
+        path, ledger = self._run_dir.path / row_format.name, self._ledger
+        before = (await ledger.checkpoints()).get(row_format.name, NO_FILE)
+        if await asyncio.to_thread(lambda: path.exists() and path.stat().st_size and digest_of(path) != before.digest):
+            self.moved.append(move_aside(path, CHANGED))
+        # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
+        await ledger.save_checkpoints({row_format.name: replace(before, is_stale=True)})
+        await _write(
+            path, row_format, lambda: rows_of(ledger, row_format.order, upto=self._seq, corrected=self._corrected)
+        )
+        size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
+        await ledger.save_checkpoints({row_format.name: Checkpoint(size, self._seq, row_format.shape, digest)})
 
     async def close(self) -> None:
         """Close the files as they are; may be called twice."""
@@ -265,32 +274,6 @@ class Sinks:
             for file in self._files
         }
         return Checkpoints(checkpoints, self._layout.to_text(), self._seq, self._generation)
-
-
-async def _make_at_once(
-    path: Path, row_format: RowFormat, ledger: Ledger, seq: int, corrected: CorrectionSet
-) -> tuple[Checkpoint, list[MovedFile]]:
-    """Write the rows of all outcomes up to `seq`; gives its checkpoint, and the file before if somebody changed it.
-
-    Raises StoreError if the file cannot be written.
-    """
-    before, moved = (await ledger.checkpoints()).get(row_format.name, NO_FILE), list[MovedFile]()
-    if await asyncio.to_thread(lambda: _is_anothers(path, before)):
-        moved.append(move_aside(path, CHANGED))
-    # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
-    await ledger.save_checkpoints({row_format.name: replace(before, is_stale=True)})
-
-    def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
-        return rows_of(ledger, row_format.order, upto=seq, corrected=corrected)
-
-    await _write(path, row_format, blocks)
-    size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
-    return Checkpoint(size, seq, row_format.shape, digest), moved
-
-
-def _is_anothers(path: Path, checkpoint: Checkpoint) -> bool:
-    """Whether the file holds what the run has not written; one that was emptied holds nothing of anybody's."""
-    return path.exists() and path.stat().st_size > 0 and digest_of(path) != checkpoint.digest
 
 
 async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import StoreError
-from pipeline.store.schema import connect_reader, connect_writer, use_failure
+from pipeline.store.queries import meta_get
+from pipeline.store.schema import connect_reader, connect_writer, store_errors
 from pipeline.store.writes import forget_files, set_meta
 
 #: What of a run folder is in its state beside the ledger. Files of rows and logs are not: they can be made again.
@@ -20,23 +21,22 @@ _LEVEL = 1
 def pack_snapshot(ledger: Path, archive: Path) -> None:
     """Write the state of the ledger's folder into `archive`; the ledger may be at work. Raises StoreError."""
     copy = archive.with_name(f"{archive.name}.db")
-    try:
-        copy.unlink(missing_ok=True)
-        # One read transaction: whole, whatever is written meanwhile.
-        with closing(connect_reader(ledger)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")
-            with target:
-                forget_files(target)
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as made:
-            made.write(copy, _LEDGER)
-            for path in (path for pattern in _BESIDE for path in sorted(ledger.parent.glob(pattern))):
-                if path.is_file():
-                    made.write(path, path.relative_to(ledger.parent))
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(use_failure(archive, error)) from error
-    finally:
-        copy.unlink(missing_ok=True)
+    with store_errors(archive):
+        try:
+            copy.unlink(missing_ok=True)
+            # One read transaction: whole, whatever is written meanwhile.
+            with closing(connect_reader(ledger)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")
+                with target:
+                    forget_files(target)
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as made:
+                made.write(copy, _LEDGER)
+                for path in (path for pattern in _BESIDE for path in sorted(ledger.parent.glob(pattern))):
+                    if path.is_file():
+                        made.write(path, path.relative_to(ledger.parent))
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 def unpack_snapshot(archive: Path, folder: Path) -> None:
@@ -52,12 +52,8 @@ def unpack_snapshot(archive: Path, folder: Path) -> None:
 
 def record_spent(ledger: Path, key: str, usd: float, tokens: int) -> None:
     """Count at least so much as spent, in a ledger that is made where there is none. Raises StoreError."""
-    try:
-        with closing(connect_writer(ledger)) as connection:
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            mark = codec.loads(row[0]) if row else {}
-            spent = {"usd": max(usd, mark.get("usd") or 0.0), "tokens": max(tokens, mark.get("tokens") or 0)}
-            with connection:
-                set_meta(connection, key, codec.dumps(spent).decode())
-    except sqlite3.Error as error:
-        raise StoreError(use_failure(ledger, error)) from error
+    with store_errors(ledger), closing(connect_writer(ledger)) as connection:
+        mark = codec.loads(meta_get(connection, key) or "{}")
+        spent = {"usd": max(usd, mark.get("usd") or 0.0), "tokens": max(tokens, mark.get("tokens") or 0)}
+        with connection:
+            set_meta(connection, key, codec.dumps(spent).decode())

@@ -23,7 +23,7 @@ from pipeline.store.correctionset import read_corrections
 from pipeline.store.difference import FileProof
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
-from pipeline.store.schema import connect_reader, use_failure
+from pipeline.store.schema import connect_reader, store_errors
 from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, planned, to_text, values_of
 from pipeline.store.sqldatabase import FREE, Database, Row, connect
 from pipeline.store.writes import GENERATION
@@ -286,11 +286,9 @@ def _with_stable_ledger(ledger: Path, work: Callable[[_LedgerView], _T]) -> _T:
 @contextmanager
 def _open_view(ledger: Path) -> Iterator[_LedgerView]:
     """The ledger as it is now. Raises SetupError if there is none, StoreError if it cannot be read."""
-    try:
-        with closing(connect_reader(ledger)) as reader:
-            yield _LedgerView(ledger, reader)
-    except sqlite3.Error as error:  # the database's own come as StoreError
-        raise StoreError(use_failure(ledger, error)) from error
+    # What goes wrong with the database comes as StoreError.
+    with store_errors(ledger), closing(connect_reader(ledger)) as reader:
+        yield _LedgerView(ledger, reader)
 
 
 class _LedgerView:
