@@ -77,7 +77,7 @@ def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpo
     assert "token" in wrong.err
     crew = [user.start("run", "job.toml", "--shard", f"{n}/2", "--leases", url, "--json", env=TOKEN) for n in (1, 2)]
     wait_until(lambda: endpoint.calls() >= 8)
-    assert "at work" in user.do("run", "job.toml", "--fresh", "--yes").expect(2).err
+    assert "are running" in user.do("run", "job.toml", "--fresh", "--yes").expect(2).err
     assert "paused" in user.do("pause", "run").expect(0).err
     user.do("resume", "run").expect(0)
     server.kill()
