@@ -150,54 +150,28 @@ def sample_rank(key: str, seed: int) -> int:
 
 
 async def _draw_sample(sources: Sequence[Source], choice: InputSelection, key: str | None) -> tuple[int | None, int]:
-    """The mark of the last record of the sample, and how many records it has. Reads the input through.
+    """The rank of the last record of the sample, and how many records it has. Reads the input through.
 
-    The records with the smallest marks are the sample: one that is added later takes at most one place, and moves no
+    The records with the smallest ranks are the sample: one that is added later takes at most one place, and moves no
     other. Keys that come twice have one place.
     """
     _refuse_once(sources)
-    drawn = _Drawn(choice.sample or 0)
-    state = _Pass()
+    size, ranks, state = choice.sample or 0, set[int](), _Pass()
     async with aclosing(read_records(sources, key=key)) as batches:
         async for records in batches:
-            for record, why in _with_reasons(records, choice, state, None):
-                if not why:
-                    drawn.add(sample_rank(record.key, choice.seed))
+            reasons = _with_reasons(records, choice, state, None)
+            ranks.update(sample_rank(record.key, choice.seed) for record, why in reasons if not why)
+            if len(ranks) > 2 * size:
+                ranks = set(heapq.nsmallest(size, ranks))
             if choice.limit is not None and state.count >= choice.limit:
                 break
-    return drawn.last, len(drawn.marks)
+    ranks = set(heapq.nsmallest(size, ranks))
+    return max(ranks, default=None), len(ranks)
 
 
 def _refuse_once(sources: Sequence[Source]) -> None:
     if once := [source.name for source in sources if source.single_pass]:
         raise InputError(f"a sample reads the input twice, and {once[0]} can be read only once: write it to a file")
-
-
-class _Drawn:
-    """The smallest marks of those that were added, each once."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        # All state that changes: the marks, turned around so that the greatest comes first, and the same as a set.
-        self._heap: list[int] = []
-        self.marks: set[int] = set()
-
-    def add(self, mark: int) -> None:
-        """One more mark."""
-        if mark in self.marks:
-            return
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, -mark)
-        elif mark < -self._heap[0]:
-            self.marks.discard(-heapq.heapreplace(self._heap, -mark))
-        else:
-            return
-        self.marks.add(mark)
-
-    @property
-    def last(self) -> int | None:
-        """The greatest of them; None where nothing was added."""
-        return -self._heap[0] if self._heap else None
 
 
 def _note_missing(state: _Pass, choice: InputSelection, progress: ReadProgress) -> None:

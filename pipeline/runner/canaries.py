@@ -15,6 +15,7 @@ from pipeline.parts import GoldRecords
 from pipeline.quality import is_clearly_below, shift_of, wilson
 from pipeline.records import JSON, Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
+from pipeline.runner.lookups import asks_the_same
 from pipeline.settings import QualitySettings
 from pipeline.stats import Stats
 from pipeline.store import Ledger
@@ -96,7 +97,7 @@ class Canaries:
             self._saved_answers = await self._ledger.answers_of(list(records))
             for outcome in outcomes:
                 record = records.get(outcome.record.key)
-                if record is not None and self._is_same(record, outcome):
+                if record is not None and asks_the_same(self._task, record, outcome):
                     self._note(outcome)
         else:
             for ledger in ledgers:
@@ -105,12 +106,6 @@ class Canaries:
         if self._tally is not None:
             self._tally.on_change = self._check_accuracy
         self._check_accuracy()
-
-    def _is_same(self, record: Any, outcome: Outcome) -> bool:
-        try:
-            return self._task.render(record).digest == outcome.request_digest
-        except RenderError:
-            return False
 
     def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
         """The same items, and one gold record after each `every` of those that are asked."""

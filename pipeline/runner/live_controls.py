@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -55,7 +55,7 @@ class ControlTarget(Protocol):
     def drain(self) -> str:
         """Let the calls in flight end, and then the run. Gives what is to be told."""
 
-    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
+    def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What puts these changes into force; `settings` are those that would be. Raises ConfigError."""
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
@@ -85,10 +85,10 @@ class Controls:
         self.stop(DrainedError())
         return f"draining; {self.admission.gate.in_flight} calls in flight end, then the run does"
 
-    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
+    def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """Each kind of change has an act of its own."""
-        names = dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF)  # each once
-        return [_ACTS[name](self, settings) for name in names]
+        changed = {one.key for one in changes}
+        return [action(self, settings) for action, keys in _ACTIONS.items() if keys & changed]
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
         """Old and new, and what the number alone does not say."""
@@ -106,15 +106,15 @@ class ControlLoop:
     is judged whole, and only then put into force, or refused and nothing of it is in force.
     """
 
-    def __init__(self, settings: Settings, steered: ControlTarget, inbox: Inbox) -> None:
-        self._steered = steered
+    def __init__(self, settings: Settings, target: ControlTarget, inbox: Inbox) -> None:
+        self._target = target
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
         self._standing = LiveSettings(codec.flatten(settings.model_dump()))
         # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
         # and what orders have set over it.
         self.settings = settings
-        self._filed = settings
+        self._file_settings = settings
         self._orders: dict[str, str] = {}
 
     def check(self) -> None:
@@ -122,105 +122,92 @@ class ControlLoop:
         for order in self._inbox.read_new():
             ok, text = self._carry_out(order)
             self._inbox.answer(order, ok, text)
-            self._steered.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
+            self._target.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
             self._reload(self._watch)
 
     def _carry_out(self, order: Order) -> tuple[bool, str]:
         """What comes of an order. It is foreign text: what it breaks is its own refusal, and never the run's end."""
         try:
-            return self._execute(order)
+            if order.verb in ("pause", "resume"):
+                return True, self._target.pause(order.verb == "pause")
+            return (True, self._target.drain()) if order.verb == "drain" else self._set(str(order.key), order.value)
         except Exception as error:
             log_event("order broke", level=logging.ERROR, verb=order.verb, trace=traceback.format_exc(limit=-5))
             return False, f"it cannot be carried out: {cut(str(error) or repr(error), 160)}"
 
-    # -- orders --------------------------------------------------------------------------------------------------
-
-    def _execute(self, order: Order) -> tuple[bool, str]:
-        if order.verb in ("pause", "resume"):
-            return True, self._steered.pause(order.verb == "pause")
-        if order.verb == "drain":
-            return True, self._steered.drain()
-        return self._set(str(order.key), order.value)
-
     def _set(self, key: str, value: object) -> tuple[bool, str]:
         orders = {**self._orders, key: f"{key}={value}"}  # read as --set is
         try:
-            settings = self._filed.ordered(list(orders.values()))
+            settings = self._file_settings.ordered(list(orders.values()))
             if not key.startswith(LIVE_TABLES):
                 return False, refused_line(key, lasting=False)
             if key in FILE_ONLY_KEYS:
-                return False, f"{key} names a program, so only the config file sets it: edit {self._config_name()}"
+                file = self.settings.config_path or "the config"
+                return False, f"{key} names a program, so only the config file sets it: edit {file}"
             change = self._apply(settings)
         except ConfigError as error:
             return False, str(error)
         self._orders = orders
-        return True, "; ".join(self._steered.describe(change, "set")) or f"{key} is that already"
+        return True, "; ".join(self._target.describe(change, "set")) or f"{key} is that already"
 
     # -- the config file -----------------------------------------------------------------------------------------
 
     def _reload(self, watch: ConfigWatch) -> None:
         source = str(self.settings.config_path)
         try:
-            filed = self._filed.again()
-            orders = self._standing_orders(filed)
-            change = self._apply(filed.ordered(list(orders.values())) if orders else filed)
+            file_settings = self._file_settings.again()
+            orders = self._standing_orders(file_settings)
+            change = self._apply(file_settings.ordered(list(orders.values())) if orders else file_settings)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._steered.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+                self._target.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
             if not isinstance(error, ConfigError):
                 log_event("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
-        self._filed, self._orders = filed, orders
-        for line in self._steered.describe(change, source):
-            self._steered.say(f"labelpipe: {line}")
+        self._file_settings, self._orders = file_settings, orders
+        for line in self._target.describe(change, source):
+            self._target.say(f"labelpipe: {line}")
 
-    def _config_name(self) -> str:
-        return str(self.settings.config_path or "the config")
-
-    def _standing_orders(self, filed: Settings) -> dict[str, str]:
+    def _standing_orders(self, file_settings: Settings) -> dict[str, str]:
         """The orders whose keys the file says nothing new of."""
-        before, now = codec.flatten(self._filed.model_dump()), codec.flatten(filed.model_dump())
+        before, now = codec.flatten(self._file_settings.model_dump()), codec.flatten(file_settings.model_dump())
         return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
     def _apply(self, settings: Settings) -> SettingChanges:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""
         new = codec.flatten(settings.model_dump())
-        shifts = self._standing.applied_by(new)
+        changes = self._standing.applied_by(new)
         # Prompt, model and the like are still those of the start, whatever the file says.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
-        acts = self._steered.acts(shifts, in_force)
+        actions = self._target.actions(changes, in_force)
         change = self._standing.take(new)
-        for act in acts:
-            act()
-        if shifts:
+        for put_into_force in actions:
+            put_into_force()
+        if changes:
             self.settings = in_force
-            self._steered.take_over(in_force)
+            self._target.take_over(in_force)
         return change
 
 
-# -- the acts: each judges the settings, and raises ConfigError or gives what puts them into force ---------------------
+# -- the actions: each validates the settings, and raises ConfigError or gives what puts them into force ---------------
 
 
 def _concurrency(controls: Controls, settings: Settings) -> Action:
     concurrency, admission = settings.limits.concurrency, controls.admission
     tuner = tuner_of(settings, start=admission.gate.concurrency)
 
-    def act() -> None:
+    def put_into_force() -> None:
         admission.tuner = tuner
         admission.gate.set_concurrency(tuner.limit if tuner is not None else int(concurrency))
 
-    return act
+    return put_into_force
 
 
 def _rates(controls: Controls, settings: Settings) -> Action:
-    limits, admission = settings.limits, controls.admission
-
-    def act() -> None:
-        admission.resource.configure(limits.requests_per_minute, limits.tokens_per_minute)
-
-    return act
+    limits = settings.limits
+    return lambda: controls.admission.resource.configure(limits.requests_per_minute, limits.tokens_per_minute)
 
 
 def _day(controls: Controls, settings: Settings) -> Action:
@@ -237,12 +224,12 @@ def _budget(controls: Controls, settings: Settings) -> Action:
             f"{error}. [model] cannot change during a run: drain the run, set it, and start again"
         ) from error
 
-    def act() -> None:
+    def put_into_force() -> None:
         if admission.budget is not None and not admission.is_budget_shared:
             admission.budget.set_caps(usd=limits.budget_usd, tokens=limits.budget_tokens)
             admission.gate.wake()
 
-    return act
+    return put_into_force
 
 
 def _hours(controls: Controls, settings: Settings) -> Action:
@@ -252,11 +239,11 @@ def _hours(controls: Controls, settings: Settings) -> Action:
 def _rules(controls: Controls, settings: Settings) -> Action:
     rules = rules_of(settings)
 
-    def act() -> None:
+    def put_into_force() -> None:
         controls.asker.judge.rules = rules
         controls.admission.gate.set_probe_max(settings.limits.probe_max_s)
 
-    return act
+    return put_into_force
 
 
 def _notify(controls: Controls, settings: Settings) -> Action:
@@ -265,34 +252,21 @@ def _notify(controls: Controls, settings: Settings) -> Action:
     return partial(controls.notifier.change, *targets)
 
 
-_ACTS: Mapping[str, Callable[[Controls, Settings], Action]] = {
-    "concurrency": _concurrency,
-    "rates": _rates,
-    "day": _day,
-    "budget": _budget,
-    "hours": _hours,
-    "rules": _rules,
-    "notify": _notify,
-}
-#: Keys that are missing here are read from the new settings by `take_over`.
-_ACT_OF: Mapping[str, str] = {
-    "limits.concurrency": "concurrency",
-    "limits.concurrency_max": "concurrency",
-    "limits.requests_per_minute": "rates",
-    "limits.tokens_per_minute": "rates",
-    "limits.requests_per_day": "day",
-    "limits.on_day_limit": "day",
-    "limits.budget_usd": "budget",
-    "limits.budget_tokens": "budget",
-    "limits.run_between": "hours",
-    "limits.max_attempts": "rules",
-    "limits.max_repairs": "rules",
-    "limits.hedge_after_p": "rules",
-    "limits.probe_max_s": "rules",
-    "limits.stop_rejected": "rules",
-    "notify.url": "notify",
-    "notify.command": "notify",
-    "notify.on": "notify",
+#: The keys that each action is about. Others are read from the new settings by `take_over`.
+_ACTIONS: Mapping[Callable[[Controls, Settings], Action], Set[str]] = {
+    _concurrency: {"limits.concurrency", "limits.concurrency_max"},
+    _rates: {"limits.requests_per_minute", "limits.tokens_per_minute"},
+    _day: {"limits.requests_per_day", "limits.on_day_limit"},
+    _budget: {"limits.budget_usd", "limits.budget_tokens"},
+    _hours: {"limits.run_between"},
+    _rules: {
+        "limits.max_attempts",
+        "limits.max_repairs",
+        "limits.hedge_after_p",
+        "limits.probe_max_s",
+        "limits.stop_rejected",
+    },
+    _notify: {"notify.url", "notify.command", "notify.on"},
 }
 
 

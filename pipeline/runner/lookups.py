@@ -24,37 +24,32 @@ LAST_LOOK_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ChangeDetector:
-    """What is done about records that have an outcome and read otherwise now.
+    """What is done about records that have an outcome and read otherwise now; `stop` stops the run."""
 
-    `choice` is what the user wants of those with a label: "relabel", "keep", or nothing; `has_key` says whether a
-    field names the records; `stop` stops the run.
-    """
-
-    ledger: Ledger
-    task: Task
-    choice: str
-    has_key: bool
+    parts: SessionParts
     stop: Callable[[LabelpipeError], None]
 
     async def done(self, records: Sequence[Record]) -> set[str]:
         """The keys of those that need no answer; all of them where the run stops."""
-        known = await self.ledger.known([record.key for record in records])
+        known = await self.parts.ledger.known([record.key for record in records])
         other = [record for record in records if record.key in known and known[record.key].digest != record.digest]
         return set(known) - await self._to_ask_again(other) if other else set(known)
 
     async def _to_ask_again(self, records: Sequence[Record]) -> set[str]:
         """The keys of those that are to be asked (again)."""
-        before = await self.ledger.outcomes_of([record.key for record in records])
+        ledger, options = self.parts.ledger, self.parts.options
+        has_key = self.parts.settings.input.key is not None
+        before = await ledger.outcomes_of([record.key for record in records])
         changed = [record for record in records if not self._is_same(record, before[record.key])]
         labelled = [record.key for record in changed if before[record.key].status is Status.LABELLED]
         again = {record.key for record in changed} - set(labelled)
-        if labelled and self.choice == "relabel":
+        if labelled and options.relabel:
             again |= set(labelled)
-        elif labelled and not (self.choice == "keep" and self.has_key):
-            self.stop(ChangedError(self._message(changed[0], len(labelled))))
+        elif labelled and not (options.keep and has_key):
+            self.stop(ChangedError(_changed_message(changed[0], len(labelled), has_key=has_key)))
             return set()
-        await self.ledger.archive(Selection(keys=sorted(again)), "relabel")
-        await self.ledger.refresh([record for record in records if record not in changed])
+        await ledger.archive(Selection(keys=sorted(again)), "relabel")
+        await ledger.refresh([record for record in records if record not in changed])
         return again
 
     def _is_same(self, record: Record, before: Outcome) -> bool:
@@ -62,18 +57,24 @@ class ChangeDetector:
             return False
         if codec.canonical(record.fields) == codec.canonical(before.record.fields):
             return True
-        try:
-            return self.task.render(record).digest == before.request_digest
-        except RenderError:
-            return False
+        return asks_the_same(self.parts.task, record, before)
 
-    def _message(self, record: Record, count: int) -> str:
-        keep = ", --keep to keep their labels" if self.has_key else ""
-        why = "" if self.has_key else " (without input.key a record is named by its place)"
-        return (
-            f"{record.source} is another input than this run has labelled: {count:,} of the records so far read "
-            f"otherwise now, the first at {record.key}{why}. Give --output for a run of its own{keep}, or --relabel"
-        )
+
+def asks_the_same(task: Task, record: Record, before: Outcome) -> bool:
+    """Whether the record's request is the one that this outcome has answered."""
+    try:
+        return task.render(record).digest == before.request_digest
+    except RenderError:
+        return False
+
+
+def _changed_message(record: Record, count: int, *, has_key: bool) -> str:
+    keep = ", --keep to keep their labels" if has_key else ""
+    why = "" if has_key else " (without input.key a record is named by its place)"
+    return (
+        f"{record.source} is another input than this run has labelled: {count:,} of the records so far read "
+        f"otherwise now, the first at {record.key}{why}. Give --output for a run of its own{keep}, or --relabel"
+    )
 
 
 async def build_lookups(
@@ -86,7 +87,6 @@ async def build_lookups(
     Of the ledger of what was done before there were shards, only the outcomes are looked at.
     """
     settings, task, ledger, base = parts.settings, parts.task, parts.ledger, parts.base
-    has_key = settings.input.key is not None
 
     async def known(records: Sequence[Record]) -> set[str]:
         keys = [record.key for record in records]
@@ -95,34 +95,34 @@ async def build_lookups(
     async def repeated(records: Sequence[Record]) -> set[int]:
         return await find_repeated(ledger, records)
 
-    async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
+    async def saved(records: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
         return await ledger.answers_of([record.key for record in records])
 
     renames = renames_of(RunDir(ledger.path.parent).read_manifest())
 
     async def answered(digests: Sequence[bytes]) -> Mapping[bytes, Outcome]:
-        found = await ledger.find_request(digests)
-        if base is not None:
-            found = {**await base.find_request(digests), **found}
-        return {digest: _with_new_names(one, renames) for digest, one in found.items()} if renames else found
+        outcomes = {} if base is None else dict(await base.find_request(digests))
+        outcomes |= await ledger.find_request(digests)
+        return {digest: _with_new_names(one, renames) for digest, one in outcomes.items()}
 
     # What can be read again has been compared before the session.
     once = any(source.single_pass for source in parts.sources)
-    choice = "relabel" if parts.options.relabel else "keep" if parts.options.keep else ""
     return Lookups(
-        done=ChangeDetector(ledger, task, choice, has_key, stop).done if once else known,
-        repeated=repeated if has_key else None,
+        done=ChangeDetector(parts, stop).done if once else known,
+        repeated=repeated if settings.input.key is not None else None,
         answered=answered if settings.task.dedupe and task.can_share_answers else None,
         elsewhere=in_batches,
         # Answers that this session keeps are of records that the feed has passed already; but for those in batches.
-        kept=kept if in_batches is not None or await ledger.has_answers() else None,
+        kept=saved if in_batches is not None or await ledger.has_answers() else None,
     )
 
 
 def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
     """The outcome whose answer is copied: one that was given before labels were renamed gets their new names."""
     later = [one for one in renames if one.at > (outcome.finished_at or 0)]
-    return outcome if outcome.answer is None else replace(outcome, answer=rename_answer(outcome.answer, later))
+    if outcome.answer is None or not later:
+        return outcome
+    return replace(outcome, answer=rename_answer(outcome.answer, later))
 
 
 async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgress, *, complete: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from difflib import get_close_matches
@@ -71,7 +71,7 @@ def run(settings: Settings, options: RunOptions | None = None, *, records: Recor
     an event loop of its own, `await arun(settings)`.
     """
     switch = StopSwitch()
-    return run_sync(_label(settings, _options(options, records), switch), switch)
+    return run_sync(_label(settings, _with_records(options, records), switch), switch)
 
 
 def run_sync(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
@@ -89,30 +89,18 @@ def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
 
     It is over when the work is: a first one lets what is in flight end, a second one cuts it off.
     """
-    done: list[_T] = []
-    failed: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            done.append(asyncio.run(work))
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=target, name="labelpipe")
     # A loop that runs in this thread may have a way of its own with signals, or none; so they come to the switch here.
-    with switch.listening():
-        thread.start()
-        while thread.is_alive():
+    with switch.listening(), ThreadPoolExecutor(1, "labelpipe") as pool:
+        future = pool.submit(asyncio.run, work)
+        while not future.done():
             try:
-                thread.join(JOIN_S)  # not for ever: on some systems that cannot be interrupted
+                wait([future], JOIN_S)  # not for ever: on some systems that cannot be interrupted
             except KeyboardInterrupt:
                 switch.press("SIGINT")
-    if failed:
-        raise failed[0]
-    return done[0]
+    return future.result()
 
 
-def _options(options: RunOptions | None, records: RecordInput | None) -> RunOptions:
+def _with_records(options: RunOptions | None, records: RecordInput | None) -> RunOptions:
     options = options or RunOptions()
     return options if records is None else replace(options, records=records)
 
@@ -122,7 +110,7 @@ async def arun(
 ) -> RunSummary:
     """`run`, for a program that has an event loop."""
     switch = StopSwitch()
-    return await under(switch, _label(settings, _options(options, records), switch))
+    return await under(switch, _label(settings, _with_records(options, records), switch))
 
 
 async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
@@ -149,7 +137,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         base = await _base_of(options, stack)
         provider = await _provider_of(settings, options, stack)
         api = await batch_api_of(settings, task, provider, ledger, run_dir) if options.stop_first is None else None
-        provider, telemetry = _measured(provider, settings, stack)
+        provider, telemetry = _with_telemetry(provider, settings, stack)
         was_simulated = await _holds_simulated(run_dir, ledger)
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
@@ -158,7 +146,9 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         )
         notifier = Notifier(*notify_targets(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
-        day = _day_of(settings, ledger, options.lease)
+        # The lease server counts the requests of all shards.
+        most_a_day = settings.limits.requests_per_day if options.lease is None else None
+        day = DayMeter(most_a_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
         admission = await _admission_of(settings, task, ledger, day, options)
         run_id = await _begin_lease(options.lease, settings, task, sources, ledger, admission, stack)
         parts = SessionParts(
@@ -212,17 +202,12 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     return ledger
 
 
-def _day_of(settings: Settings, ledger: Ledger, lease: LeaseClient | None) -> DayMeter:
-    # The lease server counts the requests of all shards.
-    most = settings.limits.requests_per_day if lease is None else None
-    return DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
-
-
-def _measured(provider: Provider, settings: Settings, stack: AsyncExitStack) -> tuple[Provider, Telemetry | None]:
+def _with_telemetry(provider: Provider, settings: Settings, stack: AsyncExitStack) -> tuple[Provider, Telemetry | None]:
     """The provider, with what measures its calls around it where that is wanted."""
-    telemetry = _open_telemetry(settings, stack)
+    telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
     if telemetry is None:
         return provider, None
+    stack.push_async_callback(telemetry.close)
     return telemetry.around(provider, timeout_s=settings.model.timeout_s), telemetry
 
 
@@ -231,13 +216,6 @@ async def _provider_of(settings: Settings, options: RunOptions, stack: AsyncExit
     if provider is None:
         return await open_provider(settings, stack)
     return provider if isinstance(provider, Provider) else FunctionProvider(provider)
-
-
-def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
-    telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
-    if telemetry is not None:
-        stack.push_async_callback(telemetry.close)
-    return telemetry
 
 
 async def _base_of(options: RunOptions, stack: AsyncExitStack) -> Ledger | None:

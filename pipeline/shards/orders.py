@@ -59,24 +59,24 @@ class Orders:
         self._service.stop("drained", "drained by order; the same command resumes it")
         return "draining; the calls in flight end, then the run does"
 
-    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
+    def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What puts a change into force at the lease service, and what goes on to the shards. Raises ConfigError."""
         # What the shards would refuse is refused here.
         budget_of(settings, spent_usd=0.0, spent_tokens=0)
         hours_of(settings), rules_of(settings), notify_targets(settings), tuner_of(settings)
-        limits, keys = settings.limits, {one.key for one in shifts}
-        acts: list[Action] = []
+        limits, keys = settings.limits, {one.key for one in changes}
+        actions: list[Action] = []
         if keys & _RATES:
             rates = (limits.requests_per_minute, limits.tokens_per_minute)
-            acts.append(partial(self._service.resource.configure, *rates))
+            actions.append(partial(self._service.resource.configure, *rates))
         if keys & _DAY:
             stop = limits.on_day_limit == "stop"
-            acts.append(partial(self._service.set_day_limit, limits.requests_per_day, stop=stop))
+            actions.append(partial(self._service.set_day_limit, limits.requests_per_day, stop=stop))
         if keys & _BUDGET:
-            acts.append(partial(self._service.set_caps, caps_of(settings)))
+            actions.append(partial(self._service.set_caps, caps_of(settings)))
         shared = _RATES | _DAY | _BUDGET
-        others = {one.key: one.new for one in shifts if one.key.startswith("limits.") and one.key not in shared}
-        return [*acts, partial(self._forward, others)] if others else acts
+        others = {one.key: one.new for one in changes if one.key.startswith("limits.") and one.key not in shared}
+        return [*actions, partial(self._forward, others)] if others else actions
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
         """The values for all shards."""
