@@ -265,9 +265,11 @@ class LeaseService:
 
     def state(self, now: float) -> dict[str, Any]:
         """What is known of the server's limits; moments as ages in seconds."""
-        known = self.resource.state(now)
-        since = known.refused_since
-        return {**asdict(known), "refused_since": None if since is None else now - since}
+        known = asdict(self.resource.state(now))
+        for name in ("requests", "tokens"):
+            known[name].pop("is_estimate")  # shards of earlier versions refuse keys that they do not know
+        since = known["refused_since"]
+        return {**known, "refused_since": None if since is None else now - since}
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

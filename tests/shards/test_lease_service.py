@@ -12,9 +12,10 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.leases import LeaseService, ShardBudgets, SharedQueue
-from pipeline.leases.messages import VALID_S, Grant, LeaseRequest, Refusal, parse_grant, parse_request, to_bytes
+from pipeline.leases.messages import VALID_S, Grant, Job, LeaseRequest, Refusal, parse_grant, parse_request, to_bytes
 from pipeline.leases.service import SILENT_S
 from pipeline.limits import DayMeter, LocalResource
+from pipeline.records import ServerLimits
 
 RunOn = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -260,6 +261,30 @@ def test_words_come_back_as_they_were() -> None:
     assert to_bytes(parse_request(to_bytes(ask))) == to_bytes(ask)
     grant = Grant(4, 5, (None, 7), held_s=1.5, reason="why", state={"a": 1})
     assert to_bytes(parse_grant(to_bytes(grant))) == to_bytes(grant)
+
+
+def test_the_messages_are_those_of_earlier_versions() -> None:
+    """Shards and their lease server may be of different versions, and each refuses keys that it does not know."""
+    assert {*LeaseRequest.__slots__} == {
+        "shard", "shards", "session", "number", "wants", "tokens", "unused", "corrected", "in_flight", "sent",
+        "answered", "limits", "refused", "spent", "holds", "needs", "is_last", "parts", "proven", "room",
+        "refused_part", "gold",
+    }  # fmt: skip
+    assert {*Grant.__slots__} == {
+        "number", "requests", "caps", "shrink", "held_s", "reason", "stop", "short", "words", "state", "room",
+        "is_too_large", "queue", "gold",
+    }  # fmt: skip
+    assert {*Refusal.__slots__} == {"age_ms", "sent_age_ms", "scope", "retry_after_s", "day_limit"}
+    assert {*ServerLimits.__slots__} == {
+        f"{name}_{unit}" for name in ("limit", "remaining") for unit in ("requests", "tokens")
+    } | {"reset_requests_s", "reset_tokens_s"}
+    assert {*Job.__slots__} == {"run_id", "shards", "digest", "dealing", "fence", "spent"}
+    state = service_of(100.0).state(0.0)
+    rates = {"per_minute", "configured", "learned"}
+    assert state.keys() == {
+        "requests", "tokens", "asked_for_s", "refused_since", "excused", "day_s", "day_reason"
+    }  # fmt: skip
+    assert (state["requests"].keys(), state["tokens"].keys()) == (rates, rates)
 
 
 def test_a_shard_that_lacks_money_waits_for_what_others_hand_back(moved_clock: RunOn) -> None:
