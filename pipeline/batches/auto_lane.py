@@ -167,10 +167,10 @@ class AutoLane(BatchLane):
         self._patience_s = patience_s
         # All state that changes: what was chosen, for which end of the run, and by what.
         self.choice: LaneChoice | None = None
-        self._chosen_for: datetime | None = None
+        self._choice_deadline: datetime | None = None
         self._inputs = LaneInputs()
 
-    def nears(self, ends_at: datetime | None) -> None:
+    def check_deadline(self, ends_at: datetime | None) -> None:
         """Choose, and near the end ask live what no batch will answer; to be asked about once a second."""
         now, left = time.time(), self._left()
         until_s = None if ends_at is None else ends_at.timestamp() - now
@@ -182,15 +182,15 @@ class AutoLane(BatchLane):
             room=room,
             open_spans=open_spans(self._admission.hours, datetime.fromtimestamp(now, UTC), until_s),
             took_s=self.batch_runner.took_s,
-            waited_s=max([now - (part.sent_at or now) for part in self.batch_runner.working], default=0.0),
+            waited_s=max([now - (part.sent_at or now) for part in self.batch_runner.polled], default=0.0),
         )
         if self._config.mode is not BatchMode.CANCEL:
-            before = self.choice if ends_at == self._chosen_for else None
-            self._chosen_for = ends_at
-            self._take(self._chosen(before))
-        super().nears(ends_at)
+            before = self.choice if ends_at == self._choice_deadline else None
+            self._choice_deadline = ends_at
+            self._apply(self._next_choice(before))
+        super().check_deadline(ends_at)
 
-    def _chosen(self, before: LaneChoice | None) -> LaneChoice:
+    def _next_choice(self, before: LaneChoice | None) -> LaneChoice:
         """What is chosen now; `before` is what was chosen for the same end of the run."""
         if before is None or before.route is not Route.LIVE:
             chosen = choose_lane(self._inputs)
@@ -201,12 +201,12 @@ class AutoLane(BatchLane):
             before, flex=False, why=f"limits.stop_at is in {duration(max(0.0, self._inputs.until_s or 0.0))}"
         )
 
-    def _look(self) -> None:
-        super()._look()
+    def _on_change(self) -> None:
+        super()._on_change()
         if self.choice is not None:
-            self.nears(self._chosen_for)  # a batch may have come back
+            self.check_deadline(self._choice_deadline)  # a batch may have come back
 
-    def _take(self, choice: LaneChoice) -> None:
+    def _apply(self, choice: LaneChoice) -> None:
         before = self.choice
         is_news = before is None or (choice.route, choice.flex) != (before.route, before.flex)
         self.choice = choice if is_news else before

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pipeline.batches.cancellation import Cancellation
 from pipeline.batches.config import LaneConfig
-from pipeline.batches.messages import empty_text, gone_text, still_text
-from pipeline.batches.part_progress import batch_metadata, still_s, to_recreate, with_server_facts
+from pipeline.batches.messages import empty_text, missing_text, stall_text
+from pipeline.batches.part_progress import batch_metadata, stalled_s, to_recreate, with_server_facts
 from pipeline.batches.queue import BatchQueue
 from pipeline.batches.result_reader import ResultReader
 from pipeline.engine import Verdict, backoff_s, verdict_of
@@ -29,7 +29,7 @@ from pipeline.runlog import log_event
 from pipeline.store import BatchBook, ItemState, LineResult, Part, PartState
 
 #: Where nothing moves, a batch is looked at ever more rarely, up to so many times `batch.poll_s`.
-RAREST = 10
+SLOWEST_POLL = 10
 #: A batch whose making was not answered shows in the list after so long at the latest; until then none is made anew.
 SHOWS_AFTER_S = 20.0
 #: After so many failures in a row it is said that a part waits, and who does not wait for batches goes.
@@ -82,20 +82,20 @@ class BatchRunner:
         self.parts: dict[int, Part] = {}
         self._next_at: dict[int, float] = {}
         self._idle: dict[int, int] = {}
-        self._failed_alike = self._empty = 0
+        self._rejections = self._empty = 0
         self.took_s: list[float] = []
         self.unknown: dict[int, CallError] = {}
-        self._said_still: set[int] = set()
+        self._stalls_reported: set[int] = set()
         self._wake = asyncio.Event()
 
-    def look_again(self, apart_from: int | None = None) -> None:
+    def recheck_unsent(self, apart_from: int | None = None) -> None:
         """There may be room now for what waits to be sent."""
         again = [one.number for one in self.parts.values() if one.is_unsent and one.number != apart_from]
         self._next_at = {number: at for number, at in self._next_at.items() if number not in again}
         if apart_from is None:
             self._wake.set()
 
-    async def begin(self) -> None:
+    async def load(self) -> None:
         """Find out what earlier sessions have left."""
         for part in await self._book.parts():
             if part.took_s is not None:
@@ -108,7 +108,7 @@ class BatchRunner:
         self.parts[part.number] = part
         self._wake.set()
 
-    def call_off(self) -> None:
+    def cancel_all(self) -> None:
         """Cancel what is at the server, and send nothing more. What was answered until then is collected."""
         self.cancellation.all_of_them = True
         self._next_at.clear()
@@ -120,7 +120,7 @@ class BatchRunner:
             self._next_at.clear()
             self._wake.set()
 
-    def give_up(self, parts: Sequence[Part]) -> list[Part]:
+    def cancel(self, parts: Sequence[Part]) -> list[Part]:
         """Cancel these; gives those of which that is news."""
         news = self.cancellation.add(parts)
         for part in news:
@@ -139,7 +139,7 @@ class BatchRunner:
         return apart
 
     @property
-    def is_still(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether what can be done now was done; what has begun and failed is tried a few times more."""
         return all(
             part.number in self._next_at
@@ -158,7 +158,7 @@ class BatchRunner:
         return [part for part in self.parts.values() if part.is_at_server]
 
     @property
-    def working(self) -> list[Part]:
+    def polled(self) -> list[Part]:
         """The parts that the server worked on when it was asked last, in this session."""
         return [part for part in self.at_server if part.number in self._next_at]
 
@@ -169,7 +169,7 @@ class BatchRunner:
             now = self._clock()
             for number in sorted(self.parts):
                 if self._next_at.get(number, 0.0) <= now and self.parts[number].is_open:
-                    await self._moved(self.parts[number])
+                    await self._advance(self.parts[number])
             waits = [at for number, at in self._next_at.items() if number in self.parts and self.parts[number].is_open]
             pause_s = max(0.0, min(waits, default=now + self.config.poll_s) - self._clock())
             with suppress(TimeoutError):
@@ -177,33 +177,33 @@ class BatchRunner:
                 async with asyncio.timeout(min(pause_s, self.config.poll_s)):
                     await self._wake.wait()
 
-    async def _moved(self, part: Part) -> None:
+    async def _advance(self, part: Part) -> None:
         """The next act on a part; where it fails, when it is tried again."""
         number = part.number
         self.cancellation.checked.add(number)
         self._next_at.pop(number, None)
         try:
-            after = await self._acted(part)
+            after = await self._run_step(part)
         except CallError as error:
-            self._failed(part, error)
+            self._schedule_retry(part, error)
             return
         self.parts[number] = after
         if (after.state, after.begun, after.facts) != (part.state, part.begun, part.facts):
             self._idle.pop(number, None)
-            self._said_still.discard(number)
-            self.look_again(apart_from=number)
+            self._stalls_reported.discard(number)
+            self.recheck_unsent(apart_from=number)
             self._at_change()
         else:
             self._idle[number] = self._idle.get(number, 0) + 1
         if after.state is not part.state:
             self._wake.set()
             return
-        is_asked = self.cancellation.has(after) or (self.queue.is_shared and after.is_unsent)
-        often = 1.0 if is_asked else min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
+        is_asked = self.cancellation.includes(after) or (self.queue.is_shared and after.is_unsent)
+        often = 1.0 if is_asked else min(SLOWEST_POLL, 1.5 ** min(20, self._idle.get(number, 0)))
         self._next_at.setdefault(number, self._clock() + self.config.poll_s * often)
-        self._note_still(after)
+        self._report_stall(after)
 
-    def _failed(self, part: Part, error: CallError) -> None:
+    def _schedule_retry(self, part: Part, error: CallError) -> None:
         if verdict_of(error) not in (Verdict.RETRY, Verdict.COOL_DOWN):
             self._stop(error)
             self._next_at[part.number] = float("inf")
@@ -215,20 +215,20 @@ class BatchRunner:
         if failures == TRIES:
             self._say(f"labelpipe: part {part.number} of the batches waits: {error}")
 
-    def _note_still(self, part: Part) -> None:
-        still = still_s(part, self._clock())
-        if part.batch_id and still >= STILL_S and part.number not in self._said_still:
-            self._said_still.add(part.number)
+    def _report_stall(self, part: Part) -> None:
+        still = stalled_s(part, self._clock())
+        if part.batch_id and still >= STILL_S and part.number not in self._stalls_reported:
+            self._stalls_reported.add(part.number)
             log_event("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
-            self._say(f"labelpipe: {still_text(part, still)}")
+            self._say(f"labelpipe: {stall_text(part, still)}")
 
     # -- the acts ------------------------------------------------------------------------------------------------
 
-    async def _acted(self, part: Part) -> Part:
+    async def _run_step(self, part: Part) -> Part:
         acts = {
             PartState.PACKED: self._upload,
             PartState.UPLOADED: self._create,
-            PartState.CREATED: self._look,
+            PartState.CREATED: self._poll,
             PartState.ENDED: self._fetch,
         }
         return await acts.get(part.state, self._read)(part)
@@ -239,17 +239,17 @@ class BatchRunner:
         if self.cancellation.all_of_them or self._is_stopped():
             return part
         # One that has begun was let through before, and counts already.
-        others = self._others(part)
+        others = self._other_sent_parts(part)
         if not await (self.queue.take(part, others, counts=False) if part.begun else self._may_send(part, others)):
             return self.parts[part.number]  # it may have been taken apart
         name = f"labelpipe-{self._run_id[:12]}-{part.number:06}-{part.sha256[:12]}.jsonl"
         file_id = await self._api.find_file(name) if part.begun else None
         if file_id is None:
-            part = await self._noted(replace(part, begun=True))
+            part = await self._save(replace(part, begun=True))
             file_id = await self._api.upload(self._path_of(part.number), name)
-        return await self._noted(replace(part, state=PartState.UPLOADED, file_id=file_id, begun=False))
+        return await self._save(replace(part, state=PartState.UPLOADED, file_id=file_id, begun=False))
 
-    def _others(self, part: Part) -> list[Part]:
+    def _other_sent_parts(self, part: Part) -> list[Part]:
         """The other parts that were sent, and are not collected."""
         return [one for one in self.parts.values() if one.number != part.number and one.is_sent]
 
@@ -259,21 +259,21 @@ class BatchRunner:
         if self.cancellation.is_shut:
             return await self.split(part)
         is_shut = self.cancellation.all_of_them or self._is_stopped()
-        if is_shut or not await self.queue.take(part, self._others(part), counts=False):
+        if is_shut or not await self.queue.take(part, self._other_sent_parts(part), counts=False):
             return part
-        part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
+        part = await self._save(replace(part, begun=True, sent_at=self._clock()))
         try:
             made = await self._api.create(part.file_id, batch_metadata(part, self._run_id))
         except CallError as error:
             # Without a status nobody was there to hear it, or it may be billed.
             if not error.billed and (error.status is None or verdict_of(error) is not Verdict.RETRY):
-                await self._noted(replace(part, begun=False))
+                await self._save(replace(part, begun=False))
             raise
-        return await self._created(part, made)
+        return await self._record_created(part, made)
 
-    async def _created(self, part: Part, made: BatchFacts) -> Part:
+    async def _record_created(self, part: Part, made: BatchFacts) -> Part:
         part = replace(part, state=PartState.CREATED, begun=False, batch_id=made.id)
-        return await self._noted(with_server_facts(made, part, self._clock()))
+        return await self._save(with_server_facts(made, part, self._clock()))
 
     async def _adopt(self, part: Part) -> Part:
         """Look for a batch whose making was not answered; it is made anew only where the server's list has none."""
@@ -282,19 +282,19 @@ class BatchRunner:
         except CallError as error:
             if error.status not in NO_LIST:
                 raise
-            return await self._lost(part, error)
+            return await self._mark_unknown(part, error)
         if batch is not None:
             log_event("a batch was taken over", part=part.number, batch=batch.id)
-            return await self._created(part, batch)
+            return await self._record_created(part, batch)
         now = self._clock()
         shows_at = (part.sent_at or 0.0) + SHOWS_AFTER_S
         if now < shows_at:
             self._next_at[part.number] = min(shows_at, now + self.config.poll_s)
             return part
         self._next_at[part.number] = now
-        return await self._noted(replace(part, begun=False))
+        return await self._save(replace(part, begun=False))
 
-    async def _lost(self, part: Part, error: CallError) -> Part:
+    async def _mark_unknown(self, part: Part, error: CallError) -> Part:
         """The server has no list, so nobody can tell whether the batch was made: who calls all off gives it up."""
         if self.cancellation.all_of_them:
             return await self.split(part)
@@ -304,74 +304,74 @@ class BatchRunner:
         self._at_change()
         return part
 
-    async def _look(self, part: Part) -> Part:
+    async def _poll(self, part: Part) -> Part:
         try:
-            facts = await self.cancellation.look(part)
+            facts = await self.cancellation.poll(part)
         except CallError as error:
             if error.status == 404:
-                return await self._gone(part, error)
+                return await self._handle_missing(part, error)
             raise
         now = self._clock()
         after = with_server_facts(facts, part, now)
         if not facts.is_over:
-            return part if after is part else await self._noted(after)
+            return part if after is part else await self._save(after)
         # Nobody may have looked for hours: how long it took, the server knows better.
         worked_s = facts.worked_s if facts.worked_s is not None else now - (part.sent_at or now)
         part = replace(after, ended_at=min(now, (part.sent_at or now) + worked_s), begun=False)
         if facts.status == "failed":
-            return await self._refused(part, facts)
-        self._failed_alike = 0
+            return await self._handle_rejection(part, facts)
+        self._rejections = 0
         if part.took_s is not None:
             self.took_s.append(part.took_s)
-        return await self._noted(replace(part, state=PartState.ENDED))
+        return await self._save(replace(part, state=PartState.ENDED))
 
-    async def _gone(self, part: Part, error: CallError) -> Part:
+    async def _handle_missing(self, part: Part, error: CallError) -> Part:
         """The server does not know the batch: the end of it where it was called off, or simulated."""
         if not (self.cancellation.all_of_them or self.config.forgets):
-            raise CredentialsError(gone_text(part, error))
+            raise CredentialsError(missing_text(part, error))
         log_event("a batch is gone", part=part.number, batch=part.batch_id)
         return await self.split(part)
 
-    async def _refused(self, part: Part, facts: BatchFacts) -> Part:
+    async def _handle_rejection(self, part: Part, facts: BatchFacts) -> Part:
         """The server has not taken the batch: too much is queued, or something is wrong with the file."""
         codes = {code for code, _, _ in facts.errors}
         words = "; ".join(dict.fromkeys(message for _, _, message in facts.errors)) or "the server does not say why"
         log_event("a batch failed", part=part.number, batch=part.batch_id, codes=sorted(codes), error=words[:400])
         if QUEUE_FULL in codes:
             return await self._wait_for_queue(part, words)
-        self._failed_alike += 1
-        if self._failed_alike > 1 or not any(line is None for _, line, _ in facts.errors):
+        self._rejections += 1
+        if self._rejections > 1 or not any(line is None for _, line, _ in facts.errors):
             self._stop(RequestShapeError(f"the server refuses the batch: {words[:400]}", certain=True))
-        return await self._noted(to_recreate(part))
+        return await self._save(to_recreate(part))
 
     async def _wait_for_queue(self, part: Part, words: str) -> Part:
         """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
         if not self.queue.is_learned:
             self._say(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
-        others = self._others(part)
+        others = self._other_sent_parts(part)
         if await self.queue.refused(part, others):
             return await self.split(part)
         # Where no other is there, others than this run may have filled the queue.
-        often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else RAREST
+        often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else SLOWEST_POLL
         self._next_at[part.number] = self._clock() + self.config.poll_s * often
         # The file is there: only the batch is made again, under a name by which the failed one is not found.
-        return await self._noted(to_recreate(part))
+        return await self._save(to_recreate(part))
 
     async def _fetch(self, part: Part) -> Part:
         await self._reader.fetch(part, partial(self._result_path, part))
-        return await self._noted(replace(part, state=PartState.FETCHED))
+        return await self._save(replace(part, state=PartState.FETCHED))
 
     async def _read(self, part: Part) -> Part:
         paths = [self._result_path(part, name) for name in ("output", "error")]
         there = [path for path in paths if path.exists()]
         if not there and part.facts.get("output_file_id"):
-            return await self._noted(replace(part, state=PartState.ENDED))  # the files were lost with a disk
+            return await self._save(replace(part, state=PartState.ENDED))  # the files were lost with a disk
         try:
             part, graver = await self._reader.read(part, there, give_up=self.cancellation.all_of_them)
         except RequestShapeError:
-            await self._noted(replace(part, state=PartState.ENDED))  # the next session fetches them anew
+            await self._save(replace(part, state=PartState.ENDED))  # the next session fetches them anew
             raise
-        self._note_empty(part)
+        self._count_empty(part)
         for error in graver[:1]:
             self._stop(error)
         for path in there:
@@ -379,10 +379,10 @@ class BatchRunner:
         await self._forget(part)
         return part
 
-    def _note_empty(self, part: Part) -> None:
+    def _count_empty(self, part: Part) -> None:
         """Batches that end and answer nothing, one after another, are not made for ever."""
         is_empty = not any(part.books["lines"].get(end) for end in ("answered", "refused"))
-        self._empty = self._empty + 1 if is_empty and not self.cancellation.has(part) else 0
+        self._empty = self._empty + 1 if is_empty and not self.cancellation.includes(part) else 0
         if self._empty >= MOST_EMPTY:
             self._stop(UnavailableError(empty_text(part, self._empty)))
 
@@ -392,7 +392,7 @@ class BatchRunner:
         if part.file_id:
             await self._api.forget(part.file_id)
 
-    async def _noted(self, part: Part) -> Part:
+    async def _save(self, part: Part) -> Part:
         self.parts[part.number] = part
         return await self._book.note(part)
 

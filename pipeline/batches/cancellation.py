@@ -32,19 +32,19 @@ class Cancellation:
         self.checked.clear()
         return True
 
-    def has(self, part: Part) -> bool:
+    def includes(self, part: Part) -> bool:
         """Whether the part is called off."""
         return self.all_of_them or part.number in self._parts
 
     def add(self, parts: Sequence[Part]) -> list[Part]:
         """Call these off; gives those of which that is news."""
-        news = [part for part in parts if part.batch_id and not self.has(part)]
+        news = [part for part in parts if part.batch_id and not self.includes(part)]
         self._parts |= {part.number for part in news}
         return news
 
-    async def look(self, part: Part) -> BatchFacts:
+    async def poll(self, part: Part) -> BatchFacts:
         """What the server says of a batch, which is cancelled first where it is called off. Raises a CallError."""
-        if self.has(part) and part.number not in self._known:
+        if self.includes(part) and part.number not in self._known:
             try:
                 facts = await self._api.cancel(part.batch_id)
             except CallError as error:

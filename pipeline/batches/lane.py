@@ -16,7 +16,14 @@ from pathlib import Path
 
 from pipeline.batches.batch_runner import BatchRunner
 from pipeline.batches.config import BatchesCancelledError, BatchesOpenError, BatchMode, LaneConfig
-from pipeline.batches.messages import OpenBatches, cancelled_text, given_up_text, near_text, return_hint, unknown_text
+from pipeline.batches.messages import (
+    OpenBatches,
+    cancelled_text,
+    deadline_cancel_text,
+    deadline_text,
+    return_hint,
+    unknown_text,
+)
 from pipeline.batches.packer import Line, Packer
 from pipeline.batches.part_admission import PartAdmission
 from pipeline.batches.part_progress import CANCEL_S, MOST_LIVE_S, live_s, remaining_s
@@ -85,21 +92,21 @@ class BatchLane:
             size=self.part_admission.size,
             usd_of=usd_of,
             room=self.part_admission.leaves_room,
-            at_packed=self._packed,
+            at_packed=self._on_packed,
             model=config.model,
         )
-        self.batch_runner = self._batch_runner(ResultReader(api, book, prices_of, self._note_landed), run_id)
+        self.batch_runner = self._batch_runner(ResultReader(api, book, prices_of, self._on_landed), run_id)
         # All state that changes: what is known of records that are handed out, how far the parts that are read are
         # handed out, what a look through the parts has found, which parts were called off, what wakes the stream, and
         # the end of the run for which batches are given up.
         self._items: dict[str, Item] = {}
-        self._fed: set[int] = set()
+        self._handed_out: set[int] = set()
         self._freed: list[int] = []
         self._scan: tuple[int | None, int] | None = None
-        self._called_off: set[int] = set()
+        self._cancelled_parts: set[int] = set()
         self._cursors: dict[int, tuple[int, str]] = {}
         self._changed = asyncio.Event()
-        self._nears: datetime | None = None
+        self._deadline: datetime | None = None
         self._unfinished: Callable[[], int] = lambda: 0
         self._producer: Producer | None = None
 
@@ -109,14 +116,14 @@ class BatchLane:
             run_id=run_id,
             may_send=self.part_admission.may_send,
             is_stopped=lambda: self._admission.gate.stopped is not None,
-            at_change=self._look,
+            at_change=self._on_change,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
             say=lambda text: self.say(text),  # noqa: PLW0108 - set later
         )  # fmt: skip
 
     # -- what the engine calls -----------------------------------------------------------------------------------
 
-    async def later(self, interview: Interview) -> bool:
+    async def defer(self, interview: Interview) -> bool:
         """Take the request of an interview over, for a part. Raises Over where its line came to nothing for good."""
         request, record = interview.request, interview.record
         assert request is not None
@@ -124,7 +131,7 @@ class BatchLane:
         tries = 0
         if item is not None and item.number == interview.answers:
             tries = item.tries
-            self._end_refused(item, interview)
+            self._end_rejected(item, interview)
         asks_anew = not interview.repairs_here and not interview.turn
         goes_live = self._config.goes_live or self.batch_runner.cancellation.is_shut
         if goes_live or request.model != self._config.model or (self._config.repairs_live and not asks_anew):
@@ -132,7 +139,7 @@ class BatchLane:
             return False
         if self._config.mode is BatchMode.CANCEL:
             return True  # nothing is asked any more: the record stays pending
-        if interview.answers == 0 and await self._is_asked(interview.digest):
+        if interview.answers == 0 and await self._is_in_part(interview.digest):
             self.packer.follow([record], interview.digest)
             return True
         most = None if self._budget is None else most_of(request)
@@ -140,7 +147,7 @@ class BatchLane:
         await self.packer.add(line, lambda name: self._api.line(name, request))
         return True
 
-    def _end_refused(self, item: Item, interview: Interview) -> None:
+    def _end_rejected(self, item: Item, interview: Interview) -> None:
         if item.state is ItemState.REFUSED and item.problem is not None:
             interview.calls += item.tries + 1
             raise Over(Status.REJECTED, item.problem)
@@ -148,12 +155,12 @@ class BatchLane:
             interview.calls += item.tries
             raise Over(Status.FAILED, item.problem or Problem("unavailable", "no line of it was answered"))
 
-    async def _is_asked(self, digest: bytes) -> bool:
+    async def _is_in_part(self, digest: bytes) -> bool:
         if not self._config.shares:
             return False
         return self.packer.has(digest) or bool(await self._book.waiting_for([digest]))
 
-    def put_off(self, job: Job) -> None:
+    def on_deferred(self, job: Job) -> None:
         """A job has left the pool without an outcome: records that followed it wait for the same answer."""
         assert self._producer is not None
         if followers := self._producer.put_off(job):
@@ -179,7 +186,7 @@ class BatchLane:
                 while True:
                     if carrying.done():
                         carrying.result()
-                    come_back = await self._come_back(producer)
+                    come_back = await self._next_returned(producer)
                     for item in come_back:
                         yield item
                     if come_back or self._next_part() is not None:
@@ -201,7 +208,7 @@ class BatchLane:
     async def begin(self, stop: Callable[[LabelpipeError], None], say: Callable[[str], None], *, proven: bool) -> None:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
         self.stop, self.say, self.part_admission.proven = stop, say, proven
-        await self.batch_runner.begin()
+        await self.batch_runner.load()
         if self.batch_runner.open:
             self._folder.mkdir(exist_ok=True)  # the ledger may be there alone: of shards, only that is kept
         needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.batch_runner.open}
@@ -213,12 +220,12 @@ class BatchLane:
                 await self.batch_runner.split(part)  # packed by other settings, perhaps
         self._freed = await self._book.follower_groups()
         if self._config.mode is BatchMode.CANCEL:
-            self._called_off = {part.number for part in self.batch_runner.open if part.is_at_server}
-            self.batch_runner.call_off()
-        self._queue.begin(self.batch_runner.look_again)
+            self._cancelled_parts = {part.number for part in self.batch_runner.open if part.is_at_server}
+            self.batch_runner.cancel_all()
+        self._queue.begin(self.batch_runner.recheck_unsent)
         self.part_admission.count_queued()
 
-    def nears(self, ends_at: datetime | None) -> None:
+    def check_deadline(self, ends_at: datetime | None) -> None:
         """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
 
         With `batch.finish = "batch"`, or where the day has no room for live calls, they are left for the next session.
@@ -226,23 +233,23 @@ class BatchLane:
         now = time.time()
         room = None if self._day is None or ends_at is None else self._day.room(ends_at.timestamp() - now)
         if ends_at is None or room == 0 or not self._config.repairs_live or self._config.mode is not BatchMode.WAIT:
-            self._nears = None
+            self._deadline = None
             self.batch_runner.shut(is_shut=self.goes_live)
             return
         at = ends_at.timestamp()
-        if ends_at != self._nears:
+        if ends_at != self._deadline:
             if at - now > CANCEL_S + self._reserve_s():
                 self.batch_runner.shut(is_shut=self.goes_live)
                 return
-            self._nears = ends_at
+            self._deadline = ends_at
             self.batch_runner.shut(is_shut=True)
             if self.batch_runner.open or not self.goes_live:
-                self.say(f"labelpipe: {near_text(ends_at)}")
+                self.say(f"labelpipe: {deadline_text(ends_at)}")
         waiting = self.batch_runner.at_server
         if all(part.number in self.batch_runner.cancellation.checked for part in waiting):
             back = [(part, remaining_s(part, now, self.batch_runner.took_s)) for part in waiting]
-            if given_up := self.batch_runner.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
-                self.say(f"labelpipe: {given_up_text(given_up)}")
+            if given_up := self.batch_runner.cancel([part for part, in_s in back if in_s is None or now + in_s > at]):
+                self.say(f"labelpipe: {deadline_cancel_text(given_up)}")
 
     def _reserve_s(self) -> float:
         """How long before the end live calls take over, beside the time that a cancel takes."""
@@ -256,20 +263,22 @@ class BatchLane:
         return live_s(self.batch_runner.open, state.requests, state.tokens, per_minute, records)
 
     def _has_room(self) -> bool:
-        return self._config.goes_live or self.batch_runner.cancellation.is_shut or self._scanned()[1] < MOST_UNSENT
+        return self._config.goes_live or self.batch_runner.cancellation.is_shut or self._scan_parts()[1] < MOST_UNSENT
 
-    def _scanned(self) -> tuple[int | None, int]:
+    def _scan_parts(self) -> tuple[int | None, int]:
         """A part that is read and not handed out, and how many wait to be sent.
 
         It is asked for with each record, and a run may have hundreds of parts: they are looked through after a change.
         """
         if self._scan is None:
             parts = self.batch_runner.parts.values()
-            read = (part.number for part in parts if part.state is PartState.READ and part.number not in self._fed)
+            read = (
+                part.number for part in parts if part.state is PartState.READ and part.number not in self._handed_out
+            )
             self._scan = next(read, None), sum(part.state is PartState.PACKED for part in parts)
         return self._scan
 
-    async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
+    async def _next_returned(self, producer: Producer) -> list[Job | Outcome]:
         """The next records of a part that is read; those that have followed others come once all parts are out."""
         if self.batch_runner.cancellation.is_shut and not self.packer.is_empty:
             await self.packer.flush()  # the batch runner hands it out
@@ -288,7 +297,7 @@ class BatchLane:
         if part < 0:
             self._freed.remove(part)
         else:
-            self._fed.add(part)
+            self._handed_out.add(part)
             self._scan = None
         if self._next_part() is None:
             await self._free_followers()
@@ -296,11 +305,11 @@ class BatchLane:
 
     def _next_part(self) -> int | None:
         """A part that is read and not handed out, or else a group of records that have followed others; None: none."""
-        read = self._scanned()[0]
+        read = self._scan_parts()[0]
         return next(iter(self._freed), None) if read is None else read
 
     async def _free_followers(self) -> bool:
-        group = await self._book.free_followers(sorted(self._fed))
+        group = await self._book.free_followers(sorted(self._handed_out))
         if group is not None:
             self._freed.append(group)
         return group is not None
@@ -317,7 +326,7 @@ class BatchLane:
             return False
         if self._config.mode is BatchMode.CANCEL:
             if not self.batch_runner.at_server:
-                called_off = [part for part in await self._book.parts() if part.number in self._called_off]
+                called_off = [part for part in await self._book.parts() if part.number in self._cancelled_parts]
                 self.stop(BatchesCancelledError(cancelled_text(called_off)))
             return False
         if not more and not self.batch_runner.open:
@@ -326,7 +335,7 @@ class BatchLane:
             parts = [part for part in self.batch_runner.open if part.number in lost]
             if not self.part_admission.proven or len(parts) == len(self.batch_runner.open):
                 self.stop(BatchesOpenError(unknown_text(parts, next(iter(lost.values())))))
-        if self._config.mode is BatchMode.NO_WAIT and self.batch_runner.is_still:
+        if self._config.mode is BatchMode.NO_WAIT and self.batch_runner.is_idle:
             self.stop(BatchesOpenError(f"{self.text()}; {return_hint(self.batch_runner.took_s)}"))
         return False
 
@@ -337,7 +346,7 @@ class BatchLane:
         self._changed.clear()
 
     @property
-    def calls_off(self) -> bool:
+    def cancels_all(self) -> bool:
         """Whether the session cancels what is open, and begins nothing."""
         return self._config.mode is BatchMode.CANCEL
 
@@ -346,11 +355,11 @@ class BatchLane:
         """Whether the run waits for batches, and nothing else is at work."""
         return bool(self.batch_runner.open) and not self._unfinished()
 
-    def _packed(self, part: Part) -> None:
+    def _on_packed(self, part: Part) -> None:
         self._scan = None
         self.part_admission.on_packed(part)
 
-    def _look(self) -> None:
+    def _on_change(self) -> None:
         self._scan = None
         self.part_admission.count_queued()
         self._changed.set()
@@ -363,7 +372,7 @@ class BatchLane:
         text = self.text()
         return [f"{text}. The same command continues with them."] if text else []
 
-    def _note_landed(self, part: Part, responses: Sequence[Response]) -> None:
+    def _on_landed(self, part: Part, responses: Sequence[Response]) -> None:
         self.part_admission.proven |= bool(responses)
         for response in responses:
             self._stats.record_answer(response.usage, None)

@@ -67,13 +67,13 @@ def cancelled_text(parts: Sequence[Part]) -> str:
     return f"{_batches(parts)} cancelled; {lines:,} answer{'s' * (lines != 1)} of them collected{paid}"
 
 
-def still_text(part: Part, still_for_s: float) -> str:
+def stall_text(part: Part, still_for_s: float) -> str:
     """What is said of a batch of which the server has said nothing new for so long."""
     status = part.facts.get("status", part.state.value)
     return f"batch {part.batch_id} has not moved for {duration(still_for_s)} ({status}); it is waited for"
 
 
-def gone_text(part: Part, error: Exception) -> str:
+def missing_text(part: Part, error: Exception) -> str:
     """What to do where the server does not know a batch."""
     return (
         f"the server knows no batch {part.batch_id}. Is the key one of the same project? If the batch is lost, "
@@ -97,12 +97,12 @@ def unknown_text(parts: Sequence[Part], error: Exception) -> str:
     )
 
 
-def near_text(ends_at: datetime) -> str:
+def deadline_text(ends_at: datetime) -> str:
     """What becomes of the batch lane shortly before `limits.stop_at`."""
     return f"limits.stop_at {ends_at:%H:%M} is near: what no batch will have answered by then is asked live from now on"
 
 
-def given_up_text(parts: Sequence[Part]) -> str:
+def deadline_cancel_text(parts: Sequence[Part]) -> str:
     """What becomes of batches that will not be back by `limits.stop_at`."""
     lines = sum(one.lines for one in parts)
     return f"{_batches(parts)} with {lines:,} records cancelled; what was answered is collected, the rest is asked live"

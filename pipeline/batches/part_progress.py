@@ -44,7 +44,7 @@ def with_server_facts(facts: BatchFacts, part: Part, now: float) -> Part:
     return part if news == before else replace(part, facts={**news, "moved_at": now})
 
 
-def still_s(part: Part, now: float) -> float:
+def stalled_s(part: Part, now: float) -> float:
     """How long the server has said nothing new of the part, in seconds."""
     return max(0.0, now - (part.facts.get("moved_at") or part.sent_at or now))
 
@@ -63,7 +63,7 @@ def remaining_s(part: Part, now: float, took_s: Sequence[float]) -> float | None
         left_s = sent_at + sorted(took_s)[len(took_s) // 2] - now
     else:
         return None
-    return max(left_s, still_s(part, now))
+    return max(left_s, stalled_s(part, now))
 
 
 def live_s(parts: Iterable[Part], requests: Rate, tokens: Rate, per_minute: float, records: int | None = None) -> float:

@@ -58,7 +58,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     Local files are read through; where that takes long it is seen in a terminal, unless `quiet`.
     """
     results: list[Check] = []
-    task = _try(results, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
+    task = _try(results, "task", lambda: task_of(settings), lambda task: _describe_task(settings, task))
     results += [*_meanings(settings), *cache_checks(settings, task)] if task is not None else []
     sources = await _sources(settings, results)
     if sources is not None and task is not None:
@@ -103,11 +103,11 @@ async def _sources(settings: Settings, results: list[Check]) -> list[Source] | N
     except LabelpipeError as error:
         results.append(Check("input", False, str(error)))
         return None
-    results.append(Check("input", True, _told_sources(sources)))
+    results.append(Check("input", True, _describe_sources(sources)))
     return sources
 
 
-def _told_task(settings: Settings, task: Task) -> str:
+def _describe_task(settings: Settings, task: Task) -> str:
     fields = label_fields(settings)
     columns = [f"{name} ({_holds(fields[name])})" if name in fields else name for name in task.columns]
     return f"the label columns are {', '.join(columns)}"
@@ -146,7 +146,7 @@ def _ray(settings: Settings) -> list[Check]:
     return [Check("ray", None, f"{text}; needed on each node under the same name: {stays}")]
 
 
-def _told_sources(sources: list[Source]) -> str:
+def _describe_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
     counts = [source.count() for source in sources if source.format in FILE_FORMATS]
     if counts:
@@ -174,7 +174,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     except LabelpipeError as error:
         return [*results, Check("records", False, str(error))]
     results += [Check("reading", not doubtful, message) for message, doubtful in reading.notes_with_doubts()]
-    results += [Check("left out", True, _left_out(reading))] if reading.excluded_counts else []
+    results += [Check("left out", True, _describe_excluded(reading))] if reading.excluded_counts else []
     if not scan.records:
         none = reading.describe_empty([source.name for source in sources])
         return results if any(source.single_pass for source in sources) else [*results, Check("records", False, none)]
@@ -185,7 +185,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     return results
 
 
-def _left_out(reading: ReadProgress) -> str:
+def _describe_excluded(reading: ReadProgress) -> str:
     counts = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.excluded_counts.items())
     unclear = (
         f"; {reading.unclear_count:,} of them because a field is missing or null, or of another type"

@@ -61,8 +61,8 @@ def make_plan(settings: Settings, facts: PilotFacts, price: Price | None) -> Pla
 
     def cost_at(at: Price) -> Interval:
         # With a mark only the constant part is written, once: the rest reads what the pilot wrote.
-        used = [_read_again(one.usage) if facts.marks_constant else one.usage for one in facts.outcomes]
-        dearer = [_dearer(settings, outcome) for outcome in facts.outcomes]
+        used = [_as_cached(one.usage) if facts.marks_constant else one.usage for one in facts.outcomes]
+        dearer = [_price_factor(settings, outcome) for outcome in facts.outcomes]
         return interval([at.cost_usd(usage) * times for usage, times in zip(used, dearer, strict=True)], asks)
 
     cost = None if price is None else cost_at(price)
@@ -100,7 +100,7 @@ def make_plan(settings: Settings, facts: PilotFacts, price: Price | None) -> Pla
     return replace(plan, lanes=lanes, auto="" if choice is None else str(choice))
 
 
-def _read_again(usage: Usage) -> Usage:
+def _as_cached(usage: Usage) -> Usage:
     return replace(usage, cached=usage.cached + usage.cache_write, cache_write=0)
 
 
@@ -109,7 +109,7 @@ def _cached_share(outcomes: Sequence[Outcome]) -> float:
     return used.cached / used.prompt if used.prompt else 0.0
 
 
-def _dearer(settings: Settings, outcome: Outcome) -> float:
+def _price_factor(settings: Settings, outcome: Outcome) -> float:
     """How many times the price of the run's own model the pilot's record cost: of voters each has its own."""
     price = price_for(settings)
     own = 0.0 if price is None else price.cost_usd(outcome.usage)

@@ -19,7 +19,7 @@ from pipeline.units import dollars
 #: Records that are kept, for what needs a look at a few: their media, what a call takes.
 SAMPLE_RECORDS = 200
 #: Keys and texts that are told apart; beyond them none is said to come twice.
-TOLD_APART = 3_000_000
+MOST_HASHES = 3_000_000
 #: Records whose media are loaded; a photo takes a tenth of a second.
 MEDIA_RECORDS = 20
 #: Values of a gold column.
@@ -169,7 +169,7 @@ def _is_repeated(text: str, hashes: set[int]) -> bool:
     mark = hash(text)
     if mark in hashes:
         return True
-    if len(hashes) < TOLD_APART:
+    if len(hashes) < MOST_HASHES:
         hashes.add(mark)
     return False
 

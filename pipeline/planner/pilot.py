@@ -40,7 +40,7 @@ from pipeline.task import Task
 from pipeline.threads import in_daemon
 
 #: Outcomes of the run folder that are looked at, at the most.
-LOOKED_AT = 2_000
+MOST_OUTCOMES = 2_000
 #: Where the ledger keeps what the server told of its limits in a pilot.
 _SERVER_LIMITS_KEY = "told_limits"
 
@@ -77,7 +77,7 @@ async def plan_with(
     recorder = CallRecorder(provider)
     options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
     summary = await arun(_for_pilot(settings, pilot), options)
-    facts = await _look(settings, records, recorder)
+    facts = await _load_facts(settings, records, recorder)
     if settings.model.lane == "auto" and isinstance(provider, HttpProvider):
         facts = replace(facts, has_batches=await BatchApi(provider).is_offered())
     if not facts.outcomes:
@@ -120,7 +120,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     return count
 
 
-async def _look(settings: Settings, records: int, recorder: CallRecorder) -> PilotFacts:
+async def _load_facts(settings: Settings, records: int, recorder: CallRecorder) -> PilotFacts:
     """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
     run_dir, task = RunDir(Path(settings.output.dir)), task_of(settings)
     tier = tier_from(recorder.limits)
@@ -130,7 +130,7 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> Pil
                 tier = Tier(**codec.loads(await ledger.meta_get(_SERVER_LIMITS_KEY) or "{}"))
             else:
                 await ledger.meta_set(_SERVER_LIMITS_KEY, codec.dumps(asdict(tier)).decode())
-            outcomes = [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT)]
+            outcomes = [outcome for _, outcome in await ledger.rows_after(0, MOST_OUTCOMES)]
             return PilotFacts(
                 records=records,
                 done=sum((await ledger.count_by_status()).values()),
@@ -164,4 +164,4 @@ async def asked_in(settings: Settings) -> list[Outcome]:
     if manifest is None or manifest.get("simulated"):
         return []
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        return [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts]
+        return [outcome for _, outcome in await ledger.rows_after(0, MOST_OUTCOMES) if outcome.attempts]

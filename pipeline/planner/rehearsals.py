@@ -63,7 +63,7 @@ async def rehearse_plan(
         summary = await arun(override_settings(ready, {"input.sample": plan.done + sample}), options)
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
-    happened, used = _happened(ready, limits, recorder, summary)
+    happened, used = _measure_sample(ready, limits, recorder, summary)
     effort = MachineLoad(recorder.busy_s / max(1, recorder.calls), round(core_share, 3))
     happened = replace(happened, binding=bound_by(planned, happened, used, effort, latency_s))
     return RehearsedPlan(
@@ -184,13 +184,13 @@ def part_of(plan: Plan, records: int) -> Workload:
     )
 
 
-def _happened(
+def _measure_sample(
     settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary
 ) -> tuple[Workload, dict[str, float]]:
     """What the sample took, and the shares of the limits that were in use."""
     seconds, price = recorder.seconds, price_for(settings)
     a_minute = 60 / seconds if seconds else 0.0
-    used = _used(settings, tier, recorder, summary)
+    used = _limit_shares(settings, tier, recorder, summary)
     bound = max(used, key=lambda name: used[name], default="nothing")
     workload = Workload(
         records=summary.session_records,
@@ -238,7 +238,7 @@ def whole_of(settings: Settings, plan: Plan, happened: Workload) -> Workload:
     )
 
 
-def _used(settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary) -> dict[str, float]:
+def _limit_shares(settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary) -> dict[str, float]:
     if not recorder.seconds:
         return {}
     limits, minutes = settings.limits, recorder.seconds / 60

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from pipeline.codec import JSONDecodeError, dumps, loads
 from pipeline.rehearsal.call_handler import CallHandler
-from pipeline.rehearsal.faults import OF_BATCH, OF_FILE, OF_LINE, drawn
+from pipeline.rehearsal.faults import OF_BATCH, OF_FILE, OF_LINE, draw_kind
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply, invalid
 from pipeline.rehearsal.request_parser import CHARS_A_TOKEN
@@ -153,16 +153,16 @@ class BatchStore:
             self._folder = tempfile.TemporaryDirectory(prefix="labelpipe-rehearsal-")
         return Path(self._folder.name) / f"{next(self._numbers):08}.jsonl"
 
-    def keep(self, path: Path, name: str, purpose: str) -> dict[str, Any]:
+    def add_file(self, path: Path, name: str, purpose: str) -> dict[str, Any]:
         """A file was uploaded."""
         file = _File(f"file-{path.stem}", name, purpose, path, time.time())
         self._files[file.id] = file
         return file.as_json()
 
-    def loses(self, file: Mapping[str, Any]) -> bool:
+    def is_upload_lost(self, file: Mapping[str, Any]) -> bool:
         """Whether the answer to the upload of this file is lost."""
         chance = SeededRandom("file", self._options.seed, file["id"]).unit()
-        return drawn(self._options.batch_faults, chance, OF_FILE) is not None
+        return draw_kind(self._options.batch_faults, chance, OF_FILE) is not None
 
     def file(self, file_id: str) -> _File | None:
         """The file of this id."""
@@ -195,7 +195,7 @@ class BatchStore:
             return invalid("Invalid value for 'completion_window': it must be '24h'.", "completion_window"), False
         number = len(self._batches) + 1
         rng = SeededRandom("batch", self._options.seed, number)
-        fault = drawn(self._options.batch_faults, rng.unit(), OF_BATCH)
+        fault = draw_kind(self._options.batch_faults, rng.unit(), OF_BATCH)
         batch = _Batch(
             id=f"batch_{number:06}",
             number=number,
@@ -244,7 +244,7 @@ class BatchStore:
         if self._view(batch)["status"] in _OVER:
             return ErrorReply(409, f"Cannot cancel a batch with status '{batch.status}'.", "invalid_request_error")
         if batch.status != "cancelling":
-            self._pass_to(batch, "cancelling")
+            self._set_status(batch, "cancelling")
             self._answer(batch, self._share(batch), "cancelled")
         return batch.as_json()
 
@@ -257,11 +257,11 @@ class BatchStore:
         """The batch as it is now: it moves on when it is looked at."""
         if batch.status == "validating":
             if batch.errors:
-                self._pass_to(batch, "failed")
+                self._set_status(batch, "failed")
             elif self._share(batch) > 0.05:
-                self._pass_to(batch, "in_progress")
+                self._set_status(batch, "in_progress")
         if batch.status == "in_progress" and self._share(batch) >= 1.0:
-            self._pass_to(batch, "finalizing")
+            self._set_status(batch, "finalizing")
             expires = batch.fault == "batch_expired"
             self._answer(batch, 0.5 if expires else 1.0, "expired" if expires else "completed")
         elif batch.status == "in_progress":
@@ -269,18 +269,18 @@ class BatchStore:
         return batch.as_json()
 
     @staticmethod
-    def _pass_to(batch: _Batch, status: str) -> None:
+    def _set_status(batch: _Batch, status: str) -> None:
         batch.status = status
         batch.stamps[_STAMPS[status]] = int(time.time())
 
     def _answer(self, batch: _Batch, share: float, end: str) -> None:
         if not batch.answering:
             batch.answering = True
-            task = asyncio.get_running_loop().create_task(self._answered(batch, share, end))
+            task = asyncio.get_running_loop().create_task(self._answer_lines(batch, share, end))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-    async def _answered(self, batch: _Batch, share: float, end: str) -> None:
+    async def _answer_lines(self, batch: _Batch, share: float, end: str) -> None:
         """Answer the share of the lines, and end the batch."""
         batch.completed = batch.failed = 0
         output, error = self.new_path(), self.new_path()
@@ -294,32 +294,34 @@ class BatchStore:
                 elif end == "expired":
                     name = loads(line)["custom_id"]
                     message = "This request could not be executed before the completion window expired."
-                    bad.write(_written(name, None, {"code": "batch_expired", "message": message}))
+                    bad.write(_result_line(name, None, {"code": "batch_expired", "message": message}))
                     batch.failed += 1
         for path, what in ((output, "output"), (error, "error")):
             if path.stat().st_size or (what == "error" and batch.fault == "batch_empty_error_file"):
-                made = self.keep(path, f"{batch.id}_{what}.jsonl", "batch_output")
+                made = self.add_file(path, f"{batch.id}_{what}.jsonl", "batch_output")
                 setattr(batch, f"{what}_id", made["id"])
             else:
                 path.unlink()
         if batch.fault == "batch_empty_error_id" and batch.error_id is None:
             batch.error_id = ""
-        self._pass_to(batch, end)
+        self._set_status(batch, end)
 
     def _answer_line(self, batch: _Batch, line: dict[str, Any], chance: float, good: IO[bytes], bad: IO[bytes]) -> None:
-        fault = "line_500" if batch.fault == "batch_all_failed" else drawn(self._options.batch_faults, chance, OF_LINE)
+        fault = (
+            "line_500" if batch.fault == "batch_all_failed" else draw_kind(self._options.batch_faults, chance, OF_LINE)
+        )
         name = line["custom_id"]
         if fault == "line_missing":
             return
         if fault in ("line_500", "line_zero"):
             body = {"error": {"message": "An error occurred.", "type": "server_error", "param": None, "code": None}}
             response = {"status_code": 500 if fault == "line_500" else 0, "request_id": "", "body": body}
-            bad.write(_written(name, response, None))
+            bad.write(_result_line(name, response, None))
             batch.failed += 1
             return
         reply = self._handler.serve_line(dumps(line["body"]), batch.api)
         body = loads(reply.body)
-        written = _written(
+        written = _result_line(
             name, {"status_code": reply.status, "request_id": f"req_{batch.id}_{name}", "body": body}, None
         )
         if reply.status >= 400:
@@ -334,7 +336,7 @@ class BatchStore:
         batch.usage[1] += usage.get("completion_tokens", usage.get("output_tokens", 0))
 
 
-def _written(name: str, response: Any, error: Any) -> bytes:
+def _result_line(name: str, response: Any, error: Any) -> bytes:
     return dumps({"id": f"batch_req_{name}", "custom_id": name, "response": response, "error": error}) + b"\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.codec import dumps
 from pipeline.rehearsal.call_log import ANSWERED, REFUSED, CallLog, Ending, Entry
 from pipeline.rehearsal.completions import CompletionGenerator
-from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, drawn, tier_of
+from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, draw_kind, tier_of
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.rate_limits import Limits
 from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply
@@ -43,7 +43,7 @@ class FaultInjector:
         if self._certain:
             return Draw(poisoned, options.slow_factor if poisoned == "slow" else 1.0)
         rng = SeededRandom("fault", options.seed, record, attempt)
-        kind = poisoned or drawn(self._faults, rng.unit(), self._faults)
+        kind = poisoned or draw_kind(self._faults, rng.unit(), self._faults)
         pace = 1.0 + options.latency_jitter * (2.0 * rng.unit() - 1.0)
         if rng.unit() < options.slow_share or kind == "slow":
             pace *= options.slow_factor
@@ -69,12 +69,12 @@ class CallHandler:
             known = None if name is None else self._books.entry(name)
             return self._close(known, "invalid", call.reply())
         entry = self._books.entry(call.record)
-        refusal = self._door(call)
+        refusal = self._refuse(call)
         if refusal:
             what, error = refusal
             return self._close(entry, what, self._with_limits(error.reply()))
         entry.served += 1
-        full = self._no_room(call, entry.served)
+        full = self._refuse_flex(call, entry.served)
         if full:
             return self._close(entry, "no_room", self._with_limits(full))
         draw = self._faults.draw(call.record, entry.served, call.user_text)
@@ -102,7 +102,7 @@ class CallHandler:
         finally:
             self._books.leave()
 
-    def _door(self, call: Call) -> tuple[str, ErrorReply] | None:
+    def _refuse(self, call: Call) -> tuple[str, ErrorReply] | None:
         """What keeps the call out, in the books' word and the client's; None lets it in."""
         if self._in_outage():
             return "outage", ErrorReply(503, "The service is unavailable: a simulated outage.", "server_error")
@@ -121,7 +121,7 @@ class CallHandler:
         message = short.message(call.model)
         return REFUSED, ErrorReply(429, message, short.type, None, "rate_limit_exceeded", short.wait_s)
 
-    def _no_room(self, call: Call, attempt: int) -> Reply | None:
+    def _refuse_flex(self, call: Call, attempt: int) -> Reply | None:
         """What a call for the flex tier is told that finds no room; None where it finds some."""
         options = self._options
         is_over = options.flex_full_s is not None and self._books.since_first_s() >= options.flex_full_s

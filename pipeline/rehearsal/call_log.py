@@ -181,11 +181,11 @@ class CallLog:
             entry.lost += ending.lost
             entry.changed = self.sequence
             if ending.text is not None:
-                entry.text = self._once(ending.text)
+                entry.text = self._intern(ending.text)
         if self._file is not None:
             self._file.write(_line(entry, ending, self.since_first_s()))
 
-    def _once(self, text: str) -> str:
+    def _intern(self, text: str) -> str:
         if len(self._texts) >= _KEEP_TEXTS:
             return text
         return self._texts.setdefault(text, text)

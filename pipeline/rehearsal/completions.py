@@ -53,7 +53,7 @@ class CompletionGenerator:
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
         """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
-        call = self._warmed(call)
+        call = self._with_temperature(call)
         calls = self._calls(call, kind)
         if not calls and call.schema is None and kind in _OF_CALLS:
             kind = None
@@ -66,7 +66,7 @@ class CompletionGenerator:
             TWISTS[kind](choice)
         if kind == "two_calls" and calls:
             # The added call says something else: whoever takes the last one is caught.
-            choice["message"]["tool_calls"][-1]["function"] = self._beside(call, calls)
+            choice["message"]["tool_calls"][-1]["function"] = self._second_call(call, calls)
         usage = self._usage(call, chars)
         body = {
             "id": f"chatcmpl-rehearsal{next(self._numbers)}",
@@ -80,7 +80,7 @@ class CompletionGenerator:
         }
         return Completion(body, _answer_text(calls, words), usage["total_tokens"], kind)
 
-    def _warmed(self, call: Call) -> Call:
+    def _with_temperature(self, call: Call) -> Call:
         """The call as a model of its name sees it this time, where the request asks for a temperature."""
         if not call.request.get("temperature"):
             return call
@@ -113,7 +113,7 @@ class CompletionGenerator:
             return f"Done, after {call.results.calls} results. {_PLAIN}"
         return _PLAIN
 
-    def _beside(self, call: Call, calls: list[_FunctionCall]) -> dict[str, str]:
+    def _second_call(self, call: Call, calls: list[_FunctionCall]) -> dict[str, str]:
         tool = calls[0].tool
         known = [one.arguments for one in calls if one.tool is tool]
         value = self._labels.another(call, tool.generator, [loads(text) for text in known])
@@ -123,7 +123,7 @@ class CompletionGenerator:
         completion = _tokens(chars)
         if call.max_output_tokens is not None:
             completion = min(completion, call.max_output_tokens)
-        tokens = self._cache.keep(call.prefixes)
+        tokens = self._cache.record(call.prefixes)
         written = {} if tokens.written is None else {"cache_write_tokens": tokens.written}
         return {
             "prompt_tokens": call.prompt_tokens,

@@ -19,18 +19,18 @@ def _server_error(status: int, message: str) -> Reply:
 def _refused(status: int, code: str, message: str, **more: Any) -> Reply:
     """A refusal in OpenAI's form; `more` replaces its fields, or adds some of another server."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code, **more}
-    return _odd(status, {"error": error})
+    return _foreign(status, {"error": error})
 
 
-def _odd(status: int, body: Mapping[str, Any]) -> Reply:
+def _foreign(status: int, body: Mapping[str, Any]) -> Reply:
     """A body in the form of another server than OpenAI's."""
     return Reply(status, dumps(body))
 
 
-def _broken_off(**choice: Any) -> Reply:
+def _unfinished(**choice: Any) -> Reply:
     """A completion that an upstream did not finish, as gateways hand it on."""
     message = {"role": "assistant", "content": "I would say that"}
-    return _odd(200, {"choices": [{"index": 0, "message": message, "finish_reason": "error", **choice}]})
+    return _foreign(200, {"choices": [{"index": 0, "message": message, "finish_reason": "error", **choice}]})
 
 
 FLEX = "flex"
@@ -64,7 +64,7 @@ STATIC: Mapping[str, Reply] = {
         failed_generation="<function=label{}</function>",
     ),
     "thinking": ErrorReply(400, "Thinking mode does not support this tool_choice", "invalid_request_error").reply(),
-    "error_text": _odd(400, {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto"}),
+    "error_text": _foreign(400, {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto"}),
     "innererror": _refused(
         400,
         "400",
@@ -74,9 +74,9 @@ STATIC: Mapping[str, Reply] = {
         innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
     ),
     "402": _refused(402, "insufficient_credits", "Insufficient credits."),
-    "402_in_200": _odd(200, {"error": {"code": 402, "message": "Insufficient credits."}}),
-    "choice_error": _broken_off(error={"code": 502, "message": "The upstream server failed."}),
-    "finish_error": _broken_off(),
+    "402_in_200": _foreign(200, {"error": {"code": 402, "message": "Insufficient credits."}}),
+    "choice_error": _unfinished(error={"code": 502, "message": "The upstream server failed."}),
+    "finish_error": _unfinished(),
     "403": _refused(403, "content_policy_violation", "Your input was flagged by the moderation."),
     "498": NO_ROOM["498"],
     "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),
@@ -185,7 +185,7 @@ def tier_of(body: Mapping[str, Any]) -> str:
     return FLEX if body.get("service_tier") == FLEX else "default"
 
 
-def drawn(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> str | None:
+def draw_kind(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> str | None:
     """Which of these kinds a chance from 0 to 1 comes to, each as probable as `faults` say; None for none."""
     for kind in kinds:
         chance -= faults.get(kind, 0.0)

@@ -57,14 +57,14 @@ def _chooser(text: str) -> Choose:
     def choose(values: Sequence[Any], rng: SeededRandom) -> Any:
         moods = sentiment_values(values)
         if moods is None:
-            return _mentioned(text, values, rng)
+            return _most_mentioned(text, values, rng)
         sign = sentiment_sign(text)
         return moods[sign] if sign in moods else moods[1 if rng.below(2) else -1]
 
     return choose
 
 
-def _mentioned(text: str, values: Sequence[Any], rng: SeededRandom) -> Any:
+def _most_mentioned(text: str, values: Sequence[Any], rng: SeededRandom) -> Any:
     """The value whose words the text says most often; where none or all are said alike (a list of them), any."""
     counts = [_count(text.casefold(), value) if isinstance(value, str) else 0 for value in values]
     most = max(counts, default=0)

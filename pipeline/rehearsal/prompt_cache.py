@@ -57,7 +57,7 @@ class PromptCache:
     def __init__(self) -> None:
         self._known: dict[int, None] = {}
 
-    def keep(self, prompt: Prefixes) -> CacheTokens:
+    def record(self, prompt: Prefixes) -> CacheTokens:
         """What a call with this prompt finds, and what it leaves behind."""
         read = max((one.tokens for one in prompt.prefixes if one.digest in self._known), default=0)
         for one in prompt.prefixes:
@@ -100,7 +100,7 @@ def _ends(
 ) -> Iterator[Prefix]:
     """The prefix up to the end of each message."""
     for message, text in zip(messages, raw, strict=False):
-        tokens, digest = tokens + measure(message), _joined(digest, text)
+        tokens, digest = tokens + measure(message), _extend_digest(digest, text)
         yield Prefix(int(tokens), digest)
 
 
@@ -115,8 +115,8 @@ def _marks(
         for place, part in enumerate(parts):
             if isinstance(part, Mapping) and part.get("prompt_cache_breakpoint"):
                 cut = {**message, "content": parts[: place + 1]}
-                yield Prefix(start.tokens + int(measure(cut)), _joined(start.digest, dumps(cut)))
+                yield Prefix(start.tokens + int(measure(cut)), _extend_digest(start.digest, dumps(cut)))
 
 
-def _joined(digest: int, text: bytes) -> int:
+def _extend_digest(digest: int, text: bytes) -> int:
     return digest64(digest.to_bytes(8, "little", signed=True) + text)

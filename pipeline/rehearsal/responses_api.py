@@ -42,7 +42,7 @@ def _chat_of(body: Body) -> Json | ErrorReply:
         return refused.reply
 
 
-def _named(error: ErrorReply) -> ErrorReply:
+def _rename_param(error: ErrorReply) -> ErrorReply:
     """The error about the request, in this API's names."""
     param = error.param or ""
     first = next((name for name in _NAMES if param == name or param.startswith(name + "[")), "")
@@ -192,7 +192,7 @@ def _check_reasoning(item: Mapping[str, Any], where: str, after: Any) -> None:
     if not sealed:
         text = f"Item with id '{name}' not found. Items are not persisted when `store` is set to false."
         raise _Refused(ErrorReply(404, text, "invalid_request_error", "input"))
-    if sealed != _sealed(name):
+    if sealed != _encrypted(name):
         text = f"The encrypted content for item {name} could not be verified."
         raise _Refused(invalid(text, f"{where}.encrypted_content", "invalid_encrypted_content"))
     if not isinstance(after, Mapping) or after.get("type") not in ("function_call", "message"):
@@ -200,7 +200,7 @@ def _check_reasoning(item: Mapping[str, Any], where: str, after: Any) -> None:
         raise _Refused(invalid(text, "input"))
 
 
-def _sealed(name: str) -> str:
+def _encrypted(name: str) -> str:
     return f"rehearsal-{digest64(name.encode()) & (1 << 64) - 1:016x}"
 
 
@@ -244,7 +244,7 @@ def _response_of(completion: Mapping[str, Any], request: Body) -> Json:
 
 def _output(message: Mapping[str, Any], number: str, status: str) -> Iterator[Json]:
     thought = f"rs_{number}"
-    yield {"id": thought, "type": "reasoning", "summary": [], "encrypted_content": _sealed(thought)}
+    yield {"id": thought, "type": "reasoning", "summary": [], "encrypted_content": _encrypted(thought)}
     parts = list(_output_items(message))
     if parts:
         yield {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status, "content": parts}
@@ -272,4 +272,4 @@ def _usage(usage: Mapping[str, Any]) -> Json:
     }
 
 
-RESPONSES = ApiFormat(_chat_of, _response_of, _named)
+RESPONSES = ApiFormat(_chat_of, _response_of, _rename_param)

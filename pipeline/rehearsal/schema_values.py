@@ -79,7 +79,7 @@ class ValueGenerator:
         if "allOf" in schema:
             merged = {word: value for word, value in schema.items() if word != "allOf"}
             for part in schema["allOf"]:
-                merged = _merged(merged, self._plain(part))
+                merged = _merge(merged, self._plain(part))
             schema = merged
         return dict(schema)
 
@@ -102,7 +102,7 @@ class ValueGenerator:
         for word in ("anyOf", "oneOf"):
             if word in schema:
                 rest = {name: value for name, value in schema.items() if name != word}
-                return self._value(_merged(rest, self._branch(schema[word], rng, depth)), rng, choose, depth + 1)
+                return self._value(_merge(rest, self._branch(schema[word], rng, depth)), rng, choose, depth + 1)
         return self._typed(schema, rng, choose, depth)
 
     def _branch(self, branches: Sequence[Any], rng: SeededRandom, depth: int) -> Schema:
@@ -184,7 +184,7 @@ def _length(schema: Schema, rng: SeededRandom, depth: int) -> int:
     return least + rng.below(most - least + 1)
 
 
-def _merged(one: Schema, other: Schema) -> dict[str, Any]:
+def _merge(one: Schema, other: Schema) -> dict[str, Any]:
     merged = {**one, **other}
     if "properties" in one and "properties" in other:
         merged["properties"] = {**one["properties"], **other["properties"]}

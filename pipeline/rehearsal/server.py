@@ -125,9 +125,9 @@ class Rehearsal:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if self._is_foreign(request):
-            return self._keep_out(request, 403, "This endpoint answers programs of this machine only.", "forbidden")
+            return self._refuse(request, 403, "This endpoint answers programs of this machine only.", "forbidden")
         if self.options.api_key is not None and path.startswith(self._prefix + "/") and not self._has_key(request):
-            return self._keep_out(request, 401, "Incorrect API key provided.", "invalid_api_key")
+            return self._refuse(request, 401, "Incorrect API key provided.", "invalid_api_key")
         handler = self._routes.get((request.method, path))
         if handler is not None:
             return await handler(request)
@@ -140,7 +140,7 @@ class Rehearsal:
             return self._error(405, f"Not allowed to {request.method} {path}.")
         return self._error(404, f"Unknown request URL: {request.method} {path}.", "unknown_url")
 
-    def _keep_out(self, request: web.BaseRequest, status: int, message: str, code: str) -> web.StreamResponse:
+    def _refuse(self, request: web.BaseRequest, status: int, message: str, code: str) -> web.StreamResponse:
         if request.method == "POST":
             self.books.arrive()
             self.books.close_call(None, Ending("invalid", status))
@@ -204,8 +204,8 @@ class Rehearsal:
                         file.write(block)
         if not name:
             return self._error(400, "'file' is a required property.")
-        file_json = self._store.keep(path, name, purpose)
-        return await self._fail(request, _LOST) if self._store.loses(file_json) else self._json(file_json)
+        file_json = self._store.add_file(path, name, purpose)
+        return await self._fail(request, _LOST) if self._store.is_upload_lost(file_json) else self._json(file_json)
 
     async def _files(self, request: web.BaseRequest) -> web.StreamResponse:
         query = request.query

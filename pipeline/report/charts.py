@@ -57,7 +57,7 @@ def throughput_chart(pace: Timeline, description: str) -> dict[str, str]:
         at = _time_ticks(pace.length_s, 8 if width > 500 else 4)
         return _lines(width, height, series, at, ticks, _length, (0.0, pace.length_s))
 
-    return _drawn(draw, "throughput", description)
+    return _draw_sizes(draw, "throughput", description)
 
 
 def latency_chart(latencies: Mapping[int, int], step_s: float, description: str) -> dict[str, str]:
@@ -80,7 +80,7 @@ def latency_chart(latencies: Mapping[int, int], step_s: float, description: str)
         chart.add("answers", [count for _, _, count in bars])
         return chart
 
-    return _drawn(draw, "latency", description)
+    return _draw_sizes(draw, "latency", description)
 
 
 def calibration_chart(bins: Sequence[tuple[float, float]], description: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def calibration_chart(bins: Sequence[tuple[float, float]], description: str) -> 
     def draw(width: int, height: int) -> Any:
         return _lines(width, height, series, ticks, ticks, _percent, (0.0, 1.0), value=_percent, dots="calibration")
 
-    return _drawn(draw, "calibration", description)
+    return _draw_sizes(draw, "calibration", description)
 
 
 @cache
@@ -150,12 +150,12 @@ def _lines(
     return chart
 
 
-def _drawn(draw: Callable[[int, int], Any], name: str, description: str) -> dict[str, str]:
+def _draw_sizes(draw: Callable[[int, int], Any], name: str, description: str) -> dict[str, str]:
     """A chart in each size, as an element that can stand in a page."""
-    return {size: _cleaned(draw(*box), name, description) for size, box in SIZES.items()}
+    return {size: _to_svg(draw(*box), name, description) for size, box in SIZES.items()}
 
 
-def _cleaned(chart: Any, name: str, description: str) -> str:
+def _to_svg(chart: Any, name: str, description: str) -> str:
     """The chart as the library draws it, without what is for its scripts; each series has the class of its name."""
     names = [options["title"] for _, options in chart.raw_series]
     root = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - the library's own text, of our numbers

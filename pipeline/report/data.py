@@ -48,7 +48,7 @@ async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = Non
     `summary` is that of a session that ends just now: then its counts are taken, and the ledger is not counted again.
     """
     run_dir = RunDir(folder)
-    state = await status(folder) if summary is None else _ended(summary)
+    state = await status(folder) if summary is None else _state_of(summary)
     manifest = run_dir.read_manifest() or {}
     pace = read_timeline(run_dir.throughput)
     overview = await in_daemon(
@@ -73,7 +73,7 @@ async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = Non
     )
 
 
-def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _state_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What `status` would say of a session with this summary."""
     same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
             "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip

@@ -25,7 +25,7 @@ async def watch(
     `ready` is told the address to open, `ended` that the run has ended.
     """
     page = _Page(folder)
-    await page.made()
+    await page.body()
     run_dir = RunDir(folder)
     async with serve_pages(page.answer, port=port) as address:
         ready(address)
@@ -51,9 +51,9 @@ class _Page:
     async def answer(self, request: PageRequest) -> PageResponse:
         if request.path:
             return PageResponse(b"Not found.", kind="text/plain", status=404)
-        return PageResponse(await self.made(), policy=policy(is_live=True))
+        return PageResponse(await self.body(), policy=policy(is_live=True))
 
-    async def made(self) -> bytes:
+    async def body(self) -> bytes:
         """The page as it is, or a new one."""
         async with self._making:
             if time.monotonic() >= self._good_until:

@@ -160,7 +160,7 @@ def _buckets(sessions: Sequence[_Session], tokens_each: float | None) -> list[Bu
     width_s = length_s / number
     answered, refused = [0.0] * number, [0.0] * number
     limits: list[float | None] = [None] * number
-    for since_s, span in _placed(sessions):
+    for since_s, span in _with_begin(sessions):
         for at, share in _shares(since_s, span["span_s"], width_s, number):
             answered[at] += span["answers"] * share
             refused[at] += span["refused"] * share
@@ -171,7 +171,7 @@ def _buckets(sessions: Sequence[_Session], tokens_each: float | None) -> list[Bu
     ]
 
 
-def _placed(sessions: Sequence[_Session]) -> Iterator[tuple[float, dict[str, Any]]]:
+def _with_begin(sessions: Sequence[_Session]) -> Iterator[tuple[float, dict[str, Any]]]:
     """Each span with its beginning."""
     for session in sessions:
         at_s = session.offset_s

@@ -158,7 +158,7 @@ def lane_updater(lane: BatchLane | None, asker: Asker, settings: Settings) -> Ca
     def update(ends_at: datetime | None) -> None:
         if lane is None:
             return
-        lane.nears(ends_at)
+        lane.check_deadline(ends_at)
         if isinstance(lane, AutoLane) and lane.choice is not None:
             now = flex if lane.choice.flex else live
             rules, patience_s = asker.judge.rules, now.flex_patience_s

@@ -70,7 +70,7 @@ class Session:
         self._asker = Asker(
             parts.provider, Terms(parts.task, run_id=parts.run_id, panel=parts.panel), parts.admission, self._stats,
             rules=rules_of(settings), journal=self._journal, tariff=tariff, prepare=parts.prepare,
-            ping=parts.provider.ping, later=None if self._lane is None else self._lane.later,
+            ping=parts.provider.ping, later=None if self._lane is None else self._lane.defer,
         )  # fmt: skip
         self._canaries = Canaries(
             parts.gold, parts.task, settings.quality, parts.ledger, self._stats,
@@ -150,7 +150,7 @@ class Session:
             sizes=PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s),
             on_trouble=stop,
             guard=supervisor.watch,
-            put_off=None if self._lane is None else self._lane.put_off,
+            put_off=None if self._lane is None else self._lane.on_deferred,
         )
         if self._lane is not None:
             await parts.day.refresh()
@@ -217,7 +217,7 @@ class Session:
     async def _open(self, progress: Progress, done: int) -> None:
         """The opening lines; a pilot, a rehearsal and a cancel have none of their own."""
         parts = self._parts
-        if not (parts.options.title or (self._lane is not None and self._lane.calls_off)):
+        if not (parts.options.title or (self._lane is not None and self._lane.cancels_all)):
             await print_opening(progress.say, parts.settings, parts.task, parts.sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:

@@ -69,7 +69,7 @@ async def write_config(
         raise SetupError(f"{target} already exists: use --force to replace it, or --to for another path")
     reading = ReadProgress()
     limit = input_keys.get("limit")
-    survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
+    survey = await _survey(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
     proposal = propose(
         survey, input_path=path, format=source.format, reading=reading.detected_options, input_keys=input_keys
     )
@@ -105,7 +105,7 @@ def command_with_answer(question: str, command: Sequence[str], sets: Sequence[st
     return shlex.join([*command, *(word for each in others for word in ("--set", each))])
 
 
-async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
+async def _survey(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
     """What its records have in common: all of a local file's, the first ones of anything else."""
     if source.single_pass:
         raise InputError(f"{source.name}: cannot be examined, because it can be read only once: write it to a file")
@@ -205,7 +205,7 @@ def list_labels(labels: Sequence[JSON], config: Path) -> str:
     texts = [label for label in labels if isinstance(label, str) and _is_plain(label)]
     if len(texts) < len(labels) or len(texts) <= IN_CONFIG:
         return ""
-    path = next(path for path in _paths(config) if not path.exists() or _listed(path) == texts)
+    path = next(path for path in _paths(config) if not path.exists() or _read_labels(path) == texts)
     if not path.exists():
         with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
@@ -225,7 +225,7 @@ def _paths(config: Path) -> Iterator[Path]:
     yield from (config.with_name(f"{config.stem}-labels-{number}.csv") for number in count(2))
 
 
-def _listed(path: Path) -> list[str] | None:
+def _read_labels(path: Path) -> list[str] | None:
     """The labels in a file that is there; None where it is no such file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

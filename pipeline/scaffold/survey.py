@@ -112,7 +112,7 @@ class Survey:
             self.first = self.first or record.fields
             self.records += 1
             for name, value in record.fields.items():
-                column = self.columns.get(name) or self._made(name)
+                column = self.columns.get(name) or self._new_column(name)
                 if column is not None:
                     column.add(value)
 
@@ -124,8 +124,8 @@ class Survey:
             kinds[media_kind(f"a{suffix}")] += count
         return kinds
 
-    def _made(self, name: Any) -> Column | None:
-        if len(self.columns) >= COLUMNS_MAX or not sayable(name):
+    def _new_column(self, name: Any) -> Column | None:
+        if len(self.columns) >= COLUMNS_MAX or not is_writable(name):
             return None
         return self.columns.setdefault(name, Column(is_key=noun(name) in KEY_NAMES))
 
@@ -138,7 +138,7 @@ def media_kind(name: str) -> str:
     return "document" if kind == "pdf" else kind if kind in ("image", "audio", "video") else ""
 
 
-def sayable(name: Any) -> bool:
+def is_writable(name: Any) -> bool:
     """Whether TOML and a prompt can hold it: a lone surrogate comes of a broken file, and has no place in either."""
     return isinstance(name, str) and bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
 
@@ -156,7 +156,7 @@ def noun(name: str) -> str:
 
 def _is_label(value: JSON) -> bool:
     if isinstance(value, str):
-        return bool(value.strip()) and len(value) <= LABEL_CHARS and sayable(value)
+        return bool(value.strip()) and len(value) <= LABEL_CHARS and is_writable(value)
     return isinstance(value, int)
 
 

@@ -24,24 +24,24 @@ def to_toml(proposal: Proposal) -> str:
 
 
 def _input(proposal: Proposal) -> str:
-    key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
+    key = f"key = {_to_value(proposal.key)}" if proposal.key else '# key = "id"'
     default = "path" if proposal.format in FILE_FORMATS else "place"
     key += f"   # the field that names a record; without it: its {default}"
     if proposal.repeated_key:
-        key += f" ({_quoted(proposal.repeated_key)} names several records)"
+        key += f" ({_to_value(proposal.repeated_key)} names several records)"
     # A query or a table has no format.
     known = {} if proposal.format == "sql" else {"format": proposal.format}
     known |= {name: value for name, value in proposal.input_keys.items() if name not in ("format", "key")}
-    lines = "".join(f"{name} = {_quoted(value)}\n" for name, value in known.items())
+    lines = "".join(f"{name} = {_to_value(value)}\n" for name, value in known.items())
     recognised = "".join(
-        f"{name} = {_quoted(value)}   # as it was recognised\n"
+        f"{name} = {_to_value(value)}   # as it was recognised\n"
         for name, value in proposal.reading.items()
         if name not in known
     )
     return f"""[input]
-path = {_quoted(proposal.input_path)}
+path = {_to_value(proposal.input_path)}
 {lines}{recognised}{key}
-# fields: {", ".join(map(_quoted, proposal.columns))}"""
+# fields: {", ".join(map(_to_value, proposal.columns))}"""
 
 
 def _question(proposal: Proposal) -> str:
@@ -59,7 +59,7 @@ def _question(proposal: Proposal) -> str:
 def _task(proposal: Proposal) -> str:
     return f"""[task]
 system = "You help to make training data."
-prompt = {_quoted(_question(proposal))}
+prompt = {_to_value(_question(proposal))}
 
 [task.labels]
 {_labels(proposal)}"""
@@ -70,22 +70,22 @@ _REASON = '# reason = "text"   # a column with a reason; "0..1" makes a number, 
 
 def _labels(proposal: Proposal) -> str:
     """The labels that were seen, with a place for what each means; or what is to be replaced by labels."""
-    source = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records"
+    source = f"seen in {_to_value(proposal.gold)} of {proposal.looked_at:,} records"
     if not proposal.labels:
         return f"{_line(proposal.label, PLACEHOLDER_LABELS)}   # put your labels here: a run refuses these\n{_REASON}"
     if proposal.labels_file:
         note = f"{len(proposal.labels)} labels, {source}; say there what each means"
-        return f"{proposal.label} = {_quoted(proposal.labels_file)}   # {note}\n{_REASON}"
+        return f"{proposal.label} = {_to_value(proposal.labels_file)}   # {note}\n{_REASON}"
     line = f"{_line(proposal.label, proposal.labels)}   # {source}; complete it"
     if not all(isinstance(value, str) for value in proposal.labels):
         return f"{line}\n{_REASON}"
-    rows = "\n".join(f'# {_quoted(value)} = ""' for value in proposal.labels)
+    rows = "\n".join(f'# {_to_value(value)} = ""' for value in proposal.labels)
     note = "in place of that line: what each label means, which the model reads"
     return f"{line}\n{_REASON}\n\n# [task.labels.{proposal.label}]   # {note}\n{rows}"
 
 
 def _line(name: str, values: Sequence[JSON]) -> str:
-    return f"{name} = [{', '.join(map(_quoted, values))}]"
+    return f"{name} = [{', '.join(map(_to_value, values))}]"
 
 
 _MODEL = """[model]
@@ -107,13 +107,13 @@ concurrency = 64
 
 def _output(proposal: Proposal) -> str:
     stem = re.sub(r"[^\w-]+", "-", PurePath(proposal.input_path).name.partition(".")[0]).strip("-") or "labels"
-    names = ", ".join(_quoted(name) for name in proposal.columns if name not in proposal.personal)
+    names = ", ".join(_to_value(name) for name in proposal.columns if name not in proposal.personal)
     columns = f"# columns = [{names}]   # carried along; default: all of them"
     if proposal.personal:
-        left_out = ", ".join(map(_quoted, proposal.personal))
+        left_out = ", ".join(map(_to_value, proposal.personal))
         columns = f"columns = [{names}]   # carried along; left out as personal: {left_out}"
     return f"""[output]
-dir = {_quoted(f"runs/{stem}")}
+dir = {_to_value(f"runs/{stem}")}
 {columns}
 formats = ["csv"]"""
 
@@ -122,26 +122,26 @@ def _rehearsal(proposal: Proposal) -> str:
     if not proposal.gold:
         return ""
     return f"""[rehearsal]
-gold = {_quoted(proposal.gold)}   # the right label, for a rehearsal's simulated answers"""
+gold = {_to_value(proposal.gold)}   # the right label, for a rehearsal's simulated answers"""
 
 
 def _place(name: str, filters: str) -> str:
     """Where the field stands in a prompt: by its name where Jinja takes it, else out of `record`."""
     if name.isidentifier() and name not in _JINJA_WORDS:
         return f"{{{{ {name}{filters} }}}}"
-    return f"{{{{ record[{_jinja_quoted(name)}]{filters} }}}}"
+    return f"{{{{ record[{_jinja_string(name)}]{filters} }}}}"
 
 
-def _jinja_quoted(name: str) -> str:
+def _jinja_string(name: str) -> str:
     # Jinja reads Python's escapes in its strings.
     escaped = "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in name.replace("\\", "\\\\"))
     return '"' + escaped.replace('"', '\\"') + '"'
 
 
-def _quoted(value: JSON) -> str:
+def _to_value(value: JSON) -> str:
     """A value as TOML; text in the quotes that need the fewest escapes."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_quoted, value))}]"
+        return f"[{', '.join(map(_to_value, value))}]"
     if not isinstance(value, str):
         return json.dumps(value)
     if '"' in value and "'" not in value and value.isprintable():

@@ -121,11 +121,11 @@ def test_other_functions_are_another_prefix() -> None:
 def test_what_is_asked_for_all_the_time_outlives_what_is_not() -> None:
     """50,000 records each leave a prefix of their own: the one that they share must not go with them."""
     cache, shared = PromptCache(), Prefix(LEAST_TOKENS, -1)
-    cache.keep(Prefixes((shared,), True))
+    cache.record(Prefixes((shared,), True))
     for number in range(10_000):
-        found = cache.keep(Prefixes((shared, Prefix(LEAST_TOKENS + 9, number)), True))
+        found = cache.record(Prefixes((shared, Prefix(LEAST_TOKENS + 9, number)), True))
         assert (found.read, found.written) == (LEAST_TOKENS, 9)
-    assert cache.keep(Prefixes((Prefix(LEAST_TOKENS, 1),), True)).read == 0, "one of long ago"
+    assert cache.record(Prefixes((Prefix(LEAST_TOKENS, 1),), True)).read == 0, "one of long ago"
 
 
 def test_the_sdk_reads_it() -> None:
