@@ -90,20 +90,17 @@ def init(
 def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
     """How the input is read before there is a config, and the keys of [input] that --set names."""
     from pipeline.errors import SetupError
+    from pipeline.parts import input_settings
     from pipeline.scaffold import guess_format
-    from pipeline.settings import Settings
 
     for key in (each.partition("=")[0].strip() for each in sets if "=" in each):
         if key == "input.path":
             raise SetupError("--set input.path: init takes the path as its argument")
         if not key.startswith("input."):
             raise SetupError(f"--set {key}: init takes only keys of [input]; put this one into the config")
-    # Nothing is asked yet: the prompt and the model stand for those of the config.
-    others: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
-    settings = Settings.load(None, sets, input={"path": path}, **others)
+    settings, keys = input_settings(path, sets)
     if "input.format" not in settings.origins() and (file_format := guess_format(path)):
-        settings = Settings.load(None, [f"input.format={file_format}", *sets], input={"path": path}, **others)
-    keys = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+        settings, keys = input_settings(path, [f"input.format={file_format}", *sets])
     values = settings.input.model_dump(mode="json")
     return settings, {name: values[name] for name in (key.removeprefix("input.") for key in keys)}
 

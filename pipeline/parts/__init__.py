@@ -16,6 +16,7 @@ from pipeline.parts.inputs import (
     can_be_read_again,
     changes_of_input,
     input_identity,
+    input_settings,
     is_elsewhere,
     read,
     read_again,

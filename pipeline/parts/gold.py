@@ -20,7 +20,7 @@ from pipeline.gold import (
     has_value,
     only_field,
 )
-from pipeline.parts.inputs import resolve_inputs
+from pipeline.parts.inputs import input_settings, resolve_inputs
 from pipeline.parts.selection import is_of_shard, shard_of
 from pipeline.parts.tables import delimiter_of, describe_table_error, table_source
 from pipeline.quality import uniform
@@ -240,9 +240,7 @@ def _input_options(path: str, sets: Sequence[str], header: Mapping[str, Any]) ->
     """How a file is read that the config does not name: only what is said here, nothing of the run's own input."""
     values: dict[str, Any] = {"path": path, **header}
     if sets:
-        stub: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
-        settings = Settings.load(None, sets, input={"path": path}, **stub)
-        keys = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+        settings, keys = input_settings(path, sets)
         for key in keys:
             if not key.startswith("input.") or key == "input.path":
                 raise ConfigError(f"--set {key}: only keys that say how the file is read, like input.encoding")

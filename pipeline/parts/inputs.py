@@ -48,6 +48,14 @@ def sources_of(settings: Settings, records: RecordInput | None = None) -> list[S
         raise MissingInputError(f"{error} It is not beside the config either ({folder}).") from error
 
 
+def input_settings(path: str, sets: Sequence[str]) -> tuple[Settings, list[str]]:
+    """Settings that say only how a file is read that no config names, and the keys that `sets` name."""
+    # Nothing is asked: the prompt and the model stand for those of a config.
+    stub: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
+    settings = Settings.load(None, sets, input={"path": path}, **stub)
+    return settings, [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+
+
 def resolve_inputs(
     paths: str | Sequence[str], options: InputSettings, base: Path, own: Path | None, *, secret: bool
 ) -> list[Source]:

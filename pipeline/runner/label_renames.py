@@ -119,9 +119,16 @@ def _is_same_rename(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple
 def _done_before(settings: Settings, manifest: Mapping[str, Any], target: Rename) -> int | None:
     """How many records the same rename has changed, where it was the last and the old names are gone; else None."""
     last = next(iter(reversed(manifest.get("renames", ()))), None)
-    there = {json_identity(value) for value in label_fields(settings)[target.column].values}
-    gone = not there & {json_identity(old) for old, _ in target.pairs}
-    return last["records"] if last and gone and _is_same_rename(last, target.column, target.pairs) else None
+    is_gone = not _old_names(target) & _names_in_config(settings, target.column)
+    return last["records"] if last and is_gone and _is_same_rename(last, target.column, target.pairs) else None
+
+
+def _old_names(rename: Rename) -> set[tuple[bool, object]]:
+    return {json_identity(old) for old, _ in rename.pairs}
+
+
+def _names_in_config(settings: Settings, column: str) -> set[tuple[bool, object]]:
+    return {json_identity(value) for value in label_fields(settings)[column].values}
 
 
 # -- the beginning ---------------------------------------------------------------------------------------------------
@@ -136,8 +143,7 @@ async def _begin(
     _refuse(field, target, count)
     edits = file_edits(settings, target)
     # With names that the user has put into the config already, nobody knows the task before.
-    old = {json_identity(old) for old, _ in target.pairs}
-    before = task_of(settings) if old & {json_identity(value) for value in field.values} else None
+    before = task_of(settings) if _old_names(target) & _names_in_config(settings, target.column) else None
     after = task_of(settings, target)
     at = max(time.time(), latest + 0.001)
     rename = Rename(target.column, target.pairs, at)
@@ -219,19 +225,12 @@ async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
     if (done := await ledger.meta_get(rename_key(step.rename))) is not None:
         return int(done)
     before, after = step.before, step.after
-    if after is None:
-        before, after = _tasks(settings, step.rename)
+    if after is None and _old_names(step.rename) <= _names_in_config(settings, step.rename.column):
+        before, after = task_of(settings), task_of(settings, step.rename)
     new_digest = _new_digest(before, after) if before is not None and after is not None else None
     panel = panel_of(settings, after or task_of(settings))
     recount = None if panel is None else panel.renamed
     return await ledger.rename_labels(step.rename, step.entry["order"], new_digest, recount)
-
-
-def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None]:
-    """The task before and after the rename; None where the config has the new names already."""
-    old = {json_identity(old) for old, _ in rename.pairs}
-    there = {json_identity(value) for value in label_fields(settings)[rename.column].values}
-    return (task_of(settings), task_of(settings, rename)) if old <= there else (None, None)
 
 
 def _new_digest(before: Task, after: Task) -> NewDigest:
@@ -249,13 +248,13 @@ def _new_digest(before: Task, after: Task) -> NewDigest:
     return digest
 
 
-def _apply_edit(run_dir: RunDir, settings: Settings, with_notes: Mapping[str, str], rename: Rename) -> str:
+def _apply_edit(run_dir: RunDir, settings: Settings, entry: Mapping[str, str], rename: Rename) -> str:
     """Change one file of the user's, unless it was changed before the kill. Gives its path. Raises SetupError."""
-    path = Path(os.path.normpath(run_dir.path / with_notes["path"]))
+    path = Path(os.path.normpath(run_dir.path / entry["path"]))
     now = _digest(path.read_bytes()) if path.is_file() else ""
-    if now != with_notes["after"]:
-        edit = edit_of(path, with_notes["kind"], rename) if now == with_notes["before"] else None
-        if edit is None or _digest(edit.after) != with_notes["after"]:
+    if now != entry["after"]:
+        edit = edit_of(path, entry["kind"], rename) if now == entry["before"] else None
+        if edit is None or _digest(edit.after) != entry["after"]:
             raise SetupError(
                 f"{path}: has changed while its labels were being renamed. Put it back as it was before, and give the "
                 "same command again"
@@ -269,22 +268,21 @@ def _apply_edit(run_dir: RunDir, settings: Settings, with_notes: Mapping[str, st
 
 def _finish(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> None:
     manifest = run_dir.read_manifest() or {}
-    renames: Any = manifest.get("renames", [])
-    done = {name: step.entry[name] for name in ("column", "pairs", "at")} | {"done": True, "records": count}
-    done["done_at"] = max(time.time(), step.rename.at)
-    history: Any = manifest.get("history", [])
-    names = ", ".join(f"{old} -> {new}" for old, new in step.rename.pairs)
+    rename, renames = step.rename, [one for one in manifest.get("renames", ()) if one.get("done", True)]
+    done = {name: step.entry[name] for name in ("column", "pairs", "at")}
+    done |= {"done": True, "records": count, "done_at": max(time.time(), rename.at)}
+    names = ", ".join(f"{old} -> {new}" for old, new in rename.pairs)
     line = {
-        "at": datetime.fromtimestamp(step.rename.at, UTC).isoformat(timespec="seconds"),
-        "what": f"renamed labels of {step.rename.column}: {names}; {count:,} records",
+        "at": datetime.fromtimestamp(rename.at, UTC).isoformat(timespec="seconds"),
+        "what": f"renamed labels of {rename.column}: {names}; {count:,} records",
     }
     run_dir.write_manifest(
         {
             **manifest,
             "fingerprint": step.entry["fingerprint"],
             "config": to_toml(settings),
-            "renames": [*(one for one in renames if one.get("done", True)), done],
-            "history": [*history, line],
+            "renames": [*renames, done],
+            "history": [*manifest.get("history", ()), line],
         }
     )
 

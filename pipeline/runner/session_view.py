@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from pipeline import codec
-from pipeline.limits import Admission, AdmissionState, Budget, Price, Spend, estimate_remaining
+from pipeline.limits import Admission, AdmissionState, Budget, Outage, Price, estimate_remaining
 from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import ReadProgress
 from pipeline.records import Status
@@ -117,9 +116,9 @@ class SessionView:
         """Look every second until cancelled."""
         try:
             while True:
-                await self._guarded("live.json", self._write)
-                await self._guarded("throughput", self._note_throughput)
-                await self._guarded("changes", partial(self._report_outage, progress))
+                await self._guarded("live.json", lambda: write_live(self._run_dir, self.facts()))
+                await self._guarded("throughput", self._throughput.check)
+                await self._guarded("changes", lambda: self._report_changes(progress))
                 await self._guarded("a stop", self._report_stop)
                 await asyncio.sleep(LOOK_S)
         finally:
@@ -129,27 +128,22 @@ class SessionView:
     async def on_stall(self, message: str, still_s: float) -> None:
         """Tell who is to be told that nothing moves."""
 
-        async def tell_them() -> None:
-            await self._notifications.on_stall(message, {**self.facts(), "still_for_s": still_s})
+        def notify() -> Awaitable[None]:
+            return self._notifications.on_stall(message, {**self.facts(), "still_for_s": still_s})
 
-        await self._guarded("a stall", tell_them)
+        await self._guarded("a stall", notify)
 
-    async def _guarded(self, what: str, show: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, what: str, show: Callable[[], Awaitable[None] | None]) -> None:
         """Only what others may see of the run is lost by an error. A full disk stops it at the ledger, and says so."""
         try:
-            await show()
+            if (work := show()) is not None:
+                await work
         except Exception as error:
             if what not in self._unseen:
                 log_event("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
             self._unseen.add(what)
 
-    async def _write(self) -> None:
-        write_live(self._run_dir, self.facts())
-
-    async def _note_throughput(self) -> None:
-        self._throughput.check()
-
-    async def _report_outage(self, progress: Progress) -> None:
+    async def _report_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
             message = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
@@ -215,9 +209,9 @@ class SessionView:
             "price": None if self._price is None else asdict(self._price),
             "gate": gate.state,
             "stopping": None if gate.stopped is None else str(gate.stopped),
-            "hold_s": round(door.waits_s, 3),
-            "hold_reason": door.hold_reason if door.hold_s > 0 else "",
-            "outage": self._outage_facts(door),
+            "held_for_s": round(door.waits_s, 3),
+            "held_reason": door.hold_reason if door.hold_s > 0 else "",
+            "outage": None if door.outage is None else self._outage_facts(door.outage),
             "outages": len(gate.outages) + (door.outage is not None),
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
@@ -233,11 +227,8 @@ class SessionView:
             "written_at": time.time(),
         }
 
-    def _outage_facts(self, door: AdmissionState) -> dict[str, Any] | None:
+    def _outage_facts(self, outage: Outage) -> dict[str, Any]:
         """Since when (seconds since 1970) and why nothing is answered."""
-        outage = door.outage
-        if outage is None:
-            return None
         return {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes}
 
 
@@ -260,10 +251,8 @@ def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
     if budget is None or not budget.is_capped:
         return None
 
-    def plain(spend: Spend) -> dict[str, Any]:
-        return {"usd": spend.usd, "tokens": spend.tokens}
-
-    return {"spent": plain(budget.spent), "counted": plain(budget.counted), "left": plain(budget.left())}
+    amounts = {"spent": budget.spent, "counted": budget.counted, "left": budget.left()}
+    return {name: {"usd": spend.usd, "tokens": spend.tokens} for name, spend in amounts.items()}
 
 
 def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:

@@ -210,7 +210,7 @@ def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypa
     [
         "session_view.SessionView.facts",
         "session_view.SessionView.snapshot",
-        "session_view.SessionView._report_outage",
+        "session_view.SessionView._report_changes",
         "session.print_opening",
         "notifications.closing_lines",
     ],

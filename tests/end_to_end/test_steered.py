@@ -193,5 +193,5 @@ def test_a_wait_for_the_hours_is_told_once(night: Callable[..., Night]) -> None:
     run.set(f'limits.run_between=["{begin}","{end}"]')
     assert f"outside the hours {begin}-{end}, until {begin}\n" in run.hears("waiting")
     wait_until(lambda: "outside the hours" in run.live()["trouble"])
-    assert run.live()["hold_s"] > 61, "all of the wait, not the time to the next look"
+    assert run.live()["held_for_s"] > 61, "all of the wait, not the time to the next look"
     run.end()
