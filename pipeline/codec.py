@@ -75,14 +75,10 @@ def loads_digits(text: str) -> Any:
     try:
         return _loads_digits(text)
     except JSONDecodeError:
-        whole = _HALVES.sub(_escaped_half, clean_text(text))
+        whole = _HALVES.sub(lambda match: "\\ufffd" if match["half"] else match[0], clean_text(text))
         if whole == text:
             raise
         return _loads_digits(whole)
-
-
-def _escaped_half(match: re.Match[str]) -> str:
-    return match[0] if match["half"] is None else "\\ufffd"
 
 
 def _loads_digits(text: str) -> Any:
@@ -112,27 +108,18 @@ def loads_numbers(data: bytes) -> Any:
     return loads(data)
 
 
-def loads_loosely(data: bytes) -> Any:
+def loads_loosely(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The same where it is no JSON for its NaN (null), Infinity (its name), 1e400, or halves of characters (U+FFFD).
 
-    Raises JSONDecodeError.
+    `object_of` makes a value of each object's keys and values. Raises JSONDecodeError.
     """
-    value = _by_hand(data.decode(), _LOOSE)
-    return clean(_refused_deep(value, data))
+    return clean(_refused_deep(_by_hand(data.decode(), _LOOSE, object_of), data))
 
 
 def may_lose_digits(data: bytes) -> bool:
     """Whether there may be a number in these JSON texts that no 64 bits hold; a quick look."""
     numbers = data.translate(_NUMBERS)
     return any(sign in numbers for sign in _SIGNS)
-
-
-def loads_pairs(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any]) -> Any:
-    """The value of a JSON text, loosely, with what `object_of` makes of each object's keys and values.
-
-    Raises JSONDecodeError.
-    """
-    return clean(_refused_deep(_by_hand(data.decode(), _LOOSE, object_of), data))
 
 
 def keys_in(value: Any) -> int:
@@ -197,9 +184,7 @@ def _exact(text: str) -> float:
 
 
 def _brackets(data: bytes | str) -> int:
-    if isinstance(data, str):
-        return data.count("[") + data.count("{")
-    return data.count(b"[") + data.count(b"{")
+    return data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
 
 
 def _is_deep(value: Any) -> bool:

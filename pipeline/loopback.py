@@ -64,7 +64,8 @@ async def serve_pages(answer: PageHandler, *, port: int = 0) -> AsyncIterator[st
 
     async def handle(request: web.Request) -> web.Response:
         first, _, path = request.path.removeprefix("/").partition("/")
-        if request.headers.get("Host", "") not in names or not _is_own(request.headers.get("Origin"), names):
+        origin = request.headers.get("Origin")  # none where no page of a browser asks
+        if request.headers.get("Host", "") not in names or origin not in {None, *(f"http://{name}" for name in names)}:
             return _refused(403, "This page is for a browser on this machine only.")
         if not hmac.compare_digest(first.encode(), token.encode()):
             return _refused(404, "Not found. Open the address that labelpipe printed.")
@@ -99,11 +100,6 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         raise SetupError(f"--port {port}: cannot listen on {HOST}:{port} ({error}); choose another port") from error
-
-
-def _is_own(origin: str | None, names: set[str]) -> bool:
-    """Whether a request comes from our own page, or from no page at all."""
-    return origin is None or origin in {f"http://{name}" for name in names}
 
 
 def _refused(status: int, message: str) -> web.Response:

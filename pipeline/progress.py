@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from pipeline.terminal import (
     BackgroundWriter,
     colorize,
+    columns_of,
     cut,
     format_for_stream,
     is_notebook,
@@ -210,11 +210,10 @@ class _Line(tqdm):  # type: ignore[type-arg]
         }
 
 
-def _knows_size(stream: TextIO) -> bool:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
-    except (OSError, ValueError):
-        return False
+def _size(stream: TextIO) -> dict[str, Any]:
+    """The size of the line, as tqdm takes it: None where the terminal knows it."""
+    columns, rows = BLIND_SIZE if columns_of(stream) is None else (None, None)
+    return {"ncols": columns, "nrows": rows}
 
 
 class Progress:
@@ -291,16 +290,8 @@ class Progress:
 
 
 def _open_line(stream: TextIO) -> _Line:
-    knows_size = _knows_size(stream)
-    return _Line(
-        total=1,
-        file=stream,
-        dynamic_ncols=knows_size,
-        ncols=None if knows_size else BLIND_SIZE[0],
-        nrows=None if knows_size else BLIND_SIZE[1],
-        leave=True,
-        mininterval=0,
-    )
+    size = _size(stream)
+    return _Line(total=1, file=stream, dynamic_ncols=size["ncols"] is None, leave=True, mininterval=0, **size)
 
 
 @contextmanager
@@ -309,7 +300,6 @@ def show_count(
 ) -> Iterator[Callable[[int], object]]:
     """Gives what adds to a count; in a terminal it is seen while that takes long. Elsewhere it is not."""
     stream = stream or sys.stderr
-    knows_size = _knows_size(stream)
     with tqdm(
         desc=what,
         file=stream,
@@ -317,9 +307,8 @@ def show_count(
         delay=every_s,
         mininterval=every_s,
         miniters=1,
-        ncols=None if knows_size else BLIND_SIZE[0],
-        nrows=None if knows_size else BLIND_SIZE[1],
         leave=False,
         bar_format="{desc}: {n:,}",
+        **_size(stream),
     ) as line:
         yield line.update

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.records import Outcome, Status, Usage
@@ -210,8 +210,6 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        from dataclasses import asdict
-
         return asdict(self)
 
 
@@ -229,6 +227,4 @@ class Merged:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        from dataclasses import asdict
-
         return asdict(self)

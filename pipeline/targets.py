@@ -5,7 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,13 @@ def load_settings(named: str | Path, overrides: Sequence[str] = (), **direct: An
     if looks_like_config(path):
         return Settings.load(path, overrides, **direct)
     raise SetupError(_no_config(path))
+
+
+@contextmanager
+def run_settings(folder: Path) -> Iterator[Settings]:
+    """The settings of the run in a folder, while the current directory is the one in which it was started."""
+    with chdir(Path.cwd()):
+        yield load_settings(folder)
 
 
 def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str, Any]) -> Settings:

@@ -5,7 +5,6 @@ The form is that of OpenAI's fine-tuning files for function calling: `messages`,
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.errors import AnswerError, InvalidAnswerError, RenderError, SetupE
 from pipeline.parts import task_of
 from pipeline.records import JSON, Answer, Outcome, Request, ToolCall
 from pipeline.store import RunDir
-from pipeline.targets import load_settings
+from pipeline.targets import run_settings
 from pipeline.task import ROWS_OF_CALLS, TOOL_COLUMN, Task, row_fields
 
 #: The keys of a line.
@@ -29,9 +28,7 @@ class ChatLines:
     """
 
     def __init__(self, run_dir: RunDir, manifest: Mapping[str, Any]) -> None:
-        # Settings of a run folder move the process to where the run was started; whoever exports stays where it is.
-        with chdir(Path.cwd()):
-            settings = load_settings(run_dir.path)
+        with run_settings(run_dir.path) as settings:
             # A mark for the server's cache is no part of what the model reads.
             model = settings.model.model_copy(update={"cache_breakpoint": False})
             self._task = task_of(settings.model_copy(update={"model": model}))
@@ -76,34 +73,27 @@ class ChatLines:
             for name in self._names(functions, label):
                 if name not in functions:
                     raise InvalidAnswerError(f"there is no function {name!r}")
-                yield name, self._arguments(functions[name], _prefix(functions, name), label, outcome)
+                columns = self._fields(functions, name, label)
+                yield (
+                    name,
+                    {
+                        field: _items(functions[name], field, outcome) if field == self._rows else label[column]
+                        for field, column in columns.items()
+                    },
+                )
 
     def _names(self, functions: Mapping[str, Any], label: Mapping[str, JSON]) -> list[str]:
         """Those that were called, in their order; where the label does not say, those that have a field in it."""
         called = label.get(TOOL_COLUMN) if len(functions) > 1 else None
         if called is not None:
             return [str(name) for name in (called if isinstance(called, list) else [called])]
-        return [name for name in functions if not self._several or self._has(functions, name, label)]
+        return [name for name in functions if not self._several or self._fields(functions, name, label)]
 
-    def _has(self, functions: Mapping[str, Any], name: str, label: Mapping[str, JSON]) -> bool:
-        before = _prefix(functions, name)
-        return any(before + field in label or field == self._rows for field in functions[name].get("properties", {}))
-
-    def _arguments(
-        self, schema: dict[str, Any], before: str, label: Mapping[str, JSON], outcome: Outcome
-    ) -> dict[str, JSON]:
-        arguments: dict[str, JSON] = {}
-        for field in schema.get("properties", {}):
-            if field == self._rows:
-                arguments[field] = _items(schema, field, outcome)
-            elif before + field in label:
-                arguments[field] = label[before + field]
-        return arguments
-
-
-def _prefix(functions: Mapping[str, Any], name: str) -> str:
-    """What stands before the columns of a function."""
-    return f"{name}_" if len(functions) > 1 else ""
+    def _fields(self, functions: Mapping[str, Any], name: str, label: Mapping[str, JSON]) -> dict[str, str]:
+        """The fields of a function that the label has, with their columns."""
+        prefix = f"{name}_" if len(functions) > 1 else ""
+        columns = {field: prefix + field for field in functions[name].get("properties", {})}
+        return {field: column for field, column in columns.items() if field == self._rows or column in label}
 
 
 def _items(schema: dict[str, Any], name: str, outcome: Outcome) -> list[JSON]:

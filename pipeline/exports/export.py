@@ -160,7 +160,7 @@ class _Export:
         record, selection = outcome.record, self._plan.selection
         self._fields |= dict.fromkeys(record.fields)
         wanted = selection.wanted(outcome)
-        text = selection.text(outcome)
+        text = selection.text_of(record.fields)
         why = "no_row" if not wanted else "where" if not any(wanted) else "" if text.strip() else "empty_text"
         if why:
             self._left_out[why] += 1
@@ -187,7 +187,7 @@ class _Export:
         kinds = infer_kinds([self._kinds.get(title, "nothing") for title in table.titles], rows)
         self._kinds |= dict(zip(table.titles, kinds, strict=True))
         cells = [(title, value) for row in rows for title, value in zip(table.titles, row, strict=True)]
-        self._mixed |= {title for title, value in cells if not _is_plain(value)}
+        self._mixed |= {title for title, value in cells if value is not None and not isinstance(value, str)}
         self._no_lists |= {title for title, value in cells if not _is_list_of_texts(value)}
 
     def _check_columns(self) -> None:
@@ -250,7 +250,7 @@ class _Export:
         types = [kind for _, kind in features.columns] or ["string"] * len(shape.titles)
         paths = {name: part / f"{name}.{plan.kind}" for name in names}
         files = [open_rows(path, shape.titles, types, escape_formulas=shape.escapes) for path in paths.values()]
-        counts = _Counts(names)
+        counts = _Counts(dict.fromkeys(names, 0), dict.fromkeys(names, 0), {})
         try:
             async for block in self._blocks():
                 await asyncio.to_thread(self._add, block, shape, files, counts)
@@ -263,7 +263,7 @@ class _Export:
     def _add(
         self, block: Sequence[tuple[int, Outcome]], shape: Shape, files: Sequence[RowFile], counts: _Counts
     ) -> None:
-        splits = self._splits.of([seq for seq, _ in block])
+        plan, splits = self._plan, self._splits.of([seq for seq, _ in block])
         counts.records_read += len(splits)
         lines: dict[int, list[list[JSON]]] = {}
         written: list[tuple[bytes, int]] = []
@@ -271,13 +271,16 @@ class _Export:
             if seq not in splits:
                 continue
             split, label, text = splits[seq]
-            rows = shape.rows(outcome, self._plan.selection.wanted(outcome))
+            rows = shape.rows(outcome, plan.selection.wanted(outcome))
             if isinstance(rows, str):
                 self._left_out[rows] += 1
                 continue
             lines.setdefault(split, []).extend(rows)
             written.append((text, split))
-            counts.add(split, label, len(rows))
+            name = plan.shares.names[split]
+            counts.records[name] += 1
+            counts.rows[name] += len(rows)
+            counts.classes.setdefault(label, dict.fromkeys(plan.shares.names, 0))[name] += 1
         for split, rows in lines.items():
             files[split].add(rows)
         self._splits.written(written)
@@ -367,28 +370,14 @@ class _Export:
         }
 
 
+@dataclass(slots=True)
 class _Counts:
-    """Records, rows and classes of each split, as they are written."""
+    """Records, rows and classes of each split, as they are written. All of it changes."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        # All state that changes.
-        self.records_read = 0
-        self.records = dict.fromkeys(names, 0)
-        self.rows = dict.fromkeys(names, 0)
-        self.classes: dict[str, dict[str, int]] = {}
-
-    def add(self, split: int, label: str, rows: int) -> None:
-        """One more record."""
-        name = self._names[split]
-        self.records[name] += 1
-        self.rows[name] += rows
-        counts = self.classes.setdefault(label, dict.fromkeys(self._names, 0))
-        counts[name] += 1
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+    records: dict[str, int]
+    rows: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    records_read: int = 0
 
 
 def _is_list_of_texts(value: Any) -> bool:

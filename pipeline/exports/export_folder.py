@@ -19,8 +19,7 @@ MANIFEST = "export.json"
 #: How the folder is called in which the files are written before they take the place of the old ones.
 _PART = ".export-"
 _DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".db", ".sqlite")
-
-
+_WAY_OUT = "Nothing was written: move it away, or name another folder with --to"
 #: An address that lacks its ://. A drive of Windows has one letter.
 _ADDRESS = re.compile(r"[\w+.-]{2,}:")
 
@@ -48,7 +47,9 @@ class ExportFolder:
         #: the digests that each of our files may have; None for any
         self._ours = self._read()
         for name in self._names:
-            self._refuse_foreign(name)
+            if os.path.lexists(path / name) and not self._is_ours(name):
+                why = "was changed since it was exported" if name in self._ours else "was not written by labelpipe"
+                raise SetupError(f"{path / name}: {why}. {_WAY_OUT}")
 
     def _read(self) -> dict[str, list[str] | None]:
         path = self.path / MANIFEST
@@ -60,13 +61,6 @@ class ExportFolder:
                 digests: dict[str, list[str] | None] = manifest["digests"]
                 return digests
         raise SetupError(f"{path}: was not written by labelpipe. {_WAY_OUT}")
-
-    def _refuse_foreign(self, name: str) -> None:
-        path = self.path / name
-        if not os.path.lexists(path) or self._is_ours(name):
-            return
-        changed = "was changed since it was exported" if name in self._ours else "was not written by labelpipe"
-        raise SetupError(f"{path}: {changed}. {_WAY_OUT}")
 
     def _is_ours(self, name: str) -> bool:
         path, digests = self.path / name, self._ours.get(name, [])
@@ -124,9 +118,6 @@ class ExportFolder:
         part = self.path / f"{MANIFEST}.part"
         part.write_bytes(codec.pretty({**facts, "digests": digests}))
         part.replace(self.path / MANIFEST)
-
-
-_WAY_OUT = "Nothing was written: move it away, or name another folder with --to"
 
 
 def digest_of(path: Path) -> str:

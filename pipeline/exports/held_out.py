@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing, chdir, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipeline.exports.near_duplicates import comparable_text
 from pipeline.exports.selection import Selection
 from pipeline.parts import gold_source
 from pipeline.readers import key_from_value, read_records
-from pipeline.targets import load_settings
+from pipeline.targets import run_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ async def _own_gold(opened: ExportedRun, selection: Selection) -> HeldOutGold:
 
 def _file_of(opened: ExportedRun) -> Path | None:
     """The file that the run's config names; None where there is none, or the config is gone."""
-    with suppress(SetupError), chdir(Path.cwd()):
-        settings = load_settings(opened.folder.path.absolute())
+    with suppress(SetupError), run_settings(opened.folder.path.absolute()) as settings:
         name = settings.quality.gold
         return None if name is None else settings.find(name).absolute()
     return None

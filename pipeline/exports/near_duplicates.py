@@ -20,7 +20,7 @@ import sqlite3
 import unicodedata
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from itertools import compress, islice, pairwise
 from math import comb, sqrt
@@ -137,7 +137,8 @@ def signature(hashes: Set[int]) -> list[int]:
         # The last one that is put into a bin stays: the smallest. What an earlier permutation put there stays too.
         ordered = sorted(_permuted(hashes, turn) if turn else hashes, reverse=True)
         full = {one & _PLACE: one for one in ordered} | full
-    full |= {place: _copied(full, place) for place in _PLACES - full.keys()}
+    # An empty bin is a copy of the first full one in an order of its own.
+    full |= {place: next(full[other] for other in _OTHERS[place] if other in full) for place in _PLACES - full.keys()}
     return [full[place] for place in range(BINS)]
 
 
@@ -145,11 +146,6 @@ def _permuted(hashes: Set[int], turn: int) -> list[int]:
     """The hashes in another order: a product with an odd number, the high bits mixed into the low ones."""
     factor = _FACTOR ** (turn + 1) & _MASK
     return [(mixed := one * factor & _MASK) ^ mixed >> 15 for one in hashes]
-
-
-def _copied(full: Mapping[int, int], place: int) -> int:
-    """What stands for an empty bin: the first full one in an order of its own."""
-    return next(full[other] for other in _OTHERS[place] if other in full)
 
 
 def rows_in_band(threshold: float) -> tuple[int, int]:

@@ -75,12 +75,8 @@ class Selection:
         """For each row whether it is exported."""
         return [self.where(outcome, label) for label in self.labels(outcome)]
 
-    def text(self, outcome: Outcome) -> str:
-        """What the record is compared by; blank where there is nothing to learn from."""
-        return self.text_of(outcome.record.fields)
-
     def text_of(self, fields: Mapping[str, JSON]) -> str:
-        """The same, of a record's fields."""
+        """What a record with these fields is compared by; blank where there is nothing to learn from."""
         if self.texts:
             return "\n".join(cell(fields.get(name)) for name in self.texts)
         return "\n".join(value for name, value in fields.items() if name != self.key and isinstance(value, str))

@@ -138,7 +138,7 @@ class _Baseline:
                 f"--by {selection.by}: a record has several labels there, and the baseline learns one class for each "
                 "record: name another field"
             )
-        text = selection.text(outcome)[:CHARS]
+        text = selection.text_of(outcome.record.fields)[:CHARS]
         label = "" if outcome.rows is not None else selection.label(outcome, [True])
         why = "several_rows" if outcome.rows is not None else "no_label" if not label else ""
         why = why or ("" if text.strip() else "empty_text")

@@ -153,21 +153,12 @@ def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[Store
 
 def _stored_design(draw: Draw, spec: dict[str, Any], keys: tuple[str, ...]) -> StoredDesign:
     design = Design(spec["n"], draw.population, len(keys), spec["error"], spec["risk"], spec["acceptance"])
+    stored = {name: spec[name] for name in ("column", "confidence", "labels", "last_seq", "reviews", "number")}
+    scores, certainty = tuple(spec["scores"]), tuple(spec["certainty"])
     return StoredDesign(
-        draw,
-        keys,
-        design,
-        spec["column"],
-        spec["confidence"],
-        spec["labels"],
-        spec["last_seq"],
-        spec["reviews"],
-        tuple(spec["scores"]),
-        tuple(spec["certainty"]),
-        spec["number"],
-        spec["asked"],
-        spec.get("extends"),
-    )
+        draw, keys, design, scores=scores, certainty=certainty, requested_sample=spec["asked"],
+        extends=spec.get("extends"), **stored,
+    )  # fmt: skip
 
 
 def create_design(

@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.gold import MeasuredField, as_number, class_name
 from pipeline.measure.certification import certified_field
-from pipeline.measure.human_answers import HumanAnswers, human_answers
+from pipeline.measure.human_answers import human_answers
 from pipeline.measure.measured_run import MeasuredRun, open_measured_run
 from pipeline.quality import AnsweredRecord, class_shares, pseudo_outcome
 from pipeline.records import JSON
-from pipeline.store import Draw, DrawItem, LabelRow, Ledger, Reviews, csv_block, read_reviews, write_whole
+from pipeline.store import Answer, Draw, LabelRow, Ledger, Reviews, csv_block, read_reviews, write_whole
 from pipeline.targets import run_and_manifest
 
 #: Ways of drawing that give every label of the run a probability above 0.
@@ -89,12 +89,8 @@ def _draw_answers(folder: Path, column: str) -> _DrawAnswers:
     if reviews is None:
         return _DrawAnswers()
     with reviews:
-        people = human_answers(reviews, column)
-        candidates = [
-            _of_draw(reviews, draw, reviews.items_of(draw.id), people, column)
-            for draw in reviews.draws()
-            if _covers(draw, column)
-        ]
+        blind = {key: one for key, one in human_answers(reviews, column).blind.items() if not one.unclear}
+        candidates = [_of_draw(reviews, draw, blind, column) for draw in reviews.draws() if _covers(draw, column)]
     return max(candidates, key=lambda one: one.answered, default=_DrawAnswers())
 
 
@@ -106,14 +102,9 @@ def _covers(draw: Draw, column: str) -> bool:
     return "where" not in spec and any(part.get("kind") in _COVERING for part in spec.get("parts", ()))
 
 
-def _of_draw(
-    reviews: Reviews, draw: Draw, items: Sequence[DrawItem], people: HumanAnswers, column: str
-) -> _DrawAnswers:
-    answers = {
-        item.key: (people.blind[item.key].fields[column], item.probability)
-        for item in items
-        if item.key in people.blind and not people.blind[item.key].unclear
-    }
+def _of_draw(reviews: Reviews, draw: Draw, blind: Mapping[str, Answer], column: str) -> _DrawAnswers:
+    items = reviews.items_of(draw.id)
+    answers = {item.key: (blind[item.key].fields[column], item.probability) for item in items if item.key in blind}
     spec: Any = draw.spec
     known: dict[str, tuple[JSON, float]] = {}
     if "certify" in spec:

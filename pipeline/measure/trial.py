@@ -2,7 +2,7 @@
 
 import heapq
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: 
     column = settings.input.key or _KEY
     path = new.path / KEYS
     with new.open_for_writing():
-        path.write_bytes(b"".join(_lines(keys, column)))
+        path.write_bytes(b"".join(codec.dumps({column: key}) + b"\n" for key in keys))
     ready = override_settings(
         settings,
         {
@@ -174,8 +174,3 @@ async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: 
         raise ChangedError(
             f"{error}\n\nTo try the new settings in the same folder: labelpipe try ... --relabel"
         ) from error
-
-
-def _lines(keys: Sequence[str], column: str) -> Iterator[bytes]:
-    for key in keys:
-        yield codec.dumps({column: key}) + b"\n"

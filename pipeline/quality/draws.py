@@ -97,7 +97,10 @@ def certain_part(keys: Iterable[str], **spec: Any) -> DrawPart:
 def draw_records(parts: Sequence[DrawPart], seed: int) -> list[DrawnRecord]:
     """The records that any of the parts drew, in an order that is random too."""
     keys = sorted(frozenset[str]().union(*(part.keys for part in parts)), key=lambda key: uniform(seed, "order", key))
-    return [DrawnRecord(key, _any_of(parts, key), _stratum(parts, key)) for key in keys]
+    return [
+        DrawnRecord(key, _any_of(parts, key), next(filter(None, (part.stratum_of(key) for part in parts)), ""))
+        for key in keys
+    ]
 
 
 def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
@@ -108,7 +111,3 @@ def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
 def _any_of(parts: Sequence[DrawPart], key: str) -> float:
     chances = [chance for part in parts if (chance := part.probability(key))]
     return chances[0] if len(chances) == 1 else 1.0 - prod(1.0 - chance for chance in chances)
-
-
-def _stratum(parts: Sequence[DrawPart], key: str) -> str:
-    return next(filter(None, (part.stratum_of(key) for part in parts)), "")

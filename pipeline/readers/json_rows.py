@@ -71,7 +71,7 @@ def _rename_repeated_keys(raw: bytes, value: dict[str, JSON], context: ReadConte
             result[key] = inner
         return result
 
-    unique: dict[str, JSON] = codec.loads_pairs(raw.rstrip().removesuffix(b","), unique_pairs)
+    unique: dict[str, JSON] = codec.loads_loosely(raw.rstrip().removesuffix(b","), unique_pairs)
     if not repeated:
         return value
     context.progress.note(_REPEATED_KEYS, context.name)

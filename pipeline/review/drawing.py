@@ -117,7 +117,8 @@ async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Popul
             for row in block:
                 if not _is_wanted(row, where, population):
                     continue
-                _add_row(population, row)
+                population.keys.append(row.key)
+                population.digest = (population.digest + label_hash(row)) % 2**128
                 if row.label is None:
                     continue
                 if options.per_class:
@@ -169,11 +170,6 @@ def _is_true(where: Expression, row: LabelRow) -> bool | None:
         return where(known)
     except Exception:  # whatever it is, this record has no answer
         return None
-
-
-def _add_row(population: _Population, row: LabelRow) -> None:
-    population.keys.append(row.key)
-    population.digest = (population.digest + label_hash(row)) % 2**128
 
 
 def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, columns: tuple[str, ...]) -> bool:

@@ -3,10 +3,10 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline import quality
+from pipeline.records import JSON
 from pipeline.review.page.page_fields import PageField, main_fields
 from pipeline.review.page.session import ReviewSession
 from pipeline.review.reviewed_run import ReviewedRun
@@ -17,15 +17,6 @@ from pipeline.terminal import printable
 HALF = 0.02
 #: Ways of drawing that give every label of the run a probability above 0.
 _COVERING = frozenset({"sample", "per_class", "certify"})
-
-
-@dataclass(frozen=True, slots=True)
-class _ComparableAnswer:
-    """An answer about a field that can be compared: the model's label is there, and the record is the same."""
-
-    label: Any
-    answer: Any
-    probability: float
 
 
 async def draw_figures(reviewed_run: ReviewedRun, draw: Draw, by: str) -> dict[str, Any]:
@@ -48,8 +39,8 @@ def estimates(session: ReviewSession) -> list[dict[str, Any]]:
 
 def _estimate(session: ReviewSession, field: PageField) -> dict[str, Any]:
     answers = list(_comparable_answers(session, field))
-    hits = [field.is_right(one.label, one.answer) for one in answers]
-    estimate = quality.estimate_share(hits, [one.probability for one in answers])
+    hits = [field.is_right(label, answer) for label, answer, _ in answers]
+    estimate = quality.estimate_share(hits, [probability for _, _, probability in answers])
     return {
         "field": printable(field.name),
         "n": estimate.n,
@@ -63,10 +54,11 @@ def _estimate(session: ReviewSession, field: PageField) -> dict[str, Any]:
     }
 
 
-def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[_ComparableAnswer]:
+def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[tuple[JSON, JSON, float]]:
+    """The label, the answer and the probability of each record that has both, and has not changed since the answer."""
     for item in session.items:
-        answer = session.current_blind_answer(item.key) if session.draw.blind else session.current_answer(item.key)
-        snapshot = session.snapshot(item.key)
+        answer = session.current_answer(item.key, blind=session.draw.blind)
+        snapshot = session.snapshots.get(item.key)
         if (
             answer is None
             or snapshot is None
@@ -76,7 +68,7 @@ def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[_C
         ):
             continue
         if field.name in snapshot.label and snapshot.is_about(answer):
-            yield _ComparableAnswer(snapshot.label[field.name], answer.fields[field.name], item.probability)
+            yield snapshot.label[field.name], answer.fields[field.name], item.probability
 
 
 def describe_scope(draw: Draw) -> str:
@@ -136,7 +128,7 @@ def _field_groups(session: ReviewSession, field: PageField) -> dict[str, Any]:
 
 
 def _group(session: ReviewSession, field: PageField, answer: Answer) -> tuple[str, str, str]:
-    snapshot = session.snapshot(answer.key)
+    snapshot = session.snapshots.get(answer.key)
     label: Mapping[str, Any] = (snapshot.label if snapshot else None) or {}
     model = field.describe(label[field.name]) if field.name in label else "no label"
     if field.name not in answer.fields:

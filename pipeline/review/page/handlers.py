@@ -126,7 +126,7 @@ class PageHandlers:
     def _item(self, at: int) -> Facts:
         """What the list of records knows of one: its key, who answered, and the label as this person may see it."""
         session, key = self._session, self._session.items[at].key
-        answer, snapshot = session.current_answer(key), session.snapshot(key)
+        answer, snapshot = session.current_answer(key), session.snapshots.get(key)
         is_open = session.may_show_label(key)
         model = snapshot.label if snapshot and is_open else None
         return {
@@ -177,7 +177,7 @@ class PageHandlers:
             "chosen": self._by_field(outcome.label, "value_texts") if is_open else {},
             "answer": answer and self._describe_answer(answer),
             "begin": self._by_field(begin, "to_page"),
-            "seen": session.draw.blind and session.has_answered_elsewhere(key),
+            "seen": session.draw.blind and key in session.answered_elsewhere,
             "problem": problem and printable(f"{problem.code}: {problem.message}"),
         }
 
@@ -211,7 +211,7 @@ class PageHandlers:
         places = []
         for start in range(0, len(self._session.items), CHUNK):
             block = range(start, min(start + CHUNK, len(self._session.items)))
-            outcomes = await self._session.outcomes([self._session.items[at].key for at in block])
+            outcomes = await self._session.ledger.outcomes_of([self._session.items[at].key for at in block])
             places += [at for at in block if self._holds(at, outcomes.get(self._session.items[at].key), wanted)]
         return {"places": places}
 
@@ -243,7 +243,7 @@ class PageHandlers:
         ]
         listed = [one for row in groups for one in row["records"]]
         keys = {at: self._session.items[at].key for at in {one["at"] for one in listed}}
-        outcomes = await self._session.outcomes(list(keys.values()))
+        outcomes = await self._session.ledger.outcomes_of(list(keys.values()))
         texts = {at: self._excerpt(outcomes.get(key)) for at, key in keys.items()}
         for one in listed:
             one["excerpt"] = texts[one["at"]]

@@ -12,7 +12,7 @@ from pipeline.errors import LabelpipeError, MediaError
 from pipeline.media import MediaLoader
 from pipeline.parts import media_of, task_of
 from pipeline.records import Blob, Record, Request
-from pipeline.targets import load_settings
+from pipeline.targets import run_settings
 from pipeline.task import Task
 from pipeline.terminal import printable
 
@@ -49,13 +49,11 @@ class MediaPreview:
 
     def _open(self, folder: Path) -> None:
         try:
-            # Settings of a run folder move the process to where the run was started.
-            with chdir(Path.cwd()):
-                settings = load_settings(folder)
+            with run_settings(folder) as settings:
                 media = settings.task.media.model_copy(update={"pdf_as": "images"})
-                settings = settings.model_copy(update={"task": settings.task.model_copy(update={"media": media})})
-                self._task = task_of(settings)
-                self._loader = media_of(settings, self._task)
+                with_images = settings.model_copy(update={"task": settings.task.model_copy(update={"media": media})})
+                self._task = task_of(with_images)
+                self._loader = media_of(with_images, self._task)
                 self._base = Path.cwd()
         except LabelpipeError as error:
             self.why = f"The media are not shown: {error}"

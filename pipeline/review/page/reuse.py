@@ -4,7 +4,6 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pipeline.records import JSON, Outcome
 from pipeline.review.page.page_fields import PageField, main_fields
 from pipeline.review.reviewed_run import ReviewedRun
 from pipeline.store import csv_block, safe_cell
-from pipeline.targets import load_settings
+from pipeline.targets import run_settings
 from pipeline.terminal import printable
 
 #: What is shown of a file of labels or a prompt, in characters.
@@ -46,9 +45,7 @@ class ReuseFiles:
 def reuse_files_of(folder: Path) -> ReuseFiles:
     """Where they go: the files that the config names, else beside the config or, without one, in the run folder."""
     try:
-        # Settings of a run folder move the process to where the run was started.
-        with chdir(Path.cwd()):
-            settings = load_settings(folder)
+        with run_settings(folder) as settings:
             config = settings.config_path
             beside = folder if config is None else config.absolute().parent
             named = settings.task.examples_file

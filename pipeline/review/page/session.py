@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.review.cell_values import is_equal
-from pipeline.review.page.page_fields import PageField, fields_of
+from pipeline.review.page.page_fields import fields_of
 from pipeline.review.reviewed_run import ReviewedRun, answer_about, load_reviewed_run, missing_in
 from pipeline.store import (
     Answer,
@@ -61,22 +61,23 @@ class ReviewSession:
         # A draw of `certify` may go on from one of a review, whose answers count here too.
         self._draws = {draw.id, design.get("extends") or draw.id}
         # All state that changes: what the labels can be, and the digest of that; the answers of this draw by key, the
-        # keys that this person has answered elsewhere, the answers that were taken back, the last one that was read,
-        # the labels and the corrections as they were read last, and how many answers this session has kept.
+        # keys that this person has answered outside of it (and so may know the model's label), the answers that were
+        # taken back, the last one that was read, the labels and the corrections as they were read last, and how many
+        # answers this session has saved.
         self.fields = fields_of(run.columns)
         self._schema = self._schema_now()
         self._answers: dict[str, list[Answer]] = {}
-        self._answered_elsewhere: set[str] = set()
+        self.answered_elsewhere: set[str] = set()
         self._retracted: set[int] = set()
         self._last = 0
-        self._snapshots: dict[str, LabelSnapshot] = {}
+        self.snapshots: dict[str, LabelSnapshot] = {}
         self._corrected = CorrectionSet()
         self.saved_count = 0
         self._lock = asyncio.Lock()
 
     async def open(self, ledger: Ledger) -> None:
         """Read what there is of the draw's records and answers."""
-        self._ledger = ledger
+        self.ledger = ledger
         await self.reload_labels()
         await self.refresh()
 
@@ -84,14 +85,14 @@ class ReviewSession:
         """Read the labels of all records again: a run may be at work."""
         keys = [item.key for item in self.items]
         for start in range(0, len(keys), CHUNK):
-            self._store_snapshots(await self._ledger.outcomes_of(keys[start : start + CHUNK]))
+            self._store_snapshots(await self.ledger.outcomes_of(keys[start : start + CHUNK]))
 
     async def reload_schema(self) -> None:
         """Take over what the labels can be now, if they were renamed or the run has others since."""
         if (schema := await asyncio.to_thread(self._schema_now)) != self._schema:
             self.run = await load_reviewed_run(self.run.run_dir.path)
             self.fields, self._schema = fields_of(self.run.columns), schema
-            for collection in (self._answers, self._answered_elsewhere, self._retracted):
+            for collection in (self._answers, self.answered_elsewhere, self._retracted):
                 collection.clear()
             self._last = 0
 
@@ -102,34 +103,22 @@ class ReviewSession:
             if answer.draw in self._draws and answer.key in self._place:
                 self._add(answer)
             elif answer.by == self.by:
-                self._answered_elsewhere.add(answer.key)
+                self.answered_elsewhere.add(answer.key)
 
     # -- what was said -----------------------------------------------------------------------------------------------
 
-    def current_answer(self, key: str) -> Answer | None:
-        """The last answer in this draw that stands."""
-        return next((one for one in reversed(self._answers.get(key, ())) if one.id not in self._retracted), None)
-
-    def current_blind_answer(self, key: str) -> Answer | None:
-        """The last one by somebody who had not seen the model's label."""
-        answers = reversed(self._answers.get(key, ()))
-        return next((one for one in answers if one.blind and one.id not in self._retracted), None)
+    def current_answer(self, key: str, *, blind: bool = False) -> Answer | None:
+        """The last answer in this draw that was not taken back; with `blind` by who had not seen the model's label."""
+        answers = (one for one in reversed(self._answers.get(key, ())) if one.blind or not blind)
+        return next((one for one in answers if one.id not in self._retracted), None)
 
     def has_answered(self, key: str) -> bool:
         """Whether this person has answered it, ever: then the model's label was shown."""
         return any(one.by == self.by for one in self._answers.get(key, ()))
 
-    def has_answered_elsewhere(self, key: str) -> bool:
-        """Whether this person has answered it outside of this draw, and so may know the model's label."""
-        return key in self._answered_elsewhere
-
     def may_show_label(self, key: str) -> bool:
         """Whether the model's label may be shown to this person."""
         return not self.draw.blind or self.has_answered(key)
-
-    def snapshot(self, key: str) -> LabelSnapshot | None:
-        """What the ledger had of the record when it was read last; None where it is gone."""
-        return self._snapshots.get(key)
 
     def counts(self) -> dict[str, int]:
         """How many records of the draw are answered, confirmed, corrected, unclear, and answered blind."""
@@ -148,7 +137,7 @@ class ReviewSession:
 
     def differs(self, answer: Answer) -> bool:
         """Whether the answer says another label than the model has now."""
-        snapshot = self._snapshots.get(answer.key)
+        snapshot = self.snapshots.get(answer.key)
         label = (snapshot.label if snapshot else None) or {}
         return any(not is_equal(label.get(name), value) for name, value in answer.fields.items())
 
@@ -157,7 +146,7 @@ class ReviewSession:
     async def outcome(self, at: int) -> tuple[Outcome, Outcome]:
         """The record's outcome as the model left it, and as people have corrected it. Raises RefusedAnswer."""
         key = self.items[at].key
-        outcomes = await self._ledger.outcomes_of([key])
+        outcomes = await self.ledger.outcomes_of([key])
         if key not in outcomes:
             raise RefusedAnswer("The record is not in the run any more.")
         self._store_snapshots(outcomes)
@@ -165,10 +154,6 @@ class ReviewSession:
         if await asyncio.to_thread(self._reviews.version) != self._corrected.version:
             self._corrected = await asyncio.to_thread(read_corrections, self.run.run_dir.path)
         return outcomes[key], self._corrected.apply(outcomes[key])
-
-    async def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
-        """The outcomes of these keys, as the model left them."""
-        return await self._ledger.outcomes_of(keys)
 
     def version_token(self, outcome: Outcome) -> str:
         """What tells that the record is still what was shown. Of a blind one it does not tell the model's label."""
@@ -228,7 +213,7 @@ class ReviewSession:
             self.run, outcome, label, None if is_right else new, unclear=unclear, note=codec.clean_text(note.strip()),
             by=self.by,
         )  # fmt: skip
-        blind = self.draw.blind and not self.has_answered(answer.key) and not self.has_answered_elsewhere(answer.key)
+        blind = self.draw.blind and not self.has_answered(answer.key) and answer.key not in self.answered_elsewhere
         return replace(answer, blind=blind, draw=self.draw.id)
 
     def _values(self, sent: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -237,9 +222,11 @@ class ReviewSession:
             raise RefusedAnswer("The answer has no fields.")
         known = {printable(field.name): field for field in self.fields}
         values: dict[str, JSON] = {}
+        if unknown := [name for name in sent if name not in known]:
+            raise RefusedAnswer(f"There is no label field {unknown[0]}.")
         try:
             for name, value in sent.items():
-                field = _known(known, name)
+                field = known[name]
                 is_same = field.name in old and value == field.to_page(old[field.name])
                 values[field.name] = old[field.name] if is_same else field.from_page(value)
         except ValueError as error:
@@ -259,13 +246,7 @@ class ReviewSession:
 
     def _store_snapshots(self, outcomes: Mapping[str, Outcome]) -> None:
         for key, one in outcomes.items():
-            self._snapshots[key] = LabelSnapshot(one.label, one.record.digest, one.request_digest)
-
-
-def _known(known: Mapping[str, PageField], name: str) -> PageField:
-    if name not in known:
-        raise ValueError(f"There is no label field {name}.")
-    return known[name]
+            self.snapshots[key] = LabelSnapshot(one.label, one.record.digest, one.request_digest)
 
 
 def _answer_digest(answer: Answer) -> bytes:
