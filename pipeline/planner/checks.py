@@ -148,7 +148,7 @@ def _ray(settings: Settings) -> list[Check]:
 
 def _describe_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    counts = [source.count() for source in sources if source.format in FILE_FORMATS]
+    counts = [source.read_count() for source in sources if source.format in FILE_FORMATS]
     if counts:
         return f"{sum(count or 0 for count in counts):,} files, each a record ({names})"
     if any(source.format == "sql" for source in sources):

@@ -37,10 +37,6 @@ def _zstd() -> Any:
     return zstandard
 
 
-def _zstd_error() -> type[Exception]:
-    return _zstd().ZstdError  # type: ignore[no-any-return]
-
-
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How one compression begins, how it is undone and what its decompressor raises."""
@@ -60,7 +56,7 @@ _KINDS = {
     "zstd": _Kind(
         re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
         lambda: _zstd().ZstdDecompressor().decompressobj(),
-        _zstd_error,
+        lambda: _zstd().ZstdError,
     ),
 }
 

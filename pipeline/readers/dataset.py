@@ -11,7 +11,7 @@ from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.readers.arrow import rows_of, slices
 from pipeline.readers.rows import BrokenStreamError, ReadContext, Row, Rows
-from pipeline.readers.source import Source, SourceAccess, Stamp
+from pipeline.readers.source import Source, Stamp
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
@@ -47,12 +47,9 @@ def dataset_source(name: str, path: Path) -> Source:
             f"input.path: {name!r}: {_STATE} names {missing[0] if missing else 'no file'}; nothing to read"
         )
     size_bytes = sum(file.stat().st_size for file in files)
-    access = SourceAccess(
-        rows=partial(_rows, files),
-        stamp=partial(_stamp, name, files),
-        count=partial(_count, name, files),
-    )
-    return Source(name, path, "dataset", size_bytes, access)
+    stamp, count = partial(_stamp, name, files), partial(_count, name, files)
+    rows = partial(_rows, files)
+    return Source(name, path, "dataset", size_bytes, rows=rows, read_stamp=stamp, read_count=count)
 
 
 def _json(name: str, path: Path) -> dict[str, Any]:

@@ -14,9 +14,16 @@ from pipeline.readers.dataset import dataset_source, is_dataset
 from pipeline.readers.dialect import AUTO_DIALECT, LOOK_BYTES, TextDialect
 from pipeline.readers.files import files_source, reject_overlap
 from pipeline.readers.folders import exclude_run_files, partition_of
-from pipeline.readers.missing import missing_input_error
 from pipeline.readers.remote import is_url, remote_sources
-from pipeline.readers.source import FILE_FORMATS, FORMAT_NAMES, Source, compression_suffix, detect_format, natural_key
+from pipeline.readers.source import (
+    FILE_FORMATS,
+    FORMAT_NAMES,
+    Source,
+    compression_suffix,
+    detect_format,
+    missing_input_error,
+    natural_key,
+)
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
@@ -72,7 +79,7 @@ def _resolve_path(pattern: str, format_name: str, base: Path, secret: bool, run_
     if pattern == STDIN:
         if format_name in ("parquet", "dataset"):
             raise InputError(f"input.path: {_TITLES[format_name]} cannot be read from stdin; name the file")
-        yield Source("stdin", None, format_name, None)
+        yield Source("stdin", None, format_name, None, identity=STDIN)
         return
     if is_url(pattern):
         if pattern.partition("://")[0].partition("+")[0].lower() in DIALECTS:
@@ -189,7 +196,7 @@ def _head(name: str, path: Path) -> bytes:
 def _reject_duplicates(sources: list[Source]) -> None:
     known: dict[str, str] = {}
     for source in sources:
-        real = str(source.path.resolve()) if source.path else source.access.identity if source.access else STDIN
+        real = str(source.path.resolve()) if source.path else source.identity
         for identity in {real or source.name, f"name {source.name}"}:
             if identity in known:
                 raise InputError(

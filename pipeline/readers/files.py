@@ -13,7 +13,7 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.encodings import detect_encoding, looks_like_text
 from pipeline.readers.rows import ReadContext, Row, Rows
-from pipeline.readers.source import Source, SourceAccess, Stamp
+from pipeline.readers.source import Source, Stamp
 from pipeline.records import JSON
 
 #: so many bytes at the start and at the end of a file stand for its content, beside its size
@@ -32,13 +32,10 @@ def files_source(pattern: str, names: Sequence[str], base: Path, format_name: st
 
     With the format "text_files" a record holds the text of its file too.
     """
-    access = SourceAccess(
-        rows=partial(_rows, names, base, format_name == "text_files"),
-        stamp=partial(_stamp, pattern, names, base),
-        count=lambda: len(names),
-        key_field="path",
-    )
-    return Source(pattern, None, format_name, None, access)
+    rows = partial(_rows, names, base, format_name == "text_files")
+    stamp = partial(_stamp, pattern, names, base)
+    count = partial(len, names)
+    return Source(pattern, None, format_name, None, key_field="path", rows=rows, read_stamp=stamp, read_count=count)
 
 
 def reject_overlap(names_by_pattern: Sequence[tuple[str, Sequence[str]]]) -> None:

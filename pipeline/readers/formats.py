@@ -1,7 +1,7 @@
 """The text formats: each is a function from a stream of UTF-8 blocks to rows, and a dictionary chooses it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -21,11 +21,16 @@ Format = Callable[[Blocks, ReadContext], Rows]
 _TEXT = b"text\0"
 
 
-async def jsonl(blocks: Blocks, context: ReadContext) -> Rows:
-    """One JSON object a line; blank lines are skipped."""
+async def _rows_by_line(
+    blocks: Blocks, context: ReadContext, *, to_rows: Callable[[int, Sequence[bytes], ReadContext], Iterator[Row]]
+) -> Rows:
     async with aclosing(split_lines(blocks, context, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
-            yield list(json_rows(first, batch, context))
+            yield list(to_rows(first, batch, context))
+
+
+#: one JSON object a line; blank lines are skipped
+jsonl = partial(_rows_by_line, to_rows=json_rows)
 
 
 async def json(blocks: Blocks, context: ReadContext, *, lines: bool) -> Rows:
@@ -56,24 +61,19 @@ def _note_misnamed(context: ReadContext) -> None:
     )
 
 
-async def text(blocks: Blocks, context: ReadContext) -> Rows:
+def _text_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Iterator[Row]:
     """The field `text` from each line; blank lines are skipped."""
-    async with aclosing(split_lines(blocks, context, LineSplitter(LINE_BYTES))) as lines:
-        async for first, batch in lines:
-            yield [
-                _text_row(number, line.removesuffix(b"\r"), context.encoding)
-                for number, line in enumerate(batch, first)
-                if line.strip()
-            ]
-
-
-def _text_row(number: int, raw: bytes, encoding: str) -> Row:
-    if len(raw) > LINE_BYTES:
-        return bad_row(number, raw, describe_long_line())
-    try:
-        return number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
-    except UnicodeDecodeError:
-        return bad_row(number, raw, describe_decoding_error(raw, encoding))
+    for number, line in enumerate(batch, first):
+        raw = line.removesuffix(b"\r")
+        if not line.strip():
+            continue
+        if len(raw) > LINE_BYTES:
+            yield bad_row(number, raw, describe_long_line())
+            continue
+        try:
+            yield number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
+        except UnicodeDecodeError:
+            yield bad_row(number, raw, describe_decoding_error(raw, context.encoding))
 
 
 async def auto(blocks: Blocks, context: ReadContext) -> Rows:
@@ -98,6 +98,6 @@ FORMATS: dict[str, Format] = {
     "json": partial(json, lines=False),
     "csv": partial(delimited, usual=","),
     "tsv": partial(delimited, usual="\t"),
-    "text": text,
+    "text": partial(_rows_by_line, to_rows=_text_rows),
     "auto": auto,
 }

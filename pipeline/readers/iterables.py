@@ -10,7 +10,7 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.background import iterate_in_thread
 from pipeline.readers.rows import SPLIT_CHARACTERS, ReadContext, Row, Rows, bad_row
-from pipeline.readers.source import Source, SourceAccess
+from pipeline.readers.source import Source
 from pipeline.readers.values import to_json
 
 #: records that may wait in memory
@@ -28,15 +28,10 @@ def iterable_source(records: RecordInput) -> Source:
     if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):
         hint = "; call collect() first" if callable(getattr(records, "collect", None)) else ""
         raise InputError(f"records: a {type(records).__name__} is not iterable; give an iterable of mappings{hint}")
+    read = _async_rows if isinstance(records, AsyncIterable) else _sync_rows
+    rows, count = partial(read, records), partial(_count, records)
     is_iterator = isinstance(records, Iterator | AsyncIterator)
-    rows = _async_rows if isinstance(records, AsyncIterable) else _sync_rows
-    return Source(
-        NAME,
-        None,
-        "records",
-        None,
-        SourceAccess(rows=partial(rows, records), count=partial(_count, records), single_pass=is_iterator),
-    )
+    return Source(NAME, None, "records", None, is_iterator=is_iterator, rows=rows, read_count=count)
 
 
 def _count(records: RecordInput) -> int | None:

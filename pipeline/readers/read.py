@@ -142,7 +142,7 @@ def _count(source: Source) -> int | None:
     """How many records there are, where that is known before they are read."""
     if source.format == "parquet" and source.path is not None:
         return count_rows(source.path, source.name)
-    return source.count()
+    return source.read_count()
 
 
 async def _rows_or_error(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
@@ -157,8 +157,8 @@ async def _rows_or_error(source: Source, context: ReadContext, chunk_bytes: int)
 
 
 def _rows(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
-    if source.access is not None and source.access.rows is not None:
-        return source.access.rows(context)
+    if source.rows is not None:
+        return source.rows(context)
     if source.format == "parquet" and source.path:
         return parquet(source.path, source.size_bytes or 0, context)
     blocks = utf8_blocks(source, context, chunk_bytes=chunk_bytes)

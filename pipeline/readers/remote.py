@@ -21,7 +21,6 @@ from pipeline.readers.rows import Blocks
 from pipeline.readers.source import (
     FILE_FORMATS,
     Source,
-    SourceAccess,
     Stamp,
     compression_suffix,
     detect_format,
@@ -99,14 +98,16 @@ def remote_sources(url: str, format_name: str, *, secret: bool = False) -> Itera
                 f"input.path: {remote.name!r}: Parquet is read in parts, which this server cannot send; "
                 "download it first"
             )
+        stamp, identity = remote.stamp, remote.identity
+        source = Source(
+            remote.name, None, kind, remote.size_bytes, identity=identity, read_stamp=stamp, restamp=restamp
+        )
         if kind == "parquet":
             open_file = partial(_RetryingFile, remote)
             rows = partial(parquet, open_file, remote.size_bytes or 0)
-            access = SourceAccess(rows=rows, count=partial(count_rows, open_file, remote.name))
+            yield replace(source, rows=rows, read_count=partial(count_rows, open_file, remote.name))
         else:
-            access = SourceAccess(blocks=partial(_blocks, remote))
-        access = replace(access, stamp=remote.stamp, identity=remote.identity, restamp=restamp)
-        yield Source(remote.name, None, kind, remote.size_bytes, access)
+            yield replace(source, blocks=partial(_blocks, remote))
 
 
 def _stamps(url: str, secret: bool) -> dict[str, Stamp | None]:

@@ -1,13 +1,17 @@
 """One input: what it is called, how it is read, and what tells that it has changed."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import InputError
+from pipeline.errors import InputError, MissingInputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
 from pipeline.readers.dialect import AUTO_DIALECT, TextDialect
 from pipeline.readers.json_documents import is_single_document
@@ -23,59 +27,55 @@ FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files
 FILE_FORMATS = frozenset({"files", "text_files"})
 _UNITS = {"parquet": "row", "sql": "row", "dataset": "row", "records": "record", **dict.fromkeys(FILE_FORMATS, "file")}
 
+#: A folder of more is not looked through to its end.
+NAMES_MAX = 10_000
+
 Stamp = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceAccess:
-    """How to read what is neither the text of a local file nor stdin: by `rows`, or by `blocks` of text.
-
-    `stamp` gives what differs when the content does, without reading it; None where nothing tells. `count` gives the
-    number of records, None where it is not known; both may wait for a disk or a server. `named_by` is the field that
-    names a record where the config names none. What can be read only `once` is a stream. `mark` is the same for the
-    same place under another name. Where `stamp` is what a server said at first, `again` asks it anew, for all the files
-    of an address, by their names; it raises InputError.
-    """
-
-    rows: Callable[[ReadContext], Rows] | None = None
-    blocks: Callable[[int], Blocks] | None = None
-    stamp: Callable[[], Stamp | None] = lambda: None
-    count: Callable[[], int | None] = lambda: None
-    key_field: str | None = None
-    single_pass: bool = False
-    identity: str = ""
-    restamp: Callable[[], Mapping[str, Stamp | None]] | None = field(default=None, repr=False)  # may hold a secret
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
-    """One file or folder, stdin (neither `path` nor `access`), or what `access` reads; and its format.
+    """One input and its format: a local file, stdin, or what `rows` or `blocks` of text read.
 
     `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
     any secret; it is unique in a run. `format` is one of FORMAT_NAMES, sql or records; for stdin and pipes it may be
     "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
     what the user says of how a text is written, `partition` are columns that the folders' names give,
     `notes` what is to be told of it.
+
+    `read_stamp` gives what differs when the content does, without reading it; None where nothing tells. `read_count`
+    gives the number of records, None where it is not known; both may wait for a disk or a server. `key_field` names a
+    record where the config names no key. `identity` is the same for the same place under another name. Where a stamp is
+    what a server said at first, `restamp` asks it anew, for all the files of an address, by their names; it raises
+    InputError.
     """
 
     name: str
     path: Path | None
     format: str
     size_bytes: int | None
-    access: SourceAccess | None = None
     dialect: TextDialect = AUTO_DIALECT
     partition: Mapping[str, JSON] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    key_field: str | None = None
+    is_iterator: bool = False
+    identity: str = ""
+    # Not to be shown: they may hold an address that is a secret.
+    rows: Callable[[ReadContext], Rows] | None = field(default=None, repr=False)
+    blocks: Callable[[int], Blocks] | None = field(default=None, repr=False)
+    read_stamp: Callable[[], Stamp | None] = field(default=lambda: None, repr=False)
+    read_count: Callable[[], int | None] = field(default=lambda: None, repr=False)
+    restamp: Callable[[], Mapping[str, Stamp | None]] | None = field(default=None, repr=False)
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether it is neither the text of a local file nor stdin."""
+        return self.rows is not None or self.blocks is not None
 
     @property
     def single_pass(self) -> bool:
         """Whether it can be read only once, as stdin or a pipe: not before the run and not after it."""
-        return self.size_bytes is None if self.access is None else self.access.single_pass
-
-    @property
-    def key_field(self) -> str | None:
-        """The field that names a record where the config names none."""
-        return None if self.access is None else self.access.key_field
+        return self.is_iterator or (self.size_bytes is None and not self.has_reader)
 
     @property
     def unit(self) -> str:
@@ -84,8 +84,8 @@ class Source:
 
     def stamp(self) -> Stamp | None:
         """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
-        if self.access is not None:
-            return self.access.stamp()
+        if self.has_reader:
+            return self.read_stamp()
         # What is read once has nothing that lasts: a pipe's times change as it is written to and read.
         stat = self.path.stat() if self.path is not None and not self.single_pass else None
         return {
@@ -93,10 +93,6 @@ class Source:
             "size_bytes": None if stat is None else stat.st_size,
             "modified_ns": None if stat is None else stat.st_mtime_ns,
         }
-
-    def count(self) -> int | None:
-        """How many records there are, where that is known without reading them."""
-        return None if self.access is None else self.access.count()
 
 
 def natural_key(name: str) -> str:
@@ -166,3 +162,19 @@ def _format_of_content(head: bytes) -> str | None:
         return "jsonl" if isinstance(codec.loads(line), dict) else None
     except codec.JSONDecodeError:
         return None if ended else "jsonl"  # the first line may be longer than the look
+
+
+def missing_input_error(name: str, path: Path, reason: str = "No such file or directory") -> MissingInputError:
+    """The error for an input of this name, which was looked for at `path`; it says what is like it."""
+    gone = next((folder for folder in reversed(path.parents) if not folder.is_dir()), None)
+    absent = gone or path
+    close = get_close_matches(absent.name, _names_in(absent.parent), n=1)
+    meant = str(gone.with_name(close[0])) if gone and close else name.removesuffix(path.name) + "".join(close)
+    hint = (f" There is no folder {gone}." if gone else "") + (f" Did you mean {meant!r}?" if close else "")
+    return MissingInputError(f"input.path: {name!r} cannot be read: {reason} (looked for at {path.absolute()}).{hint}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [entry.name for entry in islice(entries, NAMES_MAX) if entry.is_dir() or entry.is_file()]
+    return []

@@ -17,9 +17,8 @@ from pipeline.errors import InputError, MissingExtraError
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.background import spool_to_disk
 from pipeline.readers.formats import jsonl
-from pipeline.readers.missing import missing_input_error
 from pipeline.readers.rows import RAW_CHARS, ReadContext, Row, Rows
-from pipeline.readers.source import Source, SourceAccess
+from pipeline.readers.source import Source, missing_input_error
 from pipeline.readers.values import Unreadable, all_to_json
 
 #: rows that are fetched at once; one of them may hold a photo
@@ -65,8 +64,8 @@ def sql_source(address: str, query: Query, base: Path) -> Source:
     # Whatever follows a `?` may be a secret as well as the password.
     name = url.set(query={}).render_as_string(hide_password=True)
     database = _Database(_locate_database(url, base, name), f"{name}#{query.table}" if query.table else name, query)
-    rows = partial(_rows, database)
-    return Source(database.name, None, "sql", None, SourceAccess(rows=rows, count=partial(_count, database)))
+    rows, count = partial(_rows, database), partial(_count, database)
+    return Source(database.name, None, "sql", None, rows=rows, read_count=count)
 
 
 def _sqlalchemy() -> Any:

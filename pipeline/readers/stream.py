@@ -24,7 +24,7 @@ _MARK_BYTES = 4  #: as much tells a byte-order mark
 
 
 def utf8_blocks(source: Source, context: ReadContext, *, chunk_bytes: int) -> Blocks:
-    """The text of a source as UTF-8 without byte-order mark, in blocks; `reading` is told its encoding.
+    """The text of a source as UTF-8 without byte-order mark, in blocks; `context` is told its encoding.
 
     Bytes that are not in the encoding come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
     Raises InputError where nothing can be read, BrokenStreamError where compressed data are damaged or cut off.
@@ -36,12 +36,11 @@ def utf8_blocks(source: Source, context: ReadContext, *, chunk_bytes: int) -> Bl
 
 
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
-    if source.access is not None and source.access.blocks is not None:
-        return source.access.blocks(chunk_bytes)
-    if source.path is None:
-        return _stdin_chunks(chunk_bytes)
-    chunks = _pipe_chunks if source.single_pass else _file_chunks
-    return chunks(source.path, source.name, chunk_bytes)
+    if source.blocks is not None:
+        return source.blocks(chunk_bytes)
+    if source.path is None or source.single_pass:
+        return _pipe_chunks(source.path, source.name, chunk_bytes)
+    return _file_chunks(source.path, source.name, chunk_bytes)
 
 
 async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
@@ -53,36 +52,30 @@ async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-async def _pipe_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
-    """The bytes of a pipe, whose opening waits for somebody who writes into it."""
+async def _pipe_chunks(path: Path | None, name: str, chunk_bytes: int) -> Blocks:
+    """The bytes of a pipe, whose opening waits for somebody who writes into it; without a path of stdin."""
     try:
-        number = await asyncio.wait_for(in_daemon(lambda: os.open(path, os.O_RDONLY)), WRITER_WAIT_S)
+        if path is None:
+            number = _stdin_number()
+        else:
+            number = await asyncio.wait_for(in_daemon(lambda: os.open(path, os.O_RDONLY)), WRITER_WAIT_S)
     except TimeoutError:
         raise InputError(f"{name}: nothing was written into this pipe for {WRITER_WAIT_S:g} s") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     # Never closed: a read that was given up may still be under way in its thread.
-    async with aclosing(_read_chunks(number, name, chunk_bytes)) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-async def _stdin_chunks(chunk_bytes: int) -> Blocks:
-    try:
-        number = sys.stdin.fileno()
-    except (AttributeError, OSError, ValueError):
-        raise InputError("stdin: there is no standard input here; set input.path to a file") from None
-    async with aclosing(_read_chunks(number, "stdin", chunk_bytes)) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-async def _read_chunks(number: int, name: str, chunk_bytes: int) -> Blocks:
     try:
         while chunk := await in_daemon(lambda: os.read(number, chunk_bytes)):
             yield chunk
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _stdin_number() -> int:
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        raise InputError("stdin: there is no standard input here; set input.path to a file") from None
 
 
 async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Blocks:

@@ -168,7 +168,7 @@ def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
     """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
     stamps: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
     for source in sources:
-        again = source.access.restamp if source.access is not None else None
+        again = source.restamp
         if again is None:
             yield _stamp_of(source)
             continue

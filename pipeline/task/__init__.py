@@ -2,9 +2,8 @@
 
 from pipeline.task.attachments import PromptMedia
 from pipeline.task.caching import MIN_CACHED_TOKENS, cache_key, supports_breakpoint
-from pipeline.task.columns import TOOL_COLUMN, row_fields
+from pipeline.task.columns import TOOL_COLUMN, LabelColumn, label_columns, row_fields
 from pipeline.task.expressions import Expression, RecordFilter
-from pipeline.task.label_columns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDER_LABELS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import ROWS_OF_CALLS, TaskOptions, ToolOptions, ValidatorOptions

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,16 +52,9 @@ def _accepts_context(user_call: Callable[..., Any]) -> bool:
     """Whether it needs three arguments; one whose third has a default means something else by it, unless by name."""
     if not accepts_arguments(user_call, 2):
         return accepts_arguments(user_call, 3)
-    parameters = inspect.signature(user_call).parameters if _has_signature(user_call) else {}
-    return "call" in list(parameters)[2:3]
-
-
-def _has_signature(user_call: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(user_call)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):  # built in, without a signature
+        return "call" in list(inspect.signature(user_call).parameters)[2:3]
+    return False
 
 
 async def call_once(
@@ -188,7 +182,10 @@ def _columns(result: Any, label: Mapping[str, JSON], declared: tuple[str, ...] |
             f"the callback returned {short(result)} ({type(result).__name__}): "
             "expected a dict of extra columns, or None"
         )
-    columns = _to_json_columns(result)
+    if strange := [name for name in result if not isinstance(name, str)]:
+        raise CallbackError(f"the callback returned a column named {short(strange[0])}: expected a text")
+    # The ledger keeps JSON; what is written now has to equal what is read from it later.
+    columns: dict[str, JSON] = _as_json(dict(result))
     if changed := [name for name in columns if name in label and columns[name] != label[name]]:
         raise CallbackError(
             f"the callback returned {_quote_names(changed)} with another value than the label has: "
@@ -201,17 +198,6 @@ def _columns(result: Any, label: Mapping[str, JSON], declared: tuple[str, ...] |
             f"{_quote_names(declared)}"
         )
     return extra
-
-
-def _to_json_columns(result: Mapping[Any, Any]) -> dict[str, JSON]:
-    # The ledger keeps JSON; what is written now has to equal what is read from it later.
-    if strange := [name for name in result if not isinstance(name, str)]:
-        raise CallbackError(f"the callback returned a column named {short(strange[0])}: expected a text")
-    try:
-        columns: dict[str, JSON] = codec.plain(dict(result))
-    except Exception as error:
-        raise CallbackError(f"the callback returned a value that JSON cannot hold: {_describe_error(error)}") from error
-    return columns
 
 
 def accepts_arguments(call: Callable[..., Any], count: int) -> bool:

@@ -95,7 +95,7 @@ def test_any_bytes_come_through_in_any_blocks(data: bytes, size: int, ranges: bo
     system = fsspec.filesystem("memory")
     system.pipe("/any", data)
     [source] = resolve_sources("memory://any", format="text", base=Path())
-    assert source.access
+    assert source.blocks
     found = remote._RemoteFile(system, "/any", "x", {"size": len(data), "partial": ranges})
 
     async def main() -> bytes:
