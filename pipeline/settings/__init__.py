@@ -1,4 +1,4 @@
-"""What the user may say about a run: TOML, environment, .env, --set; frozen; errors name file, line and key."""
+"""The settings of a run, from TOML, environment, .env, and --set. Errors name file, line, and key."""
 
 from pipeline.settings.checks import TABLE_WANTED, is_table_name
 from pipeline.settings.commandline import redacted_command

@@ -1,4 +1,4 @@
-"""Settings: all that the user may say about a run, from every place it can be said, checked."""
+"""The settings of a run: merged from every source and validated."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class Settings(BaseSettings):
     _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
     _origins: dict[Keys, ValueOrigin] = PrivateAttr(default_factory=dict)
-    _laid: MergedConfig = PrivateAttr()
+    _merged: MergedConfig = PrivateAttr()
     _no_input: tuple[Mistake, ...] = PrivateAttr(())
 
-    def __init__(self, *, _sheet: MergedConfig | None = None, **values: Any) -> None:
-        merged = _sheet or _sheet_of(type(self), None, (), values)
+    def __init__(self, *, _merged_config: MergedConfig | None = None, **values: Any) -> None:
+        merged = _merged_config or _merge_layers(type(self), None, (), values)
         # Only known tables: BaseSettings takes names such as `_cli_parse_args` for orders to itself.
         tables: dict[str, Any] = {name: merged.values.get(name, {}) for name in type(self).model_fields}
         merged.mistakes += [mistakes.unknown(merged, (name,)) for name in merged.values if name not in tables]
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         self._no_input = no_input
         self._config_path = merged.config_path
         self._origins = merged.origins
-        self._laid = merged
+        self._merged = merged
 
     @classmethod
     def load(
@@ -107,17 +107,17 @@ class Settings(BaseSettings):
         overrides: Mapping[str, Any] | Sequence[str] = (),
         **direct: Any,
     ) -> Settings:
-        """The settings of a config file, with what else was said laid over it.
+        """The settings of a config file, with everything from other sources merged over it.
 
         `overrides` are `["limits.concurrency=8"]` or `{"limits.concurrency": 8}`, keywords are nested dicts.
         Keywords win over overrides, those over the environment, that over .env, that over the file.
         """
-        settings = cls(_sheet=_sheet_of(cls, Path(path) if path is not None else None, overrides, direct))
+        settings = cls(_merged_config=_merge_layers(cls, Path(path) if path is not None else None, overrides, direct))
         settings._loaded = (overrides, direct)
         return settings
 
     def again(self, live: Sequence[str] = ()) -> Settings:
-        """The settings as their file is now, with all that was said beside it, and `live` like `--set` over it."""
+        """The settings as their file is now, merged with the other sources, and with `live` over them like `--set`."""
         overrides, direct = self._loaded
         given = {key: dict(table) for key, table in direct.items()}
         for order in live:
@@ -130,10 +130,12 @@ class Settings(BaseSettings):
         return type(self).load(self._config_path, [*overrides, *live], **given)
 
     def ordered(self, orders: Sequence[str]) -> Settings:
-        """These settings with orders to a run, `limits.concurrency=8`, over all that was said. No file is read."""
-        laid = replace(self._laid, values=deepcopy(self._laid.values), origins=dict(self._laid.origins), mistakes=[])
-        overlay_overrides(laid, orders, "set")
-        settings = type(self)(_sheet=laid)
+        """These settings with orders to a run, `limits.concurrency=8`, merged over everything else. No file is read."""
+        merged = replace(
+            self._merged, values=deepcopy(self._merged.values), origins=dict(self._merged.origins), mistakes=[]
+        )
+        overlay_overrides(merged, orders, "set")
+        settings = type(self)(_merged_config=merged)
         settings._loaded = self._loaded
         return settings
 
@@ -159,7 +161,7 @@ class Settings(BaseSettings):
         return self._config_path
 
     def origins(self) -> dict[str, ValueOrigin]:
-        """Where each value came from that is not a default, by dotted key."""
+        """Where each value that is not a default came from, by dotted key."""
         return {dotted(path): origin for path, origin in self._origins.items() if origin != DEFAULT}
 
     def find(self, path: str) -> Path:
@@ -266,7 +268,7 @@ def variable(name: str, config_path: Path | None = None) -> tuple[SecretStr, str
 
 
 def _no_input(merged: MergedConfig) -> tuple[Mistake, ...]:
-    """The mistake of a config that names no input. It is told with the others, or when the input is needed."""
+    """The mistake of a config that names no input. It is reported with the others, or when the input is needed."""
     given = merged.values.get("input", {})
     named = not isinstance(given, dict) or any(given.get(name) is not None for name in ("path", "url_env"))
     return () if named else (mistakes.missing(merged, ("input", "path")),)
@@ -276,13 +278,13 @@ def _matches(pattern: str) -> bool:
     return next(globs.matching(pattern), None) is not None
 
 
-def _sheet_of(
+def _merge_layers(
     root: type[Settings], path: Path | None, overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
 ) -> MergedConfig:
     merged = MergedConfig(root, path)
     if path is not None:
         merged.overlay(("output", "dir"), f"runs/{path.stem}", lambda _: DEFAULT)
-        _lay_file(merged, path)
+        _overlay_file(merged, path)
     overlay_dotenv(merged)
     overlay_environment(merged)
     overlay_overrides(merged, overrides)
@@ -290,7 +292,7 @@ def _sheet_of(
     return merged
 
 
-def _lay_file(merged: MergedConfig, path: Path) -> None:
+def _overlay_file(merged: MergedConfig, path: Path) -> None:
     text = _read(path)
     try:
         table = tomllib.loads(text)

@@ -16,5 +16,5 @@ Texts = Annotated[list[str], BeforeValidator(checks.as_plain), AfterValidator(ch
 class Section(BaseModel):
     """A table of the config: frozen, strict, closed to unknown keys."""
 
-    # Errors are told by `mistakes`; pydantic's own would repeat the value, which may be a secret.
+    # `mistakes` reports errors; pydantic's own would repeat the value, which may be a secret.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
