@@ -1,4 +1,4 @@
-"""What a value must be beyond its type. A check gives the value back, or refuses it with words for the user."""
+"""Checks of config values beyond their types. A check returns the value, or refuses it with a message for the user."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.settings.texts import as_toml, closest_match, redact, secret_parameter
 
-#: the `type` of an error that `refuse` raised
+#: The `type` of an error that `refuse` raised.
 REFUSED = "refused"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -20,14 +20,14 @@ _LOGIN_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://([^/?#]*)@")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TABLE_WANTED = "expected letters, digits and _, and a dot between the schema and the name"
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
-#: the same as in `limits/hours`, which must not be asked: it is on this floor too
+#: The same pattern as in `limits/hours`, which is on the same layer and cannot be imported.
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])|24:00")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 _TIME_WANTED = 'expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
 _DAY_MIN = 24 * 60
 
-#: what each call carries anyway -> where it is set
+#: Parameters that every call carries -> where to set them.
 _SENT_ANYWAY = {
     "model": "set model.name instead",
     "messages": "set task.system and task.prompt instead",
@@ -46,10 +46,10 @@ _SENT_ANYWAY = {
 
 @dataclass(frozen=True, slots=True)
 class Takes:
-    """Stands in a field's metadata: what the field takes, in words, where its type does not say enough."""
+    """Field metadata that describes what the field takes, for types whose name does not say enough."""
 
     words: str
-    none_is_text: bool = False  #: the text "none" means something of its own, in a variable and after --set too
+    none_is_text: bool = False  #: The text "none" is a value of its own, also in a variable and after --set.
 
 
 def refuse(reasons: Mapping[str, str] | str) -> NoReturn:
@@ -59,7 +59,7 @@ def refuse(reasons: Mapping[str, str] | str) -> NoReturn:
 
 
 def as_plain(value: Any) -> Any:
-    """Paths as text and tuples as lists, for those who build settings in Python."""
+    """Convert paths to text and tuples to lists, for settings that are built in Python."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, tuple | list):
@@ -68,13 +68,13 @@ def as_plain(value: Any) -> Any:
 
 
 def paths(value: str | list[str]) -> str | list[str]:
-    """At least one path, none of them empty."""
+    """Require at least one path, and no empty path."""
     if not value or (isinstance(value, list) and not all(value)):
         refuse(f"got {as_toml(value)}; expected at least one path, and none that is empty")
     for one in [value] if isinstance(value, str) else value:
         login = _LOGIN_IN_PATH.match(one)
         if (login and ":" in login[1]) or ("://" in one and "password=" in one.lower()):
-            # Not repeated: it is a password.
+            # The value is not repeated: it is a password.
             refuse("a password does not belong here: put the address into the environment and name it in input.url_env")
         if "://" in one and (name := secret_parameter(one)):
             refuse(
@@ -85,7 +85,7 @@ def paths(value: str | list[str]) -> str | list[str]:
 
 
 def encoding(value: str) -> str:
-    """An encoding that Python knows."""
+    """Require an encoding that Python knows."""
     try:
         "".encode(value)
     except LookupError:
@@ -96,7 +96,7 @@ def encoding(value: str) -> str:
 
 
 def delimiter(value: Any) -> Any:
-    """One character; a tab may be named."""
+    """Require one character; `tab` names the tab."""
     if value in ("tab", "\\t"):
         return "\t"
     if isinstance(value, str) and (len(value) != 1 or value in '\r\n"'):
@@ -105,7 +105,7 @@ def delimiter(value: Any) -> Any:
 
 
 def quote(value: Any) -> Any:
-    """One character, or `none`."""
+    """Require one character, or `none`."""
     if value in ("none", ""):
         return "none"
     if isinstance(value, str) and (len(value) != 1 or value in "\r\n\t "):
@@ -114,7 +114,7 @@ def quote(value: Any) -> Any:
 
 
 def header(value: Any) -> Any:
-    """True, false or names, each once."""
+    """Require true, false, or distinct names."""
     value = as_plain(value)
     if isinstance(value, list):
         if not value or not all(isinstance(name, str) and name.strip() for name in value):
@@ -124,7 +124,7 @@ def header(value: Any) -> Any:
 
 
 def shard(value: str) -> str:
-    """Which part of how many: 3/16 is the third of sixteen."""
+    """Require a shard, such as 3/16 for the third of sixteen."""
     found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", value)
     if found is None or int(found[1]) > int(found[2]):
         refuse(f"got {value!r}; expected a shard and their number, such as 3/16 for the third of 16")
@@ -132,14 +132,14 @@ def shard(value: str) -> str:
 
 
 def function_name(value: str) -> str:
-    """What the API takes for the name of a function."""
+    """Require a function name that the API accepts."""
     if not _NAME.fullmatch(value):
         refuse(f"got {as_toml(value)}; expected 1 to 64 letters, digits, _ and -")
     return value
 
 
 def place_in_python(value: str) -> str:
-    """`module:name`, both dotted names."""
+    """Require `module:name`, each a dotted name."""
     module, colon, name = value.partition(":")
     if not (colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])):
         refuse(f'got {as_toml(value)}; expected "module:name", like "my_labels:Sentiment"')
@@ -147,7 +147,7 @@ def place_in_python(value: str) -> str:
 
 
 def labels(value: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
-    """At least one label field, each with a name."""
+    """Require at least one label field, and a name for each."""
     if not value:
         refuse('got no label field; expected at least one, like label = ["yes", "no"]')
     if not all(name.strip() for name in value):
@@ -156,7 +156,7 @@ def labels(value: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
 
 
 def label_values(value: Sequence[Any]) -> Sequence[Any]:
-    """Distinct values that say something."""
+    """Require distinct values that are not blank."""
     if not value:
         refuse("got an empty list; expected the values that the label may have")
     if any(isinstance(one, str) and not one.strip() for one in value):
@@ -167,7 +167,7 @@ def label_values(value: Sequence[Any]) -> Sequence[Any]:
 
 
 def doubles(values: Iterable[Any]) -> list[Any]:
-    """The values that were there before, as JSON compares: 1 and 1.0 are equal, 1 and true are not."""
+    """Return the repeated values. They compare as in JSON: 1 equals 1.0, and 1 does not equal true."""
     seen: set[tuple[bool, Any]] = set()
     found = []
     for value in values:
@@ -179,14 +179,14 @@ def doubles(values: Iterable[Any]) -> list[Any]:
 
 
 def distinct(value: list[str] | None) -> list[str] | None:
-    """No value twice."""
+    """Require distinct values."""
     if value and (twice := doubles(value)):
         refuse(f"{as_toml(twice[0])} is there twice")
     return value
 
 
 def base_url(value: str) -> str:
-    """`rehearsal`, or an http(s) address that holds no password."""
+    """Require `rehearsal`, or an http(s) address without a password."""
     try:
         parts = urlsplit(value)
         fit = value == "rehearsal" or (parts.scheme in ("http", "https") and bool(parts.hostname))
@@ -205,36 +205,36 @@ def base_url(value: str) -> str:
     return value
 
 
-#: Ends of an address that were pasted with it from an example of a call.
+#: Endings that people paste along with an address from an example call.
 _PASTED = ("/chat/completions", "/completions", "/responses")
 
 
 def variable(value: str) -> str:
-    """The name of an environment variable. What was given instead is not repeated: it may be the key itself."""
+    """Require the name of an environment variable. The message leaves out the value, which may be the key."""
     if not _VARIABLE.fullmatch(value) or value.startswith("sk_"):
         refuse("expected the name of the environment variable that holds the key, like OPENAI_API_KEY, not the key")
     return value
 
 
 def url_variable(value: str) -> str:
-    """The name of an environment variable. What was given instead is not repeated: it may be the URL itself."""
+    """Require the name of an environment variable. The message leaves out the value, which may be the URL."""
     if not _VARIABLE.fullmatch(value):
         refuse("expected the name of the environment variable that holds the URL, like DATABASE_URL, not the URL")
     return value
 
 
 def is_address(value: str) -> bool:
-    """Whether it is an address that can be taken apart: so its secret parts are known and can be left out of texts."""
+    """Whether the address can be parsed, so that its secret parts are known and can be left out of messages."""
     try:
         parts = urlsplit(value)
-        _ = parts.port  # raises where it is not a number
+        _ = parts.port  # raises ValueError if it is not a number
     except ValueError:
         return False
     return bool(parts.scheme) and value.lower().startswith(f"{parts.scheme}://")
 
 
 def database_url(value: SecretStr) -> SecretStr:
-    """An address without a password. What was given instead is not repeated."""
+    """Require an address without a password. The message does not repeat the value."""
     try:
         parts = urlsplit(value.get_secret_value())
         has_login = bool(parts.password) or "password" in parts.query.lower()
@@ -248,19 +248,19 @@ def database_url(value: SecretStr) -> SecretStr:
 
 
 def table_name(value: str) -> str:
-    """The name of a table, with its schema or without."""
+    """Require the name of a table, with or without its schema."""
     if not is_table_name(value):
         refuse(f"got {as_toml(value)}; {TABLE_WANTED}")
     return value
 
 
 def is_table_name(value: str) -> bool:
-    """Whether a table may have this name, with its schema or without."""
+    """Whether a table may have this name, with or without its schema."""
     return bool(_TABLE.fullmatch(value)) and len(value.encode()) <= 120
 
 
 def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
-    """Names and values that HTTP can carry."""
+    """Require names and values that HTTP can carry."""
     reasons = {name: "not a name that an HTTP header can have" for name in value if not _HEADER.fullmatch(name)}
     for name, secret in value.items():
         if any(ord(char) < 32 for char in secret.get_secret_value()):
@@ -269,7 +269,7 @@ def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
 
 
 def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[str, Any]:
-    """Nothing that each call carries anyway, and no key that slipped in from [model]."""
+    """Refuse parameters that every call carries anyway, and keys that belong in [model]."""
     reasons = {name: f"each call carries it anyway: {_SENT_ANYWAY[name]}" for name in value if name in _SENT_ANYWAY}
     for name in set(value).intersection(model_keys).difference(reasons):
         reasons[name] = f"a key of [model], not of [model.parameters]; write model.{name}, above that table"
@@ -283,21 +283,21 @@ def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[s
 
 
 def faults(value: Mapping[str, float]) -> Mapping[str, float]:
-    """Probabilities that add up to no more than 1."""
+    """Require probabilities that add up to 1 or less."""
     if sum(value.values()) > 1 + 1e-9:
         refuse(f"they add up to {sum(value.values()):g}; expected 1 or less")
     return value
 
 
 def time_of_day(value: str) -> str:
-    """A time that a clock shows."""
+    """Require a time of day."""
     if not _TIME.fullmatch(value):
         refuse(f"got {as_toml(value)}; {_TIME_WANTED}")
     return value
 
 
 def hours(value: list[str] | None) -> list[str] | None:
-    """From one time of day to another one."""
+    """Require two different times of day."""
     if value is None:
         return None
     if wrong := [one for one in value if not _TIME.fullmatch(one)]:

@@ -1,4 +1,4 @@
-"""The words of a command line as they may be shown again: what --set gives to a secret key is covered."""
+"""Command lines without secrets: values that --set gives to secret keys are redacted."""
 
 import re
 import shlex
@@ -12,16 +12,16 @@ from pipeline.settings.schema import Model, is_secret, kinds_at
 from pipeline.settings.texts import AUTO, REDACTED, dotted, parse_value, redact
 from pipeline.settings.tomltext import Keys, pair_of
 
-#: Behind the words, as the shell's own comment: pasted as it is, the line says by itself what is missing in it.
+#: A shell comment at the end of the line: if somebody pastes the line, it says itself what is missing.
 NOTE = f"  # {REDACTED} is a secret that is not shown: put its value there"
-#: It holds a variable's name, and what is none was refused before.
+#: Its value is the name of a variable, which was checked before.
 _NAMES_ONE = ("model", "api_key_env")
-#: How a prompt may begin, and no table.
+#: How a prompt may begin, and a table may not.
 _JINJA = re.compile(r"\s*\{[{%#]")
 
 
 def redacted_command(words: Sequence[str]) -> str:
-    """The words as one line for a shell, without secrets; with a note where one is left out."""
+    """Join the words into one line for a shell, without secrets. A note says if one is left out."""
     as_toml = [_redacted_word(word, before) for word, before in zip(words, ["", *words], strict=False)]
     return shlex.join(as_toml) + (NOTE if as_toml != list(words) else "")
 
@@ -63,7 +63,7 @@ def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]
 
 
 def _leaves(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The values of the two upper levels by dotted key: tables and their keys."""
+    """Yield the values of the two upper levels, tables and their keys, by dotted key."""
     found: list[tuple[str, Any]] = []
     for name, table in tables.items():
         plain = table.model_dump(exclude_unset=True) if isinstance(table, BaseModel) else table
@@ -72,7 +72,7 @@ def _leaves(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _text_of(root: Model, key: str, value: Any, *, quoted: bool) -> str | None:
-    """The value as text; None where it is a secret or no text can say it. `quoted`: a string is not read as a value."""
+    """Write the value as text; None if it is a secret or has no text form. `quoted` strings are not read as values."""
     pair = pair_of(f"{key}=")
     if pair is None or holds_secret(pair[0], value):
         return None
@@ -86,7 +86,7 @@ def _text_of(root: Model, key: str, value: Any, *, quoted: bool) -> str | None:
 
 
 def holds_secret(path: Keys, value: Any) -> bool:
-    """Whether what is given to this key may be a secret, or a table with one in it."""
+    """Whether the value of this key may be a secret, or a table that contains one."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         value = parse_value(value, frozenset())
         if isinstance(value, str) and value.lstrip()[:1] == "{" and not (path[1:] and _JINJA.match(value)):

@@ -1,6 +1,6 @@
-"""The tables of the config and what each key takes. What it means is said once, in docs/config.md.
+"""The tables of the config and what each key takes. Their meaning is documented once, in docs/config.md.
 
-Types are strict: text is not read as a number, nor 64.0 as 64.
+Types are strict: text is not a number, and 64.0 is not a whole number.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from pipeline.settings.section import Json, Section, Text
 Secret = Annotated[SecretStr, Takes("text")]
 Share = Annotated[float, Field(ge=0, le=1), Takes("a number from 0 to 1")]
 
-#: What a call at the flex tier may take (OpenAI's guide to flex processing: its SDK's 10 minutes are too short).
+#: Seconds that a call at the flex tier may take (OpenAI's guide to flex processing: 10 minutes are too short).
 FLEX_TIMEOUT_S = 900
 
 
@@ -34,7 +34,7 @@ def _both() -> list[Literal["end", "attention"]]:
 
 
 class PriceSettings(Section):
-    """What a million tokens cost, in US dollars."""
+    """The price of a million tokens, in US dollars."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
@@ -43,7 +43,7 @@ class PriceSettings(Section):
 
 
 class ModelSettings(Section):
-    """Who is asked, and how."""
+    """The model, and how it is called."""
 
     name: Text
     base_url: (
@@ -70,7 +70,7 @@ class ModelSettings(Section):
     price: PriceSettings | None = None
 
     def plain_headers(self) -> dict[str, str]:
-        """The headers with their values uncovered, for the client."""
+        """Return the headers with their secret values, for the client."""
         return {name: value.get_secret_value() for name, value in self.headers.items()}
 
     @model_validator(mode="before")
@@ -91,7 +91,7 @@ class ModelSettings(Section):
 
 
 class LimitsSettings(Section):
-    """How fast, and how often again."""
+    """Rates, budgets, and retries."""
 
     concurrency: Annotated[
         Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], Takes('a whole number from 1 to 10000, or "auto"')
@@ -120,7 +120,7 @@ class LimitsSettings(Section):
 
 
 class NotifySettings(Section):
-    """Who is told at the end, and when somebody is needed. Failures to tell never touch the run."""
+    """Whom to notify at the end, and when the run needs somebody. A failed notification never affects the run."""
 
     url: Secret | None = None
     command: Secret | None = None
@@ -130,7 +130,7 @@ class NotifySettings(Section):
 
 
 class TelemetrySettings(Section):
-    """OpenTelemetry, by the extra `otel`. `OTEL_*` variables say where it goes."""
+    """OpenTelemetry (extra `otel`). The `OTEL_*` variables configure where it sends data."""
 
     enabled: bool = False
 

@@ -11,12 +11,12 @@ from pipeline.settings import checks
 from pipeline.settings.checks import Takes
 from pipeline.settings.section import Section, Text
 
-#: keys that say how a table of text is written
+#: Keys that describe the dialect of a CSV file.
 _OF_TABLES = ("delimiter", "quote", "escape", "header", "skip_lines", "skip_initial_space")
 
 
 class InputSettings(Section):
-    """What is labelled."""
+    """The records to label."""
 
     path: (
         Annotated[

@@ -1,4 +1,4 @@
-"""Other names for labels in the text of a config, whose comments and layout stay."""
+"""Renames labels in the text of a config and leaves its comments and layout alone."""
 
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ _EXAMPLES = ("task", "examples")
 
 
 def renamed_config(text: str, rename: Rename) -> str:
-    """The text of a config with the new names in [task.labels] and [[task.examples]]. Raises ConfigError."""
+    """Return a config's text with the new names in [task.labels] and [[task.examples]]. Raises ConfigError."""
     found, table = nodes(text), tomllib.loads(text)
     edits = [*_of_labels(text, found, table, rename), *_of_examples(text, found, rename)]
     made = edited(text, edits)
@@ -55,7 +55,7 @@ def _of_examples(text: str, found: Sequence[Node], rename: Rename) -> Iterator[E
 
 
 def _renamed(table: Any, rename: Rename) -> Any:
-    """The same of the values that the text stands for."""
+    """Do the same to the values of the text."""
     task = dict(table.get("task", {}))
     if rename.column in task.get("labels", {}):
         task["labels"] = {**task["labels"], rename.column: _renamed_form(task["labels"][rename.column], rename)}
@@ -79,7 +79,7 @@ def _renamed_form(form: Any, rename: Rename) -> Any:
 
 
 def renamed_example(example: Any, column: str, new: Callable[[Any], Any]) -> Any:
-    """An example with the label's new name."""
+    """Return an example with the label's new name."""
     label = example.get("label") if isinstance(example, dict) else None
     if not isinstance(label, dict) or column not in label:
         return example

@@ -1,4 +1,4 @@
-"""The forms that a field of [task.labels] may have, and what each of them says."""
+"""The forms that a field of [task.labels] may have, and what each one means."""
 
 import os
 import re
@@ -10,24 +10,24 @@ from pipeline.settings.checks import label_values, refuse
 from pipeline.settings.texts import as_toml, closest_match, kind_of
 
 ANY_OF, TEXT = "any_of", "text"
-#: how the names of files of labels end, compressed or not
+#: Endings of files with labels, compressed or not.
 FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 _NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
-#: what people write for a range in other places
+#: How other tools write a range.
 _LIKE_RANGE = re.compile(rf"({_NUMBER}) *(?:\.\.\.|…|-|–|,|;|:| to |\.\.) *({_NUMBER})")
 _FORMS = (
     "a list of values, a table of values and their meanings, a file of labels (.csv or .jsonl), { any_of = ... }, "
     '"text", or a range like "1..5"'
 )
-#: what people call a text elsewhere
+#: What other tools call a text.
 _TEXT_NAMES = frozenset({"str", "string", "texts", "free text", "freetext", "reason", "any"})
 _NUMBER_NAMES = {"int": "1..5", "integer": "1..5", "number": "0.0..1.0", "float": "0.0..1.0", "confidence": "0..1"}
 
 
 def as_plain_form(value: Any) -> Any:
-    """Paths as text and tuples as lists, within tables too, for those who build settings in Python."""
+    """Convert paths to text and tuples to lists, also within tables, for settings that are built in Python."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
@@ -38,13 +38,13 @@ def as_plain_form(value: Any) -> Any:
 
 
 def label_form(value: Any) -> Any:
-    """One of the forms, as it is."""
+    """Require one of the forms."""
     label_field(value)
     return value
 
 
 def label_field(value: Any) -> LabelField:
-    """What the form says. Refuses what is none, with words for the user."""
+    """Parse a form. Refuses anything else with a message for the user."""
     if isinstance(value, str):
         return _short(value)
     if is_any_of(value):
@@ -53,7 +53,7 @@ def label_field(value: Any) -> LabelField:
 
 
 def is_any_of(value: Any) -> bool:
-    """Whether a form is that of several labels, and not a table with a label of this name."""
+    """Whether a form stands for several labels, and is not a table with a label of this name."""
     return isinstance(value, Mapping) and ANY_OF in value and (len(value) == 1 or not isinstance(value[ANY_OF], str))
 
 
@@ -82,7 +82,7 @@ def _choices(value: Any, kind: Any) -> LabelField:
 
 
 def _choices_of(table: Mapping[str, Any]) -> tuple[Choice, ...]:
-    """The labels of a table. Its keys are texts: `1` is the text "1"."""
+    """Return the labels of a table. Its keys are texts: `1` is the text "1"."""
     if not table:
         refuse("got an empty table; expected the values that the label may have, with their meanings")
     if wrong := [name for name in table if not isinstance(name, str)]:
@@ -114,7 +114,7 @@ def _short(text: str) -> LabelField:
 
 
 def _range(text: str, first: str, last: str) -> LabelField:
-    """Whole numbers where both ends are written as whole numbers; 0..1 is a share, so any number in between."""
+    """Parse a range. It holds whole numbers if both ends are whole; 0..1 is a share and holds any number in between."""
     # A float would lose digits of whole numbers beyond 2^53.
     low, high = (float(end) if "." in first + last else int(end) for end in (first, last))
     if low >= high:
@@ -126,7 +126,7 @@ def _range(text: str, first: str, last: str) -> LabelField:
 
 
 def is_file(text: str) -> bool:
-    """Whether it is the name of a file of labels."""
+    """Whether the text is the name of a file with labels."""
     name = os.path.basename(text).lower()  # noqa: PTH119 - a text that may be no path
     return any(name.endswith(end) or f"{end}." in name for end in FILES)
 
@@ -147,6 +147,6 @@ def _guess(text: str) -> str | None:
 
 
 def _listed(plain: str, text: str) -> str | None:
-    """The list that a text with commas or bars was meant to be."""
+    """Suggest the list that a text with commas or bars was meant to be."""
     sign = next((sign for sign in ",|;" if sign in plain), None)
     return as_toml([one.strip() for one in text.split(sign)]) if sign else None

@@ -1,4 +1,4 @@
-"""[batch], [flex] and [scale]: how a run uses the cheaper lanes of `model.lane`, and in how many processes."""
+"""[batch], [flex], and [scale]: how a run uses the cheaper lanes, and how many processes it uses."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from pipeline.settings.section import Section, Text
 
 
 class BatchSettings(Section):
-    """How the batch lane sends and collects. It is used with `model.lane = "batch"`."""
+    """How the batch lane sends and collects, with `model.lane = "batch"`."""
 
     poll_s: float = Field(30, gt=0)
     first_part: int = Field(50, ge=1, le=50_000)
@@ -18,13 +18,13 @@ class BatchSettings(Section):
 
 
 class FlexSettings(Section):
-    """How long a call waits for the flex tier. It is used with `model.lane = "flex"`."""
+    """How long a call waits for the flex tier, with `model.lane = "flex"`."""
 
     patience_s: float = Field(600, ge=0)
 
 
 class ScaleSettings(Section):
-    """In how many processes the input is labelled."""
+    """How many processes label the input."""
 
     shards: int | None = Field(None, ge=1, le=1024)
     engine: Literal["local", "ray"] = "local"

@@ -1,4 +1,4 @@
-"""The places that settings come from, laid one over the other: the last one that names a key wins.
+"""Merges the sources of the settings: the last source that names a key wins.
 
 default < file < .env < environment < --set < Python's own arguments
 """
@@ -23,25 +23,25 @@ Root: TypeAlias = type[BaseSettings]
 
 
 class Kind(enum.StrEnum):
-    """What kind of place a value came from."""
+    """The kind of source that a value came from."""
 
-    #: nobody set it
+    #: Nobody set the value.
     DEFAULT = "default"
-    #: the config file
+    #: The config file.
     FILE = "file"
-    #: a file of variables beside the config or in the current directory
+    #: A .env file beside the config or in the current directory.
     DOTENV = ".env"
-    #: a variable of the process
+    #: A variable of the process.
     ENVIRONMENT = "environment"
-    #: the command line
+    #: The command line.
     SET = "--set"
-    #: an argument of `Settings` or `Settings.load`
+    #: An argument of `Settings` or `Settings.load`.
     PYTHON = "Python"
 
 
 @dataclass(frozen=True, slots=True)
 class ValueOrigin:
-    """Where a value came from. `source` is the file, or what set it; `detail` is added where a mistake is told."""
+    """Where a value came from. `source` is the file, or what set it. Messages about mistakes add `detail`."""
 
     kind: Kind
     source: str
@@ -52,7 +52,7 @@ class ValueOrigin:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
     def mistake(self, key: str, text: str) -> Mistake:
-        """A mistake in this place."""
+        """Create a mistake at this source."""
         return Mistake(f"{self.source}{self.detail}", self.line, key, text)
 
 
@@ -62,7 +62,7 @@ PYTHON = ValueOrigin(Kind.PYTHON, "Settings")
 
 @dataclass(slots=True)
 class MergedConfig:
-    """What was given, merged, and where each value came from. Grows by `lay` until the settings are made of it."""
+    """The merged values, and the origin of each. `overlay` adds to it until the settings are built."""
 
     root: Root
     config_path: Path | None = None
@@ -72,13 +72,13 @@ class MergedConfig:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def overlay(self, path: Keys, value: Any, origin_of: Callable[[Keys], ValueOrigin]) -> None:
-        """Put a value over what is there. A table of the config is merged key by key, a free one is replaced."""
+        """Put a value over the current ones. Tables of the config merge key by key; free tables are replaced."""
         value = _plain(value)
         if isinstance(value, dict) and section_at(self.root, path):
             for name, item in value.items():
                 self.overlay((*path, name), item, origin_of)
         elif self._put(path, value):
-            # An entry of a free table has one origin, however deep in it the value was set: the last.
+            # An entry of a free table has one origin, the last, however deep in it the value was set.
             found = field_of(self.root, path)
             path = path[: len(found[0]) + 1] if found else path
             self._forget(path)
@@ -89,12 +89,12 @@ class MergedConfig:
             self.mistakes.append(origin_of(path).mistake(dotted(path), reason))
 
     def origin(self, path: Keys) -> ValueOrigin | None:
-        """Where the value, or the table that holds it, came from; None for a default."""
+        """Return where the value, or the table that holds it, came from; None for a default."""
         lengths = range(len(path), 0, -1)
         return next((self.origins[path[:length]] for length in lengths if path[:length] in self.origins), None)
 
     def value(self, path: Keys) -> Any:
-        """What was given for the key."""
+        """Return the value that was given for the key."""
         found: Any = self.values
         for name in path:
             if isinstance(name, int):
@@ -115,7 +115,7 @@ class MergedConfig:
         return True
 
     def _blocked_message(self, path: Keys) -> str:
-        """Why the key has no place: what stands above it is no table, and that by itself is no mistake."""
+        """Explain why the key cannot be set: the value above it is not a table, which alone is not a mistake."""
         for length in range(1, len(path)):
             value = self.value(path[:length])
             if value is not None and not isinstance(value, dict):
@@ -129,21 +129,21 @@ class MergedConfig:
 
 
 def _plain(value: Any) -> Any:
-    """Models and mappings as dicts of what was set; the caller's own are never changed."""
+    """Convert models and mappings to dicts of the values that were set. The caller's own objects never change."""
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def overlay_environment(merged: MergedConfig) -> None:
-    """The variables of the process."""
+    """Add the variables of the process."""
     for path, name, text in _variables(merged.root, EnvSettingsSource(merged.root, case_sensitive=False)):
         origin = ValueOrigin(Kind.ENVIRONMENT, f"environment {name}")
         overlay_text(merged, path, text, origin)
 
 
 def overlay_dotenv(merged: MergedConfig) -> None:
-    """The LABELPIPE_ variables of .env files, the current directory's over the config folder's."""
+    """Add the LABELPIPE_ variables of .env files. The current directory's file wins over the config folder's."""
     for file in reversed(dotenv_files(merged.config_path)):
         try:
             source = DotEnvSettingsSource(merged.root, env_file=file, case_sensitive=False)
@@ -155,7 +155,7 @@ def overlay_dotenv(merged: MergedConfig) -> None:
 
 
 def dotenv_files(config_path: Path | None) -> list[Path]:
-    """The .env files that are there, the strongest first."""
+    """Return the .env files that exist, the strongest first."""
     files = [Path(".env")]
     if config_path and (beside := config_path.parent / ".env").resolve() != files[0].resolve():
         files.append(beside)
@@ -167,7 +167,7 @@ def _reason(error: OSError | UnicodeError) -> str:
 
 
 def _variables(root: Root, source: EnvSettingsSource) -> Iterator[tuple[Keys, str, str]]:
-    """Key, name and text of each variable that is ours: tables before the keys within them."""
+    """Yield key, name, and text of each of labelpipe's variables, tables before the keys within them."""
     found = []
     for name, text in source.env_vars.items():
         path = tuple(name.removeprefix(PREFIX).split("__"))
@@ -179,7 +179,7 @@ def _variables(root: Root, source: EnvSettingsSource) -> Iterator[tuple[Keys, st
 def overlay_overrides(
     merged: MergedConfig, overrides: Mapping[str, Any] | Sequence[str], set_by: str = "--set"
 ) -> None:
-    """What --set says, or an order to a run: `key=value` texts, or values by key."""
+    """Add the values of --set, or of an order to a run: `key=value` texts, or values by key."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _overlay_one(merged, name, _key(name), value, set_by)
@@ -212,5 +212,5 @@ def _key(text: str) -> Keys | None:
 
 
 def overlay_text(merged: MergedConfig, path: Keys, text: str, origin: ValueOrigin) -> None:
-    """A value that was given as text."""
+    """Add a value that was given as text."""
     merged.overlay(path, parse_value(text, kinds_at(merged.root, path)), lambda _: origin)

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, in words: one line each, all of them at once, no secret in any."""
+"""Messages about wrong settings: one line each, all of them at once, and none contains a secret."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def mistakes_of(error: ValidationError, merged: MergedConfig) -> tuple[Mistake, ...]:
-    """Every mistake that pydantic found, in our words; those of the file by line, then the others."""
+    """Return every mistake that pydantic found, in our words: those of the file by line, then the others."""
     found = list(merged.mistakes)
     for fault in error.errors(include_url=False):
         found += _mistakes_of(fault["type"], fault["loc"], fault.get("ctx", {}), merged)
@@ -29,7 +29,7 @@ def mistakes_of(error: ValidationError, merged: MergedConfig) -> tuple[Mistake, 
 
 
 def in_order(found: Iterable[Mistake]) -> tuple[Mistake, ...]:
-    """The mistakes without repeats: a union that does not fit is one mistake, though each member complains."""
+    """Remove repeated mistakes: a value that fits no member of a union is reported by each member."""
     first: dict[tuple[str, int | None, str], Mistake] = {}
     for one in found:
         first.setdefault((one.source, one.line, one.key), one)
@@ -51,17 +51,17 @@ def _mistakes_of(kind: str, loc: Keys, context: dict[str, Any], merged: MergedCo
 
 
 def missing(merged: MergedConfig, path: Keys) -> Mistake:
-    """A key that is needed and not there."""
+    """Report a required key that is missing."""
     return _around(merged, path).mistake(dotted(path), f"missing; expected {takes_at(merged.root, path)}")
 
 
 def _key_of(root: Root, loc: Keys) -> Keys:
-    """The key that pydantic's location is about: the field, or an item of a free table."""
+    """Return the key for pydantic's location: the field, or an item of a free table."""
     found = field_of(root, loc)
     if not found:
         return loc
     path = found[0]
-    # Below the field stand an item's name, or pydantic's own names for the members of a union.
+    # Below the field are an item's name, or pydantic's own names for the members of a union.
     is_item = len(loc) > len(path) and kinds_at(root, path) <= {"table", "nothing"}
     return loc[: len(path) + 1] if is_item else path
 
@@ -86,7 +86,7 @@ def _guess(value: Any, allowed: tuple[str, ...]) -> str | None:
 
 
 def unknown(merged: MergedConfig, path: Keys) -> Mistake:
-    """A key that no table has, with the one that was probably meant."""
+    """Report a key that no table has, with the key that was probably meant."""
     return _origin(merged, path).mistake(dotted(path), _unknown(merged.root, path))
 
 
@@ -107,22 +107,22 @@ def _unknown(root: Root, path: Keys) -> str:
 def _origin(merged: MergedConfig, path: Keys) -> ValueOrigin:
     beneath = (origin for known, origin in merged.origins.items() if known[: len(path)] == path)
     if found := merged.origin(path):
-        # In an array of tables each key has its line, though the whole of it is one value.
+        # In an array of tables, each key has its own line, although the array is one value.
         line = line_of(merged.lines, path) if found.kind is Kind.FILE else None
         return found if line is None else replace(found, line=line)
-    # A table that the file does not name, but something in it was given: `--set outptu.dir=x`.
+    # The file does not name the table, but something in it was set: `--set outptu.dir=x`.
     return _around(merged, path) if path in merged.lines else next(beneath, _around(merged, path))
 
 
 def _around(merged: MergedConfig, path: Keys) -> ValueOrigin:
-    """Where a key would stand that is not there."""
+    """Return the place where a missing key would be."""
     if merged.config_path:
         return ValueOrigin(Kind.FILE, str(merged.config_path), line_of(merged.lines, path))
     return PYTHON
 
 
 def not_toml(path: Path, text: str, error: ValueError) -> Mistake:
-    """A text that tomllib cannot read: line, column and what stands there."""
+    """Report a text that tomllib cannot read, with the line, the column, and what is there."""
     reason = str(error)
     place = _PLACE.search(reason)
     rows = text.split("\n")
@@ -139,7 +139,7 @@ def _row(row: str) -> str:
 
 
 def no_file(path: Path) -> Mistake:
-    """A config file that is not there, with what is near."""
+    """Report a config file that does not exist, with similar names."""
     folder = path if path.is_dir() else path.parent
     what = "is a folder, not a config file" if path.is_dir() else "no such file"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The table [output]: where the labels go."""
+"""The table [output]: which files a run writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SqlOutputSettings(Section):
 
 
 class OutputSettings(Section):
-    """Where the labels go."""
+    """Which files a run writes."""
 
     dir: Path = "runs/labels"
     columns: Annotated[Texts, Takes('a list of fields, like ["id", "text"]')] | None = None

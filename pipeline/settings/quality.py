@@ -1,4 +1,4 @@
-"""The table [quality]: how sure a label is to be before it stands."""
+"""The table [quality]: votes, and gold in the run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.settings.checks import Takes
 from pipeline.settings.fields import PriceSettings
 from pipeline.settings.section import Json, Section, Text, Texts
 
-#: More votes than anybody pays for; an even number of them may end in a tie.
+#: More votes than anybody pays for. An even number may end in a tie.
 MOST_VOTES = 15
 
 
 class VoterSettings(Section):
-    """One voter beside the run's own model and prompt. What is unset is the run's own."""
+    """One voter beside the run's own model and prompt. Unset values are the run's own."""
 
     model: Text | None = None
     system: str | None = None
@@ -37,7 +37,7 @@ class VoterSettings(Section):
 
 
 class QualitySettings(Section):
-    """How sure a label is to be before it stands."""
+    """Votes, and gold in the run."""
 
     votes: int | None = Field(None, ge=1, le=MOST_VOTES)
     voters: Annotated[list[VoterSettings], BeforeValidator(checks.as_plain), Takes("tables [[quality.voters]]")] = (
@@ -53,12 +53,12 @@ class QualitySettings(Section):
 
     @property
     def size(self) -> int:
-        """The most votes that a record has."""
+        """The highest number of votes that a record can have."""
         return self.votes or 1 + len(self.voters)
 
     @property
     def fewest(self) -> int:
-        """The fewest votes that decide a label."""
+        """The smallest number of votes that can decide a label."""
         return self.size // 2 + 1
 
     @model_validator(mode="after")

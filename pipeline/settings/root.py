@@ -48,7 +48,7 @@ from pipeline.settings.tomltext import Keys, key_lines, line_of
 
 
 class Settings(BaseSettings):
-    """Everything about a run. Frozen; secrets are not in it.
+    """All settings of a run. They are frozen and contain no secrets.
 
     `Settings(input={...}, ...)` takes nested dicts, over the environment and .env; it reads no config file.
     Raises ConfigError with every mistake at once.
@@ -83,14 +83,14 @@ class Settings(BaseSettings):
 
     def __init__(self, *, _merged_config: MergedConfig | None = None, **values: Any) -> None:
         merged = _merged_config or _merge_layers(type(self), None, (), values)
-        # Only known tables: BaseSettings takes names such as `_cli_parse_args` for orders to itself.
+        # Only known tables: BaseSettings takes names such as `_cli_parse_args` as its own options.
         tables: dict[str, Any] = {name: merged.values.get(name, {}) for name in type(self).model_fields}
         merged.mistakes += [mistakes.unknown(merged, (name,)) for name in merged.values if name not in tables]
         no_input = _no_input(merged)
         try:
             super().__init__(**tables)
         except ValidationError as error:
-            # `from None`: pydantic's own text repeats values, and one of them may be a secret.
+            # `from None`: pydantic's message repeats values, and one of them may be a secret.
             merged.mistakes = [*no_input, *merged.mistakes]
             raise ConfigError(mistakes=mistakes.mistakes_of(error, merged)) from None
         if merged.mistakes:
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         overrides: Mapping[str, Any] | Sequence[str] = (),
         **direct: Any,
     ) -> Settings:
-        """The settings of a config file, with everything from other sources merged over it.
+        """Load the settings of a config file, and merge all other sources over them.
 
         `overrides` are `["limits.concurrency=8"]` or `{"limits.concurrency": 8}`, keywords are nested dicts.
         Keywords win over overrides, those over the environment, that over .env, that over the file.
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         return settings
 
     def again(self, live: Sequence[str] = ()) -> Settings:
-        """The settings as their file is now, merged with the other sources, and with `live` over them like `--set`."""
+        """Load the settings again from their file and the other sources, with `live` over them like `--set`."""
         overrides, direct = self._loaded
         given = {key: dict(table) for key, table in direct.items()}
         for order in live:
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         return type(self).load(self._config_path, [*overrides, *live], **given)
 
     def ordered(self, orders: Sequence[str]) -> Settings:
-        """These settings with orders to a run, `limits.concurrency=8`, merged over everything else. No file is read."""
+        """Return these settings with orders such as `limits.concurrency=8` merged over all else. Reads no file."""
         merged = replace(
             self._merged, values=deepcopy(self._merged.values), origins=dict(self._merged.origins), mistakes=[]
         )
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         return settings
 
     def overrides(self) -> tuple[list[str], list[str]]:
-        """The overrides of the config file, written as for `--set`, without secrets; and the keys that are left out."""
+        """Return the overrides of the config file as for `--set`, without secrets, and the keys that are left out."""
         return replayable_overrides(type(self), *self._loaded)
 
     @classmethod
@@ -152,20 +152,20 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `layers` has merged: the stock sources would lose where a value came from."""
+        """Use only what `layers` has merged: the stock sources do not keep where a value came from."""
         return (init_settings,)
 
     @property
     def config_path(self) -> Path | None:
-        """The config file, as it was named."""
+        """The config file, as the user named it."""
         return self._config_path
 
     def origins(self) -> dict[str, ValueOrigin]:
-        """Where each value that is not a default came from, by dotted key."""
+        """Return where each value that is not a default came from, by dotted key."""
         return {dotted(path): origin for path, origin in self._origins.items() if origin != DEFAULT}
 
     def find(self, path: str) -> Path:
-        """A path of the config: from the current directory or, where it is not there, from the config's folder."""
+        """Resolve a path of the config from the current directory or, if it is not there, from the config's folder."""
         plain = Path(path).expanduser() if path.startswith("~/") else Path(path)
         if not self._config_path or plain.is_absolute() or plain.exists():
             return plain
@@ -173,17 +173,17 @@ class Settings(BaseSettings):
         return beside if beside.exists() else plain
 
     def need_input(self) -> None:
-        """Raises ConfigError where no input is named: only a program that gives the records needs none."""
+        """Raise ConfigError if no input is named. Only a program that supplies the records needs none."""
         if self._no_input:
             raise ConfigError(mistakes=self._no_input)
 
     def inputs(self) -> list[str]:
-        """`input.path` as a list, each entry found as `find` does; globs, addresses and `-` stay as they are."""
+        """Return `input.path` as a list, each entry resolved by `find`, but for globs, addresses, and `-`."""
         paths = self.input.path
         return [self._input(path) for path in ([paths] if isinstance(paths, str) else paths or [])]
 
     def hidden_address(self) -> str | None:
-        """What the variable `input.url_env` holds, a secret; None without that key. Raises ConfigError."""
+        """Return the secret address in the variable `input.url_env`; None without that key. Raises ConfigError."""
         name = self.input.url_env
         if name is None:
             return None
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         if found is not None:
             if checks.is_address(address := found[0].get_secret_value()):
                 return self._input(address)
-            # Not repeated: what is not an address may be a password all the same.
+            # The value is not repeated: even if it is not an address, it may be a password.
             text = (
                 f"{name} does not hold an address such as postgresql://user:password@host/name or https://host/file. "
                 "Its value is not shown. A path without a secret goes into input.path"
@@ -203,7 +203,7 @@ class Settings(BaseSettings):
     def _input(self, path: str) -> str:
         scheme, sign, place = path.partition("://")
         if sign:
-            # A SQLite file is found as any other; the third slash is still the address's.
+            # A SQLite file is resolved like any other. The third slash is part of the address.
             rest, separator, options = place.removeprefix("/").partition("?")
             local = scheme.startswith("sqlite") and place.startswith("/") and not rest.startswith((":", "file:"))
             return f"{scheme}:///{self.find(rest)}{separator}{options}" if local and rest else path
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
         return str(found)
 
     def json_schema(self, given: Mapping[str, Any] | str, key: Keys) -> dict[str, JSON]:
-        """The JSON Schema that stands under `key`, read where it is a file. Raises ConfigError."""
+        """Return the JSON Schema under `key`, read from its file if it names one. Raises ConfigError."""
         if not isinstance(given, str):
             return dict(given)
         reason = f"{as_toml(given)} "
@@ -233,7 +233,7 @@ class Settings(BaseSettings):
         raise ConfigError(mistakes=(origin.mistake(dotted(key), reason),))
 
     def api_key(self) -> SecretStr | None:
-        """The API key from the environment, else from .env; None where neither has one."""
+        """Return the API key from the environment, else from .env; None if neither has it."""
         found = self._api_key()
         return found[0] if found else None
 
@@ -241,14 +241,14 @@ class Settings(BaseSettings):
         return variable(self.model.api_key_env, self._config_path)
 
     def secret_variables(self) -> frozenset[str]:
-        """The variables of the environment that hold a secret of this run: they are for no other program."""
+        """Return the environment variables that hold secrets of this run. No other program gets them."""
         sql = self.output.sql
         named = {self.model.api_key_env, self.input.url_env, None if sql is None else sql.url_env}
         secret = tuple(key.variable for key in keys(type(self)) if is_secret(key.path))
         return frozenset(name for name in os.environ if name in named or name.upper().startswith(secret))
 
     def sql_url(self) -> SecretStr | None:
-        """The URL of `output.sql`: the one that is there, else its variable's; None where neither is."""
+        """Return the URL of `output.sql`: its own, else that of its variable; None if neither is set."""
         if self.output.sql is None:
             return None
         if self.output.sql.url is not None:
@@ -258,7 +258,7 @@ class Settings(BaseSettings):
 
 
 def variable(name: str, config_path: Path | None = None) -> tuple[SecretStr, str] | None:
-    """A secret from the environment, else from .env, and where it was; None where neither has it."""
+    """Return a secret from the environment, else from .env, and where it was; None if neither has it."""
     if value := os.environ.get(name):
         return SecretStr(value), f"environment {name}"
     for file in dotenv_files(config_path):
@@ -268,7 +268,7 @@ def variable(name: str, config_path: Path | None = None) -> tuple[SecretStr, str
 
 
 def _no_input(merged: MergedConfig) -> tuple[Mistake, ...]:
-    """The mistake of a config that names no input. It is reported with the others, or when the input is needed."""
+    """Return the mistake of a config without an input. It is reported with the others, or when input is needed."""
     given = merged.values.get("input", {})
     named = not isinstance(given, dict) or any(given.get(name) is not None for name in ("path", "url_env"))
     return () if named else (mistakes.missing(merged, ("input", "path")),)

@@ -28,12 +28,12 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The value as it stands in TOML, on one line; `none` where it is unset."""
+        """The value in TOML on one line; `none` if it is unset."""
         return as_toml(self.value, limit=200)
 
 
 def explain(settings: Settings) -> list[Row]:
-    """A row for every value, in the config's order, and one for the API key."""
+    """Return a row for every value, in the config's order, and one for the API key."""
     rows = [_row(settings, path, value) for path, value in _values(settings, ())]
     found = settings._api_key()
     rows.append(Row("API key", "set" if found else "not set", found[1] if found else "default"))
@@ -64,5 +64,5 @@ def _values(model: BaseModel, path: Keys) -> Iterator[tuple[Keys, Any]]:
 
 
 def _set_in(model: BaseModel) -> dict[str, Any]:
-    """What is set in a table of an array: all else in it has no default but to be unset."""
+    """Return the values that are set in a table of an array. All others are unset by default."""
     return {name: value for name in type(model).model_fields if (value := getattr(model, name)) is not None}

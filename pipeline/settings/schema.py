@@ -1,4 +1,4 @@
-"""What the config may hold, read from the models: every key, what it takes, what is known beside it."""
+"""The keys of the config, read from the models: what each takes, and its default."""
 
 import re
 import types
@@ -15,7 +15,7 @@ from pipeline.settings.texts import AUTO, dotted
 
 Model: TypeAlias = type[BaseModel]
 
-#: `kind_of` a value -> the annotations that take it
+#: `kind_of` a value -> the annotations that accept it.
 _KINDS: Mapping[Any, frozenset[str]] = {
     str: frozenset({"text"}),
     SecretStr: frozenset({"text"}),
@@ -31,7 +31,7 @@ _ANY = frozenset({"text", "true or false", "whole number", "number", "list", "ta
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the config. `default` is None where it is unset or `required`."""
+    """One key of the config. `default` is None if the key is unset or `required`."""
 
     path: tuple[str, ...]
     takes: str
@@ -50,7 +50,7 @@ class Key:
 
 @cache
 def keys(root: Model) -> tuple[Key, ...]:
-    """Every key, in the order of the models."""
+    """Return every key, in the order of the models."""
     return tuple(_keys(root))
 
 
@@ -65,9 +65,9 @@ def _keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
 
 
 def section_at(root: Model, path: Sequence[str | int]) -> Model | None:
-    """The model of the table at `path`; None where there is no such table, or a free one.
+    """Return the model of the table at `path`; None if there is no such table, or a free one.
 
-    A number in the path is a place in an array of tables.
+    A number in the path is an index in an array of tables.
     """
     section: Model | None = root
     item: Model | None = None
@@ -81,7 +81,7 @@ def section_at(root: Model, path: Sequence[str | int]) -> Model | None:
 
 
 def field_of(root: Model, path: Sequence[str | int]) -> tuple[tuple[str | int, ...], FieldInfo] | None:
-    """The field at or above `path`, with its own path; None where `path` leads into nothing that is known."""
+    """Return the field at or above `path`, with its own path; None if `path` is unknown."""
     for length in range(len(path), 0, -1):
         section = section_at(root, path[: length - 1])
         if section and (field := section.model_fields.get(str(path[length - 1]))):
@@ -92,7 +92,7 @@ def field_of(root: Model, path: Sequence[str | int]) -> tuple[tuple[str | int, .
 
 
 def kinds_at(root: Model, path: Sequence[str | int]) -> frozenset[str]:
-    """The kinds of value that the key takes; all of them where it is not known."""
+    """Return the kinds of value that the key takes; all kinds if the key is unknown."""
     found = field_of(root, path)
     if not found:
         return _ANY
@@ -114,7 +114,7 @@ def _kinds(option: Any) -> frozenset[str]:
 
 
 def _options(annotation: Any) -> list[Any]:
-    """The members of a union, without what is annotated to them."""
+    """Return the members of a union, without their annotations."""
     if get_origin(annotation) is Annotated:
         return _options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -130,13 +130,13 @@ def _section(annotation: Any) -> Model | None:
 
 
 def _section_of_list(annotation: Any) -> Model | None:
-    """The model of the tables in an array of tables."""
+    """Return the model of the tables in an array of tables."""
     lists = [option for option in _options(annotation) if get_origin(option) is list]
     return _section(get_args(lists[0])[0]) if lists else None
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The values of a key, or of the items of its list, that takes only some."""
+    """Return the allowed values of a key, or of the items of its list."""
     for option in _options(field.annotation):
         inner = get_args(option)[0] if get_origin(option) is list else option
         if get_origin(inner) is Literal:
@@ -145,12 +145,12 @@ def choices(field: FieldInfo) -> tuple[str, ...]:
 
 
 def takes(field: FieldInfo) -> str:
-    """What the key takes, in words."""
+    """Describe what the key takes."""
     return _words(field.annotation, field.metadata, choices(field))
 
 
 def takes_at(root: Model, path: Sequence[str | int]) -> str:
-    """What the key, or an item of a free table, takes, in words."""
+    """Describe what the key, or an item of a free table, takes."""
     found = field_of(root, path)
     if not found:
         return "nothing"
@@ -173,13 +173,13 @@ def _words(annotation: Any, metadata: Sequence[Any], allowed: Sequence[str]) -> 
 
 
 def _item(annotation: Any) -> Any:
-    """The annotation of a free table's items, if it is one and nothing else."""
+    """Return the annotation of a free table's items; None for anything else."""
     options = [option for option in _options(annotation) if option is not type(None)]
     return get_args(options[0])[1] if len(options) == 1 and get_origin(options[0]) is dict else None
 
 
 def _marks(annotation: Any, metadata: Sequence[Any]) -> list[Any]:
-    """What is annotated, the outermost first."""
+    """Yield the annotations, the outermost first."""
     marks: list[Any] = []
     for member in get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,):
         if get_origin(member) is Annotated:
@@ -203,6 +203,6 @@ _SECRETS = {("model", "headers"), ("notify", "url"), ("notify", "command"), ("ou
 
 
 def is_secret(path: Sequence[str | int]) -> bool:
-    """Whether the value may be a secret: it is then never shown, not even where it is wrong."""
+    """Whether the value may be a secret. If so, no message shows it, even if it is wrong."""
     named = {tuple(path[:2]), tuple(path[:3])}
     return bool(named & _SECRETS) or any(_SECRET.search(str(name)) for name in path)

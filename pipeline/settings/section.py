@@ -1,4 +1,4 @@
-"""What all tables of the config are made of."""
+"""The base of all tables of the config."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ Texts = Annotated[list[str], BeforeValidator(checks.as_plain), AfterValidator(ch
 
 
 class Section(BaseModel):
-    """A table of the config: frozen, strict, closed to unknown keys."""
+    """A table of the config. It is frozen and strict, and refuses unknown keys."""
 
     # `mistakes` reports errors; pydantic's own would repeat the value, which may be a secret.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)

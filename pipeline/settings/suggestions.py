@@ -1,16 +1,16 @@
-"""What an unknown key was probably meant to be: the names that other tools have for ours, then the nearest one."""
+"""Suggests a key for an unknown one: first by the names that other tools use, then by spelling."""
 
 from collections.abc import Iterable
 
 from pipeline.settings.texts import closest_match, dotted
 from pipeline.settings.tomltext import Keys
 
-#: what people put into [model], or into a voter, that is sent along
+#: Parameters that people put into [model], or into a voter, by mistake.
 _PARAMETERS = frozenset(
     {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort", "service_tier"}
     | {"verbosity", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "metadata", "store", "user"}
 )
-#: Our key, and what else it is called, wherever it was put.
+#: Our key -> its names in other tools, in whatever table.
 _OTHER_NAMES = {
     "input.path": "file files filename file_path input_file source dataset data",
     "input.key": "id id_column id_field key_column primary_key",
@@ -33,7 +33,7 @@ _OTHER_NAMES = {
     "output.dir": "folder directory out output_dir output_path",
     "output.columns": "fields keep keep_columns",
 }
-#: The same for tables, and for keys whose name says another thing in another table.
+#: The same for tables, and for keys whose names mean something else in another table.
 _IN_TABLE = {
     "tables": {
         "model": "llm openai api provider endpoint",
@@ -46,7 +46,7 @@ _IN_TABLE = {
 }
 
 _REHEARSE = "no longer a key; run `labelpipe rehearse {option}` and set model.base_url to the address that it prints"
-#: Keys of earlier versions, and what does it now.
+#: Keys of earlier versions -> what to use now.
 _REMOVED_KEYS = {
     "model.organization": 'no longer a key; write [model.headers] "OpenAI-Organization" = "..."',
     "model.project": 'no longer a key; write [model.headers] "OpenAI-Project" = "..."',
@@ -76,12 +76,12 @@ _REMOVED_KEYS = {
 
 
 def removed_key_advice(path: Keys) -> str | None:
-    """What to do about a key that an earlier version had; None for any other."""
+    """Say what to do about a key that an earlier version had; None for any other key."""
     return _REMOVED_KEYS.get(dotted(path))
 
 
 def suggest_key(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | None:
-    """The key that `path` was meant to be. `known` are the names of its table, `everywhere` all keys there are."""
+    """Suggest the key that `path` was meant to be. `known` are the names of its table, `everywhere` all keys."""
     name, table = str(path[-1]), dotted(path[:-1])
     if (table == "model" or table.startswith("quality.voters.")) and name in _PARAMETERS:
         return f"{table}.parameters.{name}"

@@ -1,4 +1,4 @@
-"""The table [task]: what is asked about a record, and what follows a label."""
+"""The table [task]: what the model is asked about a record, and what happens with a label."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Fields = Annotated[Texts, Takes('a list of fields, like ["photo"]')]
 
 
 class MediaSettings(Section):
-    """Pictures, sounds and documents of the records."""
+    """Images, audio, and documents of the records."""
 
     images: Fields = Field(default_factory=list)
     audio: Fields = Field(default_factory=list)
@@ -62,7 +62,7 @@ class FunctionSettings(Section):
 
 
 class ToolSettings(Section):
-    """One of several tools. One of `labels`, `parameters` and `python` says what it takes."""
+    """One of several tools. One of `labels`, `parameters`, and `python` defines its parameters."""
 
     name: FunctionName | None = None
     description: str | None = None
@@ -73,7 +73,7 @@ class ToolSettings(Section):
 
 
 class ValidatorSettings(Section):
-    """What a label must fit beside its schema: an expression that is true, or a function."""
+    """A rule for labels beyond the schema: an expression that must be true, or a function."""
 
     expression: Text | None = None
     python: PlaceInPython | None = None
@@ -82,7 +82,7 @@ class ValidatorSettings(Section):
 
 
 class TaskSettings(Section):
-    """What is asked about a record. One of `labels`, `function`, `python` and `tools` says what a label is."""
+    """What the model is asked about a record. One of `labels`, `function`, `python`, and `tools` defines the label."""
 
     name: FunctionName | None = None
     description: str | None = None

@@ -1,4 +1,4 @@
-"""Values as text and text as values: one line each way."""
+"""Converts values to text and text to values."""
 
 import datetime
 import difflib
@@ -13,17 +13,17 @@ from pydantic import SecretStr
 
 from pipeline import codec
 
-#: how much of a value an error shows, in characters
+#: How much of a value an error shows, in characters.
 DISPLAY_CHARS = 60
-#: what stands in the place of a secret
+#: Replaces a secret.
 REDACTED = "***"
-#: unsets a key that has `none` as a value; beside the kinds of what such a key takes
+#: Unsets a key that has `none` as a value. It is listed with the kinds that such a key takes.
 AUTO = "auto"
 
 _KEY = re.compile(r"sk-[\w-]{4,}")
 _LOGIN = re.compile(r"//[^/\s]*@")
 _PARAMETER = re.compile(r"([?&;#]([^=&;#?\s]+)=)[^&;#\s\"']+")
-#: names of parameters that carry a secret: those of S3, Google Storage and Azure, and what others call a key
+#: Names of parameters that carry a secret: those of S3, Google Storage, and Azure, and common names of keys.
 _SECRET = re.compile(
     r"signature|token|secret|passw|credential|api.?key|access.?key|authorization|^(sig|sas|key|auth|pwd|pass)$",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _DATES = (datetime.date, datetime.time)
 
 
 def as_toml(value: Any, limit: int = DISPLAY_CHARS) -> str:
-    """The value as it would stand in TOML, on one line, cut to `limit` characters. None is `none`."""
+    """Write the value in TOML on one line, cut to `limit` characters. None is `none`."""
     text = one_line(_toml(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -58,30 +58,30 @@ def _toml(value: Any) -> str:
 
 
 def key_text(name: str) -> str:
-    """A key as it is written in TOML: bare where it can be, else in quotes."""
+    """Write a key in TOML: bare if possible, else in quotes."""
     bare = name.isascii() and name.replace("-", "_").isidentifier()
     return name if bare or (name.isascii() and name.isdigit()) else codec.dumps(name).decode()
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """A path of keys as one dotted key."""
+    """Join a path of keys into one dotted key."""
     return ".".join(key_text(str(part)) for part in path)
 
 
 def redact(text: str) -> str:
-    """The text with what looks like a key, or like the login or a signature in an address, covered."""
+    """Replace what looks like an API key, or like a login or a signature in an address."""
     plain = _PARAMETER.sub(lambda found: f"{found[1]}***" if _SECRET.search(unquote(found[2])) else found[0], text)
     return _KEY.sub("sk-***", _LOGIN.sub("//***@", plain))
 
 
 def secret_parameter(address: str) -> str:
-    """The name of a parameter of an address whose value is a signature or a key, by the name; or nothing."""
+    """Return the name of a parameter that seems to carry a secret in an address, or an empty text."""
     names = (unquote(found[2]) for found in _PARAMETER.finditer(address))
     return next((name for name in names if _SECRET.search(name)), "")
 
 
 def one_line(text: str) -> str:
-    """The text with everything escaped that would not print."""
+    """Escape everything that would not print."""
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
@@ -90,14 +90,14 @@ def _escaped(char: str) -> str:
 
 
 def closest_match(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was most likely meant to be."""
+    """Return the known name that `name` was most likely meant to be."""
     names = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return names[close[0]] if close else None
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in words: text, whole number, number, true or false, list, table."""
+    """Return the kind of a value: text, whole number, number, true or false, list, or table."""
     if isinstance(value, bool):
         return "true or false"
     for types, kind in _KINDS:
@@ -117,7 +117,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def parse_value(text: str, kinds: frozenset[str]) -> Any:
-    """The value that `text` stands for where `kinds` are taken: TOML or JSON if it is either, else the text itself.
+    """Parse `text` for a key that takes `kinds`: as TOML or JSON if possible, else as the text itself.
 
     `none` is None where the key may be unset; `auto` where `none` is one of its values. Where only text
     is taken, `5` is the text `5`.
@@ -138,7 +138,7 @@ def _literal(text: str) -> Any:
     except ValueError:
         table = {}
     value = table.get("value", text)
-    # A second key means that the text held a line break: it was no single value.
+    # A second key means that the text contained a line break, so it is not a single value.
     if len(table) == 1 and not isinstance(value, _DATES):
         return value
     return _json(text) if text.lstrip()[:1] in ("{", "[") else text

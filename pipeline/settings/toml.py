@@ -1,4 +1,4 @@
-"""The settings as TOML that says the same again: each value with its place, secrets only as set or not set."""
+"""Writes the settings as TOML: each value with its origin, and secrets only as set or not set."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from pipeline.settings.schema import section_at
 from pipeline.settings.texts import key_text, one_line
 from pipeline.settings.tomltext import Keys
 
-#: A list that fits into so many characters stands on one line.
+#: A list of up to this many characters is written on one line.
 WIDE = 80
-#: What no TOML can say, such as None within a table, or records that a program gives.
+#: For values without a TOML form, such as None within a table, or records that a program supplies.
 _PYTHON = "given in Python"
 
 
 def to_toml(settings: Settings) -> str:
-    """A config that gives these settings again but for their secrets, wherever the values came from."""
+    """Write a config with the same settings, wherever the values came from, except for secrets."""
     *rows, api_key = explain(settings)
     tables: dict[Keys, list[Row]] = {}
     for row in rows:
@@ -31,7 +31,7 @@ def to_toml(settings: Settings) -> str:
 
 
 def _table(path: Keys, rows: Sequence[Row], records: bool) -> Iterator[str]:
-    """A table of the config and what is in it; tables within it come after its own keys."""
+    """Yield the lines of a table of the config; tables within it come after its own keys."""
     yield f"[{_dotted(path)}]"
     below = _below({str(row.path[-1]): row.value for row in rows}, ordered=section_at(Settings, path) is None)
     for row in rows:
@@ -44,7 +44,7 @@ def _table(path: Keys, rows: Sequence[Row], records: bool) -> Iterator[str]:
 
 
 def _below(table: Mapping[str, Any], *, ordered: bool = True) -> set[str]:
-    """The keys that get headers of their own, after all others.
+    """Return the keys that get headers of their own, after all others.
 
     In a free table the order is the user's, of a schema's fields for one: a key before a plain one gets none.
     """
@@ -80,13 +80,13 @@ def _comment(name: str, state: str) -> str:
 
 
 def _is_table(value: Any) -> bool:
-    """Whether it stands under a header of its own, or under several."""
+    """Whether the value gets a header of its own, or several."""
     is_array = isinstance(value, list) and all(isinstance(one, dict) for one in value)
     return bool(value) and (is_array or isinstance(value, dict))
 
 
 def _within(path: Keys, value: Any) -> Iterator[str]:
-    """A free table or an array of tables, each with a header and a blank line before it."""
+    """Yield the lines of a free table or an array of tables, each with a blank line and a header before it."""
     head = "[[{}]]" if isinstance(value, list) else "[{}]"
     for table in value if isinstance(value, list) else [value]:
         below = _below(table)
@@ -101,10 +101,10 @@ def _within(path: Keys, value: Any) -> Iterator[str]:
 
 
 def _pair(name: str, value: Any) -> str:
-    """`name = value`; a comment where TOML has no form for it."""
+    """Write `name = value`, or a comment if TOML has no form for it."""
     try:
         text = _written(value)
-        # What is read again must be what was written: tomllib is the judge.
+        # tomllib checks that the text reads back as the same value.
         if repr(tomllib.loads(f"x = {text}")["x"]) == repr(value):
             return f"{_key(name)} = {text}"
     except (TypeError, ValueError):  # None, or half of a character
@@ -113,7 +113,7 @@ def _pair(name: str, value: Any) -> str:
 
 
 def _written(value: Any, *, inline: bool = False) -> str:
-    """The value; on one line where it is `inline`. Raises TypeError and ValueError for what TOML cannot hold."""
+    """Write the value, on one line if `inline`. Raises TypeError and ValueError for values without a TOML form."""
     if isinstance(value, dict):
         items = ", ".join(f"{_key(name)} = {_written(item, inline=True)}" for name, item in value.items())
         return f"{{ {items} }}" if items else "{}"

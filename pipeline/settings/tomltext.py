@@ -1,7 +1,6 @@
-"""A TOML text by its places: the line of each key, and small edits that leave all else byte for byte.
+"""Finds the line of each key in a TOML text, and makes small edits that leave the rest byte for byte.
 
-tomllib gives the values and forgets where they stand. The text has been read by tomllib before, so what is here may
-rely on its being valid.
+tomllib returns values without their places. It has read the text before, so this module may assume valid TOML.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pipeline.settings.texts import as_toml, key_text
 
-#: the keys from the root to a value; an int is a place in an array of tables
+#: The keys from the root to a value. A number is an index in an array of tables.
 Keys: TypeAlias = tuple[str | int, ...]
 
 _BASIC = r'"(?:\\.|[^"\\\n])*"'
@@ -36,9 +35,9 @@ _LINE_END = re.compile(r"[ \t\r]*(?:#[^\n]*)?(?:\n|$)")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A key with its value, or an item of a list: the path, and from where to where it stands.
+    """A key with its value, or an item of a list: its path, and the spans of its parts in the text.
 
-    `key` is the last part of the key, None for an item; `whole` is what goes where it is taken out.
+    `key` is the last part of the key, None for an item. `whole` is the span to delete if the node is removed.
     """
 
     path: Keys
@@ -49,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Text that takes the place of a part of another."""
+    """A replacement for a span of the text."""
 
     start: int
     end: int
@@ -58,7 +57,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """The header of a table, or a key of `table` with its value, which begins at `start`; a header has no nodes."""
+    """The header of a table, or a key of `table` with its value. It begins at `start`. A header has no nodes."""
 
     table: Keys
     key: Keys
@@ -85,12 +84,12 @@ def _statements(text: str) -> Iterator[_Statement]:
 
 
 def nodes(text: str) -> list[Node]:
-    """Every key and every item, in the order of the text."""
+    """Return every key and every item, in the order of the text."""
     return [node for statement in _statements(text) for node in statement.nodes]
 
 
 def key_lines(text: str) -> dict[Keys, int]:
-    """The 1-based line of every table and key. Keys within an inline table are left out: `line_of` gives its line."""
+    """Return the line (from 1) of every table and key, except of keys within an inline table."""
     lines: dict[Keys, int] = {}
     for one in _statements(text):
         line = text.count("\n", 0, one.start) + 1
@@ -102,7 +101,7 @@ def key_lines(text: str) -> dict[Keys, int]:
 
 
 def line_of(lines: Mapping[Keys, int], path: Keys) -> int | None:
-    """The line of the key, or of the nearest table around it."""
+    """Return the line of the key, or of the nearest table around it."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -110,7 +109,7 @@ def line_of(lines: Mapping[Keys, int], path: Keys) -> int | None:
 
 
 def key_parts(key: str) -> tuple[str, ...]:
-    """The names of a dotted key. Raises ValueError where it is none."""
+    """Split a dotted key into its names. Raises ValueError if it is not a key."""
     found = []
     value: Any = tomllib.loads(f"{key} = 0")
     while isinstance(value, dict):
@@ -120,13 +119,13 @@ def key_parts(key: str) -> tuple[str, ...]:
 
 
 def split_pair(text: str) -> tuple[tuple[str, ...], str] | None:
-    """The key and the rest of `key=rest`; None where no key stands before a `=`."""
+    """Split `key=rest` into the key and the rest; None if there is no key before a `=`."""
     pair = _PAIR.match(text.lstrip())
     return (key_parts(pair[1]), text.lstrip()[pair.end() :].strip()) if pair else None
 
 
 def pair_of(text: str) -> tuple[tuple[str, ...], str] | None:
-    """The same, and None also where what stands before the `=` is no key."""
+    """Do the same, but return None also if the text before the `=` is not a key."""
     try:
         return split_pair(text)
     except ValueError:
@@ -134,7 +133,7 @@ def pair_of(text: str) -> tuple[tuple[str, ...], str] | None:
 
 
 def _enter(names: tuple[str, ...], is_array: bool, arrays: dict[Keys, int]) -> Keys:
-    """The path of a table header, with the place of each array of tables on the way."""
+    """Return the path of a table header, with the index in each array of tables on the way."""
     path: Keys = ()
     for name in names[:-1]:
         path = (*path, name)
@@ -147,30 +146,30 @@ def _enter(names: tuple[str, ...], is_array: bool, arrays: dict[Keys, int]) -> K
 
 
 def edited(text: str, edits: Sequence[Edit]) -> str:
-    """The text with all of the edits, none of which overlap."""
+    """Apply the edits, which must not overlap."""
     for edit in sorted(edits, key=lambda one: one.start, reverse=True):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
 
 
 def value_of_node(text: str, node: Node) -> Any:
-    """The value that stands there."""
+    """Return the value of a node."""
     return tomllib.loads(f"x = {text[node.value[0] : node.value[1]]}")["x"]
 
 
 def with_value(node: Node, value: Any) -> Edit:
-    """The node with another value."""
+    """Replace the value of a node."""
     return Edit(*node.value, as_toml(value, limit=1_000_000))
 
 
 def with_key(node: Node, name: str) -> Edit:
-    """The node under another name."""
+    """Rename a node."""
     assert node.key is not None
     return Edit(*node.key, key_text(name))
 
 
 def without(node: Node) -> Edit:
-    """The node taken out."""
+    """Remove a node."""
     return Edit(*node.whole)
 
 
@@ -184,7 +183,7 @@ def _pair(text: str, pair: re.Match[str], above: Keys) -> tuple[Node, list[Node]
 
 
 def _value(text: str, place: int, path: Keys) -> tuple[list[Node], int]:
-    """What is within the value that begins here, and where it ends."""
+    """Return the nodes within the value that begins here, and where it ends."""
     if text[place] not in "[{":
         scalar = _SCALAR.match(text, place)
         assert scalar is not None
@@ -195,8 +194,8 @@ def _value(text: str, place: int, path: Keys) -> tuple[list[Node], int]:
     while text[place] != close:
         node, below, end = step(text, place, path, number)
         comma = _COMMA.match(text, end)
-        # The last one goes with the comma before it, any other with the one behind it, and one that has lines of its
-        # own with these lines.
+        # Removing the last item removes the comma before it; removing any other one removes the comma after it.
+        # An item on lines of its own goes with these lines.
         whole = (place, comma.end()) if comma else (before if number else place, end)
         found += [replace(node, whole=_own_lines(text, place, comma.end() if comma else end) or whole), *below]
         before, number = end, number + 1
@@ -216,7 +215,7 @@ def _inner_pair(text: str, place: int, path: Keys, _number: int) -> tuple[Node, 
 
 
 def _own_lines(text: str, begin: int, end: int) -> tuple[int, int] | None:
-    """The lines from begin to end, with a comment behind them, if nothing else is in them."""
+    """Return the lines from begin to end, with a comment after them, if they contain nothing else."""
     start = text.rfind("\n", 0, begin) + 1
     rest = _LINE_END.match(text, end)
     is_alone = not text[start:begin].strip(" \t") and rest is not None and text[: rest.end()].endswith("\n")
@@ -224,7 +223,7 @@ def _own_lines(text: str, begin: int, end: int) -> tuple[int, int] | None:
 
 
 def _line(text: str, node: Node) -> tuple[int, int]:
-    """The lines of a pair, with the comment behind it."""
+    """Return the lines of a pair, with the comment after it."""
     return _own_lines(text, *node.whole) or node.whole
 
 
@@ -234,7 +233,7 @@ def _skip(text: str, place: int) -> int:
 
 
 def below(found: Sequence[Node], path: Keys) -> Iterator[Node]:
-    """The nodes whose path begins so and is longer; a "*" is any place in a list."""
+    """Yield the nodes below a path. A "*" in it is any index of a list."""
     for node in found:
         if len(node.path) > len(path) and all(a in ("*", b) for a, b in zip(path, node.path, strict=False)):
             yield node
