@@ -16,13 +16,11 @@ from pipeline.quality import is_clearly_below, shift_of, wilson
 from pipeline.records import JSON, Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
 from pipeline.runner.lookups import asks_the_same
-from pipeline.settings import QualitySettings
+from pipeline.runner.session_parts import SessionParts
 from pipeline.stats import Stats
-from pipeline.store import Ledger
-from pipeline.task import Task
 
 if TYPE_CHECKING:
-    from pipeline.leases import SharedGoldCounts
+    pass
 
 #: Confusions that are shown.
 CONFUSIONS = 3
@@ -49,26 +47,17 @@ class Canaries:
     is in the ledger, among what was archived, so a resumed run goes on with the same figures.
     """
 
-    def __init__(
-        self,
-        gold: GoldRecords | None,
-        task: Task,
-        options: QualitySettings,
-        ledger: Ledger,
-        stats: Stats,
-        *,
-        simulated: Callable[[], bool] = lambda: False,
-        base: Ledger | None = None,
-        tally: SharedGoldCounts | None = None,
-    ) -> None:
-        self._gold = gold or NO_GOLD
+    def __init__(self, parts: SessionParts, stats: Stats, simulated: Callable[[], bool]) -> None:
+        self._gold = parts.gold or NO_GOLD
         self._simulated = simulated
-        self._task = task
-        self._options = options
-        self._ledger = ledger
+        self._task = parts.task
+        self._options = parts.settings.quality
+        self._ledger = parts.ledger
+        self._base = parts.base
         self._stats = stats
-        self._base = base
-        self._tally = tally
+        lease = parts.options.lease
+        # What other shards have found.
+        self._tally = None if lease is None else lease.gold
         # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
         # which were asked, the votes of those that a killed session did not end, and which are in batches.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None

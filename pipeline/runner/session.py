@@ -23,8 +23,6 @@ from pipeline.engine import (
 )
 from pipeline.errors import LabelpipeError
 from pipeline.parts import (
-    advice_context,
-    outputs_of,
     read,
     rules_of,
     tariff_of,
@@ -46,7 +44,6 @@ from pipeline.runner.session_view import SessionView, background_tasks, report_r
 from pipeline.runner.summary import finish_summary, summarise
 from pipeline.runner.supervisor import Supervisor
 from pipeline.settings import Settings
-from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
 
 
@@ -54,7 +51,7 @@ class Session:
     """The parts of one session and how they hang together."""
 
     def __init__(self, parts: SessionParts) -> None:
-        settings, lease = parts.settings, parts.options.lease
+        settings = parts.settings
         self._parts = parts
         self._settings = settings
         self._ledger = parts.ledger
@@ -72,10 +69,7 @@ class Session:
             rules=rules_of(settings), journal=self._journal, tariff=tariff, prepare=parts.prepare,
             ping=parts.provider.ping, later=None if self._lane is None else self._lane.defer,
         )  # fmt: skip
-        self._canaries = Canaries(
-            parts.gold, parts.task, settings.quality, parts.ledger, self._stats,
-            simulated=lambda: self._writer.is_simulated, base=parts.base, tally=None if lease is None else lease.gold,
-        )  # fmt: skip
+        self._canaries = Canaries(parts, self._stats, lambda: self._writer.is_simulated)
         command = parts.options.command
         self._command = str(settings.config_path or "") if command is None else command
         self._notifications = Notifications(parts.notifier, self._command)
@@ -192,18 +186,21 @@ class Session:
 
     def _live(self, before: Mapping[Status, int]) -> SessionView:
         return SessionView(
-            self._parts.run_dir,
+            self._parts,
             self._stats,
-            self._admission,
             self._reading,
             before=before,
             price=self._price,
-            simulated=lambda: self._writer.is_simulated or self._writer.was_simulated,
+            simulated=self._is_simulated,
             notifications=self._notifications,
             gold=self._canaries.text,
             waiting=self._waiting_text,
             batches=lambda: None if self._lane is None else asdict(self._lane.waiting),
         )
+
+    def _is_simulated(self) -> bool:
+        """Whether labels are simulated, those of this session or those that were there."""
+        return self._writer.is_simulated or self._writer.was_simulated
 
     def _waiting_text(self) -> str:
         """What is waited for that a lane has to do with."""
@@ -266,20 +263,15 @@ class Session:
         return check_columns_as_read(records, self._settings, sources, self._reading) if once else records
 
     async def _close(self, *, complete: bool) -> RunSummary:
-        parts, writer = self._parts, self._writer
+        parts = self._parts
         summary = await summarise(
-            parts.run_dir,
-            self._ledger,
+            parts,
             self._stats,
-            self._admission,
             self._reading,
             complete=complete,
             price=self._price,
-            simulated=writer.is_simulated or writer.was_simulated,
-            outputs=outputs_of(self._settings, parts.run_dir),
-            columns=parts.task.columns,
+            simulated=self._is_simulated(),
             command=self._command,
-            advise=partial(advise, advice_context(self._settings)),
         )
         changes = await read_changes(parts.sources, parts.stamps)
         summary = replace(with_notes(summary, self._notes, changes, self._command), gold=self._canaries.facts())

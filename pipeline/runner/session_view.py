@@ -11,13 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
-from pipeline.limits import Admission, AdmissionState, Budget, Outage, Price, estimate_remaining
+from pipeline.limits import AdmissionState, Budget, Outage, Price, estimate_remaining
 from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import ReadProgress
 from pipeline.records import Status
 from pipeline.runlog import log_event
 from pipeline.runner.live_controls import facts_of
 from pipeline.runner.notifications import LONG_HOLD_S, Notifications
+from pipeline.runner.session_parts import SessionParts
 from pipeline.runner.summary import learned_of
 from pipeline.runner.supervisor import Supervisor
 from pipeline.runner.throughput import Throughput
@@ -37,22 +38,21 @@ class SessionView:
 
     def __init__(
         self,
-        run_dir: RunDir,
+        parts: SessionParts,
         stats: Stats,
-        admission: Admission,
         reading: ReadProgress,
         *,
         before: Mapping[Status, int],
         price: Price | None,
         simulated: Callable[[], bool],
         notifications: Notifications,
-        gold: Callable[[], str] = lambda: "",
-        waiting: Callable[[], str] = lambda: "",
-        batches: Callable[[], dict[str, Any] | None] = lambda: None,
+        gold: Callable[[], str],
+        waiting: Callable[[], str],
+        batches: Callable[[], dict[str, Any] | None],
     ) -> None:
-        self._run_dir = run_dir
+        self._run_dir = parts.run_dir
         self._stats = stats
-        self._admission = admission
+        self._admission = parts.admission
         self._reading = reading
         self._before = before
         self._price = price
@@ -61,7 +61,7 @@ class SessionView:
         self._waiting = waiting
         self._batches = batches
         self._simulated = simulated
-        self._throughput = Throughput(run_dir, stats, admission)
+        self._throughput = Throughput(parts.run_dir, stats, parts.admission)
         #: what enforces the limits: it tells what is in force
         self.supervisor: Supervisor | None = None
         # All state that changes: what was said last, so that it is said once.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,16 +21,17 @@ from pipeline.errors import (
     QuotaError,
 )
 from pipeline.limits import Admission, BudgetReachedError, Price
+from pipeline.parts import advice_context, outputs_of
 from pipeline.quality import Coincidences
 from pipeline.readers import ReadProgress
 from pipeline.records import UNASKED_CODES
 from pipeline.runlog import log_event
 from pipeline.runner.canaries import LowAccuracyError
 from pipeline.runner.costs import ledger_facts, left_facts
-from pipeline.runner.session_parts import ReportWriter
+from pipeline.runner.session_parts import ReportWriter, SessionParts
 from pipeline.runner.sql_export import export_at_end
 from pipeline.settings import Settings
-from pipeline.show import SYSTEMATIC
+from pipeline.show import SYSTEMATIC, advise
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Layout, Ledger, RunDir
 
@@ -41,26 +42,23 @@ _WORDS_OF_RUN = re.compile(r" ?--(shards|engine)[= ]\S+")
 
 
 async def summarise(
-    run_dir: RunDir,
-    ledger: Ledger,
+    parts: SessionParts,
     stats: Stats,
-    admission: Admission,
     reading: ReadProgress,
     *,
     complete: bool,
     price: Price | None,
     simulated: bool,
-    outputs: dict[str, str],
-    columns: Sequence[str],
     command: str,
-    advise: Callable[[Iterable[str]], str | None],
 ) -> RunSummary:
-    """What the run came to. `advise` says what to change in the config, by what was said."""
+    """What the run came to."""
+    run_dir, ledger, admission = parts.run_dir, parts.ledger, parts.admission
     facts, totals = await ledger_facts(ledger, price)
     unlabelled, problems, reason = facts["rejected"] + facts["failed"], facts["problems"], admission.gate.stopped
     done = facts["labelled"] + unlabelled
     ended, code = _ending(complete, reason, unlabelled, stats)
-    advice = advise(_advice_topics(reason, problems, done))
+    # What to change in the config, by what was said.
+    advice = advise(advice_context(parts.settings), _advice_topics(reason, problems, done))
     return RunSummary(
         run_dir=str(run_dir.path),
         ended=ended,
@@ -82,8 +80,8 @@ async def summarise(
         next_step=_next_step(ended, code, problems, reason, command, advice) or f"labelpipe verify {run_dir.path}",
         readings=dict(stats.readings),
         **learned_of(admission),
-        files=outputs,
-        labels=await ledger.label_counts(columns),
+        files=outputs_of(parts.settings, run_dir),
+        labels=await ledger.label_counts(parts.task.columns),
         copied=await ledger.copied(),
         votes=await _votes_of(ledger),
         **_left_out(reading),
