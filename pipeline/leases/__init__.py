@@ -1,4 +1,4 @@
-"""One limit and one budget for runs in several processes: a server that grants, and shards that ask."""
+"""One rate limit and one budget for several processes: a server that grants leases, and the client in each shard."""
 
 from __future__ import annotations
 

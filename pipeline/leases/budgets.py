@@ -1,7 +1,7 @@
-"""The budget of a run that is shared by shards: each is handed a part of it, and hands back what it did not spend.
+"""The budget of a run, divided among its shards. Each shard gets a part and returns what it did not spend.
 
-What was handed out is written down first and counts until the shard says what it has spent: a shard that died may have
-spent it. So the sum of what shards can have spent never passes the caps. Money is picodollars.
+A part is written down before the shard hears of it, and counts as spent until the shard reports otherwise, because a
+shard that died may have spent it. So the shards together can never exceed the caps. Money is in picodollars.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Caps = tuple[int | None, int | None]
 
 
 class ShardBudgets:
-    """What each shard may have spent in all. `before` is what the run had spent before there were shards."""
+    """What each shard may spend in total. `before` is what the run had spent before there were shards."""
 
     def __init__(self, ledger: Ledger, caps: Caps, before: tuple[int, int] = (0, 0)) -> None:
         self._ledger = ledger
@@ -33,30 +33,31 @@ class ShardBudgets:
         self._writing = asyncio.Lock()
 
     async def load(self) -> None:
-        """Take over what an earlier lease server has handed out."""
+        """Load what an earlier lease server has granted."""
         stored = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
         self.by_shard = {int(shard): (usd, tokens) for shard, (usd, tokens) in stored.items()}
 
     @property
     def handed(self) -> tuple[int, int]:
-        """What the run can have spent at most."""
+        """The most that the run can have spent."""
         usd, tokens = zip(self._before, *self.by_shard.values(), strict=True)
         return sum(usd), sum(tokens)
 
     def caps_of(self, shard: int) -> Caps:
-        """What the shard may have spent in all."""
+        """The most that this shard may spend in total."""
         usd, tokens = self.by_shard.get(shard, (0, 0))
         return (None if self.caps[0] is None else usd, None if self.caps[1] is None else tokens)
 
     async def begin(self, shard: int, spent: tuple[int, int]) -> None:
-        """What the shard has spent counts, also where nobody knew of it: in earlier sessions, or without a cap."""
+        """Count what the shard has spent, even if it was spent in an earlier session or before there was a cap."""
         before = self.by_shard.get(shard, (0, 0))
         await self._record(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
 
     async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> int | None:
-        """Hand one of so many shards so much that it may have spent `needs`; else gives the unit that lacks.
+        """Raise the part of a shard so that it may spend `needs` in total. If that is impossible, return the unit that
+        is short.
 
-        Units are 0 for money and 1 for tokens.
+        Unit 0 is money and unit 1 is tokens. `shards` is the number of shards.
         """
         usd, tokens = self.by_shard.get(shard, (0, 0))
         more_usd, more_tokens = self._grantable(0, usd, needs[0], shards), self._grantable(1, tokens, needs[1], shards)
@@ -66,11 +67,11 @@ class ShardBudgets:
         return None
 
     async def hand_back(self, shard: int, spent: tuple[int, int]) -> None:
-        """What the shard did not spend goes back."""
+        """Return what the shard did not spend."""
         await self._record(shard, spent)
 
     def describe_shortage(self, unit: int) -> str:
-        """Why no more of a unit is handed out. It begins with the key of the cap."""
+        """The reason why no more of this unit is granted. The text begins with the config key of the cap."""
         cap, handed = self.caps[unit] or 0, self.handed[unit]
         if unit == 0:
             text = f"limits.budget_usd = {cap / PICO_PER_USD:g}: {exact_dollars(handed / PICO_PER_USD)} is handed out"
@@ -79,12 +80,12 @@ class ShardBudgets:
         return f"{text} to the shards, and one more call could cost more than what is left"
 
     def unspent(self, shard: int, spent: tuple[int, int]) -> bool:
-        """Whether the shard holds more than that of what is capped."""
+        """Whether the shard still holds more than `spent` of a unit that has a cap."""
         handed = zip(self.caps, self.by_shard.get(shard, (0, 0)), spent, strict=True)
         return any(cap is not None and has > was for cap, has, was in handed)
 
     def _grantable(self, unit: int, has: int, need: int, shards: int) -> int | None:
-        """How much more of a unit is handed out; None where it is not there."""
+        """How much more of a unit to grant, or None if too little is left."""
         cap, lacks = self.caps[unit], max(0, need - has)
         if cap is None or not lacks:
             return 0

@@ -1,4 +1,4 @@
-"""A shard's side: it sends what the lease server grants, and reports what came of it."""
+"""The shard's side of the lease protocol: it sends only what the lease server grants, and reports the results."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BLIND_WAIT_S = 0.2
 
 
 class DrainedShardError(LabelpipeError):
-    """The lease server ends the run; the same command resumes it."""
+    """The lease server has ended the run. The same command resumes it."""
 
     code = "drained"
 
 
 @dataclass(slots=True)
 class _Report:
-    """What has come of calls since the last exchange: moments by the run's clock. All of it changes."""
+    """The calls since the last exchange. Times are those of the event loop. Everything here changes."""
 
     unused: int = 0
     corrected: int = 0
@@ -57,9 +57,9 @@ class _Report:
 
 
 class LeaseClient:
-    """The limits of a shard: a `Resource` that sends only what the lease server at `url` grants.
+    """The `Resource` of a shard: it lets through only what the lease server at `url` grants.
 
-    What it knows of the server's limits is what the lease server knows. `stop` ends the shard's run.
+    Its view of the API's limits is that of the lease server, which can also end the run of the shard.
     """
 
     def __init__(self, url: str, token: str, shard: int, shards: int) -> None:
@@ -91,7 +91,7 @@ class LeaseClient:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Job]:
-        """Exchange while the block lasts; gives what all shards have in common. Raises SetupError."""
+        """Exchange messages while the block lasts. Returns what all shards have in common. Raises SetupError."""
         async with self._connected() as self._http:
             try:
                 yield await self._read_job(self._http.get(f"{self._url}/job"))
@@ -106,9 +106,9 @@ class LeaseClient:
         return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S))
 
     async def job(self, *, take_over: bool) -> Job:
-        """What all shards have in common, before the shard's run. Raises SetupError.
+        """Ask what all shards have in common, before the shard's run begins. Raises SetupError.
 
-        `take_over`: whoever had the shard before is refused from now on.
+        With `take_over`, the lease server refuses whoever had this shard before.
         """
         async with self._connected() as http:
             if not take_over:
@@ -130,7 +130,7 @@ class LeaseClient:
             ) from error
 
     def refuse_other(self, job: Job, digest: str) -> None:
-        """Raises SetupError where the lease server is that of another run."""
+        """Raises SetupError if the lease server belongs to another run."""
         if job.shards not in (0, self._shards):
             raise SetupError(
                 f"{self._url}: this lease server is for {job.shards} shards, and this is {self._shard}/{self._shards}"
@@ -142,14 +142,14 @@ class LeaseClient:
             )
 
     async def begin(self, stop: Callable[[LabelpipeError], None], budget: Budget | None) -> None:
-        """Exchange from now on. `stop` ends the run; the budget's caps are those of the lease server."""
+        """Start exchanging messages. `stop` ends the run. The lease server sets the caps of the budget."""
         self._stop, self._budget = stop, budget
         if budget is not None:
             budget.set_exact_caps((0, 0))
         self._task = asyncio.create_task(self._exchange_forever(), name="leases")
 
     async def _close(self) -> None:
-        """Report what is left, and hand back what was not used."""
+        """Send the last report and return unused grants."""
         if self._task is None:
             return
         self._released = self._is_last = True
@@ -173,18 +173,18 @@ class LeaseClient:
             raise
 
     def hold(self, on_hold: bool) -> None:
-        """Send nothing more until it is said otherwise."""
+        """Stop sending calls, or continue."""
         self.is_on_hold = on_hold
         self._grant_came.set()
 
     def end(self, error: LabelpipeError) -> None:
-        """End the shard's run."""
+        """End the run of this shard."""
         if self._stop is not None:
             self._stop(error)
         self.release()
 
     async def _until_due(self) -> None:
-        """Return when there is something to say: at once where a call waits, and what came of calls a moment later."""
+        """Return when a message is due: at once if a call waits, otherwise soon after a result or as a heartbeat."""
         loop = asyncio.get_running_loop()
         until = loop.time() + BEAT_S
         while self._number and not (self._wants() or self._needs is not None or self.queue.is_pending or self._is_last):
@@ -197,7 +197,7 @@ class LeaseClient:
                 return
 
     def _wants(self) -> int:
-        """How many requests are to be asked for: none while half of what is aimed at is there."""
+        """How many requests to ask for: none while at least half of the target is in stock."""
         if self._released or self.is_on_hold or not (self._is_waiting or self._used):
             return 0
         here = int(sum(left for left, _ in self._grants))
@@ -244,7 +244,7 @@ class LeaseClient:
         return request
 
     async def _exchange(self, request: LeaseRequest) -> Grant:
-        """The grant; asked for until the lease server answers. Raises LabelpipeError where it refuses for good."""
+        """Send until the lease server answers. Raises LabelpipeError if it refuses this shard for good."""
         assert self._http is not None
         wait_s, body, is_logged = RETRY_S, to_bytes(request), False
         while True:
@@ -286,7 +286,7 @@ class LeaseClient:
     # -- what the door asks ----------------------------------------------------------------------------------------
 
     async def acquire(self, tokens: int) -> None:
-        """Return when one more call may leave."""
+        """Return when one more call may be sent."""
         self._permit_expires_at = None  # of a call that did not leave, or was about no record
         self._tokens += round((tokens - self._tokens) / 8) or (tokens > self._tokens) - (tokens < self._tokens)
         while not self._released:
@@ -319,11 +319,11 @@ class LeaseClient:
             self._aim = max(1, self._aim - int(left))
 
     def give_back(self, tokens: int) -> None:
-        """Put an estimate right."""
+        """Correct the estimate of a call's tokens."""
         self._report.corrected += tokens
 
     def skip_pause(self, seconds: float) -> bool:
-        """Whether what was acquired has not expired."""
+        """Whether the permit that was acquired is still valid."""
         if self._permit_expires_at is None or asyncio.get_running_loop().time() < self._permit_expires_at:
             return True
         self._permit_expires_at = None
@@ -331,19 +331,19 @@ class LeaseClient:
         return False
 
     def on_send(self, now: float, in_flight: int) -> None:
-        """A call leaves."""
+        """Report a call that is being sent."""
         self._permit_expires_at = None
         self._in_flight = in_flight
         self._report.sent.append(now)
 
     def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
-        """Report it. Who has to wait gets no grants."""
+        """Report an answer. A shard that has to wait gets no grants, so there is nothing to hold here."""
         self._report.answered.append((now, sent_at, tokens))
         self._report.limits = limits or self._report.limits
         return None
 
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
-        """Report it at once; whether it is about everyone is seen there. Its own record waits as it was told."""
+        """Report a 429 at once. The lease server decides its scope; here, only the refused record waits."""
         self._report.refused.append((now, sent_at, error))
         self._report_due.set()
         shrink, self._shrink = self._shrink, False
@@ -351,15 +351,15 @@ class LeaseClient:
         return Verdict(shrink=True) if shrink else Verdict(alone_s=max(wait_s, 0.001))
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """The lease server has the caps."""
+        """Ignored, because the lease server has the limits."""
 
     def release(self) -> None:
-        """The run is stopping: nothing is sent any more."""
+        """Stop sending, because the run is ending."""
         self._released = True
         self._grant_came.set()
 
     async def top_up(self, budget: Budget, most: TokenBound) -> None:
-        """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
+        """Return when the budget has room for this call, or calls in flight may make room. Otherwise, end the run."""
         while not (self._released or budget.fits(most)):
             self._needs = budget.exactly(most)
             await self._until_answered(lambda: self._needs is not None)
@@ -367,14 +367,14 @@ class LeaseClient:
                 self.end(stopped_error(BudgetReachedError.code, self._last.short))
 
     async def _until_answered(self, is_pending: Callable[[], bool]) -> None:
-        """Return once what is pending was said and answered, or nothing is sent any more."""
+        """Return when the lease server has answered what is pending, or when the run is ending."""
         while is_pending() and not self._released:
             self._grant_came.clear()
             self._report_due.set()
             await self._grant_came.wait()
 
     def state(self, now: float) -> ResourceState:
-        """What the lease server knew last."""
+        """The API's limits as the lease server last reported them."""
         return self._last.state_at(now)
 
 
@@ -384,7 +384,7 @@ def _refuse_orphaned() -> None:
 
 
 def stopped_error(code: str, message: str) -> LabelpipeError:
-    """The error of a run that the lease server ends. What it says of a budget begins with the key."""
+    """The error of a run that the lease server ends. For a budget, its message begins with the config key."""
     if code == BudgetReachedError.code:
         return BudgetReachedError(message, key=message.partition(" ")[0], cap=0.0, spent=0.0, needed=0.0)
     return DayLimitReachedError(message) if code == DayLimitReachedError.code else DrainedShardError(message)

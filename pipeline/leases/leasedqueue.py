@@ -1,4 +1,4 @@
-"""A shard's side of the provider's queue: it asks the lease server for room, and says what it holds."""
+"""The shard's side of the API's batch queue: it asks the lease server for room and reports what it holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class LeasedQueue:
-    """The queue of a shard, as the batch lane asks it; `until` has what is pending said to the lease server."""
+    """The batch queue as the batch lane of a shard sees it. `until` sends pending messages to the lease server."""
 
     is_shared = True
 
@@ -38,25 +38,25 @@ class LeasedQueue:
 
     @property
     def proven(self) -> bool:
-        """Whether a shard's batch has shown that the requests are right."""
+        """Whether any shard has had a batch that shows that the requests are valid."""
         return bool(self._facts.get("proven"))
 
     @property
     def is_learned(self) -> bool:
-        """Whether the server has refused a shard's batch for want of room."""
+        """Whether the API has refused a batch of any shard because its queue was full."""
         return bool(self._facts.get("is_learned"))
 
     @property
     def most_lines(self) -> int | None:
-        """The most lines that a part may have, for all that was learned."""
+        """The most lines that a part may have, as far as is known."""
         return self._facts.get("most_lines")
 
     def begin(self, at_news: Callable[[], None]) -> None:
-        """From now on `at_news` hears of what other shards have changed."""
+        """Call `at_news` from now on when another shard has changed the state of the queue."""
         self._at_news, self._is_in_use = at_news, True
 
     async def take(self, part: Part, others: Sequence[Part], *, counts: bool) -> bool:
-        """Ask for room for the part, and for its requests of the day where that `counts`."""
+        """Ask for room for a part, and for its requests of the day if it `counts`."""
         if part.number in self._granted_parts or part.number in self._reserved:
             return True
         self._is_granted = False
@@ -66,7 +66,7 @@ class LeasedQueue:
         return self._is_granted
 
     async def refused(self, part: Part, others: Sequence[Part]) -> bool:
-        """Report it; what it means is judged there, once for all shards."""
+        """Report that the API had no room for a part. Returns whether the part alone is too large."""
         self._granted_parts.pop(part.number, None)
         self._reserved.pop(part.number, None)
         self._is_too_large = False
@@ -76,7 +76,7 @@ class LeasedQueue:
         return self._is_too_large
 
     def hold(self, parts: Sequence[Part], *, proven: bool) -> None:
-        """Tell what is, or may be, at the server: it is counted until it is told to be closed."""
+        """Report what is, or may be, in the API's queue. A part counts until it is reported as closed."""
         here = {part.number: part for part in parts if part.is_open}
         self._granted_parts = {
             number: tokens
@@ -88,7 +88,7 @@ class LeasedQueue:
         self._is_proven = proven
 
     async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
-        """Whether the budget has room for so much; what the shard lacks is asked for."""
+        """Whether the budget has room for this amount, after asking the lease server for what is missing."""
         self.is_short = False
         if not budget.has_room(usd, tokens):
             self._needs = budget.exactly_beside(usd, tokens)
@@ -100,17 +100,17 @@ class LeasedQueue:
 
     @property
     def is_pending(self) -> bool:
-        """Whether something is to be said at once."""
+        """Whether a message should be sent at once."""
         is_news = self._is_in_use and (self._reserved != self._reported or self._is_proven > self.proven)
         return self._room is not None or self._refused is not None or self._needs is not None or is_news
 
     @property
     def needs(self) -> tuple[int, int] | None:
-        """What the shard must be able to have spent for its next part."""
+        """The total that the shard must be allowed to spend for its next part."""
         return self._needs
 
     def request_fields(self) -> dict[str, Any]:
-        """What the next exchange says of it."""
+        """The fields of the next request."""
         if not self._is_in_use:
             return {}
         self._reported = dict(self._reserved)
@@ -118,7 +118,7 @@ class LeasedQueue:
         return {"parts": parts, "proven": self._is_proven, "room": self._room, "refused_part": self._refused}
 
     def on_grant(self, request: LeaseRequest, grant: Grant) -> None:
-        """What the lease server said."""
+        """Apply what the lease server has answered."""
         if request.room is not None and self._room == request.room:
             self._is_granted, self._room = grant.room, None
             if grant.room:

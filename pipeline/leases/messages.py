@@ -1,6 +1,7 @@
-"""What a shard and the lease server say to each other: JSON over HTTP, one exchange at a time for each shard.
+"""The messages between a shard and the lease server: JSON over HTTP, one exchange at a time for each shard.
 
-Times are ages in milliseconds, since no two machines have the same clock. Money is picodollars, so that sums are exact.
+Times are ages in milliseconds, because two machines never have the same clock. Money is in picodollars, so sums are
+exact. Other versions refuse unknown keys, so the fields of these classes must not change.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TYPES |= dict.fromkeys(("sent", "answered", "refused"), list)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A 429 that a shard got: how long ago, when its call had left, and what it said."""
+    """A 429 that a shard received: its age, the age of the call, and what the response said."""
 
     age_ms: int
     sent_age_ms: int
@@ -37,24 +38,26 @@ class Refusal:
     day_limit: str = ""
 
     def as_error(self) -> RateLimitedError:
-        """The error that the limits judge."""
+        """The error that the limits handle."""
         return RateLimitedError(scope=self.scope, retry_after_s=self.retry_after_s, day_limit=self.day_limit)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a shard asks for, and what has come of the grant before.
+    """What a shard asks for, and what has happened since its last request.
 
-    It is `shard` of `shards`. `session` is another one for each process, `number` counts its exchanges: one that is
-    asked again is answered as it was. `wants` requests of about `tokens` each; `unused` requests of the grants before
-    were not sent. `sent` are the ages of calls that left; `answered` has age, age of sending and tokens used of each
-    answer, in one list; `limits` is what the headers of the last one said. `corrected` tokens were estimated too much.
-    `spent` is what the shard has spent at most, with what it `holds` for calls in flight; `needs` is that and what it
-    must be able to set aside next: picodollars and tokens.
-    `parts` are all its parts that may be in the server's queue of batches: number and tokens of each, in one list;
-    `proven`: one of them has shown that the requests are right. `room` is the part that it wants to send: number,
-    tokens, lines, and 1 where those count as requests of the day. `refused_part` is one for which the server had no
-    room: number, tokens, lines. `gold` is how many labels of its gold records were right, and how many were compared.
+    This is shard `shard` of `shards`. `session` is unique for each process, and `number` counts its exchanges. A
+    repeated exchange gets the same answer again. The shard `wants` this many requests of about `tokens` tokens each.
+    `unused` requests of earlier grants were not sent. `sent` lists the ages of calls that left. `answered` lists age,
+    age of the call, and tokens used, for each answer in one flat list. `limits` is what the headers of the last answer
+    said. `corrected` is by how many tokens the estimates were too high.
+
+    `spent` is the most that the shard can have spent, including what it `holds` for calls in flight. `needs` is that
+    plus what it must reserve next. Both are picodollars and tokens. `parts` lists number and tokens of each part that
+    may be in the API's batch queue. `proven` says that one of them has shown that the requests are valid. `room` is the
+    part to send next: number, tokens, lines, and 1 if its lines count as requests of the day. `refused_part` is a part
+    for which the API had no room: number, tokens, lines. `gold` is how many labels of gold records were right, and how
+    many were compared.
     """
 
     shard: int
@@ -82,11 +85,11 @@ class LeaseRequest:
 
     @property
     def server_limits(self) -> ServerLimits | None:
-        """What the headers said."""
+        """The limits that the headers stated."""
         return None if self.limits is None else ServerLimits(**self.limits)
 
     def events(self) -> Iterator[tuple[int, str, Any]]:
-        """What was reported: age in milliseconds, kind, values."""
+        """The reported events: age in milliseconds, kind, and values."""
         for age in self.sent:
             yield age, "sent", age
         for at in range(0, len(self.answered), 3):
@@ -99,13 +102,12 @@ class LeaseRequest:
 class Grant:
     """What a shard may do now.
 
-    `words` are what it is ordered to set, by key.
-    `requests` may leave within VALID_S. `caps` are what it may have spent in all, in picodollars and tokens; None: no
-    cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
-    run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
-    known of the server's limits, for the screen. `room`: the part may be sent; `is_too_large`: the one that was refused
-    fits no queue. `queue` is what is known of the server's queue of batches. `gold` counts as in LeaseRequest, for the
-    others.
+    `requests` may be sent within VALID_S. `caps` is the most that the shard may have spent in total, in picodollars and
+    tokens; None means no cap. `words` are the settings that the shard is ordered to change, by key. `shrink` asks for
+    fewer calls in flight. Nothing is granted for `held_s` seconds, for this `reason`. `stop` ends the run, with a code
+    and a message. `short` says why what the shard needs will never be granted. `state` is what is known about the API's
+    limits, for display. `room` says that the part may be sent, and `is_too_large` that the refused part fits no queue.
+    `queue` is what is known about the API's batch queue. `gold` has the counts of the other shards.
     """
 
     number: int
@@ -124,7 +126,7 @@ class Grant:
     gold: Sequence[int] | None = None
 
     def state_at(self, now: float) -> ResourceState:
-        """What is known of the server's limits, at a moment of this process's clock."""
+        """What is known about the API's limits, with times on this process's clock."""
         if not self.state:
             return ResourceState()
         state = dict(self.state)
@@ -135,11 +137,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all shards of a run have in common. `shards` is 0 as long as none has said how many there are.
+    """What all shards of a run have in common. `shards` is 0 until the first shard has said how many there are.
 
-    `digest` tells whether a shard's config asks what the others ask, `dealing` which time the run was dealt out. To a
-    shard that was taken over: `fence` is greater than that of whoever had it before, and `spent` is what it may have
-    spent, in picodollars and tokens.
+    `digest` identifies the task and the input, and `dealing` the division into shards. A shard that was taken over gets
+    a `fence` that is greater than that of its previous owner, and what it may have `spent`, in picodollars and tokens.
     """
 
     run_id: str
@@ -151,13 +152,13 @@ class Job:
 
 
 def to_bytes(words: LeaseRequest | Grant | Job) -> bytes:
-    """As JSON; what is as it is without saying is left out."""
+    """The message as JSON, without fields that have their default value."""
     usual = {one.name: one.default for one in fields(words)}
     return codec.dumps({name: value for name, value in asdict(words).items() if value != usual[name]})
 
 
 def parse_request(data: bytes) -> LeaseRequest:
-    """What a shard asks for. Raises InputError for what no shard of ours sends."""
+    """A request from a shard. Raises InputError if it is not valid."""
     request = _read(LeaseRequest, data)
     values = {name: getattr(request, name) for name in LeaseRequest.__slots__}
     wrong = [name for name in _COUNTS if not _are_counts([values[name]])]
@@ -193,12 +194,12 @@ def _are_counts(values: Any) -> bool:
 
 
 def parse_grant(data: bytes) -> Grant:
-    """What the lease server has said. Raises InputError for what is no grant."""
+    """A grant from the lease server. Raises InputError if it is not valid."""
     return _read(Grant, data)
 
 
 def parse_job(data: bytes) -> Job:
-    """What the lease server says of the run. Raises InputError."""
+    """The description of the run from the lease server. Raises InputError if it is not valid."""
     return _read(Job, data)
 
 

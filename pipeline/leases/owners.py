@@ -1,6 +1,7 @@
-"""Which process has each shard, where shards keep their state at an address: the last one that took it over.
+"""Which process owns each shard, if shards save their state at an address. The last process to take a shard over owns
+it.
 
-Such a shard has no lock that others can see. A node that was thought lost may come back, and must not go on.
+Such a shard has no lock that other machines can see. A node that was presumed lost may return and must not continue.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _KEY = "claims"
 
 
 class ShardOwners:
-    """Who has taken which shard over, in the lease server's book: one that is started again knows it."""
+    """The owner of each shard, stored in the database of the lease server, so that a restarted server knows it."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -25,12 +26,12 @@ class ShardOwners:
         self._owners: dict[int, tuple[int, str]] = {}
 
     async def load(self) -> None:
-        """Take over what an earlier lease server knew."""
+        """Load what an earlier lease server has stored."""
         stored = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
         self._owners = {int(shard): (fence, session) for shard, (fence, session) in stored.items()}
 
     async def take(self, shard: int, session: str) -> int:
-        """The shard is this session's from now on; its fence, which is greater than all before it."""
+        """Make this session the owner of the shard. Returns its fence, which is greater than all before it."""
         async with self._turn:
             fence = self._owners.get(shard, (0, ""))[0] + 1
             owners = {**self._owners, shard: (fence, session)}
@@ -39,7 +40,7 @@ class ShardOwners:
             return fence
 
     def refuse(self, request: LeaseRequest) -> None:
-        """Raises InputError for a session whose shard another one has taken over."""
+        """Raises InputError if another session has taken this shard over."""
         fence, session = self._owners.get(request.shard, (0, request.session))
         if session != request.session:
             raise InputError(

@@ -1,4 +1,4 @@
-"""The lease server: the lease service behind HTTP, for shards that have the token."""
+"""The lease service over HTTP, for shards that have the token."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SWEEP_S = 1.0
 async def lease_server(
     service: LeaseService, owners: ShardOwners, job: Job, *, host: str, port: int, token: str
 ) -> AsyncIterator[str]:
-    """Serve while the block lasts; gives the address. Port 0 takes a free one. Raises SetupError.
+    """Serve while the block lasts. Returns the address. Port 0 chooses a free port. Raises SetupError.
 
-    If what grants dies, the block is cancelled with that error.
+    If the service fails, the block is canceled with its error.
     """
 
     async def describe_job(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""What the lease server decides: who may send next, what a refusal means, what the budget still allows.
+"""What the lease server decides: which shard may send next, what a refusal means, and what the budget still allows.
 
-The limits are those of one process, asked here for all shards: calls are granted one by one as the pace lets them
-through, to the shards in turn, and reach a shard in bunches. What shards report is judged once, at this one place.
+The limits are those of a single process. Calls are granted one at a time, as the rate limits allow, to the shards in
+turn, and a shard receives several at once. Everything that shards report is judged here.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ LOOK_S = 60.0
 
 
 class LeaseService:
-    """Grants to shards, under the limits of one run. `work` has to run beside it.
+    """Grants calls to shards, under the limits of one run. `work` must run beside it.
 
-    `shards` is how many there are; 0: the first one says it, and `counted` hears of it. `day` counts requests a day for
-    all; `stop_at_day_limit`: the run ends when they are used up, and does not wait.
+    `shards` is how many there are. If it is 0, the first shard says it, and `counted` is called with it. `day` counts
+    the requests of all shards. With `stop_at_day_limit`, the run ends when they are used up instead of waiting for the
+    next day.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class LeaseService:
     # -- what shards say and get -----------------------------------------------------------------------------------
 
     async def lease(self, request: LeaseRequest) -> Grant:
-        """The answer to an exchange; the same one to an exchange that is asked again. Raises InputError."""
+        """The answer to a request. A repeated request gets the same answer. Raises InputError."""
         if not self.shards and 1 <= request.shard <= request.shards:
             self._counted(request.shards)
             self.shards = request.shards
@@ -104,7 +105,7 @@ class LeaseService:
             return shard.last
 
     async def spent_before_takeover(self, shard: int) -> tuple[int, int]:
-        """What a shard may have spent, in picodollars and tokens, once the exchange is over that it is in."""
+        """What a shard may have spent, in picodollars and tokens, after its current exchange."""
         if shard in self._shards:
             async with self._shards[shard].lock:
                 pass
@@ -112,7 +113,7 @@ class LeaseService:
         return usd or 0, tokens or 0
 
     def _gold_of_others(self, shard: ShardState, request: LeaseRequest) -> Sequence[int] | None:
-        """What the other shards have compared; what this one has is noted."""
+        """Store the shard's gold counts, and return those of the other shards."""
         shard.gold = (request.gold[0], request.gold[1]) if request.gold else shard.gold
         others = [one.gold for one in self._shards.values() if one is not shard]
         right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
@@ -124,7 +125,7 @@ class LeaseService:
         shard.has_begun = shard.is_over = False
 
     def _report(self, shard: ShardState, request: LeaseRequest) -> None:
-        """Judge what has come of the calls, in the order in which it came."""
+        """Apply the reported events in the order in which they happened."""
         now = asyncio.get_running_loop().time()
         self._first_report_at = now if self._first_report_at is None else self._first_report_at
         shard.last_report_at, shard.is_over = now, request.is_last
@@ -158,7 +159,7 @@ class LeaseService:
             self.stop("day_limit", f"{reason}; the same command resumes then")
 
     async def _settle_budget(self, shard: ShardState, request: LeaseRequest) -> str:
-        """The shard's part of the budget; why it will never be what the shard needs, if so."""
+        """Adjust the shard's part of the budget. Returns why the shard will never get what it needs, if so."""
         if request.spent is None:
             return ""
         shard.spent, shard.holds = request.spent, request.holds
@@ -180,7 +181,7 @@ class LeaseService:
         return self.short
 
     async def _queue_fields(self, request: LeaseRequest) -> dict[str, Any]:
-        """What becomes of a shard's batches."""
+        """The fields of the grant that are about batches."""
         is_open = self.stopped is None and not self.is_paused
         fields, lacks = await self.queue.on_request(request, self._day, is_open=is_open)
         if lacks and self.stop_at_day_limit and not (self.queue.parts or self._in_flight):
@@ -188,7 +189,7 @@ class LeaseService:
         return fields
 
     async def _missing_unit(self, request: LeaseRequest, needs: tuple[int, int]) -> int | None:
-        """The unit that lacks, if the shard cannot be handed what it needs."""
+        """The unit that is short, if the shard cannot be granted what it needs."""
         at_work = self._at_work()
         for number, one in at_work.items():  # what was spent before there was a cap
             await self.budgets.begin(number, one.spent)
@@ -197,7 +198,7 @@ class LeaseService:
         return await self.budgets.fill(request.shard, needs, self.shards)
 
     def _may_come_back(self) -> bool:
-        """Whether a shard at work may hand something back, or one that a new lease server has not heard of yet."""
+        """Whether a shard may return money: one at work, or one that a new lease server has not heard from yet."""
         at_work = self._at_work()
         if any(not one.is_bound or one.holds or self.budgets.unspent(n, one.spent) for n, one in at_work.items()):
             return True
@@ -215,12 +216,12 @@ class LeaseService:
 
     @property
     def silent_for_s(self) -> dict[int, float]:
-        """How long ago each shard was heard of that has not said that it ends."""
+        """The seconds since the last report of each shard that has not ended."""
         now = asyncio.get_running_loop().time()
         return {number: now - one.last_report_at for number, one in self._shards.items() if not one.is_over}
 
     async def _wait_for_grants(self, shard: ShardState, request: LeaseRequest) -> None:
-        """Return with all that is wanted, or after a moment with some of it, or after a longer one with nothing."""
+        """Return with all that is wanted, after a moment with some of it, or after a longer one with nothing."""
         shard.wants = 0 if request.is_last else request.wants
         shard.came.clear()
         shard.full.clear()
@@ -264,7 +265,7 @@ class LeaseService:
         )
 
     def state(self, now: float) -> dict[str, Any]:
-        """What is known of the server's limits; moments as ages in seconds."""
+        """What is known about the API's limits, with times as ages in seconds."""
         known = asdict(self.resource.state(now))
         for name in ("requests", "tokens"):
             known[name].pop("is_estimate")  # shards of earlier versions refuse keys that they do not know
@@ -274,7 +275,7 @@ class LeaseService:
     # -- orders ----------------------------------------------------------------------------------------------------
 
     def stop(self, code: str, message: str) -> None:
-        """Nothing more is granted; each shard hears why."""
+        """Grant nothing more, and tell each shard why."""
         self.stopped = self.stopped or (code, message)
         for shard in self._shards.values():
             shard.full.set()
@@ -282,17 +283,17 @@ class LeaseService:
         self._changed.set()
 
     def set_paused(self, paused: bool) -> None:
-        """Grant nothing until it is said otherwise."""
+        """Pause or resume granting."""
         self.is_paused = paused
         self._changed.set()
 
     def set_caps(self, caps: Caps) -> None:
-        """Take over another budget."""
+        """Change the caps of the budget."""
         self.budgets.caps = caps
         self.short = ""
 
     def set_day_limit(self, limit: int | None, *, stop: bool) -> None:
-        """Take over another limit a day."""
+        """Change the requests per day."""
         self.stop_at_day_limit = stop
         self._day.set_limit(limit)
         self._current_hold = Hold(float("-inf"), "")
@@ -301,7 +302,7 @@ class LeaseService:
     # -- granting --------------------------------------------------------------------------------------------------
 
     async def work(self) -> None:
-        """Grant for ever: one call after the other, as the limits let them through, to the shards in turn."""
+        """Grant calls one at a time, as the limits allow, to the shards in turn. Never returns."""
         while True:
             await self._wait_for_demand()
             shard = self._waiting[0]
@@ -318,7 +319,7 @@ class LeaseService:
                 await self._send_one_alone()
 
     async def _wait_for_demand(self) -> None:
-        """Return when a shard asks, nothing holds, and one request of the day is taken."""
+        """Return when a shard asks, nothing is on hold, and a request of the day was taken."""
         while True:
             while self._waiting and not self._waiting[0].is_asking:
                 self._waiting.popleft()
@@ -330,7 +331,7 @@ class LeaseService:
                 return
 
     async def _wait_until_open(self) -> None:
-        """Return when nothing holds; the meters do not catch that time up."""
+        """Return when nothing is on hold. The rate limits do not catch up on that time."""
         loop = asyncio.get_running_loop()
         began = now = loop.time()
         while self.is_paused or now < self._current_hold.until:
@@ -340,12 +341,12 @@ class LeaseService:
             self.resource.skip_pause(now - began)
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait so long, or until something is new."""
+        """Wait this long, or until something has changed."""
         self._changed.clear()
         await _wait(self._changed, seconds)
 
     async def _day_wait_s(self) -> float:
-        """Take one request of the day: 0, or how long there is none."""
+        """Take one request of the day. Returns 0, or how long to wait for the next one."""
         limit = self._day.limit
         wait_s = await self._day.take()
         if not wait_s or self._day.limit != limit:  # another limit came meanwhile
@@ -357,7 +358,7 @@ class LeaseService:
         return wait_s
 
     async def _send_one_alone(self) -> None:
-        """The first call after a wait shows whether it is over."""
+        """After a hold, grant one call and wait for its result before granting more."""
         self._current_hold = Hold(self._current_hold.until, self._current_hold.reason)
         self._report_came.clear()
         await _wait(self._report_came, ALONE_S)
@@ -370,7 +371,7 @@ class LeaseService:
     # -- what goes back --------------------------------------------------------------------------------------------
 
     def take_back_expired(self) -> None:
-        """What silent shards hold: to be called about once a second."""
+        """Take back the grants of silent shards. Call this about once a second."""
         now = asyncio.get_running_loop().time()
         for shard in self._shards.values():
             if now > shard.expires_at and not shard.is_asking:
@@ -394,7 +395,7 @@ class LeaseService:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Return when the event is set, or after so long."""
+    """Return when the event is set, or after this long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""One shard as the lease service knows it."""
+"""What the lease service knows about one shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.leases.messages import Grant
 
 @dataclass(slots=True, eq=False)
 class ShardState:
-    """One shard as the lease service knows it. All of it changes."""
+    """What the lease service knows about one shard. Everything here changes."""
 
     session: str = ""
     number: int = -1

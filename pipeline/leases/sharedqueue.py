@@ -1,9 +1,8 @@
-"""The provider's queue of batches, shared by shards: who holds how much of it, and what has been learned about it.
+"""The API's batch queue, shared by shards: which shard holds how much of it, and what has been learned about its size.
 
-What is granted is written down first, and counts until the shard says that the batch is closed: a shard that died may
-have a batch at the server. So what shards can have queued never passes the limit, over kills of shards and of the lease
-server. The first part goes alone, once for the whole run, until one of its answers has shown that the requests are
-right.
+A grant is written down first, and counts until the shard reports that the batch is closed, because a shard that died
+may have left a batch at the API. So the shards together never exceed the limit, even if shards or the lease server are
+killed. The first part of the run is sent alone, until one of its answers has shown that the requests are valid.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _KEY = "rooms"
 
 
 class SharedQueue:
-    """What each shard may have in the queue: tokens by the number of the part. `proven`: the run has labels."""
+    """The tokens that each shard may have in the queue, by part number. `proven` says that the run has labels."""
 
     def __init__(self, ledger: Ledger, enqueued_tokens: int | None = None, *, proven: bool = False) -> None:
         self._ledger = ledger
@@ -35,7 +34,7 @@ class SharedQueue:
         self._counting = asyncio.Lock()
 
     async def load(self) -> None:
-        """Take over what an earlier lease server has granted and learned."""
+        """Load what an earlier lease server has granted and learned."""
         known = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
         self.proven = self.proven or known.get("proven", False)
         self.limit = QueueLimit(self._configured, known.get("learned"), known.get("most_lines"))
@@ -49,9 +48,10 @@ class SharedQueue:
         return sum(map(len, self._reserved.values()))
 
     async def on_request(self, request: LeaseRequest, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
-        """What a shard is told of its batches, and why the day has no room for the part that it wants to send, if so.
+        """The fields of the grant about batches, and why the day has no room for the part that the shard wants to send,
+        if so.
 
-        Nothing goes out unless the run `is_open`.
+        No part is granted unless the run `is_open`.
         """
         parts, lacks = request.parts, ""
         if parts is None:
@@ -81,13 +81,13 @@ class SharedQueue:
         }
 
     async def _day_shortage(self, day: DayMeter, lines: int) -> str:
-        """Why the day has no room for so many requests; empty where it has, and they are counted."""
+        """Count the requests against the day. Returns why there is no room for them, or an empty text."""
         async with self._counting:
             is_over = lines > 0 and await day.take_many(lines) > 0
         return f"the {day.limit or 0:,} requests a day leave no room for a batch of {lines:,}" if is_over else ""
 
     def _take(self, shard: int, part: int, tokens: int) -> bool:
-        """Whether there is room for the part, which counts from now on. It is granted once that is written down."""
+        """Reserve room for the part, if there is room. The caller writes it down before the shard hears of it."""
         is_reserved = part in self._reserved.get(shard, {})
         if not is_reserved and self.parts and not (self.proven and self.limit.fits(tokens, self._queued())):
             return False
@@ -95,25 +95,25 @@ class SharedQueue:
         return True
 
     def _leave(self, shard: int, part: int) -> int:
-        """The part is not in the queue; gives the tokens of those that are."""
+        """Remove the part. Returns the tokens that are still in the queue."""
         self._reserved.get(shard, {}).pop(part, None)
         return self._queued()
 
     async def _hold(self, shard: int, parts: Mapping[int, int], *, proven: bool) -> None:
-        """All parts that a shard has in the queue, and whether one has shown that the requests are right."""
+        """Store which parts the shard has in the queue, and whether one has shown that the requests are valid."""
         is_news, self.proven = proven and not self.proven, self.proven or proven
         if is_news or self._reserved.get(shard, {}) != parts:
             self._reserved[shard] = dict(parts)
             await self._write(shard)
 
     async def _refused(self, shard: int, part: int, tokens: int, lines: int) -> bool:
-        """The server had no room for the part; gives whether it alone is too large."""
+        """Learn from a refusal. Returns whether the part alone is too large."""
         is_too_large = self.limit.refused(tokens, lines, self._leave(shard, part))
         await self._write(shard)
         return is_too_large
 
     async def _write(self, shard: int) -> None:
-        """Write down what is known, and what a shard holds."""
+        """Write down what is known, and what this shard holds."""
         self.version += 1
         limit, parts = self.limit, {str(part): tokens for part, tokens in self._reserved.get(shard, {}).items()}
         await self._ledger.meta_set(f"{_KEY}.{shard}", codec.dumps(parts).decode())

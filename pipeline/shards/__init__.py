@@ -1,4 +1,4 @@
-"""A run in shards: processes here or elsewhere, under one limit and one budget, with one result."""
+"""A run in several processes, here or on other machines, under one rate limit and one budget, with one result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lease server of a run: its limits from the settings, its book in the run folder."""
+"""The lease server of a run, with limits from the settings and its database in the run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEARTBEAT_S = 2.0
 async def coordinator(
     settings: Settings, plan: ShardPlan, *, host: str, port: int, token: str
 ) -> AsyncIterator[tuple[str, LeaseService]]:
-    """Serve leases while the block lasts; gives the address and the service. Raises SetupError, and StoreError."""
+    """Run the lease server during the block. Returns its address and the service. Raises SetupError, StoreError."""
     run, limits = Path(settings.output.dir), settings.limits
     async with await Ledger.open(run / FOLDER / BOOK) as book:
         before, base_days, proven = (0, 0), dict[str, int](), False
@@ -71,7 +71,7 @@ async def coordinator(
 
 
 async def _write_heartbeats(folder: RunDir, service: LeaseService) -> None:
-    """Keep for a status when each shard was heard of last, which may be on another machine."""
+    """Write down when each shard last reported, for `status`. Shards may be on other machines."""
     while True:
         now = time.time()
         write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in service.silent_for_s.items()}})

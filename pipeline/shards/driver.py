@@ -1,4 +1,4 @@
-"""A run in shards: one lease server, so many processes, one screen, one result."""
+"""A run in shards: it starts the lease server and the processes, shows one progress line, and merges the results."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ LOOK_S = 0.5
 
 
 async def run_in_shards(settings: Settings, shards: int, options: RunOptions) -> RunSummary:
-    """Label the input in so many processes, here or where Ray puts them; the same call resumes. Raises SetupError.
+    """Label the input in this many processes, here or where Ray places them. The same call resumes. Raises SetupError.
 
-    What they came to is in the run folder as after any run: one ledger, one set of files.
+    Afterward, the run folder looks as after any run: one ledger and one set of files.
     """
     if settings.config_path is None:
         raise ConfigError("shards are separate processes, which read the config from a file: name one")
@@ -99,9 +99,9 @@ async def _parts_in(shards: Iterable[RunDir]) -> list[Part]:
 
 
 async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> ShardPlan:
-    """The note of the shards, made where there is none yet. Raises SetupError where it is another run's.
+    """The plan of the shards, which is made if there is none yet. Raises SetupError if it belongs to another run.
 
-    `shards` is 0 where nobody knows yet how many there will be.
+    `shards` is 0 if their number is not known yet.
     """
     run = Path(settings.output.dir)
     task = task_of(settings)
@@ -138,9 +138,9 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
 
 @dataclass(slots=True)
 class _ShardGroup:
-    """The shards at work, as they are watched and steered. `before` counts what was done before there were shards.
+    """The running shards: their state and their control. `before` counts the outcomes from before there were shards.
 
-    What changes is why the run ends early, what each shard says of itself, and the parts of all of them at the end.
+    The reason for an early end, the last status of each shard, and the parts of all shards change.
     """
 
     settings: Settings
@@ -155,15 +155,15 @@ class _ShardGroup:
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """All shards, at work or not."""
+        """All shards, running or not."""
         return self.processes.shards
 
     def poll(self) -> None:
-        """See what the shards say."""
+        """Read the status of each shard."""
         self.live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
 
     def snapshot(self) -> Snapshot:
-        """All of them in one line."""
+        """The progress of all shards together."""
         live = self.live
 
         def added(name: str) -> Any:
@@ -194,14 +194,14 @@ class _ShardGroup:
         )
 
     def end(self, reason: LabelpipeError) -> None:
-        """Let all shards end."""
+        """Ask all shards to end."""
         self.reason = self.reason or reason
         self.service.set_paused(False)
         self.processes.end()
 
     @property
     def end_reason(self) -> LabelpipeError:
-        """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
+        """Why the run ended early: what the user or the lease server wanted, or else what a shard reports."""
         if self.service.stopped is not None:
             return stopped_error(*self.service.stopped)
         if self.service.short:
@@ -213,7 +213,7 @@ class _ShardGroup:
         return self.reason or MergedError(next((str(one) for one in reasons if one), None))
 
     def session_figures(self, seconds: float) -> dict[str, Any]:
-        """What the summary says of the session: sums over the shards, and the slowest one's latencies."""
+        """The figures of the session: sums over the shards, and the latencies of the slowest one."""
         ended = [summary for shard in self.shards if (summary := RunDir(shard.folder).read_summary()) is not None]
 
         def most(name: str) -> Any:
@@ -234,7 +234,7 @@ class _ShardGroup:
 async def _at_work(
     settings: Settings, plan: ShardPlan, options: RunOptions, switch: StopSwitch, host: str, start: Start
 ) -> _ShardGroup:
-    """The shards from their start to their end."""
+    """Run the shards from start to end."""
     token = secrets.token_urlsafe(24)
     extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
     extra += ["--no-wait"] * (options.batches == BatchMode.NO_WAIT)
@@ -285,7 +285,7 @@ def _on_signal(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
 
 
 async def _watch(group: _ShardGroup, service: LeaseService) -> None:
-    """Look at the shards, and for orders, until cancelled."""
+    """Poll the shards and the orders until canceled."""
     while True:
         group.poll()
         if service.stopped is not None and group.reason is None:

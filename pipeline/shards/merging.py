@@ -1,4 +1,4 @@
-"""Shards put together: one ledger, and from it one set of files."""
+"""Merges the ledgers of shards into one, and makes one set of files from it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from pipeline.store import RunDir, clear_merged, count_batches_left, join_ledger
 
 
 class MergedError(LabelpipeError):
-    """Put together; records are left. The same command resumes it."""
+    """The shards were merged and records are left. The same command resumes the run."""
 
     code = "merged"
 
 
 async def merge(settings: Settings) -> Merged:
-    """Put the shards of a run together; while some are at work, what they have so far. Raises SetupError.
+    """Merge the shards of a run. While some are running, merge what they have so far. Raises SetupError.
 
-    It can be given again, and be killed at any moment: the shards go only once the run's own ledger holds them.
+    You can repeat it, and it can be killed at any moment: shards are removed only after the run's own ledger has their
+    outcomes.
     """
     run = Path(settings.output.dir)
     plan, left = read_plan(run), sorted(RunDir(run).merged.glob("*"))
@@ -37,10 +38,10 @@ async def merge(settings: Settings) -> Merged:
 
 
 def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
-    """One ledger from those of the shards; they go where none is at work, and none begins meanwhile.
+    """Merge the ledgers of the shards into one. If none is running, remove the shards, and let none start meanwhile.
 
-    They stay where they have batches at the server, which the same command collects. With `ends` these are the run's
-    from now on.
+    Shards that have batches at the API stay, and the same command collects these. With `ends`, the batches belong to
+    the run from now on.
     """
     with RunDir(run).open_for_writing():
         with lock_shards(run) as is_free:
@@ -63,7 +64,7 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
 
 
 def _fetch(run: Path, plan: ShardPlan) -> bool:
-    """Have the last state of each shard here, where they keep it at an address; whether no process of them is left."""
+    """Fetch the last snapshot of each shard, if they are saved at an address. Returns whether no process is left."""
     if not plan.address:
         return True
     snapshots, over = SnapshotStore(plan.address, plan.dealing), True

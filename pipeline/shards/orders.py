@@ -1,4 +1,4 @@
-"""What the shards of a run are told in mid-run: orders to their folder, and edits of their config."""
+"""Orders and config edits that arrive while the shards are running."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _IN_PARTS = {"limits.concurrency", "limits.concurrency_max"}
 
 
 class Orders:
-    """Takes orders and edits for all shards, for as long as somebody looks.
+    """Applies orders and config edits to all shards.
 
-    The lease service puts the limits into force that all share. What else is ordered goes on to each shard, also to one
-    that begins later; what the config says they read there themselves. Notices are the whole run's.
+    The lease service applies the limits that all shards have in common. Other orders are forwarded to each shard, also
+    to one that starts later. Shards read edits of the config themselves. Notifications belong to the whole run.
     """
 
     def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
@@ -41,26 +41,26 @@ class Orders:
         return self._steering.settings
 
     def poll(self) -> None:
-        """Carry out what came since the last look."""
+        """Apply what has arrived since the last poll."""
         self._steering.check()
 
     # -- what is steered -------------------------------------------------------------------------------------------
 
     def take_over(self, settings: Settings) -> None:
-        """Nothing goes by the settings that is not told of the change."""
+        """Nothing to do: each part is told of its own changes."""
 
     def pause(self, paused: bool) -> str:
-        """Grant nothing, or go on."""
+        """Pause or resume granting."""
         self._service.set_paused(paused)
         return "paused; the calls in flight end, nothing new leaves" if paused else "continues"
 
     def drain(self) -> str:
-        """Let all shards end."""
+        """Ask all shards to end."""
         self._service.stop("drained", "drained by order; the same command resumes it")
         return "draining; the calls in flight end, then the run does"
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
-        """What puts a change into force at the lease service, and what goes on to the shards. Raises ConfigError."""
+        """What applies a change to the lease service and forwards the rest to the shards. Raises ConfigError."""
         # What the shards would refuse is refused here.
         budget_of(settings, spent_usd=0.0, spent_tokens=0)
         hours_of(settings), rules_of(settings), notify_targets(settings), tuner_of(settings)
@@ -79,7 +79,7 @@ class Orders:
         return [*actions, partial(self._forward, others)] if others else actions
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
-        """The values for all shards."""
+        """The new values, as they apply to all shards."""
         lines = [
             f"{one.key} is {_format_value(one.new)} for all shards ({source})"
             if one.key.startswith("limits.")

@@ -1,4 +1,4 @@
-"""Which shard has what: folders, settings, and the note that says how many there are."""
+"""The plan of a run in shards: their number, their folders, and their settings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What a run in shards keeps: how many there are, the run's id, and what they ask, as a digest.
+    """How a run is divided: the number of shards, the run's id, and a digest of its task and input.
 
-    A run can be dealt out again and again: `dealing` tells which time it is. `folder` is where their folders or states
-    are, if it is not in the run folder.
+    A run can be divided several times, and `dealing` identifies each time. `folder` is where the shards have their
+    folders or snapshots, if that is not the run folder.
     """
 
     shards: int
@@ -34,12 +34,12 @@ class ShardPlan:
 
     @property
     def address(self) -> str:
-        """The address at which the shards keep their states; empty where they keep none."""
+        """The address at which the shards save snapshots. Empty if they save none."""
         return self.folder if is_url(self.folder) else ""
 
 
 def read_plan(run: Path) -> ShardPlan | None:
-    """The note of a run in shards; None where there are none. Raises SetupError for one that cannot be read."""
+    """The plan in a run folder, or None if there is none. Raises SetupError if it cannot be read."""
     path = run / FOLDER / PLAN
     try:
         stored: Mapping[str, Any] = codec.loads(path.read_bytes())
@@ -52,12 +52,12 @@ def read_plan(run: Path) -> ShardPlan | None:
 
 
 def write_plan(run: Path, plan: ShardPlan) -> None:
-    """Keep the note. Raises StoreError."""
+    """Write the plan. Raises StoreError."""
     write_whole(run / FOLDER / PLAN, codec.pretty(asdict(plan)))
 
 
 def make_folder(run: Path, plan: ShardPlan) -> None:
-    """Make the folder of the shards. Where it is not in the run folder, a link there leads to it."""
+    """Make the folder of the shards. If it is outside the run folder, a link leads to it."""
     place = run / FOLDER
     if not plan.folder or plan.address:
         RunDir(place).open_for_writing().close()
@@ -72,26 +72,27 @@ def make_folder(run: Path, plan: ShardPlan) -> None:
 
 
 def folder_setting(folder: str | None) -> str:
-    """`scale.folder` as it is noted: an address, or the path from the root; empty where there is none."""
+    """`scale.folder` as the plan stores it: an address, an absolute path, or an empty text."""
     if not folder or is_url(folder):
         return folder or ""
     return str(Path(folder).absolute())
 
 
 def shared_folder(folder: str, dealing: str) -> Path:
-    """The folder of the shards in `scale.folder`, which other runs may have as well."""
+    """The folder of this run's shards in `scale.folder`, which several runs can share."""
     return Path(folder).absolute() / dealing
 
 
 def shard_folder(shards_folder: Path, number: int, shards: int) -> Path:
-    """The run folder of a shard: `shards/03` of 16."""
+    """The run folder of a shard, such as `shards/03` of 16."""
     return shards_folder / f"{number:0{max(2, len(str(shards)))}}"
 
 
 def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
-    """What a shard's settings say otherwise, as for --set. Raises ConfigError for what cannot be dealt out.
+    """The settings of a shard that differ from the run's, as for --set. Raises ConfigError for what shards cannot do.
 
-    The limits a minute, a day and the budget are the lease server's; of the calls in flight each shard has its part.
+    The lease server has the rate limits, the day's limit, and the budget. The calls in flight are divided among the
+    shards.
     """
     if "-" in settings.inputs():
         raise ConfigError("shards read the input once each, and stdin can be read only once: write it to a file")
@@ -112,7 +113,7 @@ def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
 
 
 def refuse_other_count(run: Path, plan: ShardPlan, shards: int) -> None:
-    """Raises SetupError where the run is in another number of shards."""
+    """Raises SetupError if the run has another number of shards."""
     if plan.shards != shards:
         raise SetupError(
             f"{run} is in {plan.shards} shards, and {shards} were asked for. Give --shards {plan.shards}, or put "

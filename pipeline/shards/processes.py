@@ -1,4 +1,4 @@
-"""The shards of a run as processes: started, watched, started again after a kill, told to end."""
+"""The shards of a run as processes: starts them, watches them, restarts those that were killed, and ends them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TAIL_BYTES = 600
 
 
 class Running(Protocol):
-    """The process of a shard, here or elsewhere."""
+    """The process of a shard, on this or another machine."""
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code once it is over."""
+        """Its exit code after it has ended."""
 
     async def wait(self) -> int:
-        """Its exit code; below 0 where it was killed, or where it was is lost."""
+        """Its exit code, which is negative if it was killed or its node was lost."""
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
@@ -44,7 +44,7 @@ class Running(Protocol):
 
 @dataclass(slots=True)
 class Shard:
-    """One process. `code` is its exit code once it is over; all of it changes."""
+    """One process. `code` is its exit code after it has ended. Everything here changes."""
 
     number: int
     folder: Path
@@ -53,7 +53,7 @@ class Shard:
 
     @property
     def log(self) -> Path:
-        """What it has printed."""
+        """The file with its output."""
         return self.folder.with_name(f"{self.folder.name}.out")
 
     def send(self, number: signal.Signals) -> None:
@@ -63,7 +63,7 @@ class Shard:
                 self.process.send_signal(number)
 
     def output_tail(self) -> str:
-        """The end of what it has printed."""
+        """The end of its output."""
         try:
             return self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
@@ -75,7 +75,7 @@ Start = Callable[[Shard, Sequence[str], Mapping[str, str]], Awaitable[Running]]
 
 
 async def start_here(shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
-    """A shard on this machine. It ends when this process does, and is not hit by the terminal's Ctrl-C."""
+    """Start a shard on this machine. It ends with this process, and Ctrl-C in the terminal does not reach it."""
     with shard.log.open("ab") as out:
         return await asyncio.create_subprocess_exec(
             sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
@@ -84,9 +84,9 @@ async def start_here(shard: Shard, arguments: Sequence[str], env: Mapping[str, s
 
 
 async def until_free(folder: Path) -> None:
-    """Return when nobody has the folder of a shard, or nobody is likely to leave it.
+    """Return when no process holds the folder of a shard, or when it is not likely to become free.
 
-    A shard whose parent was killed lets its calls in flight end. The next one comes at once, and waits for it.
+    A shard whose parent was killed finishes its calls in flight. Its successor starts at once and waits for it.
     """
     end = time.monotonic() + FREE_S
     while os.environ.get(PARENT_ENV) and time.monotonic() < end:
@@ -99,7 +99,7 @@ async def until_free(folder: Path) -> None:
 
 
 class Processes:
-    """All shards of a run."""
+    """The processes of all shards."""
 
     def __init__(
         self, settings: Settings, shards: int, url: str, token: str, extra: Sequence[str], start: Start = start_here
@@ -120,7 +120,7 @@ class Processes:
         self._is_ending = False
 
     async def run(self) -> None:
-        """Return when each has come to an end of its own; one that was killed is started again."""
+        """Return when each shard has ended by itself. One that was killed is restarted."""
         try:
             async with asyncio.TaskGroup() as group:
                 for shard in self.shards:
@@ -145,12 +145,12 @@ class Processes:
             await asyncio.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Let the calls in flight end, and then all of them; a second time cuts the calls off."""
+        """Let the calls in flight finish, then end. A second call cuts them off."""
         self._is_ending = True
         log_event("the shards are told to end")
         self.send(signal.SIGINT)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to all that are there."""
+        """Send a signal to all running shards."""
         for shard in self.shards:
             shard.send(number)

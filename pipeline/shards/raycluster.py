@@ -1,4 +1,4 @@
-"""Shards placed by Ray: an actor for each, which starts it as a process on its node."""
+"""Shards that Ray places: each has an actor, which starts it as a process on its node."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _ORDERS = "control.jsonl"
 
 @asynccontextmanager
 async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, Start]]:
-    """Connected while the block lasts; gives where the lease server is to listen, and what starts a shard.
+    """Stay connected while the block lasts. Returns the host for the lease server, and the function that starts a
+    shard.
 
-    The cluster is the one that RAY_ADDRESS names, or one of this machine's own. Where the nodes share no disk with this
-    machine, what is small travels to them, and what a shard says comes back. Raises MissingExtraError, and SetupError
-    where there is none.
+    The cluster is the one in RAY_ADDRESS, or a local one. If the nodes share no disk with this machine, small files are
+    sent to them and their status is brought back. Raises MissingExtraError, and SetupError if there is no cluster.
     """
     try:
         import ray
@@ -99,14 +99,14 @@ async def _start(ray: Any, place: str, shard: Shard, arguments: Sequence[str], e
 
 
 class _ShardActor:
-    """The actor, on the shard's node."""
+    """The actor on the shard's node."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, place: str, folder: Path, cwd: Path | None, arguments: Sequence[str], env: Mapping[str, str]) -> int:
-        """The shard from its start to its exit code; its run folder is at `place`, among this node's own."""
+        """Run the shard and return its exit code. `place` names a run folder among the temporary files of this node."""
         if place:
             run = Path(tempfile.gettempdir()) / place
             folder, arguments = run / FOLDER / folder.name, [*arguments, "--output", str(run)]
@@ -124,7 +124,7 @@ class _ShardActor:
         return self._process.wait()
 
     def exchange(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
-        """What the shard shows, by file; it gets the orders. With its end the folder goes."""
+        """Take orders for the shard and return its status files. When it is over, its folder is removed."""
         files = dict[str, bytes]()
         for path in (self._folder / name for name in _STATUS_FILES) if self._folder is not None else ():
             with suppress(OSError):
@@ -141,7 +141,7 @@ class _ShardActor:
         return files
 
     def send(self, number: int) -> bool:
-        """Send the shard a signal; whether it is there."""
+        """Send a signal to the shard. Returns whether it is running."""
         if self._process is None:
             return False
         self._process.send_signal(number)
@@ -149,7 +149,7 @@ class _ShardActor:
 
 
 class _RayProcess:
-    """A shard as its driver sees it. Of one that is apart, what it shows is brought to the folder that it has here."""
+    """The process of a shard as the driver sees it. If it is on another disk, its status files are copied here."""
 
     def __init__(self, ray: Any, actor: Any, shard: Shard, code: Any, *, is_apart: bool) -> None:
         self._ray, self._actor, self._shard, self._code, self._is_apart = ray, actor, shard, code, is_apart
@@ -159,7 +159,7 @@ class _RayProcess:
         self._passed = len(self._ordered())
 
     async def wait(self) -> int:
-        """The exit code. Raises SetupError where the node cannot start it."""
+        """Its exit code. Raises SetupError if the node cannot start it."""
         errors = self._ray.exceptions
         watch = asyncio.create_task(self._watch(), name=f"look at shard {self._shard.number}")
         try:
@@ -210,7 +210,7 @@ class _RayProcess:
         )
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal. One that has not begun is taken away."""
+        """Send it a signal. If it has not started yet, it is removed."""
         if number == signal.SIGKILL:
             self._ray.kill(self._actor)
             return

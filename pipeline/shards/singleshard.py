@@ -1,4 +1,4 @@
-"""One shard: where its run folder is, its snapshots at an address, and its session."""
+"""One shard: its run folder, its snapshots at an address, and its session."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ async def label_shard(
     options: Callable[[Path], RunOptions],
     say: Callable[[str], None],
 ) -> RunSummary:
-    """Label one shard of the run in this folder. Raises SetupError, and FencedError where another one has it now.
+    """Label one shard of the run in this folder. Raises SetupError, and FencedError if another process owns the shard
+    now.
 
-    `load` gives its settings, from further words and its own folder, and `options` those of its session, from the
-    ledger of what was done before there were shards.
+    `load` returns the shard's settings, given overrides and its folder. `options` returns the options of its session,
+    given the ledger from before there were shards.
     """
     shards = run / FOLDER
     settings = load([], str(shard_folder(shards, *shard)))
@@ -57,7 +58,7 @@ async def label_shard(
 async def _synced(
     address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Path, Path]]:
-    """Keep the shard's state at the address while the block lasts; gives its folder, and the ledger before shards."""
+    """Save snapshots while the block lasts. Returns the folder, and the ledger from before there were shards."""
     folder = shard_folder(run / FOLDER, *shard)
     await until_free(folder)
     # First: a second one on this machine must not take it over from the first.
@@ -81,7 +82,7 @@ async def _synced(
 
 
 async def save_for_ever(synced: SnapshotSync, sync_s: float, lease: LeaseClient) -> None:
-    """Save the state every so many seconds. While that fails the shard sends nothing, so that no more can be lost."""
+    """Save a snapshot every `sync_s` seconds. If that fails, the shard stops sending, so that no more can be lost."""
     wait_s, retry_s = sync_s, RETRY_S
     while True:
         await asyncio.sleep(wait_s)
@@ -100,7 +101,7 @@ async def save_for_ever(synced: SnapshotSync, sync_s: float, lease: LeaseClient)
 
 
 async def _save_last(synced: SnapshotSync) -> None:
-    """The shard is over. Raises FencedError, and StoreError where it cannot be saved."""
+    """Save the last snapshot. Raises FencedError, and StoreError if it cannot be saved."""
     for attempt in range(LAST_TRIES):
         try:
             await in_daemon(partial(synced.save, is_over=True))

@@ -1,8 +1,8 @@
-"""The state of a run's shards at an address (`scale.folder`), for shards whose own disk may be lost.
+"""Snapshots of shards at an address (`scale.folder`), for shards whose own disk may be lost.
 
-Of each shard there are states, such as `03/000002-000007.zip`, and a note of the same name once the state is whole
-there: a kill on the way leaves the one before. The first number is the fence: whoever takes the shard over has a
-greater one, so what the process before still writes is never taken for the last state.
+Each shard has snapshots such as `03/000002-000007.zip`. A note of the same name follows when the snapshot is complete,
+so a kill in between leaves the previous one. The first number is the fence. Whoever takes the shard over gets a greater
+one, so nothing that the previous process still writes is taken for the last snapshot.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _BASE = "base"
 
 
 class FencedError(LabelpipeError):
-    """Another process has this shard now."""
+    """Another process owns this shard now."""
 
     code = "fenced"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSnapshot:
-    """The state of a shard at the address. `has_ledger` is false where it was taken over before it had one.
+    """A snapshot of a shard. `has_ledger` is false if the shard was taken over before it had a ledger.
 
-    `is_over`: no process of it was at work any more.
+    `is_over` says that no process of the shard is running any more.
     """
 
     fence: int
@@ -61,7 +61,7 @@ class SnapshotStore:
         self._description = f"scale.folder = {address}"
 
     def last(self, shard: str) -> ShardSnapshot | None:
-        """The last whole state of a shard; None where there is none."""
+        """The last complete snapshot of a shard, or None if there is none."""
         with self._store_errors("cannot be read"):
             for name in sorted(self._names(shard, ".json"), reverse=True):
                 # Not whole, or gone since: there is another one.
@@ -71,7 +71,7 @@ class SnapshotStore:
         return None
 
     def refuse_older(self, shard: str, fence: int) -> None:
-        """Raises FencedError where a process with a greater fence has taken the shard over."""
+        """Raises FencedError if a process with a greater fence has taken the shard over."""
         with self._store_errors("cannot be read"):
             newest = max((int(name[:6]) for name in self._names(shard, ".json")), default=0)
         if newest > fence:
@@ -82,7 +82,7 @@ class SnapshotStore:
             )
 
     def save(self, shard: str, snapshot: ShardSnapshot, archive: Path) -> None:
-        """Put a state there, then its note; older ones go."""
+        """Upload a snapshot, then its note, and remove older ones."""
         folder = f"{self._root}/{shard}"
         with self._store_errors("cannot be written"):
             self._system.makedirs(folder, exist_ok=True)
@@ -95,7 +95,7 @@ class SnapshotStore:
                     self._system.rm_file(f"{folder}/{name}")
 
     def fetch(self, shard: str, archive: Path) -> ShardSnapshot | None:
-        """The last state of a shard, and its ledger into `archive` where it has one."""
+        """The last snapshot of a shard. Its ledger, if there is one, is downloaded to `archive`."""
         for _ in range(_TRIES):
             snapshot = self.last(shard)
             with self._store_errors("cannot be read"), suppress(FileNotFoundError):
@@ -107,7 +107,7 @@ class SnapshotStore:
         )
 
     def clear(self) -> None:
-        """Remove all that is there of the run."""
+        """Remove everything that belongs to the run."""
         with self._store_errors("cannot be removed"), suppress(FileNotFoundError):
             self._system.rm(self._root, recursive=True)
 
@@ -129,7 +129,7 @@ class SnapshotStore:
 
 
 class SnapshotSync:
-    """A shard's run folder on this disk, saved as snapshots. Every method blocks, and raises StoreError."""
+    """Saves snapshots of a shard's run folder on this disk. Every method blocks, and raises StoreError."""
 
     def __init__(self, snapshots: SnapshotStore, folder: Path, dealing: str, fence: int) -> None:
         self._store, self._folder, self._dealing, self._fence = snapshots, folder, dealing, fence
@@ -139,7 +139,7 @@ class SnapshotSync:
         self._last_files: list[tuple[str, int, int]] | None = None
 
     def resume(self, spent: tuple[int, int]) -> bool:
-        """Have the last state here; whether it is a copy. `spent` is what the shard may have spent (see `Job`)."""
+        """Restore the last snapshot. Returns whether it did. `spent` is what the shard may have spent (see `Job`)."""
         copied = restore(self._store, self._folder, self._dealing)
         ledger = RunDir(self._folder).ledger
         if any(spent) and (copied or not ledger.exists()):
@@ -150,7 +150,7 @@ class SnapshotSync:
         return copied
 
     def save(self, *, is_over: bool = False) -> None:
-        """Save the state if it has changed. Raises FencedError where another process has the shard."""
+        """Save a snapshot if the ledger has changed. Raises FencedError if another process owns the shard."""
         self._store.refuse_older(self._folder.name, self._fence)
         ledger = RunDir(self._folder).ledger
         files = [(one.name, one.stat()) for one in (ledger, ledger.with_name("ledger.db-wal")) if one.exists()]
@@ -170,7 +170,7 @@ class SnapshotSync:
 
 
 def save_base(address: str, dealing: str, base: Path) -> None:
-    """Save at the address what was done before there were shards: each of them needs it."""
+    """Save the ledger from before there were shards, which each shard needs."""
     archive = base.with_name(f"{base.name}.state")
     try:
         pack_snapshot(base, archive)
@@ -180,16 +180,15 @@ def save_base(address: str, dealing: str, base: Path) -> None:
 
 
 def fetch_base(snapshots: SnapshotStore, folder: Path, dealing: str) -> Path:
-    """The ledger of what was done before there were shards, in this folder."""
+    """Fetch the ledger from before there were shards into this folder."""
     restore(snapshots, folder, dealing, _BASE)
     return RunDir(folder).ledger
 
 
 def restore(snapshots: SnapshotStore, folder: Path, dealing: str, shard: str = "") -> bool:
-    """Have the last state of a shard in this folder, which is named like it; whether that is a copy.
+    """Restore the last snapshot of a shard in this folder, which has the shard's name. Returns whether it did.
 
-    It is none where the process ran here that had the shard last: its folder knows more. One that is older is moved
-    aside.
+    If the last process of the shard ran here, its folder knows more and is kept. An older folder is moved aside.
     """
     archive, shard = folder.with_name(f"{folder.name}.state"), shard or folder.name
     snapshot, (fence, copied) = snapshots.last(shard), _read_note(folder, dealing)
@@ -218,7 +217,7 @@ def _write_note(folder: Path, dealing: str, *, fence: int | None = None, copied:
 
 
 def _read_note(folder: Path, dealing: str) -> tuple[int | None, str]:
-    """The fence of the process that worked in the folder, or the state of which it is a copy; else neither."""
+    """The fence of the process that worked in the folder, or the snapshot of which the folder is a copy, or neither."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = codec.loads(_note_path(folder).read_bytes())
         if stored["dealing"] == dealing and RunDir(folder).ledger.exists():
@@ -227,7 +226,7 @@ def _read_note(folder: Path, dealing: str) -> tuple[int | None, str]:
 
 
 def _clear_folder(folder: Path, *, aside: bool) -> None:
-    """Nothing of a run is in the folder any more; a copy needs not be kept."""
+    """Move the run out of the folder, or remove it if it is a copy."""
     files = [file for file in RunDir(folder).files() if not file.name.startswith("lock")]
     number = 1
     while (place := folder.with_name(f"{folder.name}.old-{number}")).exists():
