@@ -90,7 +90,8 @@ class LeaseService:
             if request.session == shard.session and request.number == shard.number and shard.last is not None:
                 return shard.last
             if request.number == 0 or not shard.session:  # a lease server that was started again knows no session
-                self._begin(shard, request)
+                self._take_back(shard)
+                shard.begin(request.session)
             elif request.session != shard.session or request.number != shard.number + 1:
                 raise InputError(
                     f"shard {request.shard}: exchange {request.number} is not the next one of this session"
@@ -118,11 +119,6 @@ class LeaseService:
         others = [one.gold for one in self._shards.values() if one is not shard]
         right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
         return [right, compared] if compared else None
-
-    def _begin(self, shard: ShardState, request: LeaseRequest) -> None:
-        self._take_back(shard)
-        shard.session, shard.last, shard.overrides = request.session, None, None
-        shard.has_begun = shard.is_over = False
 
     def _report(self, shard: ShardState, request: LeaseRequest) -> None:
         """Apply the reported events in the order in which they happened."""

@@ -39,3 +39,8 @@ class ShardState:
     came: asyncio.Event = field(default_factory=asyncio.Event)
     full: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def begin(self, session: str) -> None:
+        """Start over for a new process of the shard."""
+        self.session, self.last, self.overrides = session, None, None
+        self.has_begun = self.is_over = False
