@@ -43,7 +43,7 @@ class Where:
     def check(self) -> None:
         """Raise SetupError where the expression names what no record has."""
         for name in sorted(self._lacking - self._there):
-            there = f"{list_names(self._there)}{did_you_mean(name, self._there)}"
+            there = f"{list_names(sorted(self._there))}{did_you_mean(name, self._there)}"
             raise SetupError(f"--where: no record has {name!r}; there are {there}")
 
 

@@ -37,7 +37,6 @@ from pipeline.store import (
     Draw,
     DrawItem,
     LabelDigest,
-    Ledger,
     Reviews,
     RunDir,
     labels_match,
@@ -45,7 +44,6 @@ from pipeline.store import (
     read_certificates,
     write_certificate,
 )
-from pipeline.targets import run_and_manifest
 
 METHOD = (
     "probably approximately correct labels (Candès, Ilyas and Zrnic 2025), with the exact hypergeometric bound for a "
@@ -63,10 +61,9 @@ async def certify(run: str | Path | None = None, options: CertifyOptions | None 
     """
     options = options or CertifyOptions()
     _refuse_senseless(options)
-    run_dir, manifest = run_and_manifest(run)
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        opened = await open_measured_run(run_dir, manifest, ledger)
-    return await asyncio.to_thread(_certify, opened, certified_field(opened, options.column), options)
+    async with open_measured_run(run) as measured_run:
+        label_field = certified_field(measured_run, options.column)
+    return await asyncio.to_thread(_certify, measured_run, label_field, options)
 
 
 def _refuse_senseless(options: CertifyOptions) -> None:

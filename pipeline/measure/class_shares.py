@@ -14,8 +14,7 @@ from pipeline.measure.human_answers import human_answers
 from pipeline.measure.measured_run import MeasuredRun, open_measured_run
 from pipeline.quality import AnsweredRecord, class_shares, pseudo_outcome
 from pipeline.records import JSON
-from pipeline.store import Answer, Draw, LabelRow, Ledger, Reviews, csv_block, read_reviews, write_whole
-from pipeline.targets import run_and_manifest
+from pipeline.store import Answer, Draw, LabelRow, Reviews, csv_block, read_reviews, write_whole
 
 #: Ways of drawing that give every label of the run a probability above 0.
 _COVERING = frozenset({"sample", "per_class"})
@@ -57,17 +56,15 @@ async def shares(run: str | Path | None = None, options: SharesOptions | None = 
     options = options or SharesOptions()
     if not 0 < options.confidence < 1:
         raise SetupError(f"--confidence {options.confidence:g}: expected a share above 0 and below 1, such as 0.95")
-    run_dir, manifest = run_and_manifest(run)
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        opened = await open_measured_run(run_dir, manifest, ledger)
-        label_field = certified_field(opened, options.column)
-        measured = await asyncio.to_thread(_draw_answers, run_dir.path, label_field.name)
-        counts = _LabelCounts(label_field.name, options.by, label_field.kind == "number", measured.answers)
-        async for row in _rows(opened, label_field.name):
+    async with open_measured_run(run) as measured_run:
+        label_field = certified_field(measured_run, options.column)
+        answers = await asyncio.to_thread(_draw_answers, measured_run.run_dir.path, label_field.name)
+        counts = _LabelCounts(label_field.name, options.by, label_field.kind == "number", answers.answers)
+        async for row in _rows(measured_run, label_field.name):
             counts.add(row)
-        facts = _facts(opened, counts, measured, options)
+        facts = _facts(measured_run, counts, answers, options)
         if options.pseudo is not None:
-            facts["pseudo"] = await _write_pseudo(opened, label_field, counts, measured, Path(options.pseudo))
+            facts["pseudo"] = await _write_pseudo(measured_run, label_field, counts, answers, Path(options.pseudo))
     return facts
 
 

@@ -25,8 +25,7 @@ from pipeline.measure.measured_run import MeasuredRun, open_measured_run
 from pipeline.progress import show_count
 from pipeline.quality import mcnemar_exact
 from pipeline.records import JSON
-from pipeline.store import LabelRow, Ledger, RunDir, diff
-from pipeline.targets import run_and_manifest
+from pipeline.store import LabelRow, diff
 from pipeline.threads import in_daemon
 
 #: Parts of the fingerprint that are about the input or the ledger, and not about what is asked.
@@ -69,11 +68,10 @@ async def compare(
     Gold is a file, or fields of the first run's input that `column` names. Raises SetupError.
     """
     options = options or CompareOptions()
-    dirs = [run_and_manifest(run) for run in (a, b)]
-    if dirs[0][0].path.resolve() == dirs[1][0].path.resolve():
-        raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
     async with AsyncExitStack() as stack:
-        one, other = [await _open_run(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
+        one, other = [await stack.enter_async_context(open_measured_run(run, options.ordered)) for run in (a, b)]
+        if one.run_dir.path.resolve() == other.run_dir.path.resolve():
+            raise SetupError(f"{one.run_dir.path} is named twice; name two runs")
         has_gold = gold is not None or bool(options.column)
         differing = DifferenceWriter(
             "--differences", options.differences, one, _titles(one, other), gold=gold, more=["gold"] * has_gold
@@ -92,11 +90,8 @@ async def compare(
                 "they runs of the same input, with the same input.key?"
             )
         return {
-            "runs": [
-                await _run_facts(run, manifest, side)
-                for run, (_, manifest), side in zip((one, other), dirs, changes.sides, strict=True)
-            ],
-            "differ_in": _differ_in(dirs[0][1], dirs[1][1]),
+            "runs": [await _run_facts(run, side) for run, side in zip((one, other), changes.sides, strict=True)],
+            "differ_in": _differ_in(one.manifest, other.manifest),
             "fields_only": {
                 side: [name for name in mine.fields if name not in yours.fields]
                 for side, mine, yours in (("a", one, other), ("b", other, one))
@@ -109,13 +104,6 @@ async def compare(
             },
             "differences": await differing.facts(),
         }
-
-
-async def _open_run(
-    run_dir: RunDir, manifest: Mapping[str, Any], options: CompareOptions, stack: AsyncExitStack
-) -> MeasuredRun:
-    ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-    return await open_measured_run(run_dir, manifest, ledger, options.ordered)
 
 
 def _titles(one: MeasuredRun, other: MeasuredRun) -> tuple[str, str]:
@@ -158,12 +146,12 @@ async def _common_records(
 # -- each run ---------------------------------------------------------------------------------------------------------
 
 
-async def _run_facts(run: MeasuredRun, manifest: Mapping[str, Any], side: AnswerCosts) -> dict[str, Any]:
+async def _run_facts(run: MeasuredRun, side: AnswerCosts) -> dict[str, Any]:
     counts, totals = await run.ledger.count_by_status(), await run.ledger.totals()
     summary = run.run_dir.read_summary() or {}
     return {
         "run_dir": str(run.run_dir.path),
-        "model": (manifest.get("fingerprint") or {}).get("model"),
+        "model": (run.manifest.get("fingerprint") or {}).get("model"),
         "simulated": run.simulated,
         "running": run.running,
         "corrected": await in_daemon(lambda: has_corrections(run.run_dir)),
@@ -220,14 +208,11 @@ async def compare_with_gold(
         names = " or ".join(open_gold.fields.values())
         raise SetupError(f"gold is about {names}, and {other.run_dir.path} has no such label field")
     rows = one.row_fields if not open_gold.names_rows else frozenset[str]()
-    as_set = {name: joint_field(one.fields[name], other.fields[name], rows) for name in named.values()}
-    tallies = {
-        name: (
-            FieldTally(replace(one.fields[name], kind=as_set[name].kind), column),
-            FieldTally(replace(other.fields[name], kind=as_set[name].kind), column),
-        )
-        for column, name in named.items()
-    }
+    tallies = {}
+    for column, name in named.items():
+        kind = joint_field(one.fields[name], other.fields[name], rows).kind
+        first, second = (FieldTally(replace(run.fields[name], kind=kind), column) for run in (one, other))
+        tallies[name] = first, second
     judged = GoldComparison(open_gold, tallies, {name: Counter() for name in tallies})
     has_examples = bool(one.examples or other.examples)
     async with aclosing(batches_of(one, open_gold, fields=has_examples)) as batches:

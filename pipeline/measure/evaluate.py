@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, list_names
-from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, only_field, open_gold
+from pipeline.gold import KEY, GoldFile, as_number, only_field, open_gold
 from pipeline.measure.disagreements import DifferenceWriter, Disagreement
 from pipeline.measure.field_tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.measure.gold_pairs import (
@@ -28,8 +28,7 @@ from pipeline.measure.measured_run import MeasuredRun, chosen_fields, gold_colum
 from pipeline.parts import gold_source, read_keys
 from pipeline.progress import show_count
 from pipeline.records import JSON
-from pipeline.store import Ledger, RunDir, read_reviews
-from pipeline.targets import run_and_manifest
+from pipeline.store import RunDir, read_reviews
 from pipeline.threads import in_daemon
 
 
@@ -82,10 +81,9 @@ async def evaluate(
     The figures are kept in the run folder too. Raises SetupError.
     """
     options = options or EvaluateOptions()
-    run_dir, manifest = run_and_manifest(run)
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
-        measured_run = await open_measured_run(run_dir, manifest, ledger, options.ordered)
+        measured_run = await stack.enter_async_context(open_measured_run(run, options.ordered))
+        run_dir = measured_run.run_dir
         open_gold = await open_gold_of(measured_run, gold, options, stack)
         confidence = confidence_of(measured_run, options.confidence)
         differing = DifferenceWriter(
@@ -220,8 +218,7 @@ def confidence_of(run: MeasuredRun, name: str | None) -> str | None:
     """The column of labels that says how sure the model is; None where none does. Raises SetupError."""
     if name is not None:
         return name if name in run.ours else run.field(name, "--confidence").name
-    found = run.fields.get(CONFIDENCE)
-    if found is not None and found.kind == "number":
+    if CONFIDENCE in run.fields and run.fields[CONFIDENCE].kind == "number":
         return CONFIDENCE
     return AGREEMENT if AGREEMENT in run.ours else None
 
@@ -241,7 +238,8 @@ class GoldEvaluator:
         self._confidence = confidence
         as_sets = run.row_fields if not gold.names_rows else frozenset()
         #: one for each column of gold; what they count is all that changes
-        self.tallies = [FieldTally(_as_set(run.fields[name], as_sets), column) for column, name in gold.fields.items()]
+        fields = {one.name: replace(one, kind="set") if one.name in as_sets else one for one in run.fields.values()}
+        self.tallies = [FieldTally(fields[name], column) for column, name in gold.fields.items()]
         self._columns = list(gold.fields)
         # How sure a model is gets measured by parts of the records, in their order.
         self._counts_alike = confidence is None and all(tally.counts_alike for tally in self.tallies)
@@ -274,22 +272,18 @@ class GoldEvaluator:
     def _is_left_out(self, pair: Pair) -> bool:
         """Whether the record's gold proves nothing; it is counted."""
         row, examples = pair.row, self._run.examples
-        if examples and examples.has(row.key, row.fields):
-            for tally in self.tallies:
-                tally.examples += tally.column in pair.values
-        elif row.key in self._without:
-            for tally in self.tallies:
-                tally.set_aside += tally.column in pair.values
-        else:
+        is_example = bool(examples) and examples.has(row.key, row.fields)
+        if not is_example and row.key not in self._without:
             return False
+        for tally in self.tallies:
+            tally.examples += is_example and tally.column in pair.values
+            tally.set_aside += not is_example and tally.column in pair.values
         return True
 
     def _compare(self, pair: Pair, times: int) -> list[tuple[str, JSON, JSON, float | None]]:
         """Count so many such records; gives field, gold, label and confidence of each column that differs."""
-        disagreements = []
-        confidence = None
-        if self._confidence is not None:
-            confidence = as_number(label_value(pair.row, pair.place, self._confidence))
+        disagreements, name = [], self._confidence
+        confidence = None if name is None else as_number(label_value(pair.row, pair.place, name))
         for tally in self.tallies:
             gold = pair.values.get(tally.column)
             if gold is None:
@@ -302,10 +296,6 @@ class GoldEvaluator:
             if tally.add(gold, label, confidence, times) is False:
                 disagreements.append((name, gold, label, confidence))
         return disagreements
-
-
-def _as_set(field: MeasuredField, names: frozenset[str]) -> MeasuredField:
-    return replace(field, kind="set") if field.name in names else field
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """A run as it is measured: its label fields, how its records are named, and which of them the model was shown."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError, did_you_mean, list_names
@@ -10,6 +12,7 @@ from pipeline.labelfields import Rename
 from pipeline.readers import key_from_value
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, renames_of
+from pipeline.targets import run_and_manifest
 from pipeline.task import fields_in_prompt
 
 #: Labels that are looked at to find out what a field holds where its schema does not say.
@@ -61,6 +64,7 @@ class MeasuredRun:
     """
 
     run_dir: RunDir
+    manifest: Mapping[str, Any]
     ledger: Ledger
     fields: Mapping[str, MeasuredField]
     key: str | None
@@ -68,9 +72,9 @@ class MeasuredRun:
     examples: Examples
     simulated: bool
     running: bool
-    row_fields: frozenset[str] = frozenset()
-    ours: frozenset[str] = frozenset()
-    field_names: tuple[str, ...] = ()
+    row_fields: frozenset[str]
+    ours: frozenset[str]
+    field_names: tuple[str, ...]
 
     def field(self, name: str, option: str = "--field") -> MeasuredField:
         """The label field of this name. Raises SetupError."""
@@ -82,10 +86,20 @@ class MeasuredRun:
         return self.fields[name]
 
 
-async def open_measured_run(
-    run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, ordered: Sequence[str] = ()
+@asynccontextmanager
+async def open_measured_run(named: str | Path | None, ordered: Sequence[str] = ()) -> AsyncGenerator[MeasuredRun, None]:
+    """The run that is meant, and what there is to be known of it before its labels are gone through.
+
+    Raises SetupError.
+    """
+    run_dir, manifest = run_and_manifest(named)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        yield await _measured_run(run_dir, manifest, ledger, ordered)
+
+
+async def _measured_run(
+    run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, ordered: Sequence[str]
 ) -> MeasuredRun:
-    """What there is to be known of a run before its labels are gone through."""
     fingerprint = manifest.get("fingerprint") or {}
     key = (manifest.get("reading") or {}).get("key")
     rows = fingerprint.get("rows")
@@ -99,6 +113,7 @@ async def open_measured_run(
     known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
     run = MeasuredRun(
         run_dir,
+        manifest,
         ledger,
         {name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
         key,
