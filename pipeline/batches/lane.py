@@ -24,7 +24,7 @@ from pipeline.batches.messages import (
     return_hint,
     unknown_text,
 )
-from pipeline.batches.packer import Line, Packer
+from pipeline.batches.packer import BatchLine, Packer
 from pipeline.batches.part_admission import PartAdmission
 from pipeline.batches.part_progress import CANCEL_S, MOST_LIVE_S, live_s, remaining_s
 from pipeline.batches.queue import BatchQueue, LocalQueue
@@ -143,7 +143,7 @@ class BatchLane:
             self.packer.follow([record], interview.digest)
             return True
         most = None if self._budget is None else most_of(request)
-        line = Line(record, interview.answers, interview.digest, tries, request.size_tokens, most)
+        line = BatchLine(record, interview.answers, interview.digest, tries, request.size_tokens, most)
         await self.packer.add(line, lambda name: self._api.line(name, request))
         return True
 

@@ -24,7 +24,7 @@ NO_MORE = TokenBound(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BatchLine:
     """One request of a record on its way into a part. `tokens` is the estimate of what it queues."""
 
     record: Record
@@ -97,7 +97,7 @@ class Packer:
         """These records have the request of another one that is in a part: they have no line."""
         self._items += [Item(record, 0, -1, 0, digest, ItemState.FOLLOWS) for record in records]
 
-    async def add(self, line: Line, pieces: Callable[[str], Iterable[bytes]]) -> None:
+    async def add(self, line: BatchLine, pieces: Callable[[str], Iterable[bytes]]) -> None:
         """Add a line, made of `pieces` for its name; a part that is full is packed."""
         async with self._lock:
             most = line.most or NO_MORE

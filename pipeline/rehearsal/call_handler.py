@@ -5,11 +5,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.codec import dumps
-from pipeline.rehearsal.call_log import ANSWERED, REFUSED, CallLog, Ending, Entry
+from pipeline.rehearsal.call_log import ANSWERED, REFUSED, CallEnding, CallLog, RecordCalls
 from pipeline.rehearsal.completions import CompletionGenerator
-from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, draw_kind, tier_of
+from pipeline.rehearsal.faults import (
+    COMPLETION_FAULTS,
+    CONNECTION_FAULTS,
+    FLEX,
+    FLEX_REFUSALS,
+    REPLY_FAULTS,
+    draw_kind,
+    tier_of,
+)
 from pipeline.rehearsal.options import RehearsalOptions
-from pipeline.rehearsal.rate_limits import Limits
+from pipeline.rehearsal.rate_limits import RateLimiter
 from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply
 from pipeline.rehearsal.request_parser import Call, RequestParser
 from pipeline.rehearsal.seeded_random import SeededRandom
@@ -17,11 +25,11 @@ from pipeline.rehearsal.seeded_random import SeededRandom
 #: above `max_in_flight` calls get slower, above this many times as many they are refused
 _CROWD = 2
 #: faults that make a call cost nothing
-_UNBILLED = frozenset((*STATIC, "reset", "hang"))
+_UNBILLED = frozenset((*REPLY_FAULTS, "reset", "hang"))
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class CallFate:
     """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
 
     kind: str | None
@@ -36,18 +44,18 @@ class FaultInjector:
         self._faults = dict(sorted(options.faults.items()))
         self._certain = not (self._faults or options.latency_jitter or options.slow_share)
 
-    def draw(self, record: str, attempt: int, text: str) -> Draw:
+    def draw(self, record: str, attempt: int, text: str) -> CallFate:
         """The fate of a record's n-th call that got past the limits; `text` is what its user messages say."""
         options = self._options
         poisoned = next((kind for part, kind in options.poison.items() if part in text), None)
         if self._certain:
-            return Draw(poisoned, options.slow_factor if poisoned == "slow" else 1.0)
+            return CallFate(poisoned, options.slow_factor if poisoned == "slow" else 1.0)
         rng = SeededRandom("fault", options.seed, record, attempt)
         kind = poisoned or draw_kind(self._faults, rng.unit(), self._faults)
         pace = 1.0 + options.latency_jitter * (2.0 * rng.unit() - 1.0)
         if rng.unit() < options.slow_share or kind == "slow":
             pace *= options.slow_factor
-        return Draw(kind, pace)
+        return CallFate(kind, pace)
 
 
 class CallHandler:
@@ -58,7 +66,7 @@ class CallHandler:
         self._books = books
         self._parser = RequestParser(options)
         self._completions = CompletionGenerator(options.seed, options.accuracy)
-        self._limits = Limits(options, clock)
+        self._limits = RateLimiter(options, clock)
         self._faults = FaultInjector(options)
         self._granted = 0  # answers given or on their way, against quota_after
 
@@ -97,7 +105,7 @@ class CallHandler:
             entry.served += 1
             kind = self._faults.draw(call.record, entry.served, call.user_text).kind
             if kind in _UNBILLED:
-                return self._fail(entry, "500" if kind in WIRE else kind)
+                return self._fail(entry, "500" if kind in CONNECTION_FAULTS else kind)
             return self._answer(entry, call, None if kind == "cut" else kind, False, api)
         finally:
             self._books.leave()
@@ -115,7 +123,7 @@ class CallHandler:
             message = f"Too many requests at once: {self._books.in_flight} in flight."
             wait_s = self._latency_s(1.0)
             return REFUSED, ErrorReply(429, message, "requests", None, "rate_limit_exceeded", wait_s)
-        short = self._limits.admit(call.door_tokens)
+        short = self._limits.admit(call.limit_tokens)
         if short is None:
             return None
         message = short.message(call.model)
@@ -128,7 +136,7 @@ class CallHandler:
         if not options.flex_full or is_over or tier_of(call.request) != FLEX:
             return None
         has_room = SeededRandom("flex", options.seed, call.record, attempt).unit() >= options.flex_full
-        return None if has_room else NO_ROOM[options.flex_form]
+        return None if has_room else FLEX_REFUSALS[options.flex_form]
 
     def _in_outage(self) -> bool:
         outages = self._options.outages
@@ -142,24 +150,24 @@ class CallHandler:
         crowd = max(1.0, self._books.in_flight / room) if room else 1.0
         return self._options.latency_ms / 1000 * pace * crowd
 
-    def _fail(self, entry: Entry, kind: str) -> Reply:
-        if kind in WIRE:
+    def _fail(self, entry: RecordCalls, kind: str) -> Reply:
+        if kind in CONNECTION_FAULTS:
             return self._close(entry, kind, Reply(0, b"", wire=kind))
-        return self._close(entry, kind, self._with_limits(STATIC[kind]))
+        return self._close(entry, kind, self._with_limits(REPLY_FAULTS[kind]))
 
-    def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool, api: ApiFormat) -> Reply:
-        done = self._completions.complete(call, kind if kind in TWISTS else None)
+    def _answer(self, entry: RecordCalls, call: Call, kind: str | None, gone: bool, api: ApiFormat) -> Reply:
+        done = self._completions.complete(call, kind if kind in COMPLETION_FAULTS else None)
         body = dumps(api.write(done.body, call.request))
         if kind == "cut":
-            self._books.close_call(entry, Ending("cut", 0, done.tokens, lost=True))
+            self._books.close_call(entry, CallEnding("cut", 0, done.tokens, lost=True))
             return Reply(200, body, wire="cut")
         good = done.fault is None
-        ending = Ending(done.fault or ANSWERED, 200, done.tokens, done.text if good else None, gone)
+        ending = CallEnding(done.fault or ANSWERED, 200, done.tokens, done.text if good else None, gone)
         self._books.close_call(entry, ending)
         return Reply(200, body, headers=self._limit_headers())
 
-    def _close(self, entry: Entry | None, what: str, reply: Reply) -> Reply:
-        self._books.close_call(entry, Ending(what, reply.status))
+    def _close(self, entry: RecordCalls | None, what: str, reply: Reply) -> Reply:
+        self._books.close_call(entry, CallEnding(what, reply.status))
         return reply
 
     def _with_limits(self, reply: Reply) -> Reply:

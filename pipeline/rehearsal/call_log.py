@@ -18,7 +18,7 @@ _KEEP_TEXTS = 4096
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class RecordCalls:
     """One record's calls. Slotted: there is one for each record of a run.
 
     calls = answered + refused + the sum of failed, once none is in flight. `answered` counts good completions,
@@ -95,7 +95,7 @@ class CallTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CallEnding:
     """How one call ended: a line of the books' file."""
 
     what: str
@@ -126,7 +126,7 @@ class CallLog:
         # All that changes is here.
         self.sequence = 0  #: grows with every change; `GET /books?since=` takes it
         self.calls = 0
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RecordCalls] = {}
         self._what: Counter[str] = Counter()
         self._status: Counter[int] = Counter()
         self._tokens = self._lost = 0
@@ -156,17 +156,17 @@ class CallLog:
         """Seconds since the first call."""
         return 0.0 if self._first is None else self._clock() - self._first
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> RecordCalls:
         """The record's entry, new or not, with one call more."""
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = Entry(name)
+            entry = self._entries[name] = RecordCalls(name)
         entry.calls += 1
         self.sequence += 1
         entry.changed = self.sequence
         return entry
 
-    def close_call(self, entry: Entry | None, ending: Ending) -> None:
+    def close_call(self, entry: RecordCalls | None, ending: CallEnding) -> None:
         """Book how a call ended; without an entry only in the totals (no record could be told)."""
         self.sequence += 1
         self._what[ending.what] += 1
@@ -190,14 +190,14 @@ class CallLog:
             return text
         return self._texts.setdefault(text, text)
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> RecordCalls:
         """The entry of a record; KeyError for one that never called."""
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[RecordCalls]:
         """All entries, in the order of their first calls."""
         return iter(self._entries.values())
 
@@ -248,12 +248,12 @@ def read_call_log(path: str | Path) -> CallLog:
                 continue  # torn by a kill: its answer was never sent
             books.calls += 1
             entry = None if entry_json["record"] is None else books.entry(entry_json["record"])
-            books.close_call(entry, Ending(**{name: entry_json[name] for name in Ending.__slots__}))
+            books.close_call(entry, CallEnding(**{name: entry_json[name] for name in CallEnding.__slots__}))
     return books
 
 
-def _line(entry: Entry | None, ending: Ending, at_s: float) -> bytes:
-    facts = {name: getattr(ending, name) for name in Ending.__slots__}
+def _line(entry: RecordCalls | None, ending: CallEnding, at_s: float) -> bytes:
+    facts = {name: getattr(ending, name) for name in CallEnding.__slots__}
     return dumps({"at_s": round(at_s, 3), "record": entry.name if entry else None, **facts}) + b"\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.codec import digest64, dumps, loads
-from pipeline.rehearsal.faults import TWISTS, CompletionChoice, tier_of
+from pipeline.rehearsal.faults import COMPLETION_FAULTS, CompletionChoice, tier_of
 from pipeline.rehearsal.label_generator import LabelGenerator, outside
 from pipeline.rehearsal.prompt_cache import PromptCache
 from pipeline.rehearsal.request_parser import CHARS_A_TOKEN, Call
@@ -52,7 +52,7 @@ class CompletionGenerator:
         self._times_asked: Counter[int] = Counter()
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
-        """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
+        """The completion; `kind` is a fault of `faults.COMPLETION_FAULTS` that is worked into it."""
         call = self._with_temperature(call)
         calls = self._calls(call, kind)
         if not calls and call.schema is None and kind in _OF_CALLS:
@@ -63,7 +63,7 @@ class CompletionGenerator:
         if call.max_output_tokens is not None and _tokens(chars) > call.max_output_tokens:
             _cut(choice, call.max_output_tokens * CHARS_A_TOKEN)
         if kind:
-            TWISTS[kind](choice)
+            COMPLETION_FAULTS[kind](choice)
         if kind == "two_calls" and calls:
             # The added call says something else: whoever takes the last one is caught.
             choice["message"]["tool_calls"][-1]["function"] = self._second_call(call, calls)

@@ -35,13 +35,13 @@ def _unfinished(**choice: Any) -> Reply:
 
 FLEX = "flex"
 #: Form -> what a call for the flex tier is told that finds no room: by OpenAI and Azure, and by Groq.
-NO_ROOM: Mapping[str, Reply] = {
+FLEX_REFUSALS: Mapping[str, Reply] = {
     "429": ErrorReply(429, "Resource unavailable. Please try again later.", "resource_unavailable").reply(),
     "498": ErrorReply(498, "Flex tier capacity exceeded.", "capacity_exceeded", code="capacity_exceeded").reply(),
 }
 
 #: faults that are a whole answer of their own: kind -> what is sent in place of a completion
-STATIC: Mapping[str, Reply] = {
+REPLY_FAULTS: Mapping[str, Reply] = {
     "429": ErrorReply(
         429,
         "Rate limit reached in the rehearsal (an injected fault). Please try again in 120ms.",
@@ -78,7 +78,7 @@ STATIC: Mapping[str, Reply] = {
     "choice_error": _unfinished(error={"code": 502, "message": "The upstream server failed."}),
     "finish_error": _unfinished(),
     "403": _refused(403, "content_policy_violation", "Your input was flagged by the moderation."),
-    "498": NO_ROOM["498"],
+    "498": FLEX_REFUSALS["498"],
     "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),
     "500": _server_error(500, "The server had an error while processing your request."),
     "502": _server_error(502, "Bad gateway."),
@@ -93,7 +93,7 @@ STATIC: Mapping[str, Reply] = {
 }
 
 #: faults of the connection: no whole answer arrives
-WIRE = ("reset", "cut", "hang")
+CONNECTION_FAULTS = ("reset", "cut", "hang")
 
 CompletionChoice = dict[str, Any]  #: one entry of a completion's `choices`
 
@@ -146,7 +146,7 @@ def _set_text(choice: CompletionChoice, text: str) -> None:
 
 
 #: faults inside a completion, which is billed: kind -> what is done to its choice
-TWISTS: Mapping[str, Callable[[CompletionChoice], None]] = {
+COMPLETION_FAULTS: Mapping[str, Callable[[CompletionChoice], None]] = {
     "bad_json": lambda choice: _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,"),
     "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
     "no_tool": _replace_calls(content="I would say that it depends on how you look at it."),
@@ -159,7 +159,7 @@ TWISTS: Mapping[str, Callable[[CompletionChoice], None]] = {
 }
 
 #: every kind that `faults` and `poison` may name; "slow" alone still gives the right answer
-FAULT_KINDS = (*STATIC, *WIRE, "slow", *TWISTS)
+FAULT_KINDS = (*REPLY_FAULTS, *CONNECTION_FAULTS, "slow", *COMPLETION_FAULTS)
 
 #: Faults of a file: its upload is not answered.
 OF_FILE = ("upload_lost",)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS, NO_ROOM
+from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS, FLEX_REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class RehearsalOptions:
             _expect(value is None or value > 0, name, value, "a number above 0")
         for name in ("latency_ms", "batch_s"):
             _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _expect(self.flex_form in NO_ROOM, "flex_form", self.flex_form, " or ".join(NO_ROOM))
+        _expect(self.flex_form in FLEX_REFUSALS, "flex_form", self.flex_form, " or ".join(FLEX_REFUSALS))
         _expect(self.prefix.startswith("/"), "prefix", self.prefix, "a path that starts with /")
 
     def _check_kinds(self) -> None:

@@ -9,7 +9,7 @@ from pipeline.rehearsal.replies import SLACK, whole_ms
 from pipeline.units import DAY_S
 
 
-class Bucket:
+class TokenBucket:
     """Holds up to `capacity` units and gains `per_s` each second; starts full.
 
     An amount above the capacity is let through when the bucket is full, and leaves it in debt.
@@ -71,10 +71,10 @@ class Shortfall:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meter:
+class _RateLimit:
     name: str
     limit: float
-    bucket: Bucket
+    bucket: TokenBucket
     counts_tokens: bool = False
 
     def shortfall(self, amount: int, now: float) -> Shortfall | None:
@@ -87,18 +87,18 @@ class _Meter:
         return Shortfall(self.name, int(self.limit), int(used), amount, None if hopeless else wait_s)
 
 
-class Limits:
+class RateLimiter:
     """The server's door. A refused call takes nothing from any bucket; a call that passes pays for all of them."""
 
     def __init__(self, options: RehearsalOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         now = clock()
 
-        def meter(name: str, limit: float | None, span_s: float, hold_s: float) -> _Meter | None:
+        def meter(name: str, limit: float | None, span_s: float, hold_s: float) -> _RateLimit | None:
             if limit is None:
                 return None
             per_s = limit / span_s
-            return _Meter(name, limit, Bucket(per_s, max(1.0, per_s * hold_s), now), name.startswith("tokens"))
+            return _RateLimit(name, limit, TokenBucket(per_s, max(1.0, per_s * hold_s), now), name.startswith("tokens"))
 
         self._requests = meter("requests per min (RPM)", options.requests_per_minute, 60.0, options.burst_s)
         self._tokens = meter("tokens per min (TPM)", options.tokens_per_minute, 60.0, options.burst_s)

@@ -12,7 +12,7 @@ from pipeline.rehearsal.prompt_cache import Prefixes, prefixes_of
 from pipeline.rehearsal.replies import CHAT, ApiFormat, Body, ErrorReply, invalid
 from pipeline.rehearsal.request_checks import MAX_ANSWER_WORDS, check_messages, check_parameters
 from pipeline.rehearsal.schema_values import ValueGenerator
-from pipeline.rehearsal.tool_choice import Offer, Results, offer_of, results_of
+from pipeline.rehearsal.tool_choice import OfferedTools, ToolResults, offer_of, results_of
 from pipeline.rehearsal.tools import ToolSet, read_tools
 
 CHARS_A_TOKEN = 4
@@ -34,7 +34,7 @@ class Call:
 
     `request` is the body as it came. `text` is what the last user message says, `user_text` what all of them say.
     `offer` is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be
-    like. `door_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
+    like. `limit_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
     """
 
     request: Body
@@ -44,10 +44,10 @@ class Call:
     user_text: str
     prompt_digest: int
     prompt_tokens: int
-    door_tokens: int
+    limit_tokens: int
     prefixes: Prefixes
-    offer: Offer
-    results: Results
+    offer: OfferedTools
+    results: ToolResults
     schema: ValueGenerator | None
     gold: Mapping[str, Any] | str | None
     max_output_tokens: int | None
@@ -108,7 +108,7 @@ class RequestParser:
             user_text=text if len(texts) < 2 else "\n".join(texts),
             prompt_digest=digest64(b"[%b]" % b",".join(raw)),
             prompt_tokens=prompt_tokens,
-            door_tokens=prompt_tokens + (most or _DEFAULT_OUTPUT_TOKENS),
+            limit_tokens=prompt_tokens + (most or _DEFAULT_OUTPUT_TOKENS),
             prefixes=prefixes_of(body, raw, tools.size_chars / CHARS_A_TOKEN if tools else 0.0, _message_tokens),
             offer=offer,
             results=results_of(body["messages"], _text),

@@ -23,7 +23,7 @@ from pipeline.codec import dumps, loads
 from pipeline.errors import SetupError
 from pipeline.rehearsal.batch_api import BatchStore, to_reply
 from pipeline.rehearsal.call_handler import CallHandler
-from pipeline.rehearsal.call_log import CallLog, CallTotals, Ending
+from pipeline.rehearsal.call_log import CallEnding, CallLog, CallTotals
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import CHAT, JSON_TYPE, ApiFormat, ErrorReply, Reply, retry_headers
 from pipeline.rehearsal.request_parser import unknown_model
@@ -143,7 +143,7 @@ class Rehearsal:
     def _refuse(self, request: web.BaseRequest, status: int, message: str, code: str) -> web.StreamResponse:
         if request.method == "POST":
             self.books.arrive()
-            self.books.close_call(None, Ending("invalid", status))
+            self.books.close_call(None, CallEnding("invalid", status))
             self.books.leave()
         return self._error(status, message, code)
 
@@ -175,10 +175,10 @@ class Rehearsal:
             reply = await self._handler.serve(raw, is_gone, api)
             return await self._fail(request, reply) if reply.wire else self._send(reply)
         except web.HTTPRequestEntityTooLarge:
-            self.books.close_call(None, Ending("invalid", 413))
+            self.books.close_call(None, CallEnding("invalid", 413))
             return self._error(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.")
         except TimeoutError:
-            self.books.close_call(None, Ending("invalid", 408))
+            self.books.close_call(None, CallEnding("invalid", 408))
             return self._error(408, f"The body was not there after {_BODY_S:g} s.")
         finally:
             self.books.leave()

@@ -25,7 +25,7 @@ _NAME_WEIGHT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class OfferedTools:
     """What a request lets the answer call. No tools: the answer is text.
 
     `named`: the request names the one function. `free`: words will do too. `parallel` is what the request says.
@@ -38,7 +38,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class ToolResults:
     """What the functions gave back at the end of a conversation. `rounds`: answers with calls since the user spoke."""
 
     rounds: int = 0
@@ -46,10 +46,10 @@ class Results:
     complaint: bool = False
 
 
-NO_RESULTS = Results()
+NO_RESULTS = ToolResults()
 
 
-def offer_of(body: Body, tools: ToolSet | None) -> Offer | ErrorReply:
+def offer_of(body: Body, tools: ToolSet | None) -> OfferedTools | ErrorReply:
     """What the request offers, or what is wrong with its choice."""
     choice, parallel = body.get("tool_choice"), body.get("parallel_tool_calls")
     if tools is None:
@@ -59,26 +59,26 @@ def offer_of(body: Body, tools: ToolSet | None) -> Offer | ErrorReply:
             f"Invalid type for 'parallel_tool_calls': expected a boolean, got {parallel!r}.", "parallel_tool_calls"
         )
     if choice in (None, "auto", "required"):
-        return Offer(tools.tools, free=choice != "required", parallel=parallel)
+        return OfferedTools(tools.tools, free=choice != "required", parallel=parallel)
     if choice == "none":
-        return Offer()
+        return OfferedTools()
     function = choice.get("function") if isinstance(choice, dict) else None
     if not isinstance(function, dict) or choice.get("type") != "function":
         return invalid(f"Invalid value for 'tool_choice': {choice!r}.", "tool_choice")
     tool = tools.named(str(function.get("name")))
     if tool is None:
         return invalid(f"Tool choice {function.get('name')!r} not found in 'tools' parameter.", "tool_choice")
-    return Offer((tool,), named=True, parallel=parallel)
+    return OfferedTools((tool,), named=True, parallel=parallel)
 
 
-def _nothing(body: Body) -> Offer | ErrorReply:
+def _nothing(body: Body) -> OfferedTools | ErrorReply:
     for name in ("tool_choice", "parallel_tool_calls"):
         if body.get(name) not in (None, "none"):
             return invalid(f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", name)
-    return Offer()
+    return OfferedTools()
 
 
-def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> Results:
+def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> ToolResults:
     """What the functions gave back, if that is what the conversation ends with."""
     if messages[-1]["role"] != "tool":
         return NO_RESULTS
@@ -94,7 +94,7 @@ def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> Resu
             case "tool":
                 calls += 1
                 last.append(text_of(message))
-    return Results(rounds, calls, any(map(_complains, last)))
+    return ToolResults(rounds, calls, any(map(_complains, last)))
 
 
 def _complains(text: str) -> bool:
@@ -105,7 +105,7 @@ def _complains(text: str) -> bool:
     return first is not None and _AGAIN.search(text, first.end()) is not None
 
 
-def choose_tools(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[Tool, ...]:
+def choose_tools(offer: OfferedTools, results: ToolResults, text: str, *seeds: object) -> tuple[Tool, ...]:
     """The functions that the answer calls, in order; one may come several times. None: it speaks in words."""
     if len(offer.tools) == 1 and not offer.parallel and not results.rounds:
         return offer.tools  # nearly every call; spares it the rng
@@ -119,13 +119,13 @@ def choose_tools(offer: Offer, results: Results, text: str, *seeds: object) -> t
     return (_best_match(offer, text, rng),) if offer.parallel is False else offer.tools
 
 
-def _calls_on(results: Results, rng: SeededRandom) -> bool:
+def _calls_on(results: ToolResults, rng: SeededRandom) -> bool:
     if results.complaint:
         return results.rounds < _MOST_ROUNDS
     return results.rounds == 1 and rng.unit() < _ONCE_MORE
 
 
-def _best_match(offer: Offer, text: str, rng: SeededRandom) -> Tool:
+def _best_match(offer: OfferedTools, text: str, rng: SeededRandom) -> Tool:
     """The function of whose name and description the text says most; where it says nothing of any, one by rng.
 
     The last line counts first: there stands the record, before it what the prompt says of all records.

@@ -14,7 +14,7 @@ _COUNTS = ("at", "span_s", "records", "calls", "answers", "refused")
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class PaceBucket:
     """The pace in a span of time that ends at `until_s`. Rates are a minute; `limit` is None where there was none."""
 
     since_s: float
@@ -33,7 +33,7 @@ class Timeline:
     such limit.
     """
 
-    buckets: Sequence[Bucket] = ()
+    buckets: Sequence[PaceBucket] = ()
     outages: Sequence[tuple[float, float, str]] = ()
     borders: Sequence[float] = ()
     unit: str = "calls"
@@ -58,7 +58,7 @@ class Timeline:
 
 
 @dataclass(slots=True)
-class _Session:
+class _SessionPace:
     """The lines of one session, and where it stands among the others. `begins_at` is in seconds since 1970."""
 
     begins_at: float
@@ -90,16 +90,16 @@ def timeline_of(finished: Mapping[int, int], span_s: float) -> Timeline:
     if not finished:
         return Timeline(unit="records")
     buckets = [
-        Bucket(at * span_s, (at + 1) * span_s, finished.get(at, 0) / span_s * 60, 0.0, None)
+        PaceBucket(at * span_s, (at + 1) * span_s, finished.get(at, 0) / span_s * 60, 0.0, None)
         for at in range(max(finished) + 1)
     ]
     return Timeline(buckets=buckets, unit="records")
 
 
-def _sessions(path: Path) -> list[_Session]:
-    sessions: dict[float, _Session] = {}
+def _sessions(path: Path) -> list[_SessionPace]:
+    sessions: dict[float, _SessionPace] = {}
     for line in _lines(path):
-        session = sessions.setdefault(line["session"], _Session(line["session"]))
+        session = sessions.setdefault(line["session"], _SessionPace(line["session"]))
         if codec.is_number(line.get("since")) and codec.is_number(line.get("until")):
             session.outages.append(line)
         elif all(codec.is_number(line.get(name)) for name in _COUNTS) and line["span_s"] > 0:
@@ -127,14 +127,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def _outages(session: _Session) -> Iterator[tuple[float, float, str]]:
+def _outages(session: _SessionPace) -> Iterator[tuple[float, float, str]]:
     for line in session.outages:
         since, until = (min(max(line[name] - session.begins_at, 0.0), session.length_s) for name in ("since", "until"))
         if until > since:
             yield session.offset_s + since, session.offset_s + until, str(line.get("outage", ""))
 
 
-def _tokens_each(sessions: Sequence[_Session]) -> float | None:
+def _tokens_each(sessions: Sequence[_SessionPace]) -> float | None:
     spans = [span for one in sessions for span in one.spans]
     if not any(codec.is_number(span.get("tokens_per_minute")) for span in spans):
         return None
@@ -152,7 +152,7 @@ def _limit(span: Mapping[str, Any], tokens_each: float | None) -> float | None:
     return min(limits, default=None)
 
 
-def _buckets(sessions: Sequence[_Session], tokens_each: float | None) -> list[Bucket]:
+def _buckets(sessions: Sequence[_SessionPace], tokens_each: float | None) -> list[PaceBucket]:
     """Spans of equal length, none shorter than the longest that was noted: shorter ones would show no more."""
     length_s = sessions[-1].offset_s + sessions[-1].length_s
     longest_s = max(span["span_s"] for one in sessions for span in one.spans)
@@ -165,13 +165,14 @@ def _buckets(sessions: Sequence[_Session], tokens_each: float | None) -> list[Bu
             answered[at] += span["answers"] * share
             refused[at] += span["refused"] * share
             limits[at] = _limit(span, tokens_each)
+    a_minute = 60 / width_s
     return [
-        Bucket(at * width_s, (at + 1) * width_s, answered[at] / width_s * 60, refused[at] / width_s * 60, limits[at])
+        PaceBucket(at * width_s, (at + 1) * width_s, answered[at] * a_minute, refused[at] * a_minute, limits[at])
         for at in range(number)
     ]
 
 
-def _with_begin(sessions: Sequence[_Session]) -> Iterator[tuple[float, dict[str, Any]]]:
+def _with_begin(sessions: Sequence[_SessionPace]) -> Iterator[tuple[float, dict[str, Any]]]:
     """Each span with its beginning."""
     for session in sessions:
         at_s = session.offset_s

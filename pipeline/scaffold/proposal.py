@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON
-from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
+from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, ColumnSurvey, Survey, noun, words_of
 
 _TEXT_NAMES = frozenset(
     {"text", "review", "content", "body", "comment", "sentence", "message", "description", "document", "question"}
@@ -124,7 +124,7 @@ def _of_files(survey: Survey, input_path: str, format_name: str, input_keys: Map
     )
 
 
-def _text_of(columns: Mapping[str, Column], personal: Collection[str]) -> str:
+def _text_of(columns: Mapping[str, ColumnSurvey], personal: Collection[str]) -> str:
     """The column that holds the text to label: an object or a list if only they have words in them."""
     text = max(columns, key=lambda name: _textness(name, columns[name]) * (name not in personal))
     if columns[text].prose or (noun(text) in _TEXT_NAMES and columns[text].texts):
@@ -133,7 +133,7 @@ def _text_of(columns: Mapping[str, Column], personal: Collection[str]) -> str:
     return nested if columns[nested].nested else text
 
 
-def _textness(name: str, column: Column) -> float:
+def _textness(name: str, column: ColumnSurvey) -> float:
     """How much like the text to label: the average length, a name that says so counting for more than any.
 
     Addresses, hashes and codes may be long, but they have no words.
@@ -144,7 +144,7 @@ def _textness(name: str, column: Column) -> float:
     return 1 + column.mean_chars * (0.1 + words) + by_name
 
 
-def _is_gold(name: str, column: Column) -> bool:
+def _is_gold(name: str, column: ColumnSurvey) -> bool:
     """A name that says label, and few short values, most of them seen more than once."""
     if noun(name) not in _GOLD_NAMES or column.unfit:
         return False
@@ -152,7 +152,7 @@ def _is_gold(name: str, column: Column) -> bool:
     return 2 <= number <= LABELS_MAX and (column.filled < 10 or number * 2 <= column.filled)
 
 
-def _is_personal(name: str, column: Column) -> bool:
+def _is_personal(name: str, column: ColumnSurvey) -> bool:
     words = " ".join(words_of(name))
     called = noun(name) in _PERSONAL_NAMES or any(words.endswith(pair) for pair in _PERSONAL_PAIRS)
     return called or column.personal * 2 > column.filled

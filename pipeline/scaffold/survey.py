@@ -24,7 +24,7 @@ _CALLABLE = re.compile(r"\+?[\d() ./-]*\d[\d() ./-]*")
 _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 
 
-class Column:
+class ColumnSurvey:
     """What was seen in one column."""
 
     def __init__(self, *, is_key: bool) -> None:
@@ -98,7 +98,7 @@ class Survey:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         # All state that changes.
-        self.columns: dict[str, Column] = {}
+        self.columns: dict[str, ColumnSurvey] = {}
         self.records = self.unreadable = 0
         self.first: Mapping[str, JSON] = {}
         self.add(records)
@@ -124,10 +124,10 @@ class Survey:
             kinds[media_kind(f"a{suffix}")] += count
         return kinds
 
-    def _new_column(self, name: Any) -> Column | None:
+    def _new_column(self, name: Any) -> ColumnSurvey | None:
         if len(self.columns) >= COLUMNS_MAX or not is_writable(name):
             return None
-        return self.columns.setdefault(name, Column(is_key=noun(name) in KEY_NAMES))
+        return self.columns.setdefault(name, ColumnSurvey(is_key=noun(name) in KEY_NAMES))
 
 
 def media_kind(name: str) -> str:

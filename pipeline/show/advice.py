@@ -36,16 +36,8 @@ class AdviceContext:
     is_entra: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What was said, and what to do. `applies` may say that the config is so already: then another line is asked."""
-
-    sign: re.Pattern[str]
-    advice: str | Callable[[AdviceContext, re.Match[str]], str | None]
-
-
-def _line(pattern: str, advice: str | Callable[[AdviceContext, re.Match[str]], str | None]) -> Line:
-    return Line(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
+#: What to do, or a function that says so; None from it: the config is so already, and the next line counts.
+Advice = str | Callable[[AdviceContext, re.Match[str]], str | None]
 
 
 def _about(what: str) -> str:
@@ -164,66 +156,64 @@ def _answer_is_none(context: AdviceContext, _match: re.Match[str]) -> str | None
     return f"look at model.base_url: what answers at {url} is no API"
 
 
-#: From the special to the general.
-TABLE: tuple[Line, ...] = (
-    _line(r"\b(use|in|with|via|through) \W?/?v1/responses\b", 'set model.api = "responses"'),
-    _line(r"thinking mode", 'set model.parameters.thinking = { type = "disabled" }, or model.tool_choice = "auto"'),
-    _line(
+#: What a text says, and what to do about it; from the special to the general.
+TABLE: tuple[tuple[str, Advice], ...] = (
+    (r"\b(use|in|with|via|through) \W?/?v1/responses\b", 'set model.api = "responses"'),
+    (r"thinking mode", 'set model.parameters.thinking = { type = "disabled" }, or model.tool_choice = "auto"'),
+    (
         r"--enable-auto-tool-choice|tool-call-parser",
         'set model.tool_choice = "required", or start vLLM with --enable-auto-tool-choice and --tool-call-parser',
     ),
-    _line(r"--jinja", "start llama-server with --jinja: without it, the server accepts no tools"),
-    _line(_about("parallel_tool_calls"), 'set model.parameters.parallel_tool_calls = "omit"'),
-    _line(_about("tool_choice"), _tool_choice),
-    _line(_about(r"(\bfunction\.strict|\bstrict|structured outputs?)"), "set model.strict = false"),
-    _line(r"invalid schema for function", "fix the schema, or set model.strict = false"),
-    _line(
+    (r"--jinja", "start llama-server with --jinja: without it, the server accepts no tools"),
+    (_about("parallel_tool_calls"), 'set model.parameters.parallel_tool_calls = "omit"'),
+    (_about("tool_choice"), _tool_choice),
+    (_about(r"(\bfunction\.strict|\bstrict|structured outputs?)"), "set model.strict = false"),
+    (r"invalid schema for function", "fix the schema, or set model.strict = false"),
+    (
         r"'max_tokens'.{0,80}max_completion_tokens|use.{0,10}max_completion_tokens",
         "name it model.parameters.max_completion_tokens in place of max_tokens",
     ),
-    _line(_about("max_completion_tokens"), "name it model.parameters.max_tokens in place of max_completion_tokens"),
-    _line(r"reasoning_effort", 'set model.parameters.reasoning_effort = "none"'),
-    _line(
+    (_about("max_completion_tokens"), "name it model.parameters.max_tokens in place of max_completion_tokens"),
+    (r"reasoning_effort", 'set model.parameters.reasoning_effort = "none"'),
+    (
         r"does not support (tools|function)|support tool use|tools? (is|are) not supported",
         "set model.name to a model that can call functions: this one cannot, here",
     ),
-    _line(_about(SERVICE_TIER), _service_tier),
-    _line(_UNWANTED, _parameter),
-    _line(r"redirects calls to (?P<to>\S+)", _moved),
-    _line(r"does not speak TLS", _scheme("http")),
-    _line(r"speaks TLS|HTTPS (port|server)", _scheme("https")),
-    _line(
+    (_about(SERVICE_TIER), _service_tier),
+    (_UNWANTED, _parameter),
+    (r"redirects calls to (?P<to>\S+)", _moved),
+    (r"does not speak TLS", _scheme("http")),
+    (r"speaks TLS|HTTPS (port|server)", _scheme("https")),
+    (
         r"certificate is not trusted",
         "name the file with your own authority's certificate in the environment: SSL_CERT_FILE=...",
     ),
-    _line(
+    (
         r"proxy that the environment names|\b407\b",
         "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the environment, or exclude the host: NO_PROXY=...",
     ),
-    _line(r"there is no host (?P<host>[^\s:]+)", _host),
-    _line(r"ConnectionRefused|Connect call failed", "start the server, or look at host and port in model.base_url"),
-    _line(r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
-    _line(r"^40[45]\b", _path),
-    _line(r"^401\b|invalid_api_key|api.?key", _key),
-    _line(r"a completion without a choice", "look at the server and at model.name: its answers are empty"),
-    _line(r"a 200 that is|is no model but", _answer_is_none),
-    _line(
+    (r"there is no host (?P<host>[^\s:]+)", _host),
+    (r"ConnectionRefused|Connect call failed", "start the server, or look at host and port in model.base_url"),
+    (r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
+    (r"^40[45]\b", _path),
+    (r"^401\b|invalid_api_key|api.?key", _key),
+    (r"a completion without a choice", "look at the server and at model.name: its answers are empty"),
+    (r"a 200 that is|is no model but", _answer_is_none),
+    (
         r"cannot be decompressed",
         "look at model.base_url, and at what stands before it: answers are compressed in a way that was not requested",
     ),
-    _line(r"no call of|no_tool_call|no valid call|neither a call", _no_call),
-    _line(r"cut at the token limit|truncated", "raise model.parameters.max_completion_tokens"),
+    (r"no call of|no_tool_call|no valid call|neither a call", _no_call),
+    (r"cut at the token limit|truncated", "raise model.parameters.max_completion_tokens"),
 )
 
 
 def advise(context: AdviceContext, texts: Iterable[str]) -> str | None:
     """What to change, by what was said; None where nobody knows."""
     for text in texts:
-        for line in TABLE:
-            match = line.sign.search(text)
-            if match is None:
-                continue
-            advice = line.advice if isinstance(line.advice, str) else line.advice(context, match)
-            if advice is not None:
-                return advice
+        for pattern, advice in TABLE:
+            if match := re.search(pattern, text, re.IGNORECASE | re.DOTALL):
+                answer = advice if isinstance(advice, str) else advice(context, match)
+                if answer is not None:
+                    return answer
     return None

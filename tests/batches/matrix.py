@@ -21,7 +21,7 @@ from end_to_end.talks import TALK, TOOLS
 
 from pipeline.codec import dumps, loads
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.call_handler import Draw
+from pipeline.rehearsal.call_handler import CallFate
 from pipeline.rehearsal.replies import ApiFormat, Reply
 from pipeline.runner import verify
 
@@ -100,12 +100,12 @@ class Keeper(Rehearsal):
         self._asked: tuple[str, bool] = ("", True)
         nth: Counter[str] = Counter()
 
-        def drawn(_: str, __: int, text: str) -> Draw:
+        def drawn(_: str, __: int, text: str) -> CallFate:
             # By what is asked, and how often that was: so the same requests have the same fate in each lane. A kill can
             # lose a repair that is asked live, and only a first request is asked in batches alone: no repair is bad.
             model, is_first = self._asked
             nth[text] += model == OWN  # other models' votes are asked live, once
-            return draw(text, nth[text] if model == OWN else 1, text) if is_first else Draw(None, 1.0)
+            return draw(text, nth[text] if model == OWN else 1, text) if is_first else CallFate(None, 1.0)
 
         self._handler._faults.draw = drawn  # type: ignore[method-assign]
         serve, serve_line = self._handler.serve, self._handler.serve_line

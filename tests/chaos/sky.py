@@ -17,8 +17,8 @@ from aiohttp import web
 from end_to_end.served import PATIENCE_S, Endpoint
 
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.call_log import Ending
-from pipeline.rehearsal.faults import STATIC, WIRE
+from pipeline.rehearsal.call_log import CallEnding
+from pipeline.rehearsal.faults import CONNECTION_FAULTS, REPLY_FAULTS
 from pipeline.rehearsal.replies import ErrorReply, Reply
 from pipeline.rehearsal.request_parser import RequestParser
 
@@ -108,15 +108,17 @@ class Sky(Rehearsal):
             entry = None if name is None else self.books.entry(name)
             if mood == "429":
                 told = ErrorReply(429, "Rate limit reached.", "requests", None, "rate_limit_exceeded").reply()
-                self.books.close_call(entry, Ending("refused", 429))
+                self.books.close_call(entry, CallEnding("refused", 429))
                 answer = self._send(told)
                 answer.headers.update(self.refusal())
                 return answer
             wire = "reset" if mood == "refused" else mood
-            self.books.close_call(entry, Ending(f"sky {mood}", 0 if wire in WIRE else STATIC[mood].status))
-            if wire in WIRE:
+            self.books.close_call(
+                entry, CallEnding(f"sky {mood}", 0 if wire in CONNECTION_FAULTS else REPLY_FAULTS[mood].status)
+            )
+            if wire in CONNECTION_FAULTS:
                 return await self._fail(request, Reply(0, b"", wire=wire))
-            return self._send(STATIC[mood])
+            return self._send(REPLY_FAULTS[mood])
         finally:
             self.books.leave()
 

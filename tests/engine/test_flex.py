@@ -22,7 +22,7 @@ from pipeline.errors import NoRoomError
 from pipeline.stats import Stats
 
 RunOn = Callable[[Any], Any]
-NO_ROOM = {
+FLEX_REFUSALS = {
     "type": lambda: error(429, "Try again later.", "resource_unavailable"),
     "code": lambda: error(429, "Try again later.", "error", "resource_unavailable"),
     "words": lambda: error(429, "Resource Unavailable: try the standard tier.", "error"),
@@ -42,14 +42,14 @@ class Server:
     def __call__(self, call: Call) -> web.StreamResponse:
         self.calls.append(call)
         if call.tier == "flex" and self._is_full(call):
-            return NO_ROOM[self._form]()
+            return FLEX_REFUSALS[self._form]()
         return good(tier=call.tier or "default")
 
     def asked(self, tier: str | None) -> list[Call]:
         return [call for call in self.calls if call.tier == tier]
 
 
-@pytest.mark.parametrize("form", NO_ROOM)
+@pytest.mark.parametrize("form", FLEX_REFUSALS)
 def test_records_wait_for_room_and_nothing_else_changes(moved_clock: RunOn, form: str) -> None:
     server = Server(lambda call: call.at_s < 120, form)
     found = night(moved_clock, server, max_attempts=1, record_s=1.0, flex_patience_s=600)
@@ -167,10 +167,10 @@ def test_patience_of_nothing_never_waits(moved_clock: RunOn) -> None:
     assert found.took_s < 10
 
 
-@pytest.mark.parametrize("form", NO_ROOM)
+@pytest.mark.parametrize("form", FLEX_REFUSALS)
 def test_without_flex_the_same_answer_means_what_it_did(moved_clock: RunOn, form: str) -> None:
     server = Server(lambda call: True, form)
-    found = night(moved_clock, lambda call: NO_ROOM[form]() if call.at_s < 5 else server(call))
+    found = night(moved_clock, lambda call: FLEX_REFUSALS[form]() if call.at_s < 5 else server(call))
     assert len(found.labelled) == 60
     is_outage = form in ("498", "capacity")
     assert found.rig.stats.retries.keys() == ({"unavailable"} if is_outage else set())

@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 from rehearsal_client import Clock, ask, until, with_endpoint
 
 from pipeline.rehearsal import CallLog, Rehearsal, read_call_log
-from pipeline.rehearsal.call_log import Ending
+from pipeline.rehearsal.call_log import CallEnding
 
 
 async def get(endpoint: Rehearsal, path: str, method: str = "GET") -> Any:
@@ -122,7 +122,7 @@ def test_a_file_is_added_to_and_a_torn_line_is_passed_over(tmp_path: Path) -> No
     path = tmp_path / "books.jsonl"
     for tokens in (5, 7):
         books = CallLog(path)
-        books.close_call(books.entry("a"), Ending("answered", 200, tokens, '{"x":1}'))
+        books.close_call(books.entry("a"), CallEnding("answered", 200, tokens, '{"x":1}'))
         books.close()
         books.close()
     with path.open("ab") as file:
@@ -139,7 +139,7 @@ def test_seconds_are_counted_from_the_first_call() -> None:
     for wait in (0.0, 0.9, 0.2, 3.0):
         clock.now += wait
         books.arrive()
-        books.close_call(books.entry("a"), Ending("answered", 200))
+        books.close_call(books.entry("a"), CallEnding("answered", 200))
         books.leave()
     totals = books.totals()
     assert totals.calls_by_second == totals.answers_by_second == [2, 1, 0, 0, 1]
@@ -156,7 +156,7 @@ def test_an_entry_is_small() -> None:
     books = CallLog()
     before = tracemalloc.get_traced_memory()[0]
     for i in range(20_000):
-        books.close_call(books.entry(str(i)), Ending("answered", 200, 120, '{"label":"positive"}'))
+        books.close_call(books.entry(str(i)), CallEnding("answered", 200, 120, '{"label":"positive"}'))
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown / 20_000 < 350

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rehearsal_client import Clock
 
 from pipeline.rehearsal import RehearsalOptions
-from pipeline.rehearsal.rate_limits import Bucket, Limits, duration_text
+from pipeline.rehearsal.rate_limits import RateLimiter, TokenBucket, duration_text
 from pipeline.rehearsal.replies import retry_headers
 
 
@@ -39,7 +39,7 @@ def test_retry_headers_tell_whole_seconds_and_exact_milliseconds() -> None:
 
 
 def test_a_bucket_starts_full_and_refills_continuously() -> None:
-    bucket = Bucket(per_s=10.0, capacity=5.0, now=0.0)
+    bucket = TokenBucket(per_s=10.0, capacity=5.0, now=0.0)
     for _ in range(5):
         assert bucket.wait_s(1, 0.0) == 0.0
         bucket.take(1, 0.0)
@@ -51,7 +51,7 @@ def test_a_bucket_starts_full_and_refills_continuously() -> None:
 
 
 def test_more_than_a_bucket_holds_goes_out_when_it_is_full_and_leaves_a_debt() -> None:
-    bucket = Bucket(per_s=10.0, capacity=5.0, now=0.0)
+    bucket = TokenBucket(per_s=10.0, capacity=5.0, now=0.0)
     assert bucket.wait_s(20, 0.0) == 0.0
     bucket.take(20, 0.0)
     assert bucket.level(0.0) == -15.0
@@ -60,7 +60,7 @@ def test_more_than_a_bucket_holds_goes_out_when_it_is_full_and_leaves_a_debt() -
 
 def test_an_idle_minute_may_go_out_at_once_by_default() -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_minute=60), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=60), clock)
     assert [limits.admit(1) for _ in range(60)] == [None] * 60
     short = limits.admit(1)
     assert short is not None
@@ -73,20 +73,20 @@ def test_an_idle_minute_may_go_out_at_once_by_default() -> None:
 
 def test_a_short_burst_enforces_the_same_limit_over_a_second() -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_minute=600, burst_s=1.0), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=600, burst_s=1.0), clock)
     let_in = 0
     for _ in range(60 * 100):
         let_in += limits.admit(1) is None
         clock.now += 0.01
     assert 600 <= let_in <= 610
-    limits = Limits(RehearsalOptions(requests_per_minute=6, burst_s=1.0), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=6, burst_s=1.0), clock)
     assert limits.admit(1) is None  # even where a second's share is less than one call
     assert limits.admit(1) is not None
 
 
 def test_a_refused_call_takes_nothing_from_any_limit() -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_minute=60, tokens_per_minute=600), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=60, tokens_per_minute=600), clock)
     assert limits.admit(590) is None
     before = limits.headers()
     short = limits.admit(100)
@@ -100,7 +100,7 @@ def test_a_refused_call_takes_nothing_from_any_limit() -> None:
 
 
 def test_a_call_larger_than_a_minute_is_hopeless() -> None:
-    limits = Limits(RehearsalOptions(tokens_per_minute=600, burst_s=1.0), Clock())
+    limits = RateLimiter(RehearsalOptions(tokens_per_minute=600, burst_s=1.0), Clock())
     short = limits.admit(601)
     assert short is not None
     assert short.wait_s is None
@@ -110,7 +110,7 @@ def test_a_call_larger_than_a_minute_is_hopeless() -> None:
 
 def test_the_day_has_a_bucket_of_its_own() -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_day=8640, requests_per_minute=100_000), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_day=8640, requests_per_minute=100_000), clock)
     assert all(limits.admit(1) is None for _ in range(8640))
     short = limits.admit(1)
     assert short is not None
@@ -121,7 +121,7 @@ def test_the_day_has_a_bucket_of_its_own() -> None:
 
 
 def test_the_longest_wait_of_all_short_limits_is_told() -> None:
-    limits = Limits(RehearsalOptions(requests_per_minute=1, tokens_per_minute=60), Clock())
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=1, tokens_per_minute=60), Clock())
     assert limits.admit(60) is None
     short = limits.admit(1)
     assert short is not None
@@ -130,7 +130,7 @@ def test_the_longest_wait_of_all_short_limits_is_told() -> None:
 
 def test_headers_show_limit_rest_and_reset() -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_minute=6000, tokens_per_minute=60_000), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=6000, tokens_per_minute=60_000), clock)
     assert limits.admit(2000) is None
     assert limits.headers() == {
         "x-ratelimit-limit-requests": "6000",
@@ -140,8 +140,10 @@ def test_headers_show_limit_rest_and_reset() -> None:
         "x-ratelimit-remaining-tokens": "58000",
         "x-ratelimit-reset-tokens": "2s",
     }
-    assert Limits(RehearsalOptions(), clock).headers() == {}
-    assert Limits(RehearsalOptions(requests_per_day=10_000), clock).headers()["x-ratelimit-limit-requests"] == "10000"
+    assert RateLimiter(RehearsalOptions(), clock).headers() == {}
+    assert (
+        RateLimiter(RehearsalOptions(requests_per_day=10_000), clock).headers()["x-ratelimit-limit-requests"] == "10000"
+    )
 
 
 @given(
@@ -153,7 +155,7 @@ def test_waiting_as_told_is_always_enough_and_the_rate_is_never_passed(
     per_minute: int, burst_s: float, steps: list[float]
 ) -> None:
     clock = Clock()
-    limits = Limits(RehearsalOptions(requests_per_minute=per_minute, burst_s=burst_s), clock)
+    limits = RateLimiter(RehearsalOptions(requests_per_minute=per_minute, burst_s=burst_s), clock)
     let_in = 0
     for step in steps:
         short = limits.admit(1)
