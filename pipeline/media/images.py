@@ -79,7 +79,7 @@ def fit_image(data: bytes, mime: str, size: Size, target: Size, name: str) -> En
         raise MediaError(f"{name} cannot be decoded: {error}") from None
 
 
-def encode_image(image: Image.Image, *, lossy: bool = True) -> EncodedImage:
+def encode_image(image: Image.Image, *, lossy: bool) -> EncodedImage:
     """A decoded picture, as bytes: PNG where it has an alpha channel or few colours, else JPEG."""
     keep: dict[str, Any] = {}
     profile = image.info.get("icc_profile")

@@ -49,11 +49,6 @@ class MediaLoader:
         self._read_slots = asyncio.Semaphore(2 * THREADS)
         self._pool = DecoderPool(THREADS)
 
-    @property
-    def bytes_in_use(self) -> int:
-        """What is held now."""
-        return self._memory.used
-
     @asynccontextmanager
     async def attach(self, request: Request) -> AsyncIterator[Request]:
         """The request that is sent, for as long as the block lasts. Raises MediaError, or what the block raises."""

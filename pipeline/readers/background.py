@@ -9,8 +9,8 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import aclosing, closing, suppress
-from typing import IO, Generic, TypeVar
+from contextlib import closing, suppress
+from typing import TypeVar
 
 from pipeline.readers.rows import Blocks
 
@@ -18,32 +18,34 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """A thread that does `run`, is told when nobody wants more, and tells the loop when there is more."""
+    """A thread that does `run`, learns when nobody wants more, and notifies the loop when there is more."""
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self._run = run
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
-        self._lock = threading.Condition()
+        self.lock = threading.Condition()
         # All state that changes: whether more will come, what ended it, and whether anybody still wants it.
-        self._ended = False
-        self._error: BaseException | None = None
-        self._stopped = False
+        self.ended = False
+        self.error: BaseException | None = None
+        self.stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
         try:
             self._run()
         except BaseException as error:  # it is the reader's to raise
-            self._error = error
-        self._ended = True
-        self._notify()
+            self.error = error
+        self.ended = True
+        self.notify()
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake whoever waits in the loop."""
         with suppress(RuntimeError):  # the loop may be gone by now
             self._loop.call_soon_threadsafe(self._more.set)
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait until there is more, or the end."""
         await self._more.wait()
         self._more.clear()
 
@@ -53,120 +55,103 @@ class _Worker:
 
     def stop(self) -> None:
         """Want no more; the thread ends at its next item."""
-        with self._lock:
-            self._stopped = True
-            self._lock.notify_all()
-
-
-class _IteratorThread(_Worker, Generic[T]):
-    """Items in memory, at most `ahead` of them."""
-
-    def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
-        super().__init__("labelpipe-records", self._fill)
-        self._make = make
-        self._ahead = ahead
-        self._items: deque[T] = deque()
-
-    def _fill(self) -> None:
-        for item in self._make():
-            with self._lock:
-                self._lock.wait_for(lambda: self._stopped or len(self._items) < self._ahead)
-                if self._stopped:
-                    return
-                self._items.append(item)
-                was_empty = len(self._items) == 1
-            if was_empty:
-                self._notify()
-
-    async def next_items(self) -> list[T]:
-        """What is there, at least one; nothing at the end. Raises what the iterator raised, after what came before."""
-        while True:
-            ended = self._ended  # asked first: what came before the end is there then
-            with self._lock:
-                items = list(self._items)
-                self._items.clear()
-                self._lock.notify_all()
-            if items:
-                return items
-            if ended:
-                if self._error is not None:
-                    raise self._error
-                return []
-            await self._wait()
+        with self.lock:
+            self.stopped = True
+            self.lock.notify_all()
 
 
 async def iterate_in_thread(make: Callable[[], Iterator[T]], *, ahead: int) -> AsyncGenerator[list[T], None]:
-    """The items of a blocking iterator as they come, in lists; never more than `ahead` wait in memory."""
-    thread = _IteratorThread(make, ahead)
-    thread.start()
+    """The items of a blocking iterator as they come, in lists; never more than `ahead` wait in memory.
+
+    Raises what the iterator raised, after what came before it.
+    """
+    items: deque[T] = deque()
+
+    def fill() -> None:
+        for item in make():
+            with worker.lock:
+                worker.lock.wait_for(lambda: worker.stopped or len(items) < ahead)
+                if worker.stopped:
+                    return
+                items.append(item)
+                was_empty = len(items) == 1
+            if was_empty:
+                worker.notify()
+
+    worker = _Worker("labelpipe-records", fill)
+    worker.start()
     try:
-        while items := await thread.next_items():
-            yield items
+        while True:
+            ended = worker.ended  # asked first: what came before the end is there then
+            with worker.lock:
+                batch = list(items)
+                items.clear()
+                worker.lock.notify_all()
+            if batch:
+                yield batch
+            elif ended:
+                break
+            else:
+                await worker.wait()
+        if worker.error is not None:
+            raise worker.error
     finally:
-        thread.stop()
+        worker.stop()
 
 
-class _SpoolThread(_Worker):
+class _Spool(_Worker):
     """Bytes in a file that has no name, written as fast as they come."""
 
-    def __init__(self, make: Callable[[], Generator[bytes, None, None]], file: IO[bytes]) -> None:
-        super().__init__("labelpipe-spool", self._write_and_leave)
+    def __init__(self, make: Callable[[], Generator[bytes, None, None]]) -> None:
+        super().__init__("labelpipe-spool", self._write)
         self._make = make
-        self._file = file
-        self._written = 0
+        self.file = tempfile.TemporaryFile(prefix="labelpipe-")  # noqa: SIM115 - `leave` closes it
+        self.written = 0
         self._users = 2  # the thread and the reader: the last to leave closes the file
-
-    def _write_and_leave(self) -> None:
-        try:
-            self._write()
-        finally:
-            self.leave()
 
     def leave(self) -> None:
         """Need the file no more."""
-        with self._lock:
+        with self.lock:
             self._users -= 1
             if not self._users:
-                self._file.close()
+                self.file.close()
 
     def _write(self) -> None:
-        with closing(self._make()) as parts:
-            for part in parts:
-                if self._stopped:
-                    return
-                self._file.write(part)
-                self._file.flush()
-                self._written += len(part)
-                self._notify()
-
-    async def blocks(self, chunk_bytes: int) -> Blocks:
-        """What was written, following the writer; then what ended it is raised, if it was an error."""
-        at = 0
-        while True:
-            ended, written = self._ended, self._written
-            while at < written:
-                block = await asyncio.to_thread(os.pread, self._file.fileno(), min(chunk_bytes, written - at), at)
-                at += len(block)
-                yield block
-            if ended and at == self._written:
-                break
-            if not self._ended:
-                await self._wait()
-        if self._error is not None:
-            raise self._error
+        try:
+            with closing(self._make()) as parts:
+                for part in parts:
+                    if self.stopped:
+                        return
+                    self.file.write(part)
+                    self.file.flush()
+                    self.written += len(part)
+                    self.notify()
+        finally:
+            self.leave()
 
 
 async def spool_to_disk(make: Callable[[], Generator[bytes, None, None]], *, chunk_bytes: int) -> Blocks:
     """Bytes that should not wait for the labels: they go to a nameless file in the folder of temporary files.
 
     A connection that is read at the speed of labelling is open all night, and cut by its server long before.
+    What ended the writing is raised after what was written, if it was an error.
     """
-    thread = _SpoolThread(make, tempfile.TemporaryFile(prefix="labelpipe-"))  # noqa: SIM115 - `leave` closes it
-    thread.start()
+    spool = _Spool(make)
+    spool.start()
+    at = 0
     try:
-        async with aclosing(thread.blocks(chunk_bytes)) as blocks:
-            async for block in blocks:
+        while True:
+            ended, written = spool.ended, spool.written
+            while at < written:
+                block = await asyncio.to_thread(os.pread, spool.file.fileno(), min(chunk_bytes, written - at), at)
+                at += len(block)
                 yield block
+            if ended and at == spool.written:
+                break
+            if not spool.ended:
+                await spool.wait()
+        if spool.error is not None:
+            raise spool.error
     finally:
-        thread.stop()
-        thread.leave()
+        spool.stop()
+        spool.leave()

@@ -270,17 +270,13 @@ def _detect_delimiter(lines: Sequence[str], usual: str, name: str, escape: str |
             f"{name}: its cells may be separated by {candidates}: both give even rows; set input.delimiter to the one "
             f"that is meant, like {fit[0]!r}"
         )
-    if not fit and max(shares.values()) == 0 and (other := _find_rare_separator(lines, escape)):
+    rare = (sign for sign in _RARE if _evenness(lines, sign, escape) == 1)
+    if not fit and max(shares.values()) == 0 and (other := next(rare, None)):
         raise InputError(
             f"{name}: its cells look as if {other!r} separated them; set input.delimiter = {other!r} if so, or = "
             f"{usual!r} if it has one column"
         )
     return fit[0] if fit else usual
-
-
-def _find_rare_separator(lines: Sequence[str], escape: str | None) -> str | None:
-    """A separator that is rare, if rows are even by it."""
-    return next((sign for sign in _RARE if _evenness(lines, sign, escape) == 1), None)
 
 
 def _evenness(lines: Sequence[str], delimiter: str, escape: str | None) -> float:

@@ -63,7 +63,11 @@ def detect_encoding(head: bytes, requested: str | None, name: str) -> str:
     sample = head[:LOOK_BYTES]
     if b"\0" in sample and (wide := _detect_utf16(sample)):
         raise InputError(f'{name}: looks like UTF-16 without a byte order mark; set input.encoding = "{wide}"')
-    _refuse_binary(sample, name)
+    if controls := _many_controls(sample):
+        raise InputError(
+            f"{name}: is not text: {controls:,} of its first {len(sample):,} bytes are control characters. Name a file "
+            "of text, or set input.encoding if it is written in one like utf-16-le"
+        )
     _refuse_regional(sample, whole=len(head) < LOOK_BYTES, name=name)
     return "utf-8"
 
@@ -85,22 +89,13 @@ def read_text_head(path: Path) -> str:
 
 def looks_like_text(head: bytes) -> bool:
     """Whether this is the beginning of a text, in whatever encoding."""
-    try:
-        if not head.startswith(tuple(_BOMS)):
-            _refuse_binary(head[:LOOK_BYTES], "")
-    except InputError:
-        return False
-    return True
+    return head.startswith(tuple(_BOMS)) or not _many_controls(head[:LOOK_BYTES])
 
 
-def _refuse_binary(sample: bytes, name: str) -> None:
-    """Refuse what is no text in any encoding: more than a few of its bytes are control characters."""
-    odd = len(sample) - len(sample.translate(None, _CONTROLS))
-    if odd > max(_FEW_CONTROLS, len(sample) // 20):
-        raise InputError(
-            f"{name}: is not text: {odd:,} of its first {len(sample):,} bytes are control characters. Name a file "
-            "of text, or set input.encoding if it is written in one like utf-16-le"
-        )
+def _many_controls(sample: bytes) -> int:
+    """How many control characters there are, where they are more than a few: it is no text in any encoding then."""
+    count = len(sample) - len(sample.translate(None, _CONTROLS))
+    return count if count > max(_FEW_CONTROLS, len(sample) // 20) else 0
 
 
 def _detect_utf16(sample: bytes) -> str | None:

@@ -22,9 +22,9 @@ def exclude_run_files(
 ) -> tuple[list[str], list[str]]:
     """The names without those of files that runs have written, and which of these were another run's.
 
-    Files in the run's `own` folder are never input: a run would read what it writes. Those of other runs are taken
-    where the pattern names them (`runs/*/labels.csv`), not where it only covers them. Raises InputError where nothing
-    remains.
+    Files in the run's own folder (`run_dir`) are never input: a run would read what it writes. Those of other runs are
+    taken where the pattern names them (`runs/*/labels.csv`), not where it only covers them. Raises InputError where
+    nothing remains.
     """
     kind_of = cache(lambda folder: _owner(folder, None if run_dir is None else os.path.realpath(run_dir)))
     kinds = [kind_of(_folder(name, base)) for name in names]

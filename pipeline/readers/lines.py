@@ -12,10 +12,10 @@ Lines = AsyncGenerator[tuple[int, list[bytes]], None]
 class LineSplitter:
     r"""Cuts blocks into lines, however the blocks fall.
 
-    Lines end at \n and come without it; with `returns` they end at \n, \r\n or \r, as CSV has them, and keep their
-    ending. No other character ends a line. A line longer than `max_bytes` comes as its first `max_bytes` + 1 bytes,
-    by which it is known. Without `returns` a line comes without a byte order mark at its start: files that have one are
-    joined by `cat`. (A line of CSV may lie within a cell.)
+    Lines end at \n and come without it; with `universal_newlines` they end at \n, \r\n or \r, as CSV has them, and keep
+    their ending. No other character ends a line. A line longer than `max_bytes` comes as its first `max_bytes` + 1
+    bytes, by which it is known. Without `universal_newlines` a line comes without a byte order mark at its start: files
+    that have one are joined by `cat`. (A line of CSV may lie within a cell.)
     """
 
     def __init__(self, max_bytes: int, *, universal_newlines: bool = False) -> None:

@@ -108,7 +108,7 @@ class ReadProgress:
 class ReadContext:
     """What a format needs to know of the source it reads. At most `batch` lines are handed on at once.
 
-    What can be read only `once` may come slowly: it is not waited for. Without `digests`, those of a table are 0, for
+    A `single_pass` source may come slowly: it is not waited for. Without `digests`, those of a table are 0, for
     they take a third of the time. `encoding` and `unit`, what a record is called,
     are what the beginning of the text has told; they are all that changes.
     """

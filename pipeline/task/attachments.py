@@ -41,7 +41,7 @@ class RenderedPrompt:
     """What a record is asked.
 
     `text` is for people, `[image photo.jpg]` in the places of what is shown; `content` is the message's: a text, or
-    parts where anything is shown. `mark` stands for it in a request's digest.
+    parts where anything is shown. `digest_key` stands for it in a request's digest.
     """
 
     text: str

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import CallbackError, TaskError, UnfinishedError
@@ -28,12 +27,12 @@ class Columns:
     def __init__(
         self,
         tools: Mapping[str, Sequence[str]],
-        extra: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        extra: Mapping[str, Sequence[str]],
         *,
-        call: str = "one",
-        rows: str | None = None,
-        row_fields: Sequence[str] = (),
-        reply: str | None = None,
+        call: str,
+        rows: str | None,
+        row_fields: Sequence[str],
+        reply: str | None,
     ) -> None:
         self._several = len(tools) > 1
         self._names_tool = self._several and call != "all"

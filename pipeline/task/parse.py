@@ -53,7 +53,7 @@ def parse_answer(
     """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
     Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
-    way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
+    way only is read (see `lenient`), unless `rules` are strict. `before` are the calls of earlier turns.
     """
     ending = answer.ending
     if answer.refusal or ending & REFUSAL_REASONS:

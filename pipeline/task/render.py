@@ -26,7 +26,7 @@ Message = Mapping[str, JSON]
 class MessageBlock:
     """Messages that are shown before the record.
 
-    `mark` stands for them in a request's digest; `size_bytes` is an estimate of what a model reads of them.
+    `digest_key` stands for them in a request's digest; `size_bytes` is an estimate of what a model reads of them.
     """
 
     messages: tuple[Message, ...]
@@ -51,7 +51,7 @@ NO_MESSAGES = join_blocks(())
 class RequestTemplate:
     """All of a request that is the same for every record: the prefix that a server's prompt cache knows.
 
-    `kit` are the tools by their names, `opening` is the system text and the fixed examples. `mark` stands for these
+    `opening` is the system text and the fixed examples. `digest_key` stands for these
     parts in a request's digest; `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
     """
 

@@ -133,10 +133,10 @@ def order_columns(label: dict[str, JSON], columns: tuple[str, ...]) -> dict[str,
     return {name: label[name] for name in columns if name in label} | label
 
 
-def short(value: JSON, chars: int = MAX_VALUE_CHARS) -> str:
+def short(value: JSON) -> str:
     """A value in a message: its repr, cut."""
     text = repr(value)
-    return text if len(text) <= chars else f"{text[:chars]}…"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 
 
 def format_path(path: Sequence[str | int]) -> str:

@@ -101,11 +101,10 @@ class Task:
         bare = templates(PromptCaching(), NO_MESSAGES)
         shots = build_examples(examples, self._prompt, lambda record: bare(record).tools_by_name)
         fixed = NO_MESSAGES if options.examples_k else join_blocks(shown for _text, shown in shots)
-        self._opening_count = bool(options.system) + len(fixed.messages)
         definitions = [binding.tool.definition for binding in bindings if isinstance(binding.tool, Tool)]
         constant_tokens = constant_bytes(options.system, definitions, fixed) // BYTES_PER_TOKEN
         self.constant_tokens = 0 if is_dynamic else constant_tokens  # the tools stand first of all
-        keepable = self.constant_tokens if self._opening_count else 0  # a mark stands in a message
+        keepable = self.constant_tokens if options.system or fixed.messages else 0  # a mark stands in a message
         requested = PromptCaching(options.prompt_cache_key, options.cache_breakpoint)
         caching = resolve_caching(requested, parameters, self.fingerprint, keepable)
         self.marks_prefix = bool(caching.breakpoint)
@@ -163,14 +162,11 @@ class Task:
             parse.refuse_missing(self._tool_names, valid_calls, self._rules)
         return self._columns.build(valid_calls, reply, record.key)
 
-    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
+    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
         """The request that asks again, with the fault shown; after a TruncatedError with more room.
 
-        `base` is how many messages the turn began with; None: the first turn.
+        `base` is how many messages the turn began with.
         """
-        if base is None:
-            examples = self._examples_for(self._prompt.render(request.record).text)
-            base = self._opening_count + len(examples.messages) + 1
         return repair(request, answer, error, base=base)
 
     def next_turn(self, request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:

@@ -57,7 +57,7 @@ def opened(asked: Request, given: MediaOptions, web: MediaFetcher | None = None)
                 return sent
         finally:
             await loader.close()
-            assert loader.bytes_in_use == 0
+            assert loader._memory.used == 0
 
     return asyncio.run(play())
 
@@ -205,14 +205,14 @@ def test_no_more_is_held_than_allowed_and_all_is_given_back(tmp_path: Path) -> N
 
         async def one(number: int) -> None:
             async with loader.attach(request(image(f"{number % 10}.jpg"))) as sent:
-                held.append(loader.bytes_in_use)
+                held.append(loader._memory.used)
                 await asyncio.sleep(0.001)
                 assert isinstance(parts(sent)[1]["image_url"]["url"], Blob)
 
         async with asyncio.timeout(30):
             await asyncio.gather(*map(one, range(100)))
         await loader.close()
-        assert loader.bytes_in_use == 0
+        assert loader._memory.used == 0
         return held
 
     held = asyncio.run(play())
@@ -237,7 +237,7 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
         async with asyncio.timeout(30):
             found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [one for one in found if one is None] == [None] * 10
-        assert loader.bytes_in_use == 0
+        assert loader._memory.used == 0
         await loader.close()
 
     asyncio.run(play())

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from pipeline.records import JSON, Answer, CallbackContext, Record, ToolCall, ValidCall
+from pipeline.errors import AnswerError
+from pipeline.records import JSON, Answer, CallbackContext, Record, Request, ToolCall, ValidCall
 from pipeline.task import Task
 
 
@@ -16,3 +17,8 @@ async def call_back(task: Task, label: Mapping[str, JSON], record: Record) -> di
     tool = next(iter(task._callbacks), "")
     valid_call = ValidCall(tool, label, ToolCall("", tool, ""))
     return dict((await task.run_callback(valid_call, record, CallbackContext("", 0, tool))).extra)
+
+
+def repair(task: Task, request: Request, answer: Answer, error: AnswerError) -> Request:
+    """The request that asks again, in the first turn."""
+    return task.repair(request, answer, error, base=len(task.render(request.record).messages))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from task_calls import repair
 
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError
@@ -129,7 +130,7 @@ def test_the_mark_changes_neither_fingerprint_nor_digest_nor_size() -> None:
 def test_a_repair_keeps_key_and_mark() -> None:
     task = task_of(examples=EXAMPLES, cache_breakpoint=True, prompt_cache_key="auto")
     first = request_of(task)
-    again = task.repair(first, Answer(calls=(ToolCall("i", "set_label", "{}"),)), InvalidAnswerError("wrong"))
+    again = repair(task, first, Answer(calls=(ToolCall("i", "set_label", "{}"),)), InvalidAnswerError("wrong"))
     assert codec.dumps(again.messages[: len(first.messages)]) == codec.dumps(first.messages)
     assert again.parameters is first.parameters
 

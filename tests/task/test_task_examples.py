@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from task_calls import repair
 from task_conversation import is_conversation
 
 from pipeline import codec
@@ -317,9 +318,9 @@ def test_a_repair_keeps_the_examples_and_replaces_only_the_last_repair(
     first = task.render(record_of(text))
     # A server may give its calls the very ids that the examples have.
     answer = Answer(calls=(ToolCall("call_example_1", "set_label", "{}"),))
-    again = task.repair(first, answer, InvalidAnswerError("wrong"))
-    third = task.repair(again, Answer(text="x"), InvalidAnswerError("none"))
-    for request in (again, third, task.repair(third, answer, TruncatedError())):
+    again = repair(task, first, answer, InvalidAnswerError("wrong"))
+    third = repair(task, again, Answer(text="x"), InvalidAnswerError("none"))
+    for request in (again, third, repair(task, third, answer, TruncatedError())):
         assert request.messages[: len(first.messages)] == first.messages
         assert len(request.messages) <= len(first.messages) + 2
         assert is_conversation(request.messages)

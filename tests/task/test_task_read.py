@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from task_calls import read_label
+from task_calls import read_label, repair
 
 from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
@@ -364,7 +364,7 @@ def test_garbage_raises_nothing_but_an_answer_error(answer: Answer) -> None:
         try:
             label = read_label(task, answer, RECORD)
         except AnswerError as error:
-            again = task.repair(task.render(RECORD), answer, error)
+            again = repair(task, task.render(RECORD), answer, error)
             codec.dumps(again.messages)
         else:
             assert label["label"] in ("a", "b", "ㅋ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from task_calls import read_label
+from task_calls import read_label, repair
 from task_conversation import is_conversation
 
 from pipeline import codec
@@ -17,7 +17,7 @@ from pipeline.task import Task
 def repaired(task: Task, request: Request, answer: Answer) -> Request:
     with pytest.raises(AnswerError) as caught:
         read_label(task, answer, request.record)
-    again = task.repair(request, answer, caught.value)
+    again = repair(task, request, answer, caught.value)
     assert is_conversation(again.messages)
     return again
 
@@ -162,7 +162,7 @@ def test_a_cut_answer_without_a_limit_is_asked_to_be_brief(task: Task, request_:
 
 
 def test_any_other_fault_is_told_as_well(task: Task, request_: Request, make_answer) -> None:
-    again = task.repair(request_, make_answer("{}"), AnswerError("odd"))
+    again = repair(task, request_, make_answer("{}"), AnswerError("odd"))
     assert again.messages[3]["content"].startswith("odd. Call set_label again")
-    assert task.repair(request_, Answer(), TruncatedError()).messages != request_.messages
-    assert task.repair(request_, Answer(), InvalidAnswerError()).messages[3]["role"] == "user"
+    assert repair(task, request_, Answer(), TruncatedError()).messages != request_.messages
+    assert repair(task, request_, Answer(), InvalidAnswerError()).messages[3]["role"] == "user"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from task_calls import repair
 from task_conversation import is_conversation
 
 from pipeline import codec
@@ -118,7 +119,7 @@ def test_calls_that_make_none_are_asked_again_with_the_fault(call: str, calls: A
     with pytest.raises(InvalidAnswerError, match=words) as caught:
         task.parse_calls(said, RECORD)
     assert caught.value.code == code
-    again = task.repair(task.render(RECORD), said, caught.value)
+    again = repair(task, task.render(RECORD), said, caught.value)
     assert is_conversation(again.messages)
     assert str(caught.value) in str(again.messages[-1]["content"])
     assert (again.tool_choice, again.tools) == (task.render(RECORD).tool_choice, task.render(RECORD).tools)
@@ -129,7 +130,7 @@ def test_who_forgot_a_call_is_not_told_to_make_only_the_one_that_was_there() -> 
     said = answer(HALF)
     with pytest.raises(InvalidAnswerError) as caught:
         task.parse_calls(said, RECORD)
-    told = str(task.repair(task.render(RECORD), said, caught.value).messages[-1]["content"])
+    told = str(repair(task, task.render(RECORD), said, caught.value).messages[-1]["content"])
     assert "'repair', 'close'" in told
     assert "every call again" in told
 

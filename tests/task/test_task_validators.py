@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from task_calls import repair
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, LabelpipeError, RenderError, TaskError
@@ -115,7 +116,7 @@ def test_what_does_not_fit_is_worth_asking_again(expression: str, answer: Answer
     with pytest.raises(InvalidAnswerError, match=words) as caught:
         task.parse_calls(answer, RECORD)
     assert caught.value.code == "invalid_label"
-    again = task.repair(task.render(RECORD), answer, caught.value)
+    again = repair(task, task.render(RECORD), answer, caught.value)
     assert "does not fit the rule" in str(again.messages[-1]["content"]), "the model is told why"
 
 
