@@ -12,6 +12,7 @@ from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spen
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
+from pipeline.limits.line import Line
 from pipeline.limits.local import LocalResource
 from pipeline.limits.resource import Hold, Resource
 from pipeline.limits.tuner import Tuner
@@ -102,6 +103,12 @@ class Permit:
             self._admission.gate.leave()
 
 
+def _give_back(permit: Permit) -> None:
+    """Nobody uses it: the one who waited for it was cancelled."""
+    permit.release()
+    permit.close()
+
+
 class Admission:
     """Permits for calls, under every limit at once.
 
@@ -131,7 +138,7 @@ class Admission:
         self.resource: Resource = LocalResource() if resource is None else resource
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
-        self._door = asyncio.Lock()
+        self._line: Line[Permit] = Line(_give_back)
         # All state that changes, beside the parts above.
         self.calls = 0
         self.refusals = 0
@@ -146,18 +153,17 @@ class Admission:
 
     async def acquire(self, size_tokens: int, most: TokenBound | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
+        return await self._line.wait(lambda: self._admit(size_tokens, most))
+
+    async def _admit(self, size_tokens: int, most: TokenBound | None) -> Permit:
         loop = asyncio.get_running_loop()
-        await self._door.acquire()
-        try:
-            size = max(1, round(size_tokens * self._tokens_ratio))
-            now = await self._pass(size, loop)
-            reservation = None
-            if self.budget is not None and most is not None:
-                reservation, now = await self._reserve(self.budget, most), loop.time()
-            self.gate.enter(now)
-            self.resource.on_send(now, self.gate.in_flight)
-        finally:
-            self._door.release()
+        size = max(1, round(size_tokens * self._tokens_ratio))
+        now = await self._pass(size, loop)
+        reservation = None
+        if self.budget is not None and most is not None:
+            reservation, now = await self._reserve(self.budget, most), loop.time()
+        self.gate.enter(now)
+        self.resource.on_send(now, self.gate.in_flight)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
