@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,39 +14,38 @@ MAX_NAMES = 5
 
 
 class Watchdog:
-    """Barks when nothing moved for `stall_s` seconds, and again each `stall_s` until something does.
+    """Notices that nothing moved for `stall_s` seconds, and again each `stall_s` until something does.
 
-    `clock` is any clock in seconds that does not go back. `stall_s` may be changed at any time.
+    `now` is in seconds, by any clock that does not go back.
     """
 
-    def __init__(self, stall_s: float, clock: Callable[[], float]) -> None:
-        self.stall_s = stall_s
-        self._clock = clock
-        # All state that changes: when something moved last, when it barked last, and the mark that `note` saw last.
-        self._moved_at = self._barked_at = clock()
+    def __init__(self, stall_s: float, now: float) -> None:
+        self._stall_s = stall_s
+        # All state that changes: when something moved last, when a stall was reported last, and the mark that `note`
+        # saw last.
+        self._moved_at = self._reported_at = now
         self._mark: object = None
 
-    def moved(self, now: float | None = None) -> None:
+    def moved(self, now: float) -> None:
         """Something moved; or nothing has to, as while the run is paused."""
-        self._moved_at = self._barked_at = self._clock() if now is None else now
+        self._moved_at = self._reported_at = now
 
-    def note(self, mark: object, now: float | None = None) -> None:
+    def note(self, mark: object, now: float) -> None:
         """Something moved if `mark` (say, a tuple of counters) is not what it was at the last note."""
         if mark != self._mark:
             self._mark = mark
             self.moved(now)
 
-    def is_stalled(self, now: float | None = None) -> bool:
-        """Whether to bark now."""
-        now = self._clock() if now is None else now
-        if now - self._barked_at < self.stall_s:
+    def is_due(self, now: float) -> bool:
+        """Whether to report a stall now."""
+        if now - self._reported_at < self._stall_s:
             return False
-        self._barked_at = now
+        self._reported_at = now
         return True
 
-    def still_for_s(self, now: float | None = None) -> float:
+    def still_for_s(self, now: float) -> float:
         """Seconds since something moved."""
-        return (self._clock() if now is None else now) - self._moved_at
+        return now - self._moved_at
 
 
 def describe_tasks() -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from typing import Any
 from pipeline.errors import InputError, MissingInputError
 from pipeline.parts.selection import InputSelection, select_records, selection_of
 from pipeline.readers import (
-    BATCH,
     Query,
     ReadProgress,
     RecordInput,
@@ -85,7 +84,6 @@ async def read(
     settings: Settings,
     *,
     progress: ReadProgress | None = None,
-    batch: int = BATCH,
     every: bool = False,
 ) -> Records:
     """The records of the inputs that the settings choose. Raises ConfigError, and InputError.
@@ -97,7 +95,7 @@ async def read(
     choice = await selection_of(options, keys_file)
     if every:
         choice = InputSelection(choice.where, shard=choice.shard)
-    async with aclosing(_read(sources, options, choice, progress or ReadProgress(), batch)) as batches:
+    async with aclosing(_read(sources, options, choice, progress or ReadProgress())) as batches:
         async for records in batches:
             yield records
 
@@ -107,13 +105,12 @@ def _read(
     options: InputSettings,
     choice: InputSelection,
     progress: ReadProgress,
-    batch: int = BATCH,
     *,
     left_out: bool = False,
 ) -> Records:
     if choice.takes_all:
-        return read_records(sources, key=options.key, limit=choice.limit, progress=progress, batch=batch)
-    return select_records(sources, choice, key=options.key, progress=progress, batch=batch, left_out=left_out)
+        return read_records(sources, key=options.key, limit=choice.limit, progress=progress)
+    return select_records(sources, choice, key=options.key, progress=progress, left_out=left_out)
 
 
 def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:

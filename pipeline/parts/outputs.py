@@ -18,11 +18,11 @@ _WORD = " (simulated)"
 
 
 async def open_sinks(
-    settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedFile] | None = None
+    settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedFile]
 ) -> Sinks:
     """The files of rows; where there is a table too, it is this run's from now on. Raises StoreError, SetupError.
 
-    `moved` are files that were moved aside since they were not the run's; None where nobody has looked yet.
+    `moved` are files that were moved aside since they were not the run's.
     """
 
     await _claim_table(settings, run_dir, ledger)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
 from pipeline.parts.tables import table_source
-from pipeline.readers import BATCH, ReadProgress, Source, peek, read_records, resolve_sources
+from pipeline.readers import ReadProgress, Source, peek, read_records, resolve_sources
 from pipeline.records import JSON, LEFT_OUT, Problem, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import RecordFilter
@@ -88,8 +88,7 @@ async def select_records(
     *,
     key: str | None,
     progress: ReadProgress,
-    batch: int = BATCH,
-    left_out: bool = False,
+    left_out: bool,
 ) -> AsyncGenerator[list[Record], None]:
     """The records that are taken, in batches; with `left_out` the others as well, whose problem says so.
 
@@ -97,7 +96,7 @@ async def select_records(
     """
     last, total = await _draw_sample(sources, choice, key) if choice.sample is not None else (None, None)
     state = _Pass(missing=set(choice.keys or ()))
-    async with aclosing(read_records(sources, key=key, progress=progress, batch=batch)) as batches:
+    async with aclosing(read_records(sources, key=key, progress=progress)) as batches:
         async for records in batches:
             progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
             reasons = list(_with_reasons(records, choice, state, last))

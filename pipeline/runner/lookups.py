@@ -80,7 +80,7 @@ def _changed_message(record: Record, count: int, *, has_key: bool) -> str:
 async def build_lookups(
     parts: SessionParts,
     stop: Callable[[LabelpipeError], None],
-    in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None,
+    in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None,
 ) -> Lookups:
     """What the producer asks of the ledger; `in_batches` tells the records whose answers come in batches.
 

@@ -57,8 +57,8 @@ def manifest_of(
     task: Task,
     sources: Sequence[Source],
     before: Mapping[str, Any] | None,
-    overrides: Sequence[str] | None = None,
-    stamps: Sequence[Stamp | None] | None = None,
+    overrides: Sequence[str] | None,
+    stamps: Sequence[Stamp | None],
 ) -> dict[str, Any]:
     """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again.
 
@@ -77,7 +77,7 @@ def manifest_of(
         "columns": settings.output.columns,
         "label_columns": list(task.columns),
         "names": NAMES,
-        "sources": stamps_of(sources) if stamps is None else stamps,
+        "sources": stamps,
         **{name: before[name] for name in _KEPT if before and name in before},
         # For a person; without secrets. The config file may be changed, or gone, when somebody looks.
         "config": to_toml(settings),

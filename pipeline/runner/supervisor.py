@@ -44,8 +44,8 @@ class Supervisor:
         fit: Callable[[int], None],
         say: Callable[[str], None],
         on_stall: Callable[[str, float], Awaitable[None]],
-        is_waiting: Callable[[], bool] = lambda: False,
-        update_lane: Callable[[datetime | None], None] = lambda _: None,
+        is_waiting: Callable[[], bool],
+        update_lane: Callable[[datetime | None], None],
     ) -> None:
         self._stats = stats
         self._admission = admission
@@ -58,7 +58,7 @@ class Supervisor:
         self._update_lane = update_lane
         self._outages = OutageWatch(admission, stop)
         # Where a call may take longer, as at the flex tier, it stands still as long.
-        self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic)
+        self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic())
         self.steering: ControlLoop | None = None
         # All state that changes, beside the parts: the settings in force, and when they end the run.
         self.settings = settings
@@ -95,13 +95,13 @@ class Supervisor:
 
     async def _check_stall(self) -> None:
         """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
-        door, stats = self._admission.state(), self._stats
-        self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
+        door, stats, now = self._admission.state(), self._stats, time.monotonic()
+        self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records), now)
         if self._is_waiting() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
-            self._watchdog.moved()
-        if not self._watchdog.is_stalled():
+            self._watchdog.moved(now)
+        if not self._watchdog.is_due(now):
             return
-        still_s = self._watchdog.still_for_s()
+        still_s = self._watchdog.still_for_s(now)
         log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=group_tasks(describe_tasks()))
         message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
         self._say(f"labelpipe: {message}")
