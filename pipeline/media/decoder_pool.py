@@ -30,9 +30,7 @@ PATIENCE = 10
 #: Pictures have megabytes; 64 kB at a time would be a hundred switches from one process to the other.
 PIPE_BYTES = 1024 * 1024
 #: In the child: the modules are those of this process, and none that lies in the working directory.
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[2:]; from pipeline.media.decoder_main import main; main(int(sys.argv[1]))"
-)
+_PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.media.decode import main; main(int(sys.argv[1]))"
 #: What one picture took is used for the next: a tenth of the CPU.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
 #: The environment, which may hold keys, stays here but for what finds libraries.

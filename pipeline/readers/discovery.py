@@ -4,16 +4,17 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 from pipeline import globs
 from pipeline.errors import InputError, MissingInputError
 from pipeline.readers.dataset import dataset_source, is_dataset
 from pipeline.readers.dialect import AUTO_DIALECT, LOOK_BYTES, TextDialect
 from pipeline.readers.files import files_source, reject_overlap
-from pipeline.readers.folders import exclude_run_files, partition_of
 from pipeline.readers.remote import is_url, remote_sources
 from pipeline.readers.source import (
     FILE_FORMATS,
@@ -25,6 +26,7 @@ from pipeline.readers.source import (
     natural_key,
 )
 from pipeline.readers.sql import DIALECTS, Query, sql_source
+from pipeline.records import JSON
 
 STDIN = "-"
 #: what Windows leaves in a folder; no glob stands for it (names with a dot in front are passed over anyway)
@@ -32,6 +34,11 @@ _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 #: what a shell makes of `<(...)`, and what we call it
 _WITHOUT_NAME = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+|/dev/stdin")
 PIPE = "pipe"
+#: what a run's folder holds, whatever else is in it
+_OF_A_RUN = ("manifest.json", "ledger.db")
+_APART = "set output.dir to another folder"
+#: how Hive writes a partition that has no value
+_NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
 def resolve_sources(
@@ -85,13 +92,13 @@ def _resolve_path(pattern: str, format_name: str, base: Path, secret: bool, run_
         if pattern.partition("://")[0].partition("+")[0].lower() in DIALECTS:
             raise InputError("input.path is the address of a database: set input.query or input.table")
         for source in remote_sources(pattern, format_name, secret=secret):
-            yield replace(source, partition=partition_of(source.name.partition("?")[0]))
+            yield replace(source, partition=_partition_of(source.name.partition("?")[0]))
         return
     plain = _expand_home(pattern)
     names, excluded = _match(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile, run_dir)
     notes = _note_excluded(excluded)
     for name in names:
-        yield replace(_source(name, base / name, format_name), partition=partition_of(name), notes=notes)
+        yield replace(_source(name, base / name, format_name), partition=_partition_of(name), notes=notes)
         notes = ()
 
 
@@ -117,13 +124,13 @@ def _match(
     A file whose real name looks like a glob is that file.
     """
     if not glob.has_magic(pattern) or (base / pattern).exists():
-        return exclude_run_files([PurePath(pattern).as_posix()], glob.escape(pattern), base, run_dir)
+        return _exclude_run_files([PurePath(pattern).as_posix()], glob.escape(pattern), base, run_dir)
     found = globs.matching(pattern, base)
     visible = (name for name in found if not is_system_file(name))
     names = {_posix(name) for name in visible if is_wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
-    return exclude_run_files(sorted(names, key=natural_key), pattern, base, run_dir)
+    return _exclude_run_files(sorted(names, key=natural_key), pattern, base, run_dir)
 
 
 def is_system_file(name: str) -> bool:
@@ -203,3 +210,57 @@ def _reject_duplicates(sources: list[Source]) -> None:
                     f"input.path: {source.name!r} is given twice (also as {known[identity]!r}); name it once"
                 )
             known[identity] = source.name
+
+
+def _exclude_run_files(
+    names: Sequence[str], pattern: str, base: Path, run_dir: Path | None
+) -> tuple[list[str], list[str]]:
+    """The names without those of files that runs have written, and which of these were another run's.
+
+    Files in the run's own folder (`run_dir`) are never input: a run would read what it writes. Those of other runs are
+    taken where the pattern names them (`runs/*/labels.csv`), not where it only covers them. Raises InputError where
+    nothing remains.
+    """
+    kind_of = cache(lambda folder: _owner(folder, None if run_dir is None else os.path.realpath(run_dir)))
+    kinds = [kind_of(_folder(name, base)) for name in names]
+    if names and not glob.has_magic(pattern):
+        if "own" in kinds:
+            raise InputError(f"input.path: {pattern!r} is in output.dir, this run's own folder; {_APART}")
+        return list(names), []
+    names_files = not glob.has_magic(PurePath(pattern).name)
+    inputs = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and names_files)]
+    excluded = [name for name, kind in zip(names, kinds, strict=True) if kind == "run" and not names_files]
+    if names and not inputs and not excluded:
+        raise InputError(f"input.path: {pattern!r} matches only files in output.dir, this run's own folder; {_APART}")
+    if names and not inputs:
+        raise InputError(
+            f"input.path: {pattern!r} matches nothing but what other runs have written ({excluded[0]}); name the file "
+            "to read another run's, as in 'runs/*/labels.csv'"
+        )
+    return inputs, excluded
+
+
+def _folder(name: str, base: Path) -> str:
+    """Where the file lies, were it not for a link; there may be 100,000, so no Path."""
+    path = os.path.join(base, name)  # noqa: PTH118
+    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
+
+
+def _owner(folder: str, run_dir: str | None) -> str:
+    """Whose files are in the folder: this run's `own`, those of another `run`, or nobody's."""
+    real = os.path.realpath(folder)
+    if run_dir is not None and (real == run_dir or real.startswith(run_dir + os.sep)):
+        return "own"
+    return "run" if all(os.path.isfile(os.path.join(real, name)) for name in _OF_A_RUN) else ""  # noqa: PTH113, PTH118
+
+
+def _partition_of(name: str) -> Mapping[str, JSON]:
+    """The columns that the names of a file's folders give, as Hive, Spark and pyarrow write them; values are texts."""
+    if "=" not in name:
+        return {}
+    pairs = (part.partition("=") for part in name.split("/")[:-1])
+    return {
+        unquote(column): None if value == _NOTHING else unquote(value)
+        for column, sign, value in pairs
+        if sign and column and "=" not in value
+    }

@@ -9,8 +9,8 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.files import CHUNK_BYTES
+from pipeline.readers.arrow import count_rows, parquet
 from pipeline.readers.formats import FORMATS
-from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, ReadContext, ReadProgress, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.arrow import count_rows, parquet
 from pipeline.readers.background import spool_to_disk
 from pipeline.readers.dialect import LOOK_BYTES
-from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
 from pipeline.readers.source import (
     FILE_FORMATS,
