@@ -249,7 +249,7 @@ class Progress:
         except Exception as error:
             self._scribe.log_failure(error)
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """A line of its own, above the progress line."""
         if self._scribe is not None:
             self._scribe.submit(lambda: self._write(format_for_stream(printable(text), self._stream) + "\n"))

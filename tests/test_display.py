@@ -33,7 +33,7 @@ def test_a_terminal_that_is_stopped_holds_nobody_up() -> None:
     stream = os.fdopen(theirs, "w", encoding="utf-8")
     progress = Progress(lambda: SEEN, stream=stream)
     for number in range(10 * WAITING_MOST):
-        progress.say(f"line {number}")
+        progress.echo(f"line {number}")
         progress.show()
     progress.close()
     os.read(ours, 65_536)  # and with it the thread that waits ends
@@ -48,7 +48,7 @@ def test_what_cannot_be_shown_is_not_missed(gone: str, monkeypatch: pytest.Monke
         stream.close()
     monkeypatch.setattr(sys, "stderr", None if gone == "not there" else stream)
     progress = Progress(lambda: SEEN)
-    progress.say("a line")
+    progress.echo("a line")
     progress.show()
     progress.close()
     error = put(sys.stderr, "a line")

@@ -108,7 +108,7 @@ def test_without_a_terminal_a_line_every_half_minute(moved_clock: RunOn) -> None
         task = asyncio.ensure_future(progress.run())
         await asyncio.sleep(3.5 * LOG_EVERY_S)
         task.cancel()
-        progress.say("the outage is over")
+        progress.echo("the outage is over")
         progress.close()
         progress.close()
 
@@ -122,7 +122,7 @@ def test_quiet_is_quiet(moved_clock: RunOn) -> None:
     stream = io.StringIO()
     progress = Progress(lambda: SEEN, stream=stream, quiet=True)
     progress.show()
-    progress.say("anything")
+    progress.echo("anything")
     progress.close()
     assert stream.getvalue() == ""
 
@@ -193,7 +193,7 @@ def test_in_a_terminal_one_line_that_is_written_over(screen: Screen) -> None:
 def test_what_is_said_stands_above_the_line(screen: Screen) -> None:
     progress = Progress(lambda: SEEN, stream=screen.stream)
     progress.show()
-    progress.say("calls fail for everyone")
+    progress.echo("calls fail for everyone")
     progress.close()
     first, second = [line for line in screen.lines() if line]
     assert first == "calls fail for everyone"

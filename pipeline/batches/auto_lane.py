@@ -213,7 +213,7 @@ class AutoLane(BatchLane):
         self.goes_live, self.part_admission.tries_one = choice.route is Route.LIVE, choice.route is Route.FIRST
         if is_news:
             log_event("lane", chosen=choice.route.value, flex=choice.flex, why=choice.why)
-            self.say(f"labelpipe: {choice}")
+            self.echo(f"labelpipe: {choice}")
 
     def _reserve_s(self) -> float:
         """All that is left is to be done live by then, unless that takes longer than there is time anyway."""

@@ -59,7 +59,7 @@ class BatchRunner:
         is_stopped: Callable[[], bool],
         at_change: Callable[[], None],
         stop: Callable[[LabelpipeError], None],
-        say: Callable[[str], None],
+        echo: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -74,7 +74,7 @@ class BatchRunner:
         self._is_stopped = is_stopped
         self._at_change = at_change
         self._stop = stop
-        self._say = say
+        self._echo = echo
         self._clock = clock
         # All state that changes: the parts that are not closed; when each is looked at next, and how often that came to
         # nothing; how many batches in a row were refused, or answered nothing; how long batches took, in seconds; which
@@ -213,14 +213,14 @@ class BatchRunner:
         self._next_at[part.number] = self._clock() + wait_s
         log_event("a batch cannot be reached", part=part.number, state=part.state.value, error=str(error))
         if failures == TRIES:
-            self._say(f"labelpipe: part {part.number} of the batches waits: {error}")
+            self._echo(f"labelpipe: part {part.number} of the batches waits: {error}")
 
     def _report_stall(self, part: Part) -> None:
         still = stalled_s(part, self._clock())
         if part.batch_id and still >= STILL_S and part.number not in self._stalls_reported:
             self._stalls_reported.add(part.number)
             log_event("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
-            self._say(f"labelpipe: {stall_text(part, still)}")
+            self._echo(f"labelpipe: {stall_text(part, still)}")
 
     # -- the acts ------------------------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class BatchRunner:
     async def _wait_for_queue(self, part: Part, words: str) -> Part:
         """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
         if not self.queue.is_learned:
-            self._say(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
+            self._echo(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
         others = self._other_sent_parts(part)
         if await self.queue.refused(part, others):
             return await self.split(part)

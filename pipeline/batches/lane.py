@@ -70,7 +70,7 @@ class BatchLane:
     ) -> None:
         #: stops the run, and says a line; the session sets both
         self.stop: Callable[[LabelpipeError], None] = lambda _: None
-        self.say: Callable[[str], None] = lambda _: None
+        self.echo: Callable[[str], None] = lambda _: None
         self._api = api
         self._book = book
         self._folder = folder
@@ -118,7 +118,7 @@ class BatchLane:
             is_stopped=lambda: self._admission.gate.stopped is not None,
             at_change=self._on_change,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
-            say=lambda text: self.say(text),  # noqa: PLW0108 - set later
+            echo=lambda text: self.echo(text),  # noqa: PLW0108 - set later
         )  # fmt: skip
 
     # -- what the engine calls -----------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ class BatchLane:
             with suppress(asyncio.CancelledError):
                 await carrying
 
-    async def begin(self, stop: Callable[[LabelpipeError], None], say: Callable[[str], None], *, proven: bool) -> None:
+    async def begin(self, stop: Callable[[LabelpipeError], None], echo: Callable[[str], None], *, proven: bool) -> None:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
-        self.stop, self.say, self.part_admission.proven = stop, say, proven
+        self.stop, self.echo, self.part_admission.proven = stop, echo, proven
         await self.batch_runner.load()
         if self.batch_runner.open:
             self._folder.mkdir(exist_ok=True)  # the ledger may be there alone: of shards, only that is kept
@@ -244,12 +244,12 @@ class BatchLane:
             self._deadline = ends_at
             self.batch_runner.shut(is_shut=True)
             if self.batch_runner.open or not self.goes_live:
-                self.say(f"labelpipe: {deadline_text(ends_at)}")
+                self.echo(f"labelpipe: {deadline_text(ends_at)}")
         waiting = self.batch_runner.at_server
         if all(part.number in self.batch_runner.cancellation.checked for part in waiting):
             back = [(part, remaining_s(part, now, self.batch_runner.took_s)) for part in waiting]
             if given_up := self.batch_runner.cancel([part for part, in_s in back if in_s is None or now + in_s > at]):
-                self.say(f"labelpipe: {deadline_cancel_text(given_up)}")
+                self.echo(f"labelpipe: {deadline_cancel_text(given_up)}")
 
     def _reserve_s(self) -> float:
         """How long before the end live calls take over, beside the time that a cancel takes."""

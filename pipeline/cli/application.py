@@ -167,9 +167,9 @@ def settings_of(
         "output": {"dir": output_dir},
     }
     direct = {
-        table: given
+        table: present
         for table, values in options.items()
-        if (given := {key: value for key, value in values.items() if value is not None})
+        if (present := {key: value for key, value in values.items() if value is not None})
     }
 
     def load() -> Settings:

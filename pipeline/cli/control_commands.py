@@ -196,11 +196,11 @@ def set_live(
 
     The command does not change the config file.
     """
-    *named, change = words
+    *runs, change = words
     key, sign, value = change.partition("=")
-    if len(named) > 1 or not sign or not key.strip():
+    if len(runs) > 1 or not sign or not key.strip():
         fail(f"set {' '.join(words)}: expected a run folder and KEY=VALUE, like limits.concurrency=16")
-    _order(Path(named[0]) if named else None, "set", wait_s, key.strip(), value.strip())
+    _order(Path(runs[0]) if runs else None, "set", wait_s, key.strip(), value.strip())
 
 
 def _order(run: Path | None, verb: str, wait_s: float, key: str | None = None, value: str | None = None) -> None:

@@ -43,7 +43,7 @@ Action = Callable[[], None]
 class ControlTarget(Protocol):
     """What orders and edits steer: one session, or the shards of a run."""
 
-    def say(self, text: str, /) -> None:
+    def echo(self, text: str, /) -> None:
         """Say a line."""
 
     def take_over(self, settings: Settings, /) -> None:
@@ -70,7 +70,7 @@ class Controls:
     admission: Admission
     notifier: Notifier
     stop: Callable[[LabelpipeError], None]
-    say: Callable[[str], None]
+    echo: Callable[[str], None]
     take_over: Callable[[Settings], None]
     ends_at: Callable[[], datetime | None]
 
@@ -122,7 +122,7 @@ class ControlLoop:
         for order in self._inbox.read_new():
             ok, text = self._carry_out(order)
             self._inbox.answer(order, ok, text)
-            self._target.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
+            self._target.echo(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
             self._reload(self._watch)
 
@@ -161,14 +161,14 @@ class ControlLoop:
             change = self._apply(file_settings.ordered(list(orders.values())) if orders else file_settings)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._target.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+                self._target.echo(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
             if not isinstance(error, ConfigError):
                 log_event("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
         self._file_settings, self._orders = file_settings, orders
         for line in self._target.describe(change, source):
-            self._target.say(f"labelpipe: {line}")
+            self._target.echo(f"labelpipe: {line}")
 
     def _standing_orders(self, file_settings: Settings) -> dict[str, str]:
         """The orders whose keys the file says nothing new of."""

@@ -61,15 +61,15 @@ async def count(sources: Sequence[Source], settings: Settings, reading: ReadProg
             first += batch[: SAMPLE - len(first)]
             if reading.exact_total is not None and len(first) == SAMPLE:
                 break
-            took_s = time.monotonic() - at
-            await asyncio.sleep(took_s * (1 / SHARE - 1) if time.monotonic() - began > AT_ONCE_S else 0)
+            elapsed_s = time.monotonic() - at
+            await asyncio.sleep(elapsed_s * (1 / SHARE - 1) if time.monotonic() - began > AT_ONCE_S else 0)
             at = time.monotonic()
     if reading.exact_total is None:
         reading.exact_total = records
 
 
 async def print_opening(
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
     settings: Settings,
     task: Task,
     sources: Sequence[Source],
@@ -82,11 +82,11 @@ async def print_opening(
     try:
         await asyncio.wait({counting}, timeout=PATIENCE_S)
         prompt = reading.exact_total
-        say("\n".join(opening_lines(settings, task, sources, prompt, done, first)))
+        echo("\n".join(opening_lines(settings, task, sources, prompt, done, first)))
         await counting
         if prompt is None and reading.exact_total is not None:
             takes = _takes_text(settings, task, first, max(0, reading.exact_total - done))
-            say(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
+            echo(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
     except (LabelpipeError, OSError) as error:
         log_event("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
     finally:

@@ -123,12 +123,12 @@ class Session:
             self._settings,
             stop=stop,
             fit=lambda calls: pool.fit(calls),  # noqa: PLW0108 - the pool is made below
-            say=progress.say,
+            echo=progress.echo,
             on_stall=live.on_stall,
             is_waiting=lambda: self._lane is not None and self._lane.is_waiting,
             update_lane=(update_lane := lane_updater(self._lane, self._asker, self._settings)),
         )
-        outputs = (progress.say, self._notes.append)
+        outputs = (progress.echo, self._notes.append)
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
             producer.settled(await self._writer.commit(outcomes))
@@ -148,12 +148,12 @@ class Session:
         )
         if self._lane is not None:
             await parts.day.refresh()
-            await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
+            await self._lane.begin(partial(self._stop, pool), progress.echo, proven=before[Status.LABELLED] > 0)
             update_lane(supervisor.ends_at)
         controls = self._controls(pool, supervisor, progress)
         supervisor.steering = ControlLoop(self._settings, controls, Inbox(parts.run_dir.path))
         for note in self._notes:
-            progress.say(f"labelpipe: {note}")
+            progress.echo(f"labelpipe: {note}")
         await self._canaries.begin(stop, in_parts)
         return await self._run_pool(pool, progress, live, sum(before.values()))
 
@@ -215,13 +215,13 @@ class Session:
         """The opening lines; a pilot, a rehearsal and a cancel have none of their own."""
         parts = self._parts
         if not (parts.options.title or (self._lane is not None and self._lane.cancels_all)):
-            await print_opening(progress.say, parts.settings, parts.task, parts.sources, self._reading, done)
+            await print_opening(progress.echo, parts.settings, parts.task, parts.sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
         """What the first and the second signal do while the engine runs."""
 
         def soft(name: str) -> None:
-            progress.say(f"labelpipe: {name}: letting {self._admission.gate.in_flight} calls in flight end; "
+            progress.echo(f"labelpipe: {name}: letting {self._admission.gate.in_flight} calls in flight end; "
                          "once more to cut them off.")  # fmt: skip
             self._stop(pool, interruption(name))
 
@@ -244,7 +244,7 @@ class Session:
             admission=self._admission,
             notifier=self._parts.notifier,
             stop=lambda error: self._stop(pool, error),
-            say=progress.say,
+            echo=progress.echo,
             take_over=take_over,
             ends_at=lambda: supervisor.ends_at,
         )

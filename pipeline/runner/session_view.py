@@ -147,7 +147,7 @@ class SessionView:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
             message = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
-            progress.say(f"labelpipe: {message}")
+            progress.echo(f"labelpipe: {message}")
             limit_s = math.inf if self.supervisor is None else self.supervisor.settings.limits.outage_limit_s
             await self._notifications.on_outage(door.outage.reason, limit_s, self.facts())
         # Told once it has settled: what begins again before is the same one.
@@ -155,7 +155,7 @@ class SessionView:
         if is_over and self._in_outage:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
-            progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
+            progress.echo(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             log_event("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = not is_over and (self._in_outage or door.outage is not None)
         self._report_hold(door, progress)
@@ -189,7 +189,7 @@ class SessionView:
         if not hold_reason and door.server_day_s > 0:
             return  # one call asks again
         if hold_reason and hold_reason != self._hold_reason:
-            progress.say(f"labelpipe: waiting {duration(door.waits_s)}: {hold_reason}")
+            progress.echo(f"labelpipe: waiting {duration(door.waits_s)}: {hold_reason}")
             log_event("held", seconds=round(door.waits_s, 3), reason=hold_reason)
         self._hold_reason = hold_reason
 
@@ -274,4 +274,4 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
 def report_reading(progress: Progress, text: str) -> None:
     """What was recognised in the input, or left out of it."""
     log_event("input", told=text)
-    progress.say(f"labelpipe: {text}")
+    progress.echo(f"labelpipe: {text}")

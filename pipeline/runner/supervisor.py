@@ -42,7 +42,7 @@ class Supervisor:
         *,
         stop: Callable[[LabelpipeError], None],
         fit: Callable[[int], None],
-        say: Callable[[str], None],
+        echo: Callable[[str], None],
         on_stall: Callable[[str, float], Awaitable[None]],
         is_waiting: Callable[[], bool],
         update_lane: Callable[[datetime | None], None],
@@ -52,7 +52,7 @@ class Supervisor:
         self._reading = reading
         self._stop = stop
         self._fit = fit
-        self._say = say
+        self._echo = echo
         self._on_stall = on_stall
         self._is_waiting = is_waiting
         self._update_lane = update_lane
@@ -104,7 +104,7 @@ class Supervisor:
         still_s = self._watchdog.still_for_s(now)
         log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=group_tasks(describe_tasks()))
         message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
-        self._say(f"labelpipe: {message}")
+        self._echo(f"labelpipe: {message}")
         await self._on_stall(message, still_s)
 
 

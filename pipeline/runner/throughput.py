@@ -35,7 +35,7 @@ class Throughput:
         self._before = self._counts()
         self._at_s = stats.elapsed_s
         self._outages = 0
-        self._has_begun = False
+        self._is_begun = False
 
     def check(self) -> None:
         """Write what it is time for."""
@@ -88,10 +88,10 @@ class Throughput:
     def _append(self, **facts: Any) -> None:
         line = codec.dumps({"session": self._session, **facts}) + b"\n"
         with self._path.open("a+b") as file:
-            if not self._has_begun and file.tell() and not _ends_whole(file):
+            if not self._is_begun and file.tell() and not _ends_whole(file):
                 line = b"\n" + line  # a kill has cut the last session's last line off
             file.write(line)
-        self._has_begun = True
+        self._is_begun = True
 
 
 def _ends_whole(file: BinaryIO) -> bool:

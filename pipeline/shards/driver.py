@@ -246,11 +246,11 @@ async def _at_work(
         done = before.total() + (await count_outcomes(one.ledger for one in run.shards())).total()
         group = _ShardGroup(settings, processes, service, reading, before)
         progress = Progress(group.snapshot, quiet=options.quiet, title=f"{plan.shards} shards")
-        group.orders = Orders(settings, service, progress.say)
+        group.orders = Orders(settings, service, progress.echo)
         if any(RunDir(shard.folder).is_running() for shard in group.shards):
-            progress.say("labelpipe: the shards of an earlier session let their calls in flight end first")
+            progress.echo("labelpipe: the shards of an earlier session let their calls in flight end first")
         if plan.address:
-            progress.say(
+            progress.echo(
                 f"labelpipe: the shards are synced to {plan.address} every {settings.scale.sync_s:g} s. If a "
                 "machine is lost, at most the answers of so long are asked and paid for again"
             )
@@ -259,7 +259,7 @@ async def _at_work(
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
             progress.run(),
-            print_opening(progress.say, settings, task, sources, reading, done),
+            print_opening(progress.echo, settings, task, sources, reading, done),
             _watch(group, service),
         )
         try:
@@ -278,7 +278,7 @@ async def _on_this_machine() -> AsyncIterator[tuple[str, Start]]:
 
 def _on_signal(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
     def soft(name: str) -> None:
-        progress.say(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
+        progress.echo(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
         group.end(interruption(name))
 
     return soft
@@ -295,23 +295,25 @@ async def _watch(group: _ShardGroup, service: LeaseService) -> None:
 
 
 async def serve_leases(
-    settings: Settings, shards: int | None, host: str, port: int, token: str, say: Callable[[str], None]
+    settings: Settings, shards: int | None, host: str, port: int, token: str, echo: Callable[[str], None]
 ) -> None:
     """Serve the limits of a run to shards that others start, until a signal. Raises SetupError."""
     switch = StopSwitch()
-    await under(switch, _serve(settings, shards or 0, host, port, token, say))
+    await under(switch, _serve(settings, shards or 0, host, port, token, echo))
 
 
-async def _serve(settings: Settings, shards: int, host: str, port: int, token: str, say: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, shards: int, host: str, port: int, token: str, echo: Callable[[str], None]
+) -> None:
     run = Path(settings.output.dir)
     plan = await plan_shards(settings, shards, RunOptions())
     with RunDir(run / FOLDER).open_for_writing():
         async with coordinator(settings, plan, host=host, port=port, token=token) as (url, service):
-            say(f"labelpipe: the limits of {run} are served at {url}")
-            say(f"  shards    labelpipe run {settings.config_path} --shard 1/N --leases {url}")
-            say(f"  then      labelpipe merge {run}")
-            orders = Orders(settings, service, say)
+            echo(f"labelpipe: the limits of {run} are served at {url}")
+            echo(f"  shards    labelpipe run {settings.config_path} --shard 1/N --leases {url}")
+            echo(f"  then      labelpipe merge {run}")
+            orders = Orders(settings, service, echo)
             while service.stopped is None or service.at_work:
                 orders.poll()
                 await asyncio.sleep(LOOK_S)
-            say(f"labelpipe: {service.stopped[1]}")
+            echo(f"labelpipe: {service.stopped[1]}")

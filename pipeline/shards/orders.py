@@ -30,9 +30,9 @@ class Orders:
     to one that starts later. Shards read edits of the config themselves. Notifications belong to the whole run.
     """
 
-    def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, service: LeaseService, echo: Callable[[str], None]) -> None:
         self._service = service
-        self.say = say
+        self.echo = echo
         self._steering = ControlLoop(settings, self, Inbox(Path(settings.output.dir)))
 
     @property

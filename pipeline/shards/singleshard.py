@@ -32,7 +32,7 @@ async def label_shard(
     shard: tuple[int, int],
     lease: LeaseClient,
     options: Callable[[Path], RunOptions],
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> RunSummary:
     """Label one shard of the run in this folder. Raises SetupError, and FencedError if another process owns the shard
     now.
@@ -44,7 +44,7 @@ async def label_shard(
     settings = load([], str(shard_folder(shards, *shard)))
     words, scale = shard_overrides(settings, *shard), settings.scale
     if scale.folder is not None and is_url(scale.folder):
-        session = _synced(scale.folder, scale.sync_s, run, shard, lease, say)
+        session = _synced(scale.folder, scale.sync_s, run, shard, lease, echo)
         async with session as (folder, base):
             return await arun(load(words, str(folder)), options(base))
     if scale.folder is not None:
@@ -56,7 +56,7 @@ async def label_shard(
 
 @asynccontextmanager
 async def _synced(
-    address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, say: Callable[[str], None]
+    address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, echo: Callable[[str], None]
 ) -> AsyncIterator[tuple[Path, Path]]:
     """Save snapshots while the block lasts. Returns the folder, and the ledger from before there were shards."""
     folder = shard_folder(run / FOLDER, *shard)
@@ -68,7 +68,7 @@ async def _synced(
         synced = SnapshotSync(snapshots, folder, job.dealing, job.fence)
         fetched = await in_daemon(partial(synced.resume, job.spent))
         base = await in_daemon(partial(fetch_base, snapshots, folder.with_name(f"{folder.name}.base"), job.dealing))
-    say(
+    echo(
         f"labelpipe: shard {folder.name}{' goes on from its last sync and' if fetched else ''} is synced to {address}. "
         f"If its machine is lost, at most the answers of {sync_s:g} s are asked and paid for again"
     )
