@@ -57,10 +57,10 @@ class Digits(float):
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text, in which integers beyond 64 bits become floats. Raises JSONDecodeError."""
     value = orjson.loads(data)
-    return value if len(data) <= 2 * MOST_DEPTH else _refused_deep(value, data)
+    return value if len(data) <= 2 * MOST_DEPTH else _check_depth(value, data)
 
 
-def _refused_deep(value: Any, data: bytes | str) -> Any:
+def _check_depth(value: Any, data: bytes | str) -> Any:
     # Few texts are so long, and fewer have so many brackets: only those are walked through.
     if len(data) > 2 * MOST_DEPTH and _brackets(data) > MOST_DEPTH and _is_deep(value):
         raise JSONDecodeError(f"nested more than {MOST_DEPTH} levels deep", str(data[:80]), 0)
@@ -98,13 +98,13 @@ def loads_exact(text: str) -> Any:
     try:
         return loads_numbers(text.encode())
     except JSONDecodeError:
-        return _by_hand(text)
+        return _loads_stdlib(text)
 
 
 def loads_numbers(data: bytes) -> Any:
     """The value of a JSON text, with all the digits of its numbers. Raises JSONDecodeError."""
     if may_lose_digits(data) and any(map(_is_inexact, _LONG.findall(data))):
-        return _refused_deep(_by_hand(data.decode()), data)
+        return _check_depth(_loads_stdlib(data.decode()), data)
     return loads(data)
 
 
@@ -113,7 +113,7 @@ def loads_loosely(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any]
 
     `object_of` makes a value of each object's keys and values. Raises JSONDecodeError.
     """
-    return clean(_refused_deep(_by_hand(data.decode(), _LOOSE, object_of), data))
+    return clean(_check_depth(_loads_stdlib(data.decode(), _LOOSE, object_of), data))
 
 
 def may_lose_digits(data: bytes) -> bool:
@@ -138,7 +138,7 @@ def keys_in(value: Any) -> int:
 _LOOSE = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
 
 
-def _by_hand(
+def _loads_stdlib(
     text: str,
     constants: Mapping[str, Any] | None = None,
     object_of: Callable[[list[tuple[str, Any]]], Any] | None = None,
@@ -152,7 +152,7 @@ def _by_hand(
         return constants[name]
 
     try:
-        value = json.loads(text, parse_float=_exact, parse_constant=constant, object_pairs_hook=object_of)
+        value = json.loads(text, parse_float=_parse_float, parse_constant=constant, object_pairs_hook=object_of)
     except (RecursionError, ValueError) as error:
         other = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
         raise JSONDecodeError(getattr(error, "msg", other), text, getattr(error, "pos", 0)) from error
@@ -165,12 +165,12 @@ def _is_inexact(number: bytes) -> bool:
     if text.isdigit():
         return len(text) > 18
     try:
-        return repr(float(text)) != text and type(_exact(text)) is Digits
+        return repr(float(text)) != text and type(_parse_float(text)) is Digits
     except ValueError:  # digits and points that are no number
         return False
 
 
-def _exact(text: str) -> float:
+def _parse_float(text: str) -> float:
     """The number as a float, or as Digits where that is another number."""
     value = float(text)
     if repr(value) == text:
@@ -207,19 +207,19 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value, option=_OPTIONS, default=_default)
     except TypeError:
         # orjson refuses integers beyond 64 bits and lone surrogates; the standard library takes both.
-        return _slow(value, separators=(",", ":"))
+        return _dumps_stdlib(value, separators=(",", ":"))
 
 
 def _default(value: Any) -> Any:
     return orjson.Fragment(value.text) if type(value) is Digits else str(value)
 
 
-def _slow(value: Any, **form: Any) -> bytes:
+def _dumps_stdlib(value: Any, **form: Any) -> bytes:
     import json
 
     digits: dict[str, str] = {}
     try:
-        text = json.dumps(_covered(value, digits), ensure_ascii=True, default=_known, **form)
+        text = json.dumps(_with_placeholders(value, digits), ensure_ascii=True, default=_to_plain, **form)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "NaN" in text or "Infinity" in text:
@@ -229,12 +229,12 @@ def _slow(value: Any, **form: Any) -> bytes:
     return text.encode()
 
 
-def _covered(value: Any, digits: dict[str, str]) -> Any:
+def _with_placeholders(value: Any, digits: dict[str, str]) -> Any:
     """The value with a text in place of each of its Digits, which the standard library would write as floats."""
     if isinstance(value, dict):
-        return {name: _covered(item, digits) for name, item in value.items()}
+        return {name: _with_placeholders(item, digits) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_covered(item, digits) for item in value]
+        return [_with_placeholders(item, digits) for item in value]
     if type(value) is not Digits:
         return value
     cover = f"\0digits {len(digits)}\0"
@@ -242,7 +242,7 @@ def _covered(value: Any, digits: dict[str, str]) -> Any:
     return cover
 
 
-def _known(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """What orjson would have made of a value that the standard library does not know: the same text either way."""
     try:
         return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=_default))
@@ -255,7 +255,7 @@ def plain(value: Any) -> Any:
     try:
         return loads_numbers(orjson.dumps(value, option=_OPTIONS, default=_default))
     except TypeError:
-        return loads_digits(_slow(value).decode())
+        return loads_digits(_dumps_stdlib(value).decode())
 
 
 def clean(value: Any) -> Any:
@@ -305,7 +305,7 @@ def pretty(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | _OPTIONS, default=_default)
     except TypeError:
-        return _slow(value, indent=2) + b"\n"
+        return _dumps_stdlib(value, indent=2) + b"\n"
 
 
 def canonical(value: Any) -> bytes:
@@ -313,7 +313,7 @@ def canonical(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | _OPTIONS, default=_default)
     except TypeError:
-        return _slow(value, separators=(",", ":"), sort_keys=True)
+        return _dumps_stdlib(value, separators=(",", ":"), sort_keys=True)
 
 
 def digest64(data: bytes) -> int:

@@ -20,30 +20,30 @@ CHUNK_BYTES = 256 * 1024
 
 async def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncGenerator[bytes, None]:
     """The file's bytes in blocks, in order."""
-    file = await _opened(path)
+    file = await _open_cancellable(path)
     try:
         while chunk := await file.read(chunk_bytes):
             yield chunk
     finally:
-        await _for_sure(file.close())
+        await _run_to_end(file.close())
 
 
-async def _opened(path: str | Path) -> Any:
+async def _open_cancellable(path: str | Path) -> Any:
     """The file, open for reading. A cancel cannot stop the thread that opens it, so what it has opened is closed."""
     opening = asyncio.ensure_future(_open(path))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        await _for_sure(_closed(opening))
+        await _run_to_end(_close_opened(opening))
         raise
 
 
-async def _closed(opening: asyncio.Future[Any]) -> None:
+async def _close_opened(opening: asyncio.Future[Any]) -> None:
     with suppress(OSError):
         await (await opening).close()
 
 
-async def _for_sure(work: Coroutine[Any, Any, object]) -> None:
+async def _run_to_end(work: Coroutine[Any, Any, object]) -> None:
     """Work on an open file to its end, whoever is cancelled meanwhile and however often."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():

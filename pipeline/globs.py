@@ -26,9 +26,9 @@ def matching(pattern: str, base: str | Path = "") -> Iterator[str]:
     *upper, last = _parts(path) or [""]
     places: list[_Place] = [(0, path.anchor)]
     for part in upper:
-        places = sorted(set(_step(places, part, str(base), folders=True)))
+        places = sorted(set(_expand_part(places, part, str(base), folders=True)))
     ends = (os.sep, os.altsep or os.sep)
-    yield from (name for _, name in _step(places, last, str(base), folders=pattern.endswith(ends)) if name)
+    yield from (name for _, name in _expand_part(places, last, str(base), folders=pattern.endswith(ends)) if name)
 
 
 def _parts(path: PurePath) -> list[str]:
@@ -37,12 +37,12 @@ def _parts(path: PurePath) -> list[str]:
     return [part for part, before in zip(parts, ("", *parts), strict=False) if (part, before) != (_DEEP, _DEEP)]
 
 
-def _step(places: Sequence[_Place], part: str, base: str, *, folders: bool) -> Iterator[_Place]:
+def _expand_part(places: Sequence[_Place], part: str, base: str, *, folders: bool) -> Iterator[_Place]:
     """What one part of a pattern stands for in each of these folders; only folders where more follows."""
     if part == _DEEP:
-        yield from _walked(places, base, folders=folders)
+        yield from _walk(places, base, folders=folders)
     elif glob.has_magic(part):
-        yield from _listed(places, part, base, folders=folders)
+        yield from _match_entries(places, part, base, folders=folders)
     else:
         for links, name in places:
             inner = os.path.join(name, part)  # noqa: PTH118 - there may be 100,000: no Path for each
@@ -51,7 +51,7 @@ def _step(places: Sequence[_Place], part: str, base: str, *, folders: bool) -> I
                 yield links + os.path.islink(at), inner  # noqa: PTH114
 
 
-def _listed(places: Iterable[_Place], part: str, base: str, *, folders: bool) -> Iterator[_Place]:
+def _match_entries(places: Iterable[_Place], part: str, base: str, *, folders: bool) -> Iterator[_Place]:
     fits = re.compile(fnmatch.translate(os.path.normcase(part))).match
     hidden = part.startswith(".")
     for links, name in places:
@@ -60,7 +60,7 @@ def _listed(places: Iterable[_Place], part: str, base: str, *, folders: bool) ->
                 yield links + entry.is_symlink(), os.path.join(name, entry.name)  # noqa: PTH118
 
 
-def _walked(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_Place]:
+def _walk(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_Place]:
     """The folders themselves and all that is below them: first without any link, then by links to what is new."""
     waiting = sorted(places)
     visited: set[tuple[int, int]] = set()

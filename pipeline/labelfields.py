@@ -116,7 +116,7 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
     def of(value: Any) -> Any:
         if isinstance(value, list):
             renamed = [of(one) for one in value]
-            return renamed if renamed == value else _once(renamed)
+            return renamed if renamed == value else _unique(renamed)
         if not isinstance(value, str | int | float):
             return value
         if json_identity(value) in exact:
@@ -126,7 +126,7 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
     return of
 
 
-def _once(values: list[Any]) -> list[Any]:
+def _unique(values: list[Any]) -> list[Any]:
     """The values, each once. One that is no label stays for the check to refuse."""
     known = {json_identity(one): one for one in reversed(values) if isinstance(one, str | int | float)}
     return [*reversed(known.values()), *(one for one in values if not isinstance(one, str | int | float))]

@@ -78,11 +78,11 @@ def eta_s(snapshot: Snapshot) -> float | None:
     known = [seconds for seconds in (by_rate, by_limit) if seconds is not None]
     if not known:
         return None
-    wait_s = max(known) + _nights_s(snapshot, left * snapshot.calls_per_record)
+    wait_s = max(known) + _day_limit_wait_s(snapshot, left * snapshot.calls_per_record)
     return wait_s if wait_s < NEVER_S else None
 
 
-def _nights_s(snapshot: Snapshot, calls: float) -> float:
+def _day_limit_wait_s(snapshot: Snapshot, calls: float) -> float:
     """The days that have to pass before `calls` more are allowed."""
     if snapshot.requests_left_today is None or calls <= snapshot.requests_left_today:
         return 0.0
@@ -164,7 +164,7 @@ def count(snapshot: Snapshot) -> str:
     return count_text(snapshot.done, snapshot.total, known=snapshot.total_known)
 
 
-class _Free:
+class _NoLock:
     """A lock that locks nobody out."""
 
     def acquire(self, *_: object) -> bool:
@@ -184,7 +184,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
     the program, and nobody else closes it.
     """
 
-    _lock = _Free()
+    _lock = _NoLock()
     _instances: ClassVar[WeakSet[_Line]] = WeakSet()
     monitor_interval = 0
 

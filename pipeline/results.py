@@ -120,9 +120,9 @@ def _batches(parts: Sequence[Part]) -> list[Check]:
     reported = [part for part in parts if part.state in (PartState.READ, PartState.CLOSED) and part.facts.get("usage")]
     if not parts:
         return []
-    wrong = [part for part in reported if _used(part.books.get("usage")) != _used(part.facts["usage"])]
+    wrong = [part for part in reported if _total_tokens(part.books.get("usage")) != _total_tokens(part.facts["usage"])]
     for part in wrong[:1]:
-        lines, server = _used(part.books.get("usage")), _used(part.facts["usage"])
+        lines, server = _total_tokens(part.books.get("usage")), _total_tokens(part.facts["usage"])
         detail = (
             f"{len(wrong):,} of {len(reported):,} batches: their lines and the server's count differ, the first at "
             f"part {part.number} ({part.batch_id}): {lines:,} and {server:,} tokens."
@@ -134,7 +134,7 @@ def _batches(parts: Sequence[Part]) -> list[Check]:
     ]
 
 
-def _used(usage: Sequence[int] | None) -> int:
+def _total_tokens(usage: Sequence[int] | None) -> int:
     """Prompt and completion tokens."""
     return sum((usage or ())[:2])
 
@@ -166,7 +166,7 @@ async def _account(
     others: list[str] = []
     await ledger.begin_pass()
     async for batch in batches:
-        records, left = _parted(batch)
+        records, left = _split_left_out(batch)
         for status in await _labelled_before(ledger, left):
             counts_by_status[status] += 1
             left_out -= 1
@@ -178,7 +178,7 @@ async def _account(
         for one in known.values():
             counts_by_status[one.status] += 1
         differ = [record for record in unique if record.key in known and known[record.key].digest != record.digest]
-        others += await _others(ledger, differ) if by_fields else [record.key for record in differ]
+        others += await _changed_keys(ledger, differ) if by_fields else [record.key for record in differ]
     orphans = outcomes - sum(counts_by_status.values())
     text = " + ".join(f"{count:,} {status.value}" for status, count in counts_by_status.items())
     text = f"{rows_in:,} = {text} + {pending:,} pending" + f" + {left_out:,} left out" * (left_out > 0)
@@ -190,7 +190,7 @@ async def _account(
     return check, counts | ({"left_out": left_out} if left_out else {})
 
 
-def _parted(batch: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+def _split_left_out(batch: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """The records that the run takes, and those that it leaves out."""
     return [record for record in batch if not is_left_out(record)], [record for record in batch if is_left_out(record)]
 
@@ -205,7 +205,7 @@ async def _labelled_before(ledger: Ledger, records: Sequence[Record]) -> list[St
     return [known[record.key].status for record in same]
 
 
-async def _others(ledger: Ledger, records: Sequence[Record]) -> list[str]:
+async def _changed_keys(ledger: Ledger, records: Sequence[Record]) -> list[str]:
     """Those of the records whose outcome is of other fields."""
     before = await ledger.outcomes_of([record.key for record in records])
     return [

@@ -60,14 +60,14 @@ def run_origin_of(folder: Path) -> RunOrigin:
     config = origin.get("config")
     reading: Any = manifest["reading"]
     return RunOrigin(
-        None if config is None else _tidy(folder / config),
-        _tidy(folder / reading["base"]),
+        None if config is None else _normalize(folder / config),
+        _normalize(folder / reading["base"]),
         origin.get("said", ()),
         origin.get("said_hidden", ()),
     )
 
 
-def _tidy(path: Path) -> Path:
+def _normalize(path: Path) -> Path:
     """The path without its turns back, and relative where it lies below the current directory."""
     plain = Path(os.path.normpath(path.absolute()))
     return plain.relative_to(Path.cwd()) if plain.is_relative_to(Path.cwd()) else plain
@@ -118,7 +118,7 @@ def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str
         os.chdir(base)
     tables = {name: dict(table) for name, table in direct.items()}
     tables["output"] = {**dir_, **tables.get("output", {})}
-    return Settings.load(_tidy(config), [*run_origin.overrides, *overrides], **tables)
+    return Settings.load(_normalize(config), [*run_origin.overrides, *overrides], **tables)
 
 
 def looks_like_config(path: Path) -> bool:
@@ -142,7 +142,7 @@ def _no_config(path: Path) -> str:
     if not path.exists():
         return describe_missing(path)
     if path.is_file():
-        if (around := _run_around(path)) is not None:
+        if (around := _run_containing(path)) is not None:
             return f"{path} is a file of the run in {around}. To continue that run, name the folder: {around}"
         return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
     if below := list(runs_below(path)):
@@ -184,7 +184,7 @@ def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
         return path
     if looks_like_config(path):
         return _run_of_config(path)
-    if path.is_file() and (around := _run_around(path)) is not None:
+    if path.is_file() and (around := _run_containing(path)) is not None:
         return around
     if path.is_file():
         raise SetupError(f"{path} is neither a config nor a run folder. {_runs_here()}")
@@ -204,7 +204,7 @@ def run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
 
 
 def _run_of_config(config: Path) -> Path:
-    others = (run for run in runs_below(Path()) if _config_of(run) == _tidy(config))
+    others = (run for run in runs_below(Path()) if _config_of(run) == _normalize(config))
     try:
         folder = Path(Settings.load(config).output.dir)
     except ConfigError:
@@ -227,12 +227,12 @@ def _config_of(run: Path) -> Path | None:
     return None
 
 
-def _run_around(path: Path) -> Path | None:
+def _run_containing(path: Path) -> Path | None:
     return path.parent if is_run(path.parent) else None
 
 
 #: What `try` and `plan --rehearse` make beside a run: meant only if it is named, or if there is nothing else.
-_BESIDE = ("-try", "-rehearsal")
+_SIDE_RUNS = ("-try", "-rehearsal")
 
 
 def _latest(*, at_work: bool) -> Path:
@@ -242,7 +242,7 @@ def _latest(*, at_work: bool) -> Path:
     working = [run for run in runs_by_age if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
         raise SetupError(f"several runs are in progress here: {shorten_list(working, SHOWN_MAX)}. Name one of them")
-    runs = [run for run in runs_by_age if not run.name.endswith(_BESIDE)]
+    runs = [run for run in runs_by_age if not run.name.endswith(_SIDE_RUNS)]
     return (working or runs or runs_by_age)[-1]
 
 
@@ -265,7 +265,7 @@ def runs_below(folder: Path) -> Iterator[Path]:
 def describe_missing(path: Path) -> str:
     """Where a name was looked for, and what is like it."""
     configs, runs = find_configs(), list(runs_below(Path()))
-    guess = _like(path, [*configs, *runs])
+    guess = _closest(path, [*configs, *runs])
     where = f"{path}: no such file or folder (looked for in {path.absolute().parent})."
     if guess is not None:
         return f"{where} Did you mean {guess}?"
@@ -287,7 +287,7 @@ def _has_table(file: Path) -> bool:
     return "task" in tables or "model" in tables
 
 
-def _like(path: Path, known: Sequence[Path]) -> Path | None:
+def _closest(path: Path, known: Sequence[Path]) -> Path | None:
     """The known path that was most likely meant: the same last name, else a name like it."""
     names = {str(one): one for one in reversed(known)} | {one.name: one for one in reversed(known)}
     names |= {one.stem: one for one in reversed(known)}

@@ -21,7 +21,7 @@ LAST_WAIT_S = 1.0
 
 #: C0 but tab and newline, DEL, C1, the marks that change a line's direction, line separators, and halves of a pair of
 #: surrogates, which no stream can encode. Written into a terminal they move the cursor, set its title, reorder a line.
-_STEERING = re.compile(
+_CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
@@ -31,15 +31,15 @@ def printable(text: str) -> str:
 
     Colors are added after this, never before.
     """
-    return text if text.isprintable() else _STEERING.sub(_spelled, text)
+    return text if text.isprintable() else _CONTROL_CHARACTERS.sub(_escape, text)
 
 
 def printable_json(text: str) -> str:
     r"""A JSON text of the same value, in which control characters are escaped as `\u009b` is."""
-    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
@@ -165,7 +165,7 @@ def put(stream: TextIO | None, text: str) -> OSError | None:
     except ValueError:  # it was closed
         return None
     except OSError as error:
-        _silence(stream)
+        _redirect_to_null(stream)
         return error
     return None
 
@@ -176,7 +176,7 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "replace").decode(encoding)
 
 
-def _silence(stream: TextIO) -> None:
+def _redirect_to_null(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -209,7 +209,7 @@ class BackgroundWriter:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = _bare(stream)
+        self.stream = _unbuffered(stream)
         # All state that changes: what is to be done, and whether a failure was told.
         self._work: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_MOST)
         self._is_failure_logged = False
@@ -237,7 +237,7 @@ class BackgroundWriter:
         with suppress(queue.Full):
             self._work.put_nowait(None)
         self._thread.join(LAST_WAIT_S)
-        if not self._thread.is_alive() and isinstance(self.stream, _Bare):
+        if not self._thread.is_alive() and isinstance(self.stream, _UnbufferedStream):
             self.stream.close()
 
     def _run(self) -> None:
@@ -248,7 +248,7 @@ class BackgroundWriter:
                 self.log_failure(error)
 
 
-class _Bare(io.TextIOBase):
+class _UnbufferedStream(io.TextIOBase):
     """A stream's file, without the buffer: its lock would be kept by a thread that is held up when Python exits.
 
     A number of its own, too: that of a stream which is closed may be given to another file.
@@ -278,10 +278,10 @@ class _Bare(io.TextIOBase):
         super().close()
 
 
-def _bare(stream: TextIO) -> TextIO:
+def _unbuffered(stream: TextIO) -> TextIO:
     """The stream's file where it has one of its own; a notebook's stream, or a text in memory, as it is."""
     # A Windows console wants text, not bytes.
     if os.name == "posix" and isinstance(stream, io.TextIOWrapper):
         with suppress(OSError, ValueError):
-            return cast("TextIO", _Bare(stream))
+            return cast("TextIO", _UnbufferedStream(stream))
     return stream

@@ -22,7 +22,7 @@ from pipeline.exports.held_out import HeldOutGold, load_held_out
 from pipeline.exports.near_duplicates import comparable_text
 from pipeline.exports.options import DataOptions
 from pipeline.exports.selection import Selection, Shape, Where, check_names, table_shape, text_shape
-from pipeline.exports.splits import FILE, Shares, Splits, Unit, recall_splits, remember_splits
+from pipeline.exports.splits import FILE, Shares, SplitRecord, Splits, recall_splits, remember_splits
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Layout, RowFile, certificate_of, column_type, infer_kinds, open_rows
@@ -132,12 +132,12 @@ class _Export:
 
     async def run(self) -> DataExport:
         async for block in self._blocks():
-            await asyncio.to_thread(self._take, block)
+            await asyncio.to_thread(self._add_block, block)
         self._check_columns()
         await asyncio.to_thread(self._split)
-        with self._plan.folder.part() as part:
+        with self._plan.folder.staging() as part:
             done, features = await self._write(part)
-            return await asyncio.to_thread(self._settle, part, done, features)
+            return await asyncio.to_thread(self._commit, part, done, features)
 
     async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
         """The labelled records, in the order of the run's own rows."""
@@ -146,16 +146,16 @@ class _Export:
 
     # -- the first reading ---------------------------------------------------------------------------------------------
 
-    def _take(self, block: Sequence[tuple[int, Outcome]]) -> None:
+    def _add_block(self, block: Sequence[tuple[int, Outcome]]) -> None:
         self._layout = self._layout.grown([outcome for _, outcome in block])
-        units = [unit for seq, outcome in block if (unit := self._unit(seq, outcome)) is not None]
+        units = [unit for seq, outcome in block if (unit := self._split_record(seq, outcome)) is not None]
         self._splits.add(units)
         if len(self._splits.classes) > CLASSES:
             raise SetupError(
                 f"--by {self._plan.selection.by}: has more than {CLASSES:,} values; expected a field of classes"
             )
 
-    def _unit(self, seq: int, outcome: Outcome) -> Unit | None:
+    def _split_record(self, seq: int, outcome: Outcome) -> SplitRecord | None:
         """The record as it is split; None where it is left out."""
         record, selection = outcome.record, self._plan.selection
         self._fields |= dict.fromkeys(record.fields)
@@ -165,13 +165,13 @@ class _Export:
         if why:
             self._left_out[why] += 1
             return None
-        self._note_kinds(outcome)
+        self._infer_kinds(outcome)
         is_gold = self._plan.gold.holds(record.key, text)
         self._gold += is_gold
         self._examples += bool(self._plan.examples) and comparable_text(text) in self._plan.examples
-        return Unit(seq, record.key, text, self._together(outcome), selection.label(outcome, wanted), is_gold)
+        return SplitRecord(seq, record.key, text, self._group(outcome), selection.label(outcome, wanted), is_gold)
 
-    def _together(self, outcome: Outcome) -> bytes | None:
+    def _group(self, outcome: Outcome) -> bytes | None:
         """The value of the group; a record without one is in no group."""
         column = self._options.group
         if column is None:
@@ -179,7 +179,7 @@ class _Export:
         value = {**outcome.record.fields, **(outcome.label or {})}.get(column)
         return None if value in (None, "") else codec.canonical(value)
 
-    def _note_kinds(self, outcome: Outcome) -> None:
+    def _infer_kinds(self, outcome: Outcome) -> None:
         if self._plan.kind != "parquet" and not self._options.hf:
             return
         table = self._layout.label_table()
@@ -204,11 +204,11 @@ class _Export:
     def _split(self) -> None:
         splits, terms = self._splits, self._plan.terms
         splits.join()
-        for place in self._places():
+        for place in self._split_files():
             splits.remember(recall_splits(place, terms))
         splits.assign()
 
-    def _places(self) -> tuple[Path, Path]:
+    def _split_files(self) -> tuple[Path, Path]:
         """Where splits are remembered: with the files that hold them, and with the run."""
         return self._plan.folder.path / FILE, self._opened.folder.path / FILE
 
@@ -257,7 +257,7 @@ class _Export:
         finally:
             for file in files:
                 await asyncio.to_thread(file.close)
-        await self._refuse_changes(counts)
+        await self._require_unchanged(counts)
         return self._result(counts), features
 
     def _add(
@@ -285,7 +285,7 @@ class _Export:
             files[split].add(rows)
         self._splits.written(written)
 
-    async def _refuse_changes(self, counts: _Counts) -> None:
+    async def _require_unchanged(self, counts: _Counts) -> None:
         expected = self._splits.count() - sum(self._splits.left_out().values())
         if counts.records_read != expected:
             raise StoreError(
@@ -332,7 +332,7 @@ class _Export:
             notes=(*plan.notes, *notes),
         )
 
-    def _settle(self, part: Path, done: DataExport, features: Features) -> DataExport:
+    def _commit(self, part: Path, done: DataExport, features: Features) -> DataExport:
         if done.leaks:
             raise StoreError(
                 f"{done.folder}: not written: {done.leaks:,} texts would be in more than one split. This is a bug"
@@ -343,13 +343,13 @@ class _Export:
         if done.certificate is not None:
             (part / CERTIFICATE).write_bytes(codec.pretty(done.certificate))
         notes = self._remember()
-        for name in plan.folder.settle(part, self._facts(done)):
+        for name in plan.folder.commit(part, self._facts(done)):
             notes.append(f"{name} was changed since it was exported, so it stays; it is not part of this export")
         return replace(done, notes=(*done.notes, *notes))
 
     def _remember(self) -> list[str]:
         """Keep where the records are; what is to be said about it."""
-        plan, (beside, inside) = self._plan, self._places()
+        plan, (beside, inside) = self._plan, self._split_files()
         remember_splits(beside, plan.terms, self._splits.assigned())
         try:
             remember_splits(inside, plan.terms, self._splits.assigned())

@@ -17,7 +17,7 @@ from pipeline.targets import is_run
 #: What an export says of itself. Not `manifest.json`, by which a folder is taken for a run.
 MANIFEST = "export.json"
 #: How the folder is called in which the files are written before they take the place of the old ones.
-_PART = ".export-"
+_STAGING = ".export-"
 _DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".db", ".sqlite")
 _WAY_OUT = "Nothing was written: move it away, or name another folder with --to"
 #: An address that lacks its ://. A drive of Windows has one letter.
@@ -45,10 +45,12 @@ class ExportFolder:
         if is_run(path):
             raise SetupError(f"--to {path}: is a run folder. Choose another folder for the export")
         #: the digests that each of our files may have; None for any
-        self._ours = self._read()
+        self._own_digests = self._read()
         for name in self._names:
-            if os.path.lexists(path / name) and not self._is_ours(name):
-                why = "was changed since it was exported" if name in self._ours else "was not written by labelpipe"
+            if os.path.lexists(path / name) and not self._is_own(name):
+                why = (
+                    "was changed since it was exported" if name in self._own_digests else "was not written by labelpipe"
+                )
                 raise SetupError(f"{path / name}: {why}. {_WAY_OUT}")
 
     def _read(self) -> dict[str, list[str] | None]:
@@ -62,20 +64,20 @@ class ExportFolder:
                 return digests
         raise SetupError(f"{path}: was not written by labelpipe. {_WAY_OUT}")
 
-    def _is_ours(self, name: str) -> bool:
-        path, digests = self.path / name, self._ours.get(name, [])
+    def _is_own(self, name: str) -> bool:
+        path, digests = self.path / name, self._own_digests.get(name, [])
         if path.is_symlink() or not path.is_file():
             return False
         return digests is None or digest_of(path) in digests
 
     @contextmanager
-    def part(self) -> Iterator[Path]:
+    def staging(self) -> Iterator[Path]:
         """A folder to write the files into; gone at the end. Raises StoreError for what the disk refuses."""
         is_new = not self.path.exists()
-        part = self.path / f"{_PART}{os.getpid()}"
+        part = self.path / f"{_STAGING}{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+            self._remove_stale()
             part.mkdir()
             yield part
         except OSError as error:
@@ -88,14 +90,14 @@ class ExportFolder:
                 with suppress(OSError):  # it holds something
                     self.path.rmdir()
 
-    def _sweep(self) -> None:
+    def _remove_stale(self) -> None:
         """Remove what exports have left behind that were killed."""
-        for left in self.path.glob(f"{_PART}*"):
-            number = left.name.removeprefix(_PART)
+        for left in self.path.glob(f"{_STAGING}*"):
+            number = left.name.removeprefix(_STAGING)
             if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
                 shutil.rmtree(left, ignore_errors=True)
 
-    def settle(self, part: Path, facts: Mapping[str, Any]) -> list[str]:
+    def commit(self, part: Path, facts: Mapping[str, Any]) -> list[str]:
         """Put the files of `part` into their places; gives the old files of ours that could not go. Raises OSError.
 
         The manifest comes first, with the digests of the old and of the new files: after a kill in between, both are
@@ -103,18 +105,18 @@ class ExportFolder:
         """
         new: dict[str, list[str] | None] = {path.name: [digest_of(path)] for path in sorted(part.iterdir())}
         new[FILE] = None
-        both = {name: [*(self._ours.get(name) or ()), *(digests or ())] for name, digests in new.items()}
-        self._note(facts, {**self._ours, **both, FILE: None})
+        both = {name: [*(self._own_digests.get(name) or ()), *(digests or ())] for name, digests in new.items()}
+        self._write_manifest(facts, {**self._own_digests, **both, FILE: None})
         for name in new.keys() - {FILE}:
             (part / name).replace(self.path / name)
-        old = [name for name in self._ours if name not in new and os.path.lexists(self.path / name)]
+        old = [name for name in self._own_digests if name not in new and os.path.lexists(self.path / name)]
         for name in old:
-            if self._is_ours(name):
+            if self._is_own(name):
                 (self.path / name).unlink()
-        self._note(facts, new)
+        self._write_manifest(facts, new)
         return [name for name in old if os.path.lexists(self.path / name)]
 
-    def _note(self, facts: Mapping[str, Any], digests: Mapping[str, Any]) -> None:
+    def _write_manifest(self, facts: Mapping[str, Any], digests: Mapping[str, Any]) -> None:
         part = self.path / f"{MANIFEST}.part"
         part.write_bytes(codec.pretty({**facts, "digests": digests}))
         part.replace(self.path / MANIFEST)

@@ -35,7 +35,7 @@ CREATE TABLE written (text BLOB, split INTEGER);
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class SplitRecord:
     """One record that is to be in a split.
 
     `text` is what it is compared by, `together` the value of its group (None: it has none), `label` its class.
@@ -85,7 +85,7 @@ class Splits:
         """The classes that were seen."""
         return list(self._numbers)
 
-    def add(self, units: Sequence[Unit]) -> None:
+    def add(self, units: Sequence[SplitRecord]) -> None:
         """Records that are to be split."""
         texts = [_blob(comparable_text(unit.text)) for unit in units]
         digests = [codec.digest128(text) for text in texts]
@@ -97,7 +97,7 @@ class Splits:
         if self._texts is not None:
             self._texts.add(zip((unit.seq for unit in units), digests, texts, strict=True))
 
-    def _row(self, unit: Unit, digest: bytes) -> tuple[object, ...]:
+    def _row(self, unit: SplitRecord, digest: bytes) -> tuple[object, ...]:
         key = _blob(unit.key)
         # A record whose text or group is another one now is a new record.
         mark = codec.digest128(digest + (unit.together or b""))

@@ -46,7 +46,7 @@ class BaselineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _Example:
     """A record as the classifier sees it."""
 
     rank: int
@@ -69,7 +69,7 @@ async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline
         texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
         selection = Selection(Where(None, frozenset()), texts, opened.key, by)
         done = await _Baseline(opened, selection, options).run()
-        return done if to is None else await _with_file(done, opened, options, to)
+        return done if to is None else await _write_doubts(done, opened, options, to)
 
 
 def _sklearn() -> Any:
@@ -102,12 +102,12 @@ class _Baseline:
         self._count = 0
 
     async def run(self) -> Baseline:
-        sample: list[_Case] = []
+        sample: list[_Example] = []
         async for cases in self._cases(count=True):
             sample += cases
             if len(sample) > 2 * SAMPLE:
-                sample = _lowest(sample)
-        sample = _lowest(sample)
+                sample = _sample(sample)
+        sample = _sample(sample)
         check_names({"--by": self._options.by, "--text": self._options.text}, list(self._fields))
         learned, rare = _without_rare(sample)
         self._left_out["rare_class"] = rare
@@ -122,15 +122,15 @@ class _Baseline:
             async for cases in self._cases():
                 others = [case for case in cases if case.key not in known]
                 more_doubts = await asyncio.to_thread(_doubts, model, others)
-                doubts = nsmallest(self._options.doubts, [*doubts, *more_doubts], key=_order)
+                doubts = nsmallest(self._options.doubts, [*doubts, *more_doubts], key=_doubt_order)
         return self._result(learned, done, doubts, model)
 
-    async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Case]]:
+    async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Example]]:
         async for block in self._opened.blocks():
             cases = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
             yield [case for case in cases if case is not None]
 
-    def _case(self, outcome: Outcome, *, count: bool) -> _Case | None:
+    def _case(self, outcome: Outcome, *, count: bool) -> _Example | None:
         selection, key = self._selection, outcome.record.key
         self._fields |= dict.fromkeys([*outcome.record.fields, *(outcome.label or {})])
         if isinstance((outcome.label or {}).get(selection.by or ""), list):
@@ -147,9 +147,9 @@ class _Baseline:
             self._left_out[why] += count
             return None
         rank = codec.digest64(f"{self._options.seed} {key}".encode("utf-8", "surrogatepass"))
-        return _Case(rank, key, codec.clean_text(text), label)
+        return _Example(rank, key, codec.clean_text(text), label)
 
-    def _measured(self, cases: Sequence[_Case]) -> tuple[Sequence[str], list[Doubt], Any]:
+    def _measured(self, cases: Sequence[_Example]) -> tuple[Sequence[str], list[Doubt], Any]:
         """The label that is given to each record by a model that has not seen it, the doubts, and a model of all."""
         model_selection = _sklearn().model_selection
         labels, texts = [case.label for case in cases], [case.text for case in cases]
@@ -165,10 +165,10 @@ class _Baseline:
                     predicted[at] = doubt.given
                     doubts.append(doubt)
             whole = _train(cases, self._options.seed)
-        return predicted, nsmallest(self._options.doubts, doubts, key=_order), whole
+        return predicted, nsmallest(self._options.doubts, doubts, key=_doubt_order), whole
 
     def _result(
-        self, cases: Sequence[_Case], predicted: Sequence[str], doubts: Sequence[Doubt], model: Any
+        self, cases: Sequence[_Example], predicted: Sequence[str], doubts: Sequence[Doubt], model: Any
     ) -> Baseline:
         pairs = Counter(zip((case.label for case in cases), predicted, strict=True))
         right = sum(count for (label, prediction), count in pairs.items() if label == prediction)
@@ -200,19 +200,19 @@ class _Baseline:
         )
 
 
-def _lowest(cases: Sequence[_Case]) -> list[_Case]:
+def _sample(cases: Sequence[_Example]) -> list[_Example]:
     """A sample that depends on the seed and the keys, not on the order."""
     return nsmallest(SAMPLE, cases, key=lambda case: (case.rank, case.key))
 
 
-def _without_rare(cases: Sequence[_Case]) -> tuple[list[_Case], int]:
+def _without_rare(cases: Sequence[_Example]) -> tuple[list[_Example], int]:
     """The records of classes that can be in each fold, and how many others there are."""
     counts = Counter(case.label for case in cases)
     frequent = [case for case in cases if counts[case.label] >= FOLDS]
     return frequent, len(cases) - len(frequent)
 
 
-def _train(cases: Sequence[_Case], seed: int) -> Any:
+def _train(cases: Sequence[_Example], seed: int) -> Any:
     """TF-IDF over words and pairs of them, or over characters where words have no spaces; logistic regression."""
     sklearn, texts = _sklearn(), [case.text for case in cases]
     words = sum(len(text.split()) for text in texts)
@@ -223,7 +223,7 @@ def _train(cases: Sequence[_Case], seed: int) -> Any:
     return sklearn.pipeline.make_pipeline(vectors, classifier).fit(texts, [case.label for case in cases])
 
 
-def _doubts(model: Any, cases: Sequence[_Case]) -> list[Doubt]:
+def _doubts(model: Any, cases: Sequence[_Example]) -> list[Doubt]:
     """What the model says of each record, and how likely it takes the record's own label to be."""
     if not cases:
         return []
@@ -236,14 +236,14 @@ def _doubts(model: Any, cases: Sequence[_Case]) -> list[Doubt]:
     return doubts
 
 
-def _order(doubt: Doubt) -> tuple[float, str]:
+def _doubt_order(doubt: Doubt) -> tuple[float, str]:
     return doubt.probability, doubt.key
 
 
 # -- the doubtful labels, for review -----------------------------------------------------------------------------------
 
 
-async def _with_file(done: Baseline, opened: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
+async def _write_doubts(done: Baseline, opened: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
     """Write the labels that the classifier would give otherwise, and keep them as a draw."""
     doubts = [doubt for doubt in done.doubts if doubt.label != doubt.given]
     outcomes = await opened.ledger.outcomes_of([doubt.key for doubt in doubts])

@@ -40,19 +40,19 @@ class GoldRow(NamedTuple):
     values: Mapping[str, JSON]
 
 
-def _of_gold(error: InputError) -> str:
+def _with_gold_prefix(error: InputError) -> str:
     text = str(error).removeprefix("input.path: ")
     return text if text.startswith("gold: ") else f"gold: {text}"
 
 
-def _plain(value: JSON) -> JSON:
+def _unescape(value: JSON) -> JSON:
     """The value without the apostrophe that stands before a formula."""
     if type(value) is str and value[:1] == "'" and safe_cell(value[1:]) == value:
         return value[1:]
     return value
 
 
-def _answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
+def _column_answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
     """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
     values = [fields.get(column) for _, fields, _, _ in batch]
     texts = {value for value in values if type(value) is str}
@@ -81,7 +81,7 @@ async def open_gold(
             await gold.begin(tuple(dict.fromkeys(keys)), known, beside)
             yield gold
     except InputError as error:
-        raise InputError(_of_gold(error)) from error
+        raise InputError(_with_gold_prefix(error)) from error
 
 
 class GoldFile:
@@ -137,9 +137,9 @@ class GoldFile:
     def _usable(self, batch: Sequence[_Row]) -> list[GoldRow]:
         self.rows += len(batch)
         rows = []
-        plain = _plain if self.source.format in _WRITTEN else lambda value: value
+        plain = _unescape if self.source.format in _WRITTEN else lambda value: value
         key_column, columns, made = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
-        answers = zip(*(_answers(batch, column, plain) for column in columns), strict=True)
+        answers = zip(*(_column_answers(batch, column, plain) for column in columns), strict=True)
         # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.
         known: dict[tuple[JSON, ...], Mapping[str, JSON]] = {}
         shares = self.source.format in _WRITTEN

@@ -113,7 +113,7 @@ def _resolved(root: Schema, node: Any) -> Schema:
         others = [form for form in forms if form.get("type") != "null"]
         place = node.get("$ref")
         if isinstance(place, str) and place.startswith("#/"):
-            node = _at(root, place.removeprefix("#/").split("/"))
+            node = _follow_pointer(root, place.removeprefix("#/").split("/"))
         elif len(forms) > len(others) == 1:
             node = others[0]
         else:
@@ -121,7 +121,7 @@ def _resolved(root: Schema, node: Any) -> Schema:
     return node if isinstance(node, Mapping) else {}
 
 
-def _at(root: Schema, steps: Sequence[str]) -> Any:
+def _follow_pointer(root: Schema, steps: Sequence[str]) -> Any:
     node: Any = root
     for step in steps:
         node = node.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
@@ -247,12 +247,12 @@ def as_set(field: MeasuredField, value: JSON) -> frozenset[str]:
     several with `|`, `;`, a comma, or a line break between them, if all parts are classes of the field.
     """
     if isinstance(value, str):
-        value = _parted(field, value)
+        value = _split_values(field, value)
     items = value if isinstance(value, list) else [value]
     return frozenset(as_class(field, item) for item in items if item is not None)
 
 
-def _parted(field: MeasuredField, text: str) -> JSON:
+def _split_values(field: MeasuredField, text: str) -> JSON:
     if text in field.values:
         return text
     if text.lstrip().startswith("["):

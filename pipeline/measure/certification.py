@@ -60,13 +60,13 @@ async def certify(run: str | Path | None = None, options: CertifyOptions | None 
     and changes no label. Raises SetupError.
     """
     options = options or CertifyOptions()
-    _refuse_senseless(options)
+    _validate(options)
     async with open_measured_run(run) as measured_run:
         label_field = certified_field(measured_run, options.column)
     return await asyncio.to_thread(_certify, measured_run, label_field, options)
 
 
-def _refuse_senseless(options: CertifyOptions) -> None:
+def _validate(options: CertifyOptions) -> None:
     for name, value in (("--error", options.error), ("--confidence", options.confidence)):
         if value is not None and not 0 < value < 1:
             raise SetupError(f"{name} {value:g}: expected a share above 0 and below 1, such as 0.05 for 5%")
@@ -98,7 +98,7 @@ def _certify(run: MeasuredRun, label_field: MeasuredField, options: CertifyOptio
         used = used_designs(reviews, stored)
         state = None if not stored else _certificate_state(ledger, stored[-1], reviews, answers, label_field)
         if state is None or _is_to_be_replaced(state, options, is_used=stored[-1] in used):
-            _refuse_at_work(run.run_dir)
+            _require_stopped(run.run_dir)
             design, labels = create_design(
                 ledger, reviews, label_field.name, _with_design_defaults(options, state), len(used) + 1
             )
@@ -108,7 +108,7 @@ def _certify(run: MeasuredRun, label_field: MeasuredField, options: CertifyOptio
                 if is_new
                 else _certificate_state(ledger, design, reviews, answers, label_field)
             )
-        lists = _lists(reviews, state)
+        lists = _ensure_check_draws(reviews, state)
     return _write_certificate(folder, {**_facts(folder, state, lists), "simulated": run.simulated})
 
 
@@ -126,7 +126,7 @@ def _with_design_defaults(options: CertifyOptions, state: _CertificateState | No
     )
 
 
-def _refuse_at_work(run_dir: RunDir) -> None:
+def _require_stopped(run_dir: RunDir) -> None:
     if run_dir.is_running():
         raise SetupError(
             f"{run_dir.path}: the run is still in progress, and records are drawn from all of its labels. "
@@ -274,7 +274,7 @@ def _remaining_checks(
     return kept, to_check, answers
 
 
-def _lists(reviews: Reviews, state: _CertificateState) -> list[int]:
+def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]:
     """The draws that list what is to be checked after the first one; where it is not in the last, one is added."""
     stored, to_check = state.stored, state.to_check
     lists = [draw.id for draw in reviews.draws(PURPOSE) if draw.spec.get("design") == stored.draw.id]
@@ -328,7 +328,7 @@ def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -
         "draws": [stored.draw.id, *lists],
         "seed": stored.draw.seed,
         "drawn_at": _iso(stored.draw.at),
-        **_people(certificate),
+        **_reviewer_facts(certificate),
         "method": METHOD,
         "labels": stored.labels,
         "last_seq": stored.last_seq,
@@ -336,7 +336,7 @@ def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -
     }
 
 
-def _people(state: _CertificateState) -> Facts:
+def _reviewer_facts(state: _CertificateState) -> Facts:
     """Who has answered, when, and how many of the answers for the draw were blind."""
     answers = [*state.drawn.answers, *state.answers]
     times = [answer.at for answer in answers]

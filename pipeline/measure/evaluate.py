@@ -217,10 +217,10 @@ def gold_facts(gold: OpenGold) -> dict[str, Any]:
 def confidence_of(run: MeasuredRun, name: str | None) -> str | None:
     """The column of labels that says how sure the model is; None where none does. Raises SetupError."""
     if name is not None:
-        return name if name in run.ours else run.field(name, "--confidence").name
+        return name if name in run.own_columns else run.field(name, "--confidence").name
     if CONFIDENCE in run.fields and run.fields[CONFIDENCE].kind == "number":
         return CONFIDENCE
-    return AGREEMENT if AGREEMENT in run.ours else None
+    return AGREEMENT if AGREEMENT in run.own_columns else None
 
 
 class GoldEvaluator:
@@ -277,7 +277,7 @@ class GoldEvaluator:
             return False
         for tally in self.tallies:
             tally.examples += is_example and tally.column in pair.values
-            tally.set_aside += not is_example and tally.column in pair.values
+            tally.excluded += not is_example and tally.column in pair.values
         return True
 
     def _compare(self, pair: Pair, times: int) -> list[tuple[str, JSON, JSON, float | None]]:

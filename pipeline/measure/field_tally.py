@@ -49,7 +49,7 @@ class FieldTally:
         self.unlabelled: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.foreign: Counter[str] = Counter()
-        self.examples = self.set_aside = self.no_value = 0
+        self.examples = self.excluded = self.no_value = 0
         self.calibration = Calibration()
         self._classes: dict[str, str] = {}
         self._order = field.order if field.is_ordered else {}
@@ -124,7 +124,7 @@ class FieldTally:
     def _add_number(self, gold: JSON, label: JSON, times: int) -> bool | None:
         right, answer = as_number(gold), as_number(label)
         if right is None:
-            self.foreign[_bounded(self.foreign, class_name(gold))] += times
+            self.foreign[_limited_name(self.foreign, class_name(gold))] += times
             return None
         if answer is None:
             self.no_value += times
@@ -157,7 +157,7 @@ class FieldTally:
             **self._by_kind(),
             "unlabelled": {"n": self.unlabelled.total(), **self.unlabelled, "codes": dict(self.codes.most_common())},
             "examples": self.examples,
-            "set_aside": self.set_aside,
+            "set_aside": self.excluded,
             "no_label": self._no_label(),
             "calibration": self._calibration(),
         }
@@ -166,13 +166,13 @@ class FieldTally:
         match self.field.kind:
             case "set":
                 classes = self.sets.classes(self.field.values)
-                return _of_classes(classes) | {
+                return _class_facts(classes) | {
                     "subset_accuracy": self.right / self.n if self.n else None,
                     "micro_f1": self.sets.micro.f1 if self.n else None,
                     "jaccard": self.sets.jaccard,
                 }
             case "number":
-                return _of_numbers(self.numbers) | {"no_value": self.no_value}
+                return _number_facts(self.numbers) | {"no_value": self.no_value}
             case "text":
                 n = self.texts.n
                 exact, alike = self.texts.exact, self.texts.alike
@@ -181,13 +181,13 @@ class FieldTally:
                 return self._of_class()
 
     def _of_class(self) -> dict[str, Any]:
-        scores = _of_classes(class_scores(self.pairs, self.field.values))
+        scores = _class_facts(class_scores(self.pairs, self.field.values))
         confusion: dict[str, dict[str, int]] = {name: {} for name in scores["classes"]}
         for (gold, label), count in self.pairs.most_common():
             confusion[gold][label] = count
         scores["confusion"] = {name: row for name, row in confusion.items() if row}
         if self._order:
-            scores |= _of_numbers(self.numbers)
+            scores |= _number_facts(self.numbers)
             order = [name for name in self.field.values if name in scores["classes"]]
             inside = {pair: n for pair, n in self.pairs.items() if pair[0] in self._order and pair[1] in self._order}
             scores["quadratic_kappa"] = cohen_kappa(inside, order)
@@ -216,7 +216,7 @@ class FieldTally:
         }
 
 
-def _of_classes(classes: Mapping[str, ClassScore]) -> dict[str, Any]:
+def _class_facts(classes: Mapping[str, ClassScore]) -> dict[str, Any]:
     return {
         "macro_f1": macro_f1(classes),
         "weighted_f1": weighted_f1(classes),
@@ -224,7 +224,7 @@ def _of_classes(classes: Mapping[str, ClassScore]) -> dict[str, Any]:
     }
 
 
-def _of_numbers(numbers: NumberTally) -> dict[str, Any]:
+def _number_facts(numbers: NumberTally) -> dict[str, Any]:
     n = numbers.n
     return {
         "mae": numbers.mae,
@@ -235,5 +235,5 @@ def _of_numbers(numbers: NumberTally) -> dict[str, Any]:
     }
 
 
-def _bounded(known: Mapping[str, int], name: str) -> str:
+def _limited_name(known: Mapping[str, int], name: str) -> str:
     return name if name in known or len(known) < FOREIGN_MOST else OTHERS

@@ -71,7 +71,7 @@ class LabelComparison:
             name: _FieldAgreement(joint_field(one.fields[name], other.fields[name], rows)) for name in common
         }
         self._listed = _listed_fields(self.tallies)
-        self.both = self.only_a = self.only_b = self.neither = self.absent = 0
+        self.both = self.only_a = self.only_b = self.neither = self.not_in_other = 0
         self.sides = (AnswerCosts(), AnswerCosts())
 
     def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
@@ -79,7 +79,7 @@ class LabelComparison:
         differences = []
         for mine, theirs in rows:
             if theirs is None:
-                self.absent += 1
+                self.not_in_other += 1
             elif mine.label is None or theirs.label is None:
                 self.only_a += mine.label is not None
                 self.only_b += theirs.label is not None
@@ -108,7 +108,7 @@ class LabelComparison:
             "only_a": self.only_a,
             "only_b": self.only_b,
             "neither": self.neither,
-            "not_in_b": self.absent,
+            "not_in_b": self.not_in_other,
             "not_in_a": theirs - compared,
         }
 

@@ -18,7 +18,7 @@ from pipeline.task import fields_in_prompt
 #: Labels that are looked at to find out what a field holds where its schema does not say.
 VALUES_SAMPLED = 2_000
 #: Columns that are labelpipe's own.
-_OURS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
+_OWN_COLUMNS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
 #: The keys of an example that are not fields of a record.
 _NO_FIELDS = frozenset({"label", "tool"})
 #: What a column of gold for the only label field may be called.
@@ -73,7 +73,7 @@ class MeasuredRun:
     simulated: bool
     running: bool
     row_fields: frozenset[str]
-    ours: frozenset[str]
+    own_columns: frozenset[str]
     field_names: tuple[str, ...]
 
     def field(self, name: str, option: str = "--field") -> MeasuredField:
@@ -108,21 +108,27 @@ async def _measured_run(
     if not first:
         raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
     fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
-    former = {name: _former(one, renames_of(manifest)) for name, one in fields.items()}
+    former = {name: _former_names(one, renames_of(manifest)) for name, one in fields.items()}
     fields = {name: replace(one, former=former[name]) for name, one in fields.items()}
-    known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
+    labels = [label for row in first for label in labels_in(row)]
+    # The label fields of the schema, then what callbacks have added.
+    names = dict.fromkeys([*fields, *(name for label in labels for name in label if name not in _OWN_COLUMNS)])
+    measured = {
+        name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), [label.get(name) for label in labels])
+        for name in names
+    }
     run = MeasuredRun(
         run_dir,
         manifest,
         ledger,
-        {name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
+        measured,
         key,
         prompt_fields,
         Examples(fingerprint.get("examples") or [], key, prompt_fields),
         bool(manifest.get("simulated")),
         run_dir.is_running(),
         frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
-        frozenset(name for row in first for label in labels_in(row) for name in label if name in _OURS) - fields.keys(),
+        frozenset(name for label in labels for name in label if name in _OWN_COLUMNS) - fields.keys(),
         tuple(dict.fromkeys(name for row in first for name in row.fields or ())),
     )
     for name in ordered:
@@ -131,7 +137,7 @@ async def _measured_run(
     return run
 
 
-def _former(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
+def _former_names(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
     """The names that classes had before renames, with those that they have now."""
     names: dict[str, str] = {}
     for rename in (one for one in renames if one.column == field.name):
@@ -146,15 +152,6 @@ def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
         yield row.label
     for one in row.rows or ():
         yield {**(row.label or {}), **one}
-
-
-def _names(fields: Mapping[str, MeasuredField], first: Sequence[LabelRow]) -> dict[str, None]:
-    """The label fields of the schema, then what callbacks have added."""
-    names = dict.fromkeys(fields)
-    for row in first:
-        for label in labels_in(row):
-            names.update((name, None) for name in label if name not in _OURS)
-    return names
 
 
 # -- which column is whose ---------------------------------------------------------------------------------------------

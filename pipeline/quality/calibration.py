@@ -131,12 +131,12 @@ class Calibration:
             return None
         refitted = Calibration()
         for fold in self._folds:
-            curve = _rising(_counted([one for one in self._folds if one is not fold]))
+            curve = _isotonic_curve(_counted([one for one in self._folds if one is not fold]))
             for step, (n, right) in fold.items():
-                share = _on(curve, step / _STEPS)
+                share = _interpolate(curve, step / _STEPS)
                 refitted.add(share, is_right=True, n=right)
                 refitted.add(share, is_right=False, n=n - right)
-        curve = _rising(_counted(self._folds))
+        curve = _isotonic_curve(_counted(self._folds))
         return Isotonic(refitted.expected_error() or 0.0, refitted.brier() or 0.0, tuple(curve))
 
 
@@ -147,7 +147,7 @@ def _counted(folds: Sequence[Mapping[int, Sequence[int]]]) -> Iterator[tuple[int
         yield step, sum(n for n, _ in counts), sum(right for _, right in counts)
 
 
-def _rising(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:
+def _isotonic_curve(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:
     """Isotonic regression by pooling adjacent violators: the ends of each level, with the share that is right in it."""
     levels: list[list[int]] = []
     for step, n, right in counted:
@@ -159,7 +159,7 @@ def _rising(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]
     return [(end / _STEPS, right / n) for first, last, n, right in levels for end in dict.fromkeys((first, last))]
 
 
-def _on(curve: Sequence[tuple[float, float]], confidence: float) -> float:
+def _interpolate(curve: Sequence[tuple[float, float]], confidence: float) -> float:
     at = bisect_left(curve, (confidence, -1.0))
     if at in (0, len(curve)):
         return curve[min(at, len(curve) - 1)][1]

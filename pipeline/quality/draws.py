@@ -47,7 +47,7 @@ def uniform(seed: int, way: str, key: str) -> float:
 
 def random_part(keys: Collection[str], n: int, seed: int) -> DrawPart:
     """A simple random sample of `n` records, or all of them if there are no more."""
-    chosen, size = _first(keys, n, seed, "sample"), len(keys)
+    chosen, size = _lowest_hashes(keys, n, seed, "sample"), len(keys)
     share = min(1.0, n / size) if size else 0.0
     return DrawPart(frozenset(chosen), lambda _: share, {"kind": "sample", "n": n, "of": size})
 
@@ -58,7 +58,7 @@ def stratified_part(class_of: Mapping[str, str], n: int, seed: int) -> DrawPart:
     for key, name in class_of.items():
         groups.setdefault(name, []).append(key)
     sizes = {name: len(group) for name, group in sorted(groups.items())}
-    chosen = {key for group in groups.values() for key in _first(group, n, seed, "per_class")}
+    chosen = {key for group in groups.values() for key in _lowest_hashes(group, n, seed, "per_class")}
     return DrawPart(
         frozenset(chosen),
         lambda key: min(1.0, n / sizes[class_of[key]]) if key in class_of else 0.0,
@@ -76,7 +76,7 @@ def lowest_scores(score_of: Mapping[str, float], n: int, seed: int) -> DrawPart:
     below = {key for key, score in score_of.items() if score < last}
     ties = [key for key, score in score_of.items() if score == last]
     share = (len(scores) - len(below)) / len(ties)
-    chosen = below | set(_first(ties, len(scores) - len(below), seed, "uncertain"))
+    chosen = below | set(_lowest_hashes(ties, len(scores) - len(below), seed, "uncertain"))
 
     def probability(key: str) -> float:
         score = score_of.get(key)
@@ -98,16 +98,18 @@ def draw_records(parts: Sequence[DrawPart], seed: int) -> list[DrawnRecord]:
     """The records that any of the parts drew, in an order that is random too."""
     keys = sorted(frozenset[str]().union(*(part.keys for part in parts)), key=lambda key: uniform(seed, "order", key))
     return [
-        DrawnRecord(key, _any_of(parts, key), next(filter(None, (part.stratum_of(key) for part in parts)), ""))
+        DrawnRecord(
+            key, _inclusion_probability(parts, key), next(filter(None, (part.stratum_of(key) for part in parts)), "")
+        )
         for key in keys
     ]
 
 
-def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
+def _lowest_hashes(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
     """The `n` keys with the lowest hashes; equal hashes go by the key."""
     return [key for _, key in nsmallest(n, ((uniform(seed, way, key), key) for key in keys))]
 
 
-def _any_of(parts: Sequence[DrawPart], key: str) -> float:
+def _inclusion_probability(parts: Sequence[DrawPart], key: str) -> float:
     chances = [chance for part in parts if (chance := part.probability(key))]
     return chances[0] if len(chances) == 1 else 1.0 - prod(1.0 - chance for chance in chances)

@@ -76,14 +76,14 @@ def shift_of(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[float, 
         return 0.0, 1.0
     names = before.keys() | now.keys()
     distance = sum(abs(before.get(name, 0) / n - now.get(name, 0) / m) for name in names) / 2
-    cells = _cells(before, now, min(n, m) / (n + m))
+    cells = _pooled_cells(before, now, min(n, m) / (n + m))
     if len(cells) < 2:
         return distance, 1.0
-    statistic = sum(_term(a, b, n, m) for a, b in cells)
+    statistic = sum(_chi_squared_term(a, b, n, m) for a, b in cells)
     return distance, _chi_squared_tail(statistic, len(cells) - 1)
 
 
-def _cells(before: Mapping[str, int], now: Mapping[str, int], share: float) -> list[tuple[int, int]]:
+def _pooled_cells(before: Mapping[str, int], now: Mapping[str, int], share: float) -> list[tuple[int, int]]:
     """The two counts of each class; those of which too few are expected are put together."""
     cells, rare = [], (0, 0)
     for name in before.keys() | now.keys():
@@ -95,7 +95,7 @@ def _cells(before: Mapping[str, int], now: Mapping[str, int], share: float) -> l
     return [*cells, rare] if sum(rare) * share >= _LEAST_EXPECTED else cells
 
 
-def _term(a: int, b: int, n: int, m: int) -> float:
+def _chi_squared_term(a: int, b: int, n: int, m: int) -> float:
     both = (a + b) / (n + m)
     return (a - n * both) ** 2 / (n * both) + (b - m * both) ** 2 / (m * both)
 

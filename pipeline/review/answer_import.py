@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, SetupError, list_names
 from pipeline.records import JSON, Outcome
-from pipeline.review.cell_values import is_empty, is_equal, is_ticked, matches_cell, parse_cell, unescape
+from pipeline.review.cell_values import is_checked, is_empty, is_equal, matches_cell, parse_cell, unescape
 from pipeline.review.drawfile import NOTE, UNCLEAR
 from pipeline.review.page import draw_figures
 from pipeline.review.reviewed_run import ReviewedRun, answer_about, load_reviewed_run, missing_in
@@ -187,7 +187,7 @@ def _read_row(file: _AnswerFile, result: _ImportResult, one: MatchedRow, outcome
     for name in old:
         del changed[name]
     note, mark = (values.get(name) if name in file.own else None for name in (NOTE, UNCLEAR))
-    unclear = is_ticked(mark)
+    unclear = is_checked(mark)
     words = "" if is_empty(note) else unescape(str(note))
     if changed and outcome.rows is not None:
         faults = [_SEVERAL]

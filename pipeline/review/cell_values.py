@@ -28,7 +28,7 @@ def is_empty(value: JSON) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def is_ticked(value: JSON) -> bool:
+def is_checked(value: JSON) -> bool:
     """Whether a mark was put here: anything but nothing, 0, no and false."""
     return not is_empty(value) and str(value).strip().lower() not in _NO
 
@@ -62,7 +62,7 @@ def parse_cell(content: JSON, field: LabelColumn) -> JSON:
     for value in readings:
         if field.accepts(value):
             return value
-    raise ValueError(f"{_short(content)} is not a value of {field.name}{_expected(content, field)}")
+    raise ValueError(f"{_shortened(content)} is not a value of {field.name}{_expected(content, field)}")
 
 
 def _of_text(content: str, field: LabelColumn) -> Iterator[JSON]:
@@ -106,6 +106,6 @@ def _expected(content: JSON, field: LabelColumn) -> str:
     return f": expected {shorten_list(values, _SHOWN)}"
 
 
-def _short(value: JSON) -> str:
+def _shortened(value: JSON) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -84,7 +84,7 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
     parts = _parts(population, options)
     picks = quality.draw_records(parts, options.seed)
     if not picks:
-        raise SetupError(f"{reviewed_run.run_dir.path}: no record was drawn. {_why_none(population, options)}")
+        raise SetupError(f"{reviewed_run.run_dir.path}: no record was drawn. {_explain_empty(population, options)}")
     spec = {
         "parts": [dict(part.spec) for part in parts],
         **{name: str(value) for name in ("where", "column", "score") if (value := getattr(options, name)) is not None},
@@ -115,7 +115,7 @@ async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Popul
         while block := await ledger.labels_after(seq, BLOCK, fields=where is not None):
             seq = block[-1].seq
             for row in block:
-                if not _is_wanted(row, where, population):
+                if not _is_in_population(row, where, population):
                     continue
                 population.keys.append(row.key)
                 population.digest = (population.digest + label_hash(row)) % 2**128
@@ -129,9 +129,8 @@ async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Popul
                 if other is not None and _differs(row.label, other.get(row.key), compared):
                     population.differing.append(row.key)
     if where is not None and population.unclear == population.looked_at > 0:
-        raise SetupError(
-            f"--where: {options.where!r} is neither true nor false for any record. {_names(reviewed_run, where)}"
-        )
+        columns = _describe_columns(reviewed_run, where)
+        raise SetupError(f"--where: {options.where!r} is neither true nor false for any record. {columns}")
     if options.per_class and not class_column.values:
         _expect_classes(column, population.class_of)
     if options.uncertain and not population.score_of:
@@ -150,7 +149,7 @@ def _expect_classes(column: str, class_of: Mapping[str, str]) -> None:
         )
 
 
-def _is_wanted(row: LabelRow, where: Expression | None, population: _Population) -> bool:
+def _is_in_population(row: LabelRow, where: Expression | None, population: _Population) -> bool:
     """Whether the record belongs to what is drawn from."""
     population.looked_at += 1
     if row.rows is not None:
@@ -208,7 +207,7 @@ def _score_column(reviewed_run: ReviewedRun, options: DrawOptions) -> str:
     )
 
 
-def _names(reviewed_run: ReviewedRun, where: Expression) -> str:
+def _describe_columns(reviewed_run: ReviewedRun, where: Expression) -> str:
     known = ["status", "code", *reviewed_run.layout.columns, *reviewed_run.layout.labels]
     missing = [name for name in sorted(where.required_fields) if name not in (*known, "label", "record")]
     if not missing:
@@ -216,7 +215,7 @@ def _names(reviewed_run: ReviewedRun, where: Expression) -> str:
     return f"There is no {missing[0]!r}; the columns are {list_names(known)}{did_you_mean(missing[0], known)}"
 
 
-def _why_none(population: _Population, options: DrawOptions) -> str:
+def _explain_empty(population: _Population, options: DrawOptions) -> str:
     if options.where is not None and not population.keys:
         return f"--where is true of none of {population.looked_at:,} records."
     if options.disagreements is not None and population.keys:
@@ -278,13 +277,13 @@ def _find_draw(
                     f"--draw {wanted}: this run has no such draw; it has {list_names([d.id for d in draws])}"
                 )
         elif options:
-            chosen = [draw for draw in draws if _is_made_so(draw, options)]
+            chosen = [draw for draw in draws if _matches_options(draw, options)]
         else:
             chosen = [draw for draw in draws if draw.purpose == REVIEW]
         return (chosen[-1], reviews.items_of(chosen[-1].id)) if chosen else None
 
 
-def _is_made_so(draw: Draw, options: DrawOptions) -> bool:
+def _matches_options(draw: Draw, options: DrawOptions) -> bool:
     """Whether the draw came of these options."""
     spec: Mapping[str, Any] = draw.spec
     if (draw.purpose, draw.seed, draw.blind) != (options.purpose, options.seed, options.blind):

@@ -86,10 +86,10 @@ async def _by_columns(
         for _, outcome in block:
             if outcome.status is Status.LABELLED:
                 for values in table.rows(outcome):
-                    order.append(mark := _mark([cell(values[place]) for place in places]))
+                    order.append(mark := _row_digest([cell(values[place]) for place in places]))
                     keys_of[mark].append(outcome.record.key)
                     labels[outcome.record.key] = dict(zip(table.titles, values, strict=True))
-    marks = [_mark([_text(row.values.get(title)) for title in there]) for row in rows]
+    marks = [_row_digest([_text(row.values.get(title)) for title in there]) for row in rows]
     if marks == order and any(len(keys) > 1 for keys in keys_of.values()):
         # Nothing was moved, added or deleted: a row stands where its record does.
         turn = {mark: iter(keys) for mark, keys in keys_of.items()}
@@ -136,12 +136,12 @@ def _text(value: JSON) -> str:
     return unescape(value) if isinstance(value, str) else cell(value)
 
 
-def _mark(texts: Sequence[str]) -> bytes:
+def _row_digest(texts: Sequence[str]) -> bytes:
     """Equal for rows whose cells mean the same, however a spreadsheet has written them."""
-    return codec.digest128(codec.canonical([_usual(unescape(text)) for text in texts]))
+    return codec.digest128(codec.canonical([_canonical_text(unescape(text)) for text in texts]))
 
 
-def _usual(text: str) -> str:
+def _canonical_text(text: str) -> str:
     text = text.strip()
     if text.lower() in ("true", "false"):
         return text.lower()

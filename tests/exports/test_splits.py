@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import InputError, SetupError
-from pipeline.exports.splits import Shares, Splits, Unit
+from pipeline.exports.splits import Shares, SplitRecord, Splits
 
 
 def test_the_shares_are_met_in_each_class(tickets: Path, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ _RECORDS = st.lists(
 def split(records: list[tuple[int, str, bytes | None]], former: list[tuple[bytes, bytes, int]]) -> Splits:
     """The splits of records whose texts are the same where their numbers are so modulo 40."""
     splits = Splits(Shares((80, 10, 10), 0, None), 100)
-    splits.add([Unit(at, f"k{at}", f"text {at % 40}", group, label, gold=False) for at, label, group in records])
+    splits.add([SplitRecord(at, f"k{at}", f"text {at % 40}", group, label, gold=False) for at, label, group in records])
     splits.join()
     splits.remember(former)
     splits.assign()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.review.cell_values import is_equal, is_ticked, matches_cell, parse_cell
+from pipeline.review.cell_values import is_checked, is_equal, matches_cell, parse_cell
 from pipeline.store import cell, safe_cell
 from pipeline.task import LabelColumn, label_columns
 
@@ -92,7 +92,7 @@ def test_labels_of_a_list_are_the_same_in_any_order() -> None:
 
 @pytest.mark.parametrize(("text", "ticked"), [("x", True), ("TRUE", True), ("no", False), ("0", False), (" ", False)])
 def test_a_mark_is_a_mark(text: str, ticked: bool) -> None:
-    assert is_ticked(text) is ticked
+    assert is_checked(text) is ticked
 
 
 def test_the_columns_of_several_tools_and_of_a_reply() -> None:

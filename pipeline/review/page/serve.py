@@ -36,7 +36,7 @@ async def review_page(
     one. `ready` gets the facts with the `address` to open, `done` those at the end, also where it was cancelled. Raises
     SetupError.
     """
-    who = (by or _login()).strip()
+    who = (by or _login_name()).strip()
     if not who:
         raise SetupError("name the reviewer: --by NAME")
     reviewed_run = await load_reviewed_run(run)
@@ -82,7 +82,7 @@ async def _wait_for_end(page: PageHandlers, updater: OutputUpdater) -> None:
         following.cancel()
 
 
-def _login() -> str:
+def _login_name() -> str:
     with suppress(OSError, KeyError):
         return getpass.getuser()
     return "reviewer"
