@@ -1,6 +1,7 @@
 """A Pydantic model as the tool: its schema made fit for strict mode, its validators part of the check."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pydantic
@@ -35,7 +36,7 @@ def model_tool(model: Model, *, name: str, description: str | None, strict: bool
     schema.pop("description", None)
     tool = make_tool(schema, name=name, description=description, strict=strict)
     columns = _columns(model)
-    return Tool(tool.name, tool.definition, tool.schema, columns, _model_check(model, tool.schema, columns))
+    return replace(tool, columns=columns, check=_model_check(model, tool.schema, columns))
 
 
 def model_schema(model: Model, *, strict: bool) -> Schema:

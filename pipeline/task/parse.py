@@ -69,15 +69,16 @@ def parse_answer(
 def _parse_truncated(
     tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]
 ) -> tuple[ValidCall, ...]:
+    words = not answer.calls and _may_be_words(tools, rules, before)
     # The flag alone is no fault: the cut may have come after the call was complete.
     try:
         valid_calls = _parse_calls(tools, answer, rules, before)
     except InvalidAnswerError as error:
-        if not answer.calls and _has_text(answer) and not _may_be_words(tools, rules, before):
+        if not answer.calls and not words and _has_text(answer):
             raise  # words where a call was wanted: more room for them makes no call
-        raise _truncated_error(tools, answer, rules, before) from error
+        raise _truncated_error(tools, words) from error
     if not valid_calls:  # words, cut in the middle
-        raise _truncated_error(tools, answer, rules, before)
+        raise _truncated_error(tools, words)
     return valid_calls
 
 
@@ -87,8 +88,7 @@ def _has_text(answer: Answer) -> bool:
     return bool(text) and not (text.startswith("<think>") and "</think>" not in text)
 
 
-def _truncated_error(tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]) -> TruncatedError:
-    words = not answer.calls and _may_be_words(tools, rules, before)
+def _truncated_error(tools: Tools, words: bool) -> TruncatedError:
     what = "its last words were" if words else f"the call of {' or '.join(tools)} was"
     return TruncatedError(
         f"the answer was cut at the token limit before {what} complete; raise model.parameters.max_completion_tokens",
@@ -210,6 +210,7 @@ def _parse_leniently(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple
 
 
 def _parse_label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
+    """The label in arguments that fit, whose text does not say one thing twice and differently."""
     try:
         value = codec.loads_digits(call.arguments)
     except codec.JSONDecodeError as error:
@@ -217,13 +218,8 @@ def _parse_label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
             f"the arguments of {tool.name} are not valid JSON: {error}; they were {short(call.arguments)}",
             code="invalid_json",
         ) from error
-    return _checked(tool, value, call.arguments)
-
-
-def _checked(tool: Tool, value: JSON, text: str) -> dict[str, JSON]:
-    """The label in a value that fits, whose text does not say one thing twice and differently."""
-    label = tool.check(value, text)
-    if (name := find_repeated_key(text, value)) is not None:
+    label = tool.check(value, call.arguments)
+    if (name := find_repeated_key(call.arguments, value)) is not None:
         raise InvalidAnswerError(f"the arguments of {tool.name} give {name!r} twice, with different values")
     return label
 

@@ -62,7 +62,7 @@ class Task:
     """
 
     def __init__(self, options: TaskOptions, bindings: Sequence[ToolBinding]) -> None:
-        fields = {binding.name: binding.columns for binding in bindings}
+        fields = {binding.name: binding.tool.columns for binding in bindings}
         is_dynamic = any(isinstance(binding.tool, DynamicTool) for binding in bindings)
         self._tool_names = tuple(fields)
         self._rules = _call_rules(options)

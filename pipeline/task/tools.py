@@ -6,6 +6,7 @@ import typing
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pydantic
@@ -30,10 +31,11 @@ _EXPECTED = (
 class DynamicTool:
     """A schema that depends on the record: how to get it, and how to make a tool of it."""
 
+    name: str
+    columns: tuple[str, ...]
     schema_for: Callable[[Record], Schema]
     build: Callable[[Schema], Tool]
     description: Schema
-    name: str = DEFAULT_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,6 @@ class ToolBinding:
     """What the model is offered: one tool, or one for each record; and what is called with the label."""
 
     tool: Tool | DynamicTool
-    columns: tuple[str, ...]
     callback: Callback | None = None
 
     @property
@@ -67,7 +68,7 @@ class ToolNaming:
 
 
 def bind_object(thing: Any, naming: ToolNaming) -> ToolBinding:
-    """The offer that an imported object makes. Raises TaskError for one that is none."""
+    """The tool that an imported object is. Raises TaskError for one that is none."""
     try:
         return _bind(thing, naming)
     except TaskError:
@@ -79,8 +80,7 @@ def bind_object(thing: Any, naming: ToolNaming) -> ToolBinding:
 
 def _bind(thing: Any, naming: ToolNaming) -> ToolBinding:
     if is_model(thing):
-        tool = _model_tool(thing, naming)
-        return ToolBinding(tool, tool.columns)
+        return ToolBinding(_model_tool(thing, naming))
     if inspect.isclass(thing):
         thing = _instance(thing, naming)
     if hasattr(thing, "schema"):
@@ -112,11 +112,11 @@ def _bind_instance(thing: Any, naming: ToolNaming) -> ToolBinding:
     )
     callback = make_callback(thing, _names(thing, "extra_columns")) if callable(thing) else None
     declared = _names(thing, "columns")
+    tool: Tool | DynamicTool
     if is_model(thing.schema):
         tool = _model_tool(thing.schema, named)
     elif callable(thing.schema):
-        per_record, columns = _per_record(thing.schema, named, declared)
-        return _distinct(ToolBinding(per_record, columns, callback))
+        tool = _dynamic_tool(thing.schema, named, declared)
     else:
         tool = _schema_tool(thing.schema, named)
     if declared is not None and set(declared) != set(tool.columns):
@@ -124,22 +124,26 @@ def _bind_instance(thing: Any, naming: ToolNaming) -> ToolBinding:
             f"{naming.where}, whose columns are {list(declared)}, "
             f"but its schema has {list(tool.columns)}: remove the columns"
         )
-    return _distinct(ToolBinding(tool, tool.columns, callback))
+    extra = callback.extra_columns if callback else None
+    if both := [name for name in extra or () if name in tool.columns]:
+        raise TaskError(f"the tool names {both} both as label columns and as extra_columns: expected either")
+    return ToolBinding(tool, callback)
 
 
 def _schema_tool(schema: Schema, naming: ToolNaming) -> Tool:
     return make_tool(schema, name=naming.name or DEFAULT_NAME, description=naming.description, strict=naming.strict)
 
 
-def _per_record(
+def _dynamic_tool(
     schema_for: Callable[[Any], Any], naming: ToolNaming, declared: tuple[str, ...] | None
-) -> tuple[DynamicTool, tuple[str, ...]]:
+) -> DynamicTool:
     if not accepts_arguments(schema_for, 1):
         raise TaskError(f"{naming.where}: its schema cannot be called with (record)")
     columns = declared or _columns_without_record(schema_for, naming)
+    name = naming.name or DEFAULT_NAME
     description = {
         "python": naming.reference,
-        "name": naming.name or DEFAULT_NAME,
+        "name": name,
         "description": naming.description,
         "strict": naming.strict,
         "columns": list(columns),
@@ -151,8 +155,7 @@ def _per_record(
             raise TaskError(f"it has the properties {unknown}, which the tool's columns {list(columns)} do not name")
         return tool
 
-    name = naming.name or DEFAULT_NAME
-    return DynamicTool(lambda record: _schema_for_record(schema_for, record), build, description, name), columns
+    return DynamicTool(name, columns, partial(_schema_for_record, schema_for), build, description)
 
 
 def _schema_for_record(schema_for: Callable[[Any], Any], record: Record) -> Schema:
@@ -183,7 +186,6 @@ def _bind_function(function: Callable[..., Any], naming: ToolNaming) -> ToolBind
         name=naming.name or function.__name__,
         description=naming.description or inspect.getdoc(function),
     )
-    tool = _model_tool(model, named)
 
     def run(label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
         instance = model.model_validate_json(codec.dumps(label))
@@ -191,7 +193,7 @@ def _bind_function(function: Callable[..., Any], naming: ToolNaming) -> ToolBind
         available = {RECORD: record, CALL: call}
         return function(**arguments, **{name: available[name] for name in injected})
 
-    return ToolBinding(tool, tool.columns, Callback(run, is_async(function)))
+    return ToolBinding(_model_tool(model, named), Callback(run, is_async(function)))
 
 
 def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model, tuple[str, ...]]:
@@ -217,16 +219,11 @@ def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model
 
 def _is_ours(parameter: inspect.Parameter | None) -> bool:
     """Whether a parameter called record or call is ours to fill: not one that is annotated as a label's field."""
-    if parameter is None:
-        return False
+    if parameter is None or parameter.name == RECORD:
+        return parameter is not None
     kind = parameter.annotation
-    ours = {RECORD: (Record, "Record"), CALL: (CallbackContext, "CallbackContext")}[parameter.name]
-    return (
-        parameter.name == RECORD
-        or kind is inspect.Parameter.empty
-        or kind in ours
-        or str(kind).endswith(".CallbackContext")
-    )
+    ours = (inspect.Parameter.empty, CallbackContext, "CallbackContext")
+    return kind in ours or str(kind).endswith(".CallbackContext")
 
 
 def _create_model(name: str, fields: dict[str, Any], naming: ToolNaming) -> Model:
@@ -263,10 +260,3 @@ def _docstring(thing: Any) -> str | None:
     # Not one that the standard library wrote, as dataclass does.
     written = owner.__module__ not in sys.stdlib_module_names and not doc.startswith(f"{owner.__name__}(")
     return inspect.cleandoc(doc) if doc and written else None
-
-
-def _distinct(binding: ToolBinding) -> ToolBinding:
-    extra = binding.callback.extra_columns if binding.callback else None
-    if both := [name for name in extra or () if name in binding.columns]:
-        raise TaskError(f"the tool names {both} both as label columns and as extra_columns: expected either")
-    return binding

@@ -67,7 +67,7 @@ def _bind(options: TaskOptions, tool: ToolOptions, where: str) -> ToolBinding:
         else:
             schema = dict(tool.parameters or {})
             made = make_tool(schema, name=tool.name or "", description=tool.description, strict=options.strict)
-        binding = ToolBinding(made, made.columns)
+        binding = ToolBinding(made)
     key = "task.callback" if tool.callback is None else f"{where}callback"
     return _with_callback(binding, tool.callback or options.callback, options, key)
 
