@@ -8,23 +8,43 @@ from pipeline import codec
 from pipeline.errors import InternalError
 from pipeline.records import JSON, Answer, Outcome, Problem, Record, Status, ToolCall, Usage
 
-#: The columns of an outcome. The wide texts come last, so that counting and looking up never read them.
-COLUMNS = (
-    "seq", "key", "ordinal", "digest", "status", "problem_code", "attempts", "repairs", "prompt_tokens",
-    "completion_tokens", "cached_tokens", "reasoning_tokens", "cache_write_tokens", "cost_usd", "latency_s",
-    "finished_at", "line", "source", "model", "request_id", "request_digest", "copied_from", "asked_as",
-    "problem_message", "label", "fields", "answer", "record_problem",
-)  # fmt: skip
 STATUSES = {str(status): status for status in Status}
-_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER = (str, bytes), (str, bytes, NoneType), (int, float, NoneType)
-#: What each column may hold, in the order of COLUMNS. Texts with lone surrogates are bytes (see `bound`).
-_TYPES: tuple[tuple[type, ...], ...] = (
-    (int,), _TEXT, (int,), (int,), (str,), (str, NoneType),
-    *(7 * ((int,),)),
-    _MAYBE_NUMBER, _MAYBE_NUMBER, _MAYBE_NUMBER,
-    (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), *(3 * (_MAYBE_TEXT,)),
-    *((str, NoneType), (str,), (str, NoneType), (str, NoneType)),
-)  # fmt: skip
+_TEXT, _MAYBE_TEXT = (str, bytes), (str, bytes, NoneType)
+_MAYBE_STR, _MAYBE_NUMBER = (str, NoneType), (int, float, NoneType)
+#: The columns of an outcome in the ledger, and what each may hold when it is read. Texts with lone surrogates are bytes
+#: (see `bound`). The wide texts come last, so that counting and looking up never read them.
+DEFINITIONS: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "seq": ("INTEGER PRIMARY KEY", (int,)),
+    "key": ("TEXT NOT NULL", _TEXT),
+    "ordinal": ("INTEGER NOT NULL", (int,)),
+    "digest": ("INTEGER NOT NULL", (int,)),
+    "status": ("TEXT NOT NULL", (str,)),
+    "problem_code": ("TEXT", _MAYBE_STR),
+    "attempts": ("INTEGER NOT NULL", (int,)),
+    "repairs": ("INTEGER NOT NULL", (int,)),
+    "prompt_tokens": ("INTEGER NOT NULL", (int,)),
+    "completion_tokens": ("INTEGER NOT NULL", (int,)),
+    "cached_tokens": ("INTEGER NOT NULL", (int,)),
+    "reasoning_tokens": ("INTEGER NOT NULL", (int,)),
+    "cache_write_tokens": ("INTEGER NOT NULL DEFAULT 0", (int,)),
+    "cost_usd": ("REAL", _MAYBE_NUMBER),
+    "latency_s": ("REAL", _MAYBE_NUMBER),
+    "finished_at": ("REAL", _MAYBE_NUMBER),
+    "line": ("INTEGER NOT NULL", (int,)),
+    "source": ("TEXT NOT NULL", _TEXT),
+    "model": ("TEXT", _MAYBE_TEXT),
+    "request_id": ("TEXT", _MAYBE_TEXT),
+    "request_digest": ("BLOB", (bytes, NoneType)),
+    "copied_from": ("TEXT", _MAYBE_TEXT),
+    "asked_as": ("TEXT", _MAYBE_TEXT),
+    "problem_message": ("TEXT", _MAYBE_TEXT),
+    "label": ("TEXT", _MAYBE_STR),
+    "fields": ("TEXT NOT NULL", (str,)),
+    "answer": ("TEXT", _MAYBE_STR),
+    "record_problem": ("TEXT", _MAYBE_STR),
+}
+COLUMNS = tuple(DEFINITIONS)
+_TYPES = tuple(types for _, types in DEFINITIONS.values())
 _MOST_INTEGER = 2**63 - 1
 
 

@@ -6,43 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import SetupError, StoreError
-from pipeline.store.rows import COLUMNS
+from pipeline.store.rows import COLUMNS, DEFINITIONS
 from pipeline.store.sqlitefile import FileFormat, open_reader, open_writer, user_version
 
 VERSION = 5
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 
-_OUTCOME = """
-    seq INTEGER PRIMARY KEY,
-    key TEXT {unique} NOT NULL,
-    ordinal INTEGER NOT NULL,
-    digest INTEGER NOT NULL,
-    status TEXT NOT NULL,
-    problem_code TEXT,
-    attempts INTEGER NOT NULL,
-    repairs INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
-    cached_tokens INTEGER NOT NULL,
-    reasoning_tokens INTEGER NOT NULL,
-    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
-    cost_usd REAL,
-    latency_s REAL,
-    finished_at REAL,
-    line INTEGER NOT NULL,
-    source TEXT NOT NULL,
-    model TEXT,
-    request_id TEXT,
-    request_digest BLOB,
-    copied_from TEXT,
-    asked_as TEXT,
-    problem_message TEXT,
-    label TEXT,
-    fields TEXT NOT NULL,
-    answer TEXT,
-    record_problem TEXT
-"""
+_OUTCOME = ", ".join(f"{name} {definition}" for name, (definition, _) in DEFINITIONS.items())
 # seq needs no AUTOINCREMENT: the ledger counts on from the highest seq of both tables, so none comes twice.
 # The digest's index holds six bytes of it: the index is written at random places, and a short one touches fewer pages.
 _ARCHIVE = "archived_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
@@ -106,8 +77,8 @@ _LANE_TABLES = (
 )
 _SINK = "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT"
 _TABLES = (
-    f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
-    f"CREATE TABLE archived ({_OUTCOME.format(unique='')}, {_ARCHIVE})",
+    f"CREATE TABLE outcomes ({_OUTCOME}, UNIQUE (key))",
+    f"CREATE TABLE archived ({_OUTCOME}, {_ARCHIVE})",
     "CREATE INDEX outcomes_problem ON outcomes (status, problem_code) WHERE status <> 'labelled'",
     f"CREATE INDEX outcomes_request ON outcomes (substr(request_digest, 1, 6)) WHERE {_LABELLED_REQUEST}",
     f"CREATE TABLE sinks ({_SINK}, digest BLOB, is_stale INTEGER NOT NULL DEFAULT 0)",
