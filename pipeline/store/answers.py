@@ -1,4 +1,4 @@
-"""What people say about labels: draws, answers, and the corrections that come of them."""
+"""What people say about labels: draws, answers, and the corrections that result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.records import JSON
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Records that were chosen together.
+    """A set of records that were drawn together.
 
-    `spec` says how, as plain values; `seed` is what the choice was made with. `purpose` is why: review, certify, or
-    another word. `blind` says that the model's label is not shown. `population` is the number of records that it was
-    drawn from, and `digest` identifies them (their keys). `at` is a Unix time. `id` is given by `add_draw`.
+    `spec` describes the draw in plain values, and `seed` is its random seed. `purpose` is review, certify, or another
+    word. With `blind`, the model's label is not shown. `population` is the number of records to draw from, and `digest`
+    identifies their keys. `at` is a Unix time. `add_draw` sets `id`.
     """
 
     seed: int
@@ -32,8 +32,8 @@ class Draw:
 class DrawItem:
     """One record of a draw.
 
-    `probability` is that of being in this draw, above 0 and at most 1. `stratum` is the group that it was drawn from,
-    empty where there is only one. `answer` is the last answer in this draw that stands; None: not answered yet.
+    `probability` is its chance of being in this draw, above 0 and at most 1. `stratum` is the group that it was drawn
+    from, or empty if there is only one. `answer` is the last valid answer in this draw, or None if there is none yet.
     """
 
     key: str
@@ -82,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the record of an answer is since its input changed: its key, and the digests of its content and request."""
+    """Where an answered record is after its input has changed: its key, and the digests of content and request."""
 
     answer: int
     key: str
@@ -116,17 +116,17 @@ def label_digest(label: Mapping[str, JSON] | None, rows: Sequence[Mapping[str, J
 
 
 def retraction(answer: Answer, by: str) -> Answer:
-    """The answer that takes this one back."""
+    """An answer that takes this one back."""
     return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
 
 
 def is_same_content(one: Answer | Correction | Place, record: int | None, request: bytes | None) -> bool:
-    """Whether a record with these digests has the content that was answered, or is asked in the same words."""
+    """Whether a record with these digests has the content that was answered, or sends an identical request."""
     return one.record == record or (request is not None and one.request == request)
 
 
 def with_answer(before: Correction | None, answer: Answer, place: Place) -> Correction:
-    """A record's correction with one more answer. What was said about another content does not count any more."""
+    """A record's correction with one more answer. Answers about other content no longer count."""
     is_same = before is not None and is_same_content(before, place.record, place.request)
     if before is None or not is_same:
         before = Correction(place.key, {}, "", 0.0, place.record, place.request, 0, ())

@@ -1,4 +1,4 @@
-"""A part of a run that is sent as one batch, and the records in it: what the ledger's tables hold, as data."""
+"""Parts of a run that are sent as one batch each, and the records in them, as data."""
 
 import enum
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ FOLDER = "batches"
 
 
 class PartState(enum.StrEnum):
-    """How far a part has come. Each state names the last act that is known to be done."""
+    """The progress of a part. Each state names the last step that is known to be complete."""
 
     PACKED = "packed"
     UPLOADED = "uploaded"
@@ -23,7 +23,7 @@ class PartState(enum.StrEnum):
 
 
 class ItemState(enum.StrEnum):
-    """What is known of a record's line in its part."""
+    """What is known about a record's line in its part."""
 
     #: its line is in the part, and nothing is known of its answer
     WAITING = "waiting"
@@ -86,14 +86,14 @@ class Part:
 
     @property
     def took_s(self) -> float | None:
-        """How long the server took for its batch, in seconds; None unless that is completed."""
+        """How many seconds the API took for the batch, or None unless the batch is completed."""
         if self.sent_at is None or self.ended_at is None or self.facts.get("status") != "completed":
             return None
         return self.ended_at - self.sent_at
 
     @property
     def was_split(self) -> bool:
-        """Whether it was taken apart before it was sent, so that no batch was ever made of it."""
+        """Whether the part was split before it was sent, so that it never became a batch."""
         return bool(self.books.get("split"))
 
     @property
@@ -103,17 +103,17 @@ class Part:
 
     @property
     def is_sent(self) -> bool:
-        """Whether its file is on the way or has gone out, and its answers are not all in the ledger."""
+        """Whether its file has been or is being sent, and not all of its answers are in the ledger."""
         return self.is_open and (self.begun or self.state is not PartState.PACKED)
 
     @property
     def is_unsent(self) -> bool:
-        """Whether no batch is made of it, for sure."""
+        """Whether it is certain that no batch was made of it."""
         return self.state is PartState.PACKED or (self.state is PartState.UPLOADED and not self.begun)
 
     @property
     def is_at_server(self) -> bool:
-        """Whether the server works on it, so that it may cost something that is not in the ledger yet."""
+        """Whether the API is working on it, so that it may cost something that is not in the ledger yet."""
         may_be = self.state is PartState.UPLOADED and self.begun
         return may_be or self.state in (PartState.CREATED, PartState.ENDED, PartState.FETCHED)
 
@@ -138,7 +138,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What one line of a part has come to, by the place of the line."""
+    """The result of one line of a part."""
 
     place: int
     state: ItemState

@@ -1,6 +1,6 @@
-"""The certificate of a run's labels, and what tells whether these labels are still the ones that it is about.
+"""The certificate of a run's labels, and whether the labels are still those that it is about.
 
-All of it waits for the disk: call it in a thread.
+Everything here reads the disk: call it in a thread.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,9 +46,10 @@ class ColumnLabel:
 
 @dataclass(slots=True)
 class LabelDigest:
-    """What `read_column` has come by: labels in the column, records without one, and a digest of key, label, certainty.
+    """What `read_column` has counted: labels in the column, records without one, and a digest of the labels.
 
-    The digest does not depend on the order. `added` labels came after the last seq that was asked for.
+    The digest covers key, label, and certainty, and does not depend on the order. `added` counts labels that came after
+    the last seq that was asked for.
     """
 
     n: int = 0
@@ -59,7 +60,7 @@ class LabelDigest:
 
     @property
     def digest(self) -> str:
-        """32 hex digits: equal for equal labels."""
+        """32 hex digits that are equal for equal labels."""
         return f"{self._sum:032x}"
 
     def add(self, one: ColumnLabel) -> None:
@@ -101,9 +102,9 @@ def read_column(
 
 
 def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], upto: int) -> bool:
-    """Whether the labels of a run have this digest, or had it before they got other names. Raises SetupError.
+    """Whether the labels of a run have this digest, or had it before they were renamed. Raises SetupError.
 
-    A rename that merges labels cannot be undone, so the digest is another one then.
+    A rename that merges labels cannot be undone, so it changes the digest.
     """
     renames = [one for one in renames_of(RunDir(folder).read_manifest()) if one.column == column]
     for undone in range(len(renames) + 1):
@@ -137,7 +138,7 @@ def _number(value: JSON) -> float | None:
 
 
 def read_certificates(folder: Path) -> list[dict[str, Any]]:
-    """The certificates that the run has been given, as they were written, one a column. Raises SetupError."""
+    """The certificates of the run as they were written, one for each column. Raises SetupError."""
     certificates = []
     for path in sorted(folder.glob(f"{NAME}*.json"), key=lambda path: (len(path.name), path.name)):
         try:

@@ -1,7 +1,7 @@
-"""Whose a file of rows is: what a person has changed or put there is moved aside before anything is written.
+"""Finds files of rows that somebody has changed, and moves them aside before anything is written.
 
-A file is ours when its first bytes have the digest that the ledger has noted, and the rest of it is the beginning of
-the rows that the ledger has beyond: a kill may come between the two. What cannot be told so is compared byte for byte.
+A file is ours if its first bytes have the digest in the ledger, and the rest is the beginning of the rows that the
+ledger has beyond that, because a kill may come between the two. Any other file is compared byte by byte.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
 
 @dataclass(frozen=True, slots=True)
 class MovedFile:
-    """A file that was not as the run had left it: its name, the one that it has now, and what was seen."""
+    """A file that was not as the run had left it: its name, its new path, and what was wrong with it."""
 
     name: str
     to: Path
@@ -48,9 +48,10 @@ class MovedFile:
 
 
 async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]:
-    """Move aside what is not ours, and note how far the files are that are. Raises StoreError.
+    """Move changed files aside, and store how far the unchanged files go. Raises StoreError.
 
-    Comes before anything else of a session: while the ledger is as the last one left it, it tells what a file may hold.
+    This is the first step of a session. While the ledger is as the last session left it, it tells what a file may
+    contain.
     """
     moved, noted = [], {}
     text = await ledger.meta_get("layout")
@@ -77,7 +78,7 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
 
 
 def move_aside(path: Path, why: str) -> MovedFile:
-    """Give the file a name that says what it is. No other file is overwritten. Raises StoreError."""
+    """Rename the file so that its name says what it is. No other file is overwritten. Raises StoreError."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for number in count(1):
         ending = f"-{number}" if number > 1 else ""
@@ -92,7 +93,7 @@ def move_aside(path: Path, why: str) -> MovedFile:
 async def _look_at(
     path: Path, status: os.stat_result, checkpoint: Checkpoint | None, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, Checkpoint | None]:
-    """What is strange about the file, or nothing; and its checkpoint, which is moved to its last whole row."""
+    """What is wrong with the file, or an empty text; and its checkpoint, moved to its last complete row."""
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
         return f"is {kind}, which this run did not make", checkpoint
@@ -123,7 +124,7 @@ async def _look_at(
 
 
 def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
-    """How the rows of the file may look: as they are to be, or as they were."""
+    """How the rows of the file may look: as they should be now, or as they were."""
     formats = [] if layout is None else [one for one in row_formats(layout) if one.name == name]
     if checkpoint.shape and checkpoint.shape not in [one.shape for one in formats]:
         formats.append(row_format_of(name, checkpoint.shape))
@@ -133,7 +134,7 @@ def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) 
 async def _look_at_parquet(
     path: Path, status: os.stat_result, checkpoint: Checkpoint, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, Checkpoint | None]:
-    """A Parquet file is ours where its values are those of the ledger: it may have been made just before a kill."""
+    """A Parquet file is ours if its values are those of the ledger: it may have been made just before a kill."""
     is_ours = False
     if layout is not None:
         with suppress(MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
@@ -178,14 +179,14 @@ async def _followed(
 
 
 def _ends(file: BinaryIO) -> bool:
-    """Whether nothing more is in the file. What a power cut has left unwritten is zeros on some disks."""
+    """Whether the rest of the file is empty. After a power cut, some disks return zeros for what was not written."""
     return all(not block.strip(b"\0") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
 def _partly(
     row_format: RowFormat, block: Sequence[tuple[int, Outcome]], rest: bytes, position: int
 ) -> tuple[int, int, bool]:
-    """How many bytes are whole rows of these outcomes, up to which position, and whether the rest is one torn row."""
+    """The size of the complete rows of these outcomes, their last position, and whether the rest is one torn row."""
     size = 0
     for place, outcome in block:
         row = row_format.block([outcome])
@@ -196,7 +197,7 @@ def _partly(
 
 
 def _cut(path: Path, file: BinaryIO, checkpoint: Checkpoint, size: int) -> Checkpoint:
-    """The file cut where its last whole row ends, all of it on the disk."""
+    """Cut the file after its last complete row, and sync it."""
     file.truncate(size)
     os.fsync(file.fileno())
     return replace(checkpoint, bytes=size, digest=digest_of(path, size))

@@ -1,4 +1,4 @@
-"""Of which kind a column's values are, for files and tables whose columns have types."""
+"""The types of columns, for files and tables whose columns have types."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ _TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}
 
 
 def value_kind(value: JSON) -> str:
-    """nothing, bool, int (fits a double too), long (64 bits), double or text."""
+    """The kind of a value: nothing, bool, int (also fits a double), long (64 bits), double, or text."""
     match value:
         case None:
             return "nothing"

@@ -1,4 +1,4 @@
-"""Which rows of a file that somebody has changed are not those of the ledger, for a person who wants them back."""
+"""Which rows of a changed file differ from the ledger, for a person who wants them back."""
 
 import asyncio
 import codecs
@@ -38,7 +38,7 @@ class FileProof:
 
 @dataclass(slots=True)
 class Difference:
-    """The keys whose rows have other values, or are missing; how many rows are nobody's; whether all was looked at."""
+    """The keys of changed and missing rows, how many rows belong to no record, and whether all rows were compared."""
 
     changed: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -73,9 +73,9 @@ def _format_rows(keys: Sequence[str], one: str, several: str) -> str:
 
 
 async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Difference | None:
-    """What differs between the file and the rows that it should have; None where it has other columns. Raises OSError.
+    """How the file differs from the rows that it should have, or None if it has other columns. Raises OSError.
 
-    How the file is written is no difference: quotes, line ends, a byte order mark, another delimiter.
+    The notation does not matter: quotes, line ends, a byte order mark, or another delimiter.
     """
     result = Difference()
     file = await asyncio.to_thread(_opened, path)
@@ -100,7 +100,7 @@ async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Diffe
 
 
 def _step(result: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) -> None:
-    """Take the rows that agree; where two do not, what lies before the next that do."""
+    """Skip the rows that agree. If two rows differ, skip to the next rows that agree."""
     while there and wanted and there[0] == wanted[0][1]:
         there.popleft()
         wanted.popleft()
@@ -127,7 +127,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _rows_in(file: TextIO, row_format: RowFormat) -> Iterator[Row] | None:
-    """The rows of the file; None where its columns are others."""
+    """The rows of the file, or None if it has other columns."""
     if row_format.name.endswith(".jsonl"):
         return (_values(line, row_format) for line in file if line.strip())
     csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARS))

@@ -1,4 +1,4 @@
-"""The ledger: every outcome, once. It is written first; every other file of rows can be made from it."""
+"""The ledger: one outcome for each record. It is written first, and every file of rows can be made from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Method: TypeAlias = "Callable[Concatenate[Ledger, _P], Coroutine[Any, Any, _T]]
 
 
 class _ConnectionThread:
-    """A connection and the one thread that uses it."""
+    """A connection and the only thread that uses it."""
 
     def __init__(self, path: Path, *, reads: bool = False) -> None:
         self._path = path
@@ -43,7 +43,7 @@ class _ConnectionThread:
             raise
 
     async def do(self, work: Callable[..., _T], *args: Any) -> _T:
-        """What `work` makes of the connection. Work that was handed over is done even if the caller is cancelled."""
+        """Run `work` on the connection. It runs to its end even if the caller is canceled."""
         if self._connection is None:
             raise StoreError(f"{self._path}: the ledger is closed.")
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Ledger:
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool = False) -> Ledger:
-        """Open the ledger, or make a new one. Raises SetupError if the file is not a ledger that we know."""
+        """Open the ledger, or create it. Raises SetupError if the file is not a ledger of a known version."""
         ledger = cls(path)
         if not read_only:
             ledger._writes = _ConnectionThread(path)
@@ -126,7 +126,7 @@ class Ledger:
         return ledger
 
     async def close(self) -> None:
-        """Close; may be called twice."""
+        """Close. Can be called twice."""
         await self._reads.close()
         if self._writes is not None:
             # Last, because the last writer folds the WAL into the file.
@@ -140,7 +140,7 @@ class Ledger:
 
     @property
     def generation(self) -> int:
-        """Grows whenever outcomes are archived, replaced or moved: files made before then are to be made anew."""
+        """Grows whenever outcomes are archived, replaced, or moved. Files made before that must be rebuilt."""
         return self._generation
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,24 +153,25 @@ class Ledger:
         requests: Mapping[str, int] | None = None,
         done_with: Sequence[str] = (),
     ) -> list[int]:
-        """Write outcomes in one transaction and give their seqs, which are consecutive; when it returns, they are safe.
+        """Write outcomes in one transaction, and return their seqs, which are consecutive. When it returns, they are
+        durable.
 
-        `requests` is the number of requests sent, by day (ISO dates). `done_with` are the keys of records whose kept
-        answers are dropped. A key that has an outcome already is a StoreError, and then nothing is written.
+        `requests` is the number of requests sent, by day (ISO dates). `done_with` are the keys of records whose saved
+        answers are deleted. If a key already has an outcome, StoreError is raised and nothing is written.
         """
         return await self._write(self._commit, outcomes, sinks, requests or {}, done_with)
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
-        """Put each outcome, with the usage and cost that still count, in the place of its key's, which is archived."""
+        """Replace the outcomes of these keys, with the usage and cost that still count, and archive the old ones."""
         return await self._write(self._replace, outcomes, reason)
 
     async def save_checkpoints(self, checkpoints: Mapping[str, Checkpoint]) -> None:
-        """What is known of these files now, beside what the others are."""
+        """Store the checkpoints of these files, and keep those of the others."""
         self._stored = None
         await self._write(writes.save_checkpoints, checkpoints)
 
     async def run_id(self) -> str:
-        """The run's name among all runs, which it keeps: made at the first call."""
+        """The run's unique name, which is made at the first call."""
         run_id = await self.meta_get("run_id")
         if run_id is None:
             run_id = uuid.uuid4().hex
@@ -190,7 +191,7 @@ class Ledger:
     refresh = _moving(writes.refresh)
 
     async def do(self, work: Callable[..., _T], *args: Any) -> _T:
-        """What `work` makes of the connection that writes; of the one that reads where nothing may be written."""
+        """Run `work` on the writing connection, or on the reading one if the ledger is read-only."""
         return await (self._writes or self._reads).do(work, *args)
 
     # ── the records of an input that has changed, and their outcomes (see `reconcile`) ───────────────────────────────
@@ -235,7 +236,7 @@ class Ledger:
     before_renaming = _reading(renaming.count_labels)
 
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
-        """How often each value of these label columns was given, where they are classes; corrections count."""
+        """How often each value of these label columns occurs, if the values are classes. Corrections count."""
         return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_or_none(self.path.parent)))
 
     async def count_human_labels(self) -> int:
@@ -243,7 +244,7 @@ class Ledger:
         return await self._reads.do(lambda seen: count_human_labels(seen, corrections_or_none(self.path.parent)))
 
     async def vote_counts(self) -> VoteCounts:
-        """What the votes on labels came to, where there were any."""
+        """The results of voting on labels."""
         return await self._reads.do(lambda seen: vote_counts(seen, corrections_or_none(self.path.parent)))
 
     # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""The outcomes of a run as rows: in blocks for the files, or all of them as one table in memory."""
+"""The outcomes of a run: in blocks, for the files of rows, or as one table in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator

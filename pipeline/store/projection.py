@@ -1,4 +1,4 @@
-"""One file of rows that grows beside the ledger and can be made again from it."""
+"""A file of rows that grows with the ledger and can be rebuilt from it."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ _SORTED = "sorted"
 
 
 class RowFormat:
-    """How the rows of one file look: its table, and how a row becomes bytes."""
+    """How the rows of a file look: its table, and how a row becomes bytes."""
 
     def __init__(self, name: str, table: Table, layout: Layout) -> None:
         self.name = name
@@ -157,11 +157,11 @@ class Projection:
 
     @property
     def unsynced_bytes(self) -> int:
-        """How much a power cut could still take."""
+        """How much a power cut could still destroy."""
         return self.size_bytes - self._synced_bytes
 
     async def resume(self) -> bool:
-        """Go on from the file's checkpoint. False if the file has to be built anew."""
+        """Continue from the file's checkpoint. Returns False if the file must be rebuilt."""
         checkpoint = self.checkpoint
         if (
             checkpoint.is_stale
@@ -177,11 +177,11 @@ class Projection:
 
     @property
     def is_building(self) -> bool:
-        """Whether the file is being built anew beside the old one."""
+        """Whether the file is being rebuilt beside the old one."""
         return self._growing != self.path
 
     def external_change(self) -> str:
-        """What tells that somebody has changed or replaced the file since it was opened; empty where nothing does."""
+        """How somebody has changed or replaced the file since it was opened, or an empty text."""
         if self.is_building or self._identity is None or self._is_torn:
             return ""
         try:
@@ -194,7 +194,7 @@ class Projection:
         return "" if status.st_size == self.size_bytes else CHANGED
 
     async def content_change(self) -> str:
-        """The same, of every byte: it takes one reading of the file."""
+        """The same, by comparing every byte. It reads the file once."""
         fault = self.external_change()
         if fault or self.is_building or self._file is None or self._is_torn:
             return fault
@@ -203,7 +203,7 @@ class Projection:
         return ""
 
     async def begin_rebuild(self, row_format: RowFormat) -> None:
-        """Begin the file anew, beside the old one, which stays in its place until `settle`."""
+        """Rebuild the file beside the old one, which stays until `finish_rebuild`."""
         await self.close()
         self.row_format, self.position, self.is_old = row_format, 1, False
         self._growing, self.size_bytes, self._synced_bytes = self.path.with_name(f"{self.path.name}.part"), 0, 0
@@ -219,7 +219,7 @@ class Projection:
         self.position = position
 
     async def finish_rebuild(self) -> None:
-        """Put a file that was begun into its place."""
+        """Put a rebuilt file in its place."""
         if not self.is_building:
             return
         if not self.size_bytes:
@@ -241,7 +241,7 @@ class Projection:
         self.checkpoint = Checkpoint(self.size_bytes, self.position, self.row_format.shape, self._digest.digest())
 
     async def close(self) -> None:
-        """Close; may be called twice."""
+        """Close. Can be called twice."""
         file, self._file, self._is_torn = self._file, None, True
         if file is not None:
             # What a full disk kept from being written comes again from the ledger: that it fails here too is no news.

@@ -1,4 +1,4 @@
-"""Whether the files of rows are what the ledger says, byte for byte."""
+"""Whether the files of rows are identical to what the ledger says."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -77,7 +77,7 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
 
 
 def _is_waiting(checkpoint: Checkpoint | None, row_format: RowFormat) -> bool:
-    """Whether a file is to be built again, and is not looked at before."""
+    """Whether the file will be rebuilt, so that it need not be compared."""
     return checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape
 
 
@@ -112,7 +112,7 @@ async def _prove_text(
 
 
 def _lost(path: Path, checkpoint: Checkpoint) -> str:
-    """What is to be told of a file that is missing or was emptied; empty where there is something to compare."""
+    """What to say about a file that is missing or empty, or an empty text if there is something to compare."""
     if path.exists() and (path.stat().st_size or checkpoint.bytes <= 0):
         return ""
     what = "is empty" if path.exists() else "is missing"
@@ -141,7 +141,7 @@ async def _compare(
 
 
 def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
-    """How many of the outcomes' rows are in so many bytes; None: in all that they have."""
+    """How many rows of these outcomes are in the first `size_bytes` bytes, or all of them if it is None."""
     here = [outcome for outcome in outcomes if outcome.status in row_format.table.statuses]
     counts = [len(row_format.table.rows(outcome)) for outcome in here]
     if size_bytes is None:
@@ -151,7 +151,7 @@ def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: 
 
 
 def _take(comparison: _Comparison, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
-    """Compare the next bytes; gives how many agree. A file may end early, at any byte: what is there must agree."""
+    """Compare the next bytes. Returns how many agree. A file may end early, at any byte."""
     actual = file.read(min(len(expected), size_bytes - comparison.bytes))
     agreed = len(actual)
     if not expected.startswith(actual):
@@ -165,7 +165,7 @@ def _take(comparison: _Comparison, file: BinaryIO, size_bytes: int, expected: by
 def _blocks(
     ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint, corrected: CorrectionSet
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The rows that the file may hold: in the input's order those up to its last making, else all that come."""
+    """The rows that the file may have: in input order, those up to its last rebuild; otherwise all."""
     upto = checkpoint.position if row_format.order == "input" else None
     return rows_of(ledger, row_format.order, upto=upto, corrected=corrected)
 

@@ -1,4 +1,4 @@
-"""What is asked of the ledger: plain functions on a connection, called in the thread that owns it."""
+"""Queries on the ledger: plain functions on a connection, called in the thread that owns it."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class StoredOutcome:
-    """What the ledger remembers of a record that has an outcome."""
+    """What the ledger stores about a record that has an outcome, for comparison with the input."""
 
     digest: int
     status: Status
@@ -115,7 +115,7 @@ def _status(text: str) -> Status:
 
 
 def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
-    """The rows that the labels give, where a record may give several or none; None where each gives one."""
+    """The number of rows, if a record can give several rows or none; None if each gives one."""
     several = "SELECT 1 FROM outcomes WHERE status = 'labelled' AND label LIKE '[%' LIMIT 1"
     if connection.execute(several).fetchone() is None:
         return None
@@ -231,9 +231,9 @@ def canaries(connection: sqlite3.Connection) -> list[Outcome]:
 
 
 def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
-    """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.
+    """Which of these (key, place) pairs, by index, have a key that was seen before in this pass, with its first place.
 
-    Memory stays flat: what was seen lies in a temporary file.
+    Memory stays flat, because the keys are stored in a temporary file.
     """
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
     rows = of_keys(connection, "SELECT key, place FROM seen", [key for key, _ in places])
@@ -253,7 +253,7 @@ def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, 
 
 
 def absent_keys(connection: sqlite3.Connection, records: int | None) -> list[str]:
-    """The keys of outcomes that cost nothing and were not in this pass: by name, or where none was noted by place."""
+    """The keys of outcomes without a call whose records were not in this pass."""
     is_noted = connection.execute("SELECT 1 FROM sqlite_temp_master WHERE name = 'seen'").fetchone()
     if not is_noted and records is None:
         return []
@@ -266,7 +266,7 @@ def absent_keys(connection: sqlite3.Connection, records: int | None) -> list[str
 
 
 def begin_pass(connection: sqlite3.Connection) -> None:
-    """Begin a new pass for `find_duplicates`."""
+    """Forget the keys that `find_duplicates` has stored."""
     connection.execute("DROP TABLE IF EXISTS temp.seen")
 
 
@@ -338,7 +338,7 @@ def faults(connection: sqlite3.Connection) -> list[str]:
 
 
 def damaged(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
-    """The seq and key of each row that cannot be read, and why. Reads all of the outcomes."""
+    """The seq and key of each row that cannot be read, and why. Reads all outcomes."""
     for row in connection.execute(SELECT_OUTCOME):
         if (why := damage_of(row)) is not None:
             yield row[0], any_text(row[1]), why
@@ -363,7 +363,7 @@ def placeholders(values: Sequence[object]) -> str:
 
 
 def describe_duplicates(connection: sqlite3.Connection, path: Path, outcomes: Sequence[Outcome]) -> str:
-    """Why these outcomes cannot be written: some have one already."""
+    """Why these outcomes cannot be written: some of their records already have one."""
     keys = [outcome.record.key for outcome in outcomes]
     twice = sorted({key for key in keys if keys.count(key) > 1} | known(connection, keys).keys())
     return (

@@ -1,6 +1,6 @@
-"""Which outcome belongs to which record of an input that has changed: by name, by content, by request.
+"""Finds the outcome of each record of an input that has changed: by key, by content, or by request.
 
-All of it is in temporary tables of one connection, so memory stays flat. Nothing of the ledger changes before `apply`.
+All work is done in temporary tables of one connection, so memory stays flat. The ledger changes only in `apply`.
 """
 
 import sqlite3
@@ -63,7 +63,7 @@ _CHANGED = f"FROM present p JOIN spare o ON o.key = p.key WHERE p.seq IS NULL AN
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedRecord:
-    """A record that has no outcome yet; and the outcome of its name, where there is one that has no record yet."""
+    """A record without an outcome, and the outcome of its key if that has no record."""
 
     record: Record
     seq: int | None
@@ -94,12 +94,12 @@ class MatchCounts:
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """Begin with no record."""
+    """Start without records."""
     connection.executescript(_BEGIN)
 
 
 def add(connection: sqlite3.Connection, records: Sequence[Record], *, trust: bool) -> None:
-    """The next records of the input. Equal digests under one name are the same record, where they can be trusted."""
+    """Add records of the input. With `trust`, a record with the same key and digest is the same record."""
     known = _known(connection, [record.key for record in records])
     rows, paired = [], []
     for record in records:
@@ -144,7 +144,7 @@ def by_content(connection: sqlite3.Connection, *, trust: bool) -> int:
 
 
 def by_request(connection: sqlite3.Connection) -> None:
-    """Pair those whose requests are the same: they would get the same label."""
+    """Match records and outcomes with identical requests, which would get the same label."""
     _pair_all(connection, "request", "request_digest")
 
 
@@ -156,7 +156,7 @@ def _pair_all(connection: sqlite3.Connection, present: str, spare: str, also: st
 
 
 def _pair(connection: sqlite3.Connection, select: str) -> None:
-    """These records (by ordinal) have these outcomes (by seq)."""
+    """Match these records (by ordinal) with these outcomes (by seq)."""
     connection.execute("DROP TABLE IF EXISTS temp.pairs")
     connection.execute(f"CREATE TEMP TABLE pairs AS {select}")
     connection.execute("CREATE INDEX temp.pairs_ordinal ON pairs (ordinal)")
@@ -168,7 +168,7 @@ def _pair(connection: sqlite3.Connection, select: str) -> None:
 
 
 def unpaired(connection: sqlite3.Connection, after: int) -> list[UnmatchedRecord]:
-    """The next records without an outcome, behind this ordinal."""
+    """The next records without an outcome, after this ordinal."""
     return [_to_unmatched(row) for row in connection.execute(_UNPAIRED, (after, BLOCK))]
 
 
@@ -181,7 +181,7 @@ def _to_unmatched(row: Sequence[object]) -> UnmatchedRecord:
 def pair(
     connection: sqlite3.Connection, pairs: Sequence[tuple[int, int]], requests: Sequence[tuple[int, bytes]]
 ) -> None:
-    """Records (by ordinal) with their outcomes (by seq); and what others would be asked now."""
+    """Match records (by ordinal) with outcomes (by seq), and store the requests of other records."""
     connection.execute("BEGIN")
     connection.executemany("INSERT INTO taken VALUES (?)", [(seq,) for _, seq in pairs])
     connection.executemany("UPDATE present SET seq = ? WHERE ordinal = ?", [(seq, ordinal) for ordinal, seq in pairs])
@@ -191,7 +191,7 @@ def pair(
 
 
 def counts(connection: sqlite3.Connection) -> MatchCounts:
-    """What came of it, so far."""
+    """The result so far, as counts."""
 
     def count(text: str) -> int:
         return int(connection.execute(f"SELECT COUNT(*) {text}").fetchone()[0])
@@ -251,7 +251,7 @@ def _archive(connection: sqlite3.Connection) -> Iterator[int]:
 
 
 def _move_outcomes(connection: sqlite3.Connection) -> int:
-    """Give the outcomes the names, the places and the fields that their records have now."""
+    """Give the outcomes the keys, places, and fields that their records have now."""
     connection.execute("DROP TABLE IF EXISTS temp.renamed")
     connection.execute(
         "CREATE TEMP TABLE renamed AS SELECT o.key AS old, p.key AS new, o.seq, CAST(x'FF' || o.seq AS BLOB) AS aside"
@@ -278,7 +278,7 @@ def _move_outcomes(connection: sqlite3.Connection) -> int:
 
 
 def _restore_gone(connection: sqlite3.Connection) -> None:
-    """Outcomes that were archived while their record was gone; it is there again."""
+    """Restore outcomes that were archived while their record was missing from the input."""
     back = "FROM archived WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
     made = {"key": "CAST(x'FF' || seq AS BLOB)", "asked_as": "COALESCE(asked_as, key)"}
     values = ", ".join(made.get(column, column) for column in COLUMNS)

@@ -1,4 +1,4 @@
-"""Labels under other names, in the ledger and in what people said. The model's own answers stay as they were given."""
+"""Renames labels in the ledger and in what people said. The model's own answers stay as they are."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence

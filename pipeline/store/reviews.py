@@ -44,7 +44,7 @@ class Reviews:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
+        """Close the file. Can be called twice."""
         with self._lock:
             self._connection.close()
 
@@ -151,7 +151,7 @@ class Reviews:
         return renamed_answers(list(map(_read_answer, rows)), renames_for_people(self.path.parent))
 
     def active_answers(self, upto: int | None = None) -> list[Answer]:
-        """The answers that count, the oldest first: without those that were taken back, and without what took them."""
+        """The answers that count, oldest first, without answers that were taken back and the retractions."""
         answers = [answer for answer in self.answers() if upto is None or answer.id <= upto]
         gone = {answer.takes_back for answer in answers}
         return [answer for answer in answers if answer.takes_back is None and answer.id not in gone]
@@ -173,11 +173,11 @@ class Reviews:
         return corrections
 
     def version(self) -> int:
-        """A number that grows whenever `corrections` changes; 0 before the first."""
+        """A number that grows whenever `corrections` changes. It is 0 at first."""
         return int(self._rows(_VERSION)[0][0])
 
     def add_places(self, places: Sequence[Place]) -> None:
-        """Keep where the records of these answers are now."""
+        """Store where the records of these answers are now."""
         if not places:
             return
         with self._used() as connection, transaction(connection):
@@ -200,7 +200,7 @@ def open_reviews(folder: Path) -> Reviews:
 
 
 def read_reviews(folder: Path) -> Reviews | None:
-    """The same for reading; None where nobody has reviewed the run."""
+    """The reviews of the run, for reading, or None if nobody has reviewed it."""
     connection = connect_reader(folder / NAME)
     return None if connection is None else Reviews(folder / NAME, connection)
 

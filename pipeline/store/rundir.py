@@ -68,7 +68,7 @@ class RunDir:
     merged = _In("shards.merged")
 
     def labels(self, kind: str = "csv") -> Path:
-        """The labelled records, as csv, jsonl or parquet."""
+        """The file of labeled records, as csv, jsonl, or parquet."""
         return self.path / f"labels.{kind}"
 
     def open_for_writing(self) -> RunLock:
@@ -97,9 +97,9 @@ class RunDir:
                 )
 
     def is_running(self) -> bool:
-        """Whether a process of this machine holds the folder, or one of its shards.
+        """Whether a process on this machine holds the folder or one of its shards.
 
-        Its note outlives a kill, so the process is looked for too.
+        The owner file remains after a kill, so the process is checked too.
         """
         if any(RunDir(one.parent).is_running() for one in self.path.glob("shards/**/lock.owner")):
             return True
@@ -123,7 +123,7 @@ class RunDir:
             return []
 
     def shards(self) -> list[RunDir]:
-        """The run folders of its shards that have begun, in order."""
+        """The run folders of its shards that have started, in order."""
         try:
             folders = [one for one in (self.path / "shards").iterdir() if one.name.isdigit()]
         except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +131,7 @@ class RunDir:
         return [RunDir(one) for one in sorted(folders) if (one / "ledger.db").exists()]
 
     def refuse_shards(self) -> None:
-        """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""
+        """Raises SetupError if the run is in shards, which would ask for the same records."""
         if (self.path / "shards" / "plan.json").exists():
             advice = "is in shards. Go on with run --shards and the same number, or put them together first:"
             raise SetupError(f"{self.path} {advice} labelpipe merge {self.path}")
@@ -176,7 +176,7 @@ class RunDir:
         write_whole(self.manifest, codec.pretty(manifest))
 
     def note_simulated(self) -> None:
-        """Say in the manifest that simulated labels are here, if it does not yet."""
+        """Record in the manifest that there are simulated labels."""
         manifest = self.read_manifest()
         if manifest is not None and not manifest.get("simulated"):
             self.write_manifest({**manifest, "simulated": True})
@@ -195,12 +195,12 @@ class RunDir:
         write_whole(self.summary, codec.pretty(summary))
 
     def clear_summary(self) -> None:
-        """Forget how the last session ended: a new one begins."""
+        """Remove the summary of the last session, because a new one begins."""
         self.summary.unlink(missing_ok=True)
 
 
 class RunLock:
-    """Holds a run folder for this process, until `close`."""
+    """Locks a run folder for this process, until `close`."""
 
     def __init__(self, folder: Path) -> None:
         import filelock
@@ -244,7 +244,7 @@ class RunLock:
                     file.rename(to / file.name)
 
     def close(self) -> None:
-        """Let others in; may be called twice."""
+        """Release the lock. Can be called twice."""
         if self._lock.is_locked:
             self._owner.unlink(missing_ok=True)
             self._lock.release()
@@ -258,7 +258,7 @@ class RunLock:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A part of the fingerprint that differs. None: the part is not there."""
+    """A part of the fingerprint that differs. None means that the part does not exist."""
 
     part: str
     old: JSON
@@ -284,7 +284,7 @@ def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that it is either the old or the new one, whatever happens. Raises StoreError."""
+    """Write a small file atomically: it is always either the old or the new one. Raises StoreError."""
     part = path.with_name(f"{path.name}.part")
     with disk_errors(path):
         part.write_bytes(data)
@@ -293,7 +293,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
-    """Raises StoreError, which says `what` went wrong with this file, for an OSError of the block."""
+    """Raises StoreError with this file and `what` went wrong, if the block raises OSError."""
     try:
         yield
     except OSError as error:
@@ -301,7 +301,7 @@ def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
 
 
 def replace_durably(part: Path, path: Path) -> None:
-    """Put a finished file in the place of another: on the disk first, then under its name."""
+    """Replace a file by a finished one: sync it first, then rename it."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     part.replace(path)

@@ -68,7 +68,7 @@ def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], r
 
 
 def _copy(connection: sqlite3.Connection, *, goes_on: bool) -> None:
-    """All of a part, in the transaction that is open. A key that is there already is archived: it was paid for."""
+    """Copy a part, in the open transaction. A second outcome of a key is archived, because it was paid for."""
     one = connection.execute
     last = one(
         "SELECT MAX(COALESCE((SELECT MAX(seq) FROM main.outcomes), 0),"
@@ -103,7 +103,7 @@ def _copy(connection: sqlite3.Connection, *, goes_on: bool) -> None:
 
 
 def count_batches_left(ledgers: Iterable[Path]) -> int:
-    """How many batches of these are open, or have answers of which nothing has become yet."""
+    """How many batches are open, or have answers that were not used yet."""
     left = 0
     for path in ledgers:
         with closing(connect_reader(path)) as reader:
@@ -159,9 +159,9 @@ def _put_in_place(made: Path, target: Path) -> None:
 
 @contextmanager
 def lock_shards(run: Path) -> Iterator[bool]:
-    """Keep shards and their lease server out while the block lasts; gives False where one is at work.
+    """Lock the shards and their lease server while the block lasts. Returns False if one is running.
 
-    Their locks are asked, since a process on another machine cannot be seen.
+    It tries their locks, because a process on another machine cannot be seen.
     """
     folder = run / "shards"
     with ExitStack() as stack:
@@ -178,7 +178,7 @@ def lock_shards(run: Path) -> Iterator[bool]:
 
 
 def clear_merged(run_dir: RunDir) -> None:
-    """Remove what a merge has left, also where the shards are in another folder to which only a link is here."""
+    """Remove what a merge has left, even if the shards are in another folder behind a link."""
     if run_dir.merged.is_symlink():
         shutil.rmtree(run_dir.merged.resolve(), ignore_errors=True)
         run_dir.merged.unlink()

@@ -86,11 +86,11 @@ class Sinks:
 
     @property
     def layout(self) -> Layout:
-        """The columns as they are known by now."""
+        """The columns that are known so far."""
         return self._layout
 
     def checkpoints(self) -> Checkpoints | None:
-        """How far the files have come, for the next commit to store."""
+        """How far the files go, for the next commit."""
         return self._checkpoints
 
     async def write(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
@@ -118,7 +118,7 @@ class Sinks:
             await self._sync()
 
     async def finish(self) -> None:
-        """Bring the files to their end and close them. Raises StoreError."""
+        """Complete the files and close them. Raises StoreError."""
         await self._apply_new_corrections()
         if self._generation != self._ledger.generation:
             await self._start_over()
@@ -155,7 +155,7 @@ class Sinks:
         await ledger.save_checkpoints({row_format.name: Checkpoint(size, self._seq, row_format.shape, digest)})
 
     async def close(self) -> None:
-        """Close the files as they are; may be called twice."""
+        """Close the files as they are. Can be called twice."""
         for file in self._files:
             await file.close()
 
@@ -186,7 +186,7 @@ class Sinks:
         await self._store_checkpoints()
 
     async def _learn_columns(self) -> None:
-        """Note all rows that are not noted yet."""
+        """Take in the columns of all rows that are not known yet."""
         async for block in rows_of(self._ledger, "completion", self._seq + 1, corrected=self._corrected):
             self._note_columns([outcome for _, outcome in block], block[-1][0])
 
@@ -195,7 +195,7 @@ class Sinks:
         self._layout, self._seq = self._layout.grown(outcomes), seq
 
     async def _apply_new_corrections(self) -> None:
-        """Take in corrections that came while the run was at work: rows that were written before get them now."""
+        """Take in corrections that arrived during the session. Rows written before get them now."""
         now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._wanted.reviewed)
         if now.version != self._corrected.version:
             self._corrected = now
@@ -203,31 +203,31 @@ class Sinks:
             await self._learn_corrected_columns()
 
     async def _learn_corrected_columns(self) -> None:
-        """Take in the columns of records that people have labelled: as rows, they may bring new ones."""
+        """Take in the columns of records that people have labeled, which may be new."""
         outcomes = await self._ledger.outcomes_of(list(self._corrected.by_key))
         self._layout = self._layout.grown(self._corrected.apply_all(list(outcomes.values())))
 
     async def _start_over(self) -> None:
-        """Begin all over, with the columns of the rows that there are now."""
+        """Start over, with the columns of the rows that exist now."""
         self._generation = self._ledger.generation
         self._layout, self._seq = replace(self._wanted.following(None), corrected=self._corrected.version), 0
         for file in self._files:
             file.is_old = True
 
     async def _move_changed_aside(self, files: Sequence[Projection]) -> None:
-        """Move files aside that somebody has edited or replaced since they were opened: they are made anew."""
+        """Move files aside that somebody has changed since they were opened. They are rebuilt."""
         for file in files:
             if why := await file.content_change():
                 self.moved.append(move_aside(file.path, why))
                 file.is_old = True
 
     def _outgrown(self) -> list[Projection]:
-        """The files whose columns have grown since they were begun."""
+        """The files that lack columns which have appeared since they were begun."""
         shapes = {row_format.name: row_format.shape for row_format in growing(self._layout)}
         return [file for file in self._files if file.row_format.shape != shapes[file.row_format.name]]
 
     async def _rebuild(self, files: Sequence[Projection]) -> None:
-        """Build files anew from the ledger. Their checkpoints go first: they are worth nothing for the new files."""
+        """Rebuild files from the ledger. Their checkpoints are invalidated first."""
         if not files:
             return
         await self._move_changed_aside(files)
@@ -248,7 +248,7 @@ class Sinks:
         await self._catch_up(behind)
 
     async def _catch_up(self, files: Sequence[Projection]) -> None:
-        """Bring files to where the ledger is."""
+        """Write the rows that the files lack."""
         if not files:
             return
         starts = [file.position for file in files]

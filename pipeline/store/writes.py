@@ -1,4 +1,4 @@
-"""What changes the ledger: one transaction each, called in the thread that owns the connection."""
+"""Changes of the ledger: one transaction each, called in the thread that owns the connection."""
 
 import sqlite3
 import time
@@ -68,7 +68,7 @@ class Selection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block or nothing of it."""
+    """Commit the block as a whole, or roll it back."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -147,7 +147,7 @@ def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], rea
 
 
 def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
-    """Set the selected outcomes aside and give how many: their records are pending again, what they cost counts."""
+    """Archive the selected outcomes and return how many. Their records are pending again. Their cost still counts."""
     with transaction(connection):
         if selection.keys is None:
             condition, values = _condition(selection)
@@ -160,7 +160,7 @@ def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -
 
 
 def reject_damaged(connection: sqlite3.Connection) -> int:
-    """Make rows that cannot be read (a damaged file) rejected ones that say so, which `archive` can select."""
+    """Turn rows that cannot be read into rejected outcomes that say so, so that `archive` can select them."""
     rows = [(InternalError.code, why, seq) for seq, _, why in damaged(connection)]
     with transaction(connection):
         connection.executemany(_REJECT_DAMAGED, rows)
@@ -203,7 +203,7 @@ def _archive_keys(connection: sqlite3.Connection, selection: Selection, keys: Se
 def archive_where(
     connection: sqlite3.Connection, condition: str, values: Sequence[object], reason: str, *, paid: bool
 ) -> int:
-    """Move the outcomes that fit to those that were archived; gives how many. Called in a transaction."""
+    """Archive the outcomes that match, and return how many. Called in a transaction."""
     connection.execute(_ARCHIVE + condition, [time.time(), reason, int(paid), *values])
     if paid:
         _restart_conversations(connection, condition, values)
@@ -211,9 +211,9 @@ def archive_where(
 
 
 def _restart_conversations(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
-    """Conversations that are asked again begin anew; one whose next answer never came goes on where it was.
+    """Restart conversations that are asked again. One whose next answer never came continues where it was.
 
-    What its turns have cost is counted with the outcome that is archived.
+    The cost of its turns is counted with the archived outcome.
     """
     chosen = f"SELECT key FROM outcomes WHERE {condition}"  # noqa: S608 (our own words)
     failed = f"{chosen} AND status = 'failed'"
@@ -237,7 +237,7 @@ def _condition(selection: Selection) -> tuple[str, list[object]]:
 
 
 def forget_files(connection: sqlite3.Connection) -> None:
-    """Build all files anew, with the columns that the rows have then."""
+    """Have all files rebuilt, with the columns that the rows have then."""
     connection.execute("DELETE FROM meta WHERE key IN ('layout', 'layout_seq')")
     _reset_sinks(connection)
 
