@@ -7,7 +7,7 @@ ledger has beyond that, because a kill may come between the two. Any other file 
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +23,16 @@ from pipeline.store.correctionset import corrections_for
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.outcomerows import rows_of
-from pipeline.store.projection import BLOCK_BYTES, RowFormat, digest_of, parquet_format, row_format_of, row_formats
+from pipeline.store.projection import (
+    BLOCK_BYTES,
+    RowFormat,
+    RowMatch,
+    digest_of,
+    match_rows,
+    parquet_format,
+    row_format_of,
+    row_formats,
+)
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir, disk_errors
 from pipeline.store.writes import NO_FILE
@@ -161,43 +170,16 @@ async def _followed(
     """
     with path.open("r+b") as file:
         file.seek(checkpoint.bytes)
-        if not checkpoint.bytes:
-            head = row_format.head()
-            if (actual := file.read(len(head))) != head:
-                is_ours = head.startswith(actual.rstrip(b"\0")) and _ends(file)
-                return _cut(path, file, checkpoint, 0) if is_ours else None
-        done, position = file.tell(), checkpoint.position
-        async for block in blocks:
-            expected = row_format.block([outcome for _, outcome in block])
-            actual = file.read(len(expected))
-            if actual != expected:
-                size, position, is_ours = _partly(row_format, block, actual, position)
-                now = replace(checkpoint, position=position)
-                return _cut(path, file, now, done + size) if is_ours and _ends(file) else None
-            done, position = file.tell(), block[-1][0] + 1
-        return _cut(path, file, replace(checkpoint, position=position), done) if _ends(file) else None
+        match = await match_rows(file, row_format, blocks, RowMatch(checkpoint.bytes, checkpoint.position))
+        if not match.expected.startswith(match.actual.rstrip(b"\0")) or not _ends(file):
+            return None
+        # On the disk, and without a torn row.
+        file.truncate(match.size_bytes)
+        os.fsync(file.fileno())
+        size, digest = match.size_bytes, digest_of(path, match.size_bytes)
+        return replace(checkpoint, bytes=size, position=match.position, digest=digest)
 
 
 def _ends(file: BinaryIO) -> bool:
     """Whether the rest of the file is empty. After a power cut, some disks return zeros for what was not written."""
     return all(not block.strip(b"\0") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
-
-
-def _partly(
-    row_format: RowFormat, block: Sequence[tuple[int, Outcome]], rest: bytes, position: int
-) -> tuple[int, int, bool]:
-    """The size of the complete rows of these outcomes, their last position, and whether the rest is one torn row."""
-    size = 0
-    for place, outcome in block:
-        row = row_format.block([outcome])
-        if not rest.startswith(row, size):
-            return size, position, row.startswith(rest[size:].rstrip(b"\0"))
-        size, position = size + len(row), place + 1
-    return size, position, not rest[size:].strip(b"\0")
-
-
-def _cut(path: Path, file: BinaryIO, checkpoint: Checkpoint, size: int) -> Checkpoint:
-    """Cut the file after its last complete row, and sync it."""
-    file.truncate(size)
-    os.fsync(file.fileno())
-    return replace(checkpoint, bytes=size, digest=digest_of(path, size))

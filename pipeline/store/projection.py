@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline import codec
 from pipeline.errors import StoreError
@@ -43,6 +45,10 @@ class RowFormat:
         """What comes before the first row."""
         return b"" if self.name.endswith(".jsonl") else csv_block([self.table.titles], escape_formulas=self.escapes)
 
+    def row_count(self, outcome: Outcome) -> int:
+        """How many rows of this file the outcome has."""
+        return len(self.table.rows(outcome)) if outcome.status in self.table.statuses else 0
+
     def block(self, outcomes: Sequence[Outcome]) -> bytes:
         """The rows of those of the outcomes that belong into this file."""
         here = [outcome for outcome in outcomes if outcome.status in self.table.statuses]
@@ -52,6 +58,48 @@ class RowFormat:
         if self.name.endswith(".jsonl"):
             return json_block(self.table.titles, rows)
         return csv_block(rows, escape_formulas=self.escapes)
+
+
+@dataclass(slots=True)
+class RowMatch:
+    """How far a file agrees with the rows that it should have. All of it changes.
+
+    `size_bytes` is where its last complete row ends, `position` the seq of the next row, and `rows` their number.
+    Where the two part, `actual` is what the file has there, and `expected` the rows that it should have.
+    """
+
+    size_bytes: int = 0
+    position: int = 1
+    rows: int = 0
+    actual: bytes = b""
+    expected: bytes = b""
+
+
+async def match_rows(
+    file: BinaryIO, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]], match: RowMatch
+) -> RowMatch:
+    """Compare an open file with these rows from where `match` is, up to where they part."""
+    if not match.size_bytes:
+        head = row_format.head()
+        if (actual := file.read(len(head))) != head:
+            match.actual, match.expected = actual, head
+            return match
+        match.size_bytes = len(head)
+    async for block in blocks:
+        expected = row_format.block([outcome for _, outcome in block])
+        actual = file.read(len(expected))
+        complete, size_bytes = block, len(expected)
+        if actual != expected:
+            ends = list(accumulate(len(row_format.block([outcome])) for _, outcome in block))
+            complete = [one for one, end in zip(block, ends, strict=True) if actual[:end] == expected[:end]]
+            size_bytes = ends[len(complete) - 1] if complete else 0
+        match.size_bytes += size_bytes
+        match.position = complete[-1][0] + 1 if complete else match.position
+        match.rows += sum(row_format.row_count(outcome) for _, outcome in complete)
+        if actual != expected:
+            match.actual, match.expected = actual[size_bytes:], expected[size_bytes:]
+            break
+    return match
 
 
 def row_formats(layout: Layout) -> list[RowFormat]:

@@ -1,11 +1,8 @@
 """Whether the files of rows are identical to what the ledger says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.errors import LabelpipeError, MissingExtraError
 from pipeline.records import Outcome
@@ -15,7 +12,7 @@ from pipeline.store.difference import FileProof, difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.outcomerows import rows_of
-from pipeline.store.projection import RowFormat, parquet_format, row_formats
+from pipeline.store.projection import RowFormat, RowMatch, match_rows, parquet_format, row_formats
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir
 from pipeline.store.sqlexport import SqlPlace, SqlTarget, compare_table
@@ -28,16 +25,6 @@ CHANGED = (
 #: ... and about one that is empty or not there.
 _AND_REVIEWS = " with the corrections"
 _HOW_TO_FIX = "Give the run's command again: it is made again from the ledger."
-
-
-@dataclass(slots=True)
-class _Comparison:
-    """How far a comparison has come."""
-
-    rows: int = 0
-    bytes: int = 0
-    ended: bool = False
-    fault: str = ""
 
 
 #: Gives the URL of a table's database, or None where it cannot be known.
@@ -101,14 +88,21 @@ async def _prove_text(
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
-        comparison = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint, corrected))
-    if not comparison.fault and size_bytes >= checkpoint.bytes:
-        more = comparison.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
-        return FileProof(row_format.name, True, comparison.rows, _describe_rows(comparison.rows, corrected, more=more))
-    fault = comparison.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
+        match = await match_rows(file, row_format, _blocks(ledger, row_format, checkpoint, corrected), RowMatch())
+    pairs = enumerate(zip(match.actual, match.expected, strict=False))
+    differs_at = next((index for index, (actual, expected) in pairs if actual != expected), None)
+    if differs_at is not None:
+        fault = f"differs from the ledger at byte {match.size_bytes + differs_at:,}."
+    elif not match.expected and match.size_bytes < size_bytes:
+        fault = f"has {size_bytes - match.size_bytes:,} bytes more than the ledger's rows."
+    elif size_bytes < checkpoint.bytes:
+        fault = f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
+    else:
+        more = match.expected or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
+        return FileProof(row_format.name, True, match.rows, _describe_rows(match.rows, corrected, more=bool(more)))
     differences = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     message = "Its columns are others." if differences is None else str(differences)
-    return FileProof(row_format.name, False, comparison.rows, f"{fault} {message} {CHANGED}")
+    return FileProof(row_format.name, False, match.rows, f"{fault} {message} {CHANGED}")
 
 
 def _lost(path: Path, checkpoint: Checkpoint) -> str:
@@ -122,44 +116,6 @@ def _lost(path: Path, checkpoint: Checkpoint) -> str:
 def _describe_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
     rest = ", and the rest is still to come" if more else ""
     return f"{rows:,} rows, identical to the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
-
-
-async def _compare(
-    file: BinaryIO, size_bytes: int, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]]
-) -> _Comparison:
-    comparison = _Comparison()
-    _take(comparison, file, size_bytes, row_format.head())
-    async for block in blocks:
-        if comparison.ended or comparison.fault:
-            return comparison
-        outcomes = [outcome for _, outcome in block]
-        agreed = _take(comparison, file, size_bytes, row_format.block(outcomes))
-        comparison.rows += _whole_rows(row_format, outcomes, agreed if comparison.ended or comparison.fault else None)
-    if not (comparison.ended or comparison.fault) and comparison.bytes < size_bytes:
-        comparison.fault = f"has {size_bytes - comparison.bytes:,} bytes more than the ledger's rows."
-    return comparison
-
-
-def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
-    """How many rows of these outcomes are in the first `size_bytes` bytes, or all of them if it is None."""
-    here = [outcome for outcome in outcomes if outcome.status in row_format.table.statuses]
-    counts = [len(row_format.table.rows(outcome)) for outcome in here]
-    if size_bytes is None:
-        return sum(counts)
-    ends = accumulate(len(row_format.block([outcome])) for outcome in here)
-    return sum(count for count, end in zip(counts, ends, strict=True) if end <= size_bytes)
-
-
-def _take(comparison: _Comparison, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
-    """Compare the next bytes. Returns how many agree. A file may end early, at any byte."""
-    actual = file.read(min(len(expected), size_bytes - comparison.bytes))
-    agreed = len(actual)
-    if not expected.startswith(actual):
-        agreed = next(index for index, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b)
-        comparison.fault = f"differs from the ledger at byte {comparison.bytes + agreed:,}."
-    comparison.ended = len(actual) < len(expected)
-    comparison.bytes += len(actual)
-    return agreed
 
 
 def _blocks(
