@@ -172,24 +172,21 @@ class BatchLane:
 
     # -- the stream ----------------------------------------------------------------------------------------------
 
-    def items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
+    async def items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
         """What is to be done: of the input, and of what has come back. `unfinished` is how many jobs are at work."""
         self._producer, self._unfinished = producer, unfinished
-        return self._items_of(producer)
-
-    async def _items_of(self, producer: Producer) -> AsyncGenerator[Job | Outcome, None]:
-        carrying = asyncio.create_task(self.batch_runner.run(), name="batches")
-        carrying.add_done_callback(lambda _: self._changed.set())
+        runner = asyncio.create_task(self.batch_runner.run(), name="batches")
+        runner.add_done_callback(lambda _: self._changed.set())
         try:
             async with aclosing(producer.items()) as fresh:
                 more = self._config.mode is not BatchMode.CANCEL
                 while True:
-                    if carrying.done():
-                        carrying.result()
-                    come_back = await self._next_returned(producer)
-                    for item in come_back:
+                    if runner.done():
+                        runner.result()
+                    returned = await self._next_returned(producer)
+                    for item in returned:
                         yield item
-                    if come_back or self._next_part() is not None:
+                    if returned or self._next_part() is not None:
                         continue
                     if more and self._has_room():
                         item_or_none = await anext(fresh, None)
@@ -201,9 +198,9 @@ class BatchLane:
                         return
                     await self._pause()
         finally:
-            carrying.cancel()
+            runner.cancel()
             with suppress(asyncio.CancelledError):
-                await carrying
+                await runner
 
     async def begin(self, stop: Callable[[LabelpipeError], None], echo: Callable[[str], None], *, proven: bool) -> None:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
@@ -336,7 +333,7 @@ class BatchLane:
             if not self.part_admission.proven or len(parts) == len(self.batch_runner.open):
                 self.stop(BatchesOpenError(unknown_text(parts, next(iter(lost.values())))))
         if self._config.mode is BatchMode.NO_WAIT and self.batch_runner.is_idle:
-            self.stop(BatchesOpenError(f"{self.text()}; {return_hint(self.batch_runner.took_s)}"))
+            self.stop(BatchesOpenError(f"{self.waiting.text}; {return_hint(self.batch_runner.took_s)}"))
         return False
 
     async def _pause(self) -> None:
@@ -369,7 +366,7 @@ class BatchLane:
         self.packer.close()
         for number in await self._book.close_parts():
             self.batch_runner.parts.pop(number, None)
-        text = self.text()
+        text = self.waiting.text
         return [f"{text}. The same command continues with them."] if text else []
 
     def _on_landed(self, part: Part, responses: Sequence[Response]) -> None:
@@ -381,10 +378,6 @@ class BatchLane:
         self.part_admission.count_queued()
 
     # -- what it looks like --------------------------------------------------------------------------------------
-
-    def text(self) -> str:
-        """What is open, for people; empty where nothing is."""
-        return self.waiting.text
 
     @property
     def waiting(self) -> OpenBatches:

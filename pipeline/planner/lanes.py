@@ -40,57 +40,43 @@ def lanes_of(
     records: int,
     seconds: float | None,
     cost_at: Callable[[Price], Interval],
-    batches_took_s: Sequence[float] = (),
+    batches_took_s: Sequence[float],
     *,
-    by_batch: bool = False,
+    by_batch: bool,
 ) -> list[LaneEstimate]:
     """Live, flex and batch for so many records; `seconds` is how long live calls take, or flex ones where chosen.
 
     `batches_took_s` is how long the run's own batches took so far; `by_batch`: lane "auto" would begin with batches.
     """
-    lanes = _lanes_of(settings, records, seconds, cost_at)
-    if settings.model.lane == "live" or (settings.model.lane == "auto" and not by_batch):
-        return lanes
-    live, flex, batch = [replace(lane, chosen=False) for lane in lanes]
-    price = batch_price(settings) if by_batch else lane_price(settings)
-    cost = None if price is None else cost_at(price)
+
+    def lane(
+        name: str, price: Price | None, note: str, time_s: float | None = None, *, chosen: bool = False
+    ) -> LaneEstimate:
+        return LaneEstimate(name, None if price is None else cost_at(price), time_s, note, chosen=chosen)
+
+    own, flex_by_tier = price_for(settings), service_tier_of(settings) == FLEX
+    live = lane("live", own, "", seconds, chosen=True)
+    flex, batch = (lane(name, None, "not known for this server") for name in ("flex", "batch"))
+    if is_openai(settings) or is_simulated(settings):
+        cheaper = _cheaper(settings, service_tier=FLEX)
+        flex = lane("flex", cheaper, 'as long or longer: model.lane = "flex"')
+        batch = lane("batch", _cheaper(settings, batch=True), _batch_note(records))
+        if flex_by_tier:
+            live = lane("live", _listed(settings), "as long or shorter: without service_tier")
+            known = cheaper is not None or settings.model.price is not None
+            flex = lane("flex", own, "" if known else "no flex price is known: this is live's", seconds, chosen=True)
+    elif flex_by_tier:
+        live, flex = replace(live, chosen=False), lane("flex", own, "", seconds, chosen=True)
     if settings.model.lane == "flex":
-        return [live, replace(flex, cost=cost, seconds=seconds, note=_FLEX_NOTE, chosen=True), batch]
-    note = _batch_note(records)
-    if batches_took_s:
-        usual = duration(sorted(batches_took_s)[len(batches_took_s) // 2])
-        note += f"; half of this run's {len(batches_took_s):,} took up to {usual}"
-    return [live, flex, replace(batch, cost=cost, note=note, chosen=True)]
-
-
-def _lanes_of(
-    settings: Settings, records: int, seconds: float | None, cost_at: Callable[[Price], Interval]
-) -> list[LaneEstimate]:
-    flex_chosen = service_tier_of(settings) == "flex"
-
-    def cost(price: Price | None) -> Interval | None:
-        return None if price is None else cost_at(price)
-
-    if not (is_openai(settings) or is_simulated(settings)):
-        unknown = "not known for this server"
-        return [
-            LaneEstimate("live", cost(price_for(settings)), seconds, "", chosen=not flex_chosen),
-            LaneEstimate("flex", cost(price_for(settings)) if flex_chosen else None, seconds if flex_chosen else None,
-                 "" if flex_chosen else unknown, chosen=flex_chosen),
-            LaneEstimate("batch", None, None, unknown),
-        ]  # fmt: skip
-    own = price_for(settings)
-    live = LaneEstimate("live", cost(own), seconds, "", chosen=True)
-    flex = LaneEstimate(
-        "flex", cost(_cheaper(settings, service_tier="flex")), None, 'as long or longer: model.lane = "flex"'
-    )
-    if flex_chosen:
-        known = settings.model.price is not None or _cheaper(settings, service_tier="flex") is not None
-        live = LaneEstimate("live", cost(_listed(settings)), None, "as long or shorter: without service_tier")
-        flex = LaneEstimate(
-            "flex", cost(own), seconds, "" if known else "no flex price is known: this is live's", chosen=True
-        )
-    return [live, flex, LaneEstimate("batch", cost(_cheaper(settings, batch=True)), None, _batch_note(records))]
+        live, flex = replace(live, chosen=False), lane("flex", lane_price(settings), _FLEX_NOTE, seconds, chosen=True)
+    elif settings.model.lane == "batch" or by_batch:
+        note = _batch_note(records)
+        if batches_took_s:
+            usual = duration(sorted(batches_took_s)[len(batches_took_s) // 2])
+            note += f"; half of this run's {len(batches_took_s):,} took up to {usual}"
+        live, flex = replace(live, chosen=False), replace(flex, chosen=False)
+        batch = lane("batch", batch_price(settings), note, chosen=True)
+    return [live, flex, batch]
 
 
 def _listed(settings: Settings) -> Price | None:

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.report import charts, view
 from pipeline.report.data import ReportData
-from pipeline.show import votes_text
+from pipeline.show import plain, votes_text
 
 #: Classes of a confusion matrix that are shown: more do not fit a page. Columns with names: more do not fit paper.
 CLASSES, NAMED = 15, 6
@@ -43,7 +43,7 @@ def quality_of(report: ReportData) -> dict[str, Any]:
 def _so_far(report: ReportData) -> str:
     """`0.91 (0.86 to 0.94)`: what gold in the run says while it is at work."""
     live = report.state["live"] if report.state["running"] else None
-    return view.plain((live or {}).get("gold")).removeprefix("gold ")
+    return plain((live or {}).get("gold")).removeprefix("gold ")
 
 
 def _column(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,9 +158,9 @@ def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
 
 def _certificate(certificate: Mapping[str, Any]) -> dict[str, str]:
     """Its title, and its paragraph; where it does not hold any more, why."""
-    void = "" if certificate["certified"] else view.plain(certificate.get("void")) or "it does not hold any more"
+    void = "" if certificate["certified"] else plain(certificate.get("void")) or "it does not hold any more"
     title = "Void certificate" if void else "Certificate"
     return {
         "title": f"{title} of {certificate['column']}",
-        "text": f"{void}." if void else view.plain(certificate.get("text")),
+        "text": f"{void}." if void else plain(certificate.get("text")),
     }

@@ -15,7 +15,7 @@ from pipeline.facts import ReportFile
 from pipeline.report import charts, view
 from pipeline.report.data import ReportData, load_report_data
 from pipeline.report.label_quality import quality_of
-from pipeline.show import SIMULATED
+from pipeline.show import SIMULATED, plain
 from pipeline.stats import RunSummary
 from pipeline.store import STEP_S, RunDir
 from pipeline.terminal import printable
@@ -80,8 +80,8 @@ def render(report: ReportData, *, refresh_s: float = 0) -> str:
         reason=reason,
         tiles=list(view.tiles(report)),
         facts=list(view.facts(report)),
-        prompt=view.plain(fingerprint.get("prompt")),
-        system=view.plain(fingerprint.get("system")),
+        prompt=plain(fingerprint.get("prompt")),
+        system=plain(fingerprint.get("system")),
         fields=list(view.fields_of(report)),
         distributions=list(view.distributions(report)),
         columns=columns,

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import codec
-from pipeline.records import FLEX, JSON, Outcome
+from pipeline.records import FLEX, Outcome
 from pipeline.report.data import ReportData
-from pipeline.show import batches_text, net_text, numbers_in_order
+from pipeline.show import batches_text, net_text, numbers_in_order, plain
 from pipeline.store import STEP_S
 from pipeline.task import display_text, fields_in_prompt
 from pipeline.units import dollars, duration
@@ -23,11 +22,6 @@ PERCENTILES = (50, 90, 95, 99)
 _IS_DEFAULT = re.compile(r"^# [\w.-]+: not set$|^[\w.-]+ = .*  # default$")
 _IS_EMPTY = re.compile(r"\s*|\[[^\n]*\]\s*")
 _HEADS = {"complete": "Complete", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
-
-
-def plain(value: JSON) -> str:
-    """A value as a text; what is none is JSON."""
-    return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -205,7 +205,7 @@ class Session:
     def _waiting_text(self) -> str:
         """What is waited for that a lane has to do with."""
         now = asyncio.get_running_loop().time()
-        return self._asker.judge.flex.text(now) if self._lane is None else self._lane.text()
+        return self._asker.judge.flex.text(now) if self._lane is None else self._lane.waiting.text
 
     def _items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
         """What is to be done: of the input, and of batches that have come back."""

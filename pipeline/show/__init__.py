@@ -6,7 +6,7 @@ from pipeline.show.certificates import certificate_text, certify_lines
 from pipeline.show.comparisons import comparison_lines, trial_lines
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines, renamed_lines, report_lines
-from pipeline.show.formatting import SIMULATED
+from pipeline.show.formatting import SIMULATED, plain
 from pipeline.show.labelview import CLASSES_SHOWN, countable_labels, numbers_in_order, shares_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.recordview import record_lines

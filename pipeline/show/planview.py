@@ -258,13 +258,9 @@ def _rate(workload: Workload) -> str:
 
 def _whole_line(rehearsal: RehearsedPlan) -> str:
     whole = rehearsal.whole
-    counts = f"{whole.calls:,.0f} calls, {whole.tokens:,.0f} tokens, {_whole_cost(rehearsal)}"
+    cost = UNPRICED if whole.cost_usd is None else f"{dollars(whole.cost_usd)} if the model were asked"
+    counts = f"{whole.calls:,.0f} calls, {whole.tokens:,.0f} tokens, {cost}"
     return f"All {whole.records:,} that are left, at the measured pace: {_until(whole.seconds)}; {counts}"
-
-
-def _whole_cost(rehearsal: RehearsedPlan) -> str:
-    cost = rehearsal.whole.cost_usd
-    return UNPRICED if cost is None else f"{dollars(cost)} if the model were asked"
 
 
 def _tier(tier: Tier) -> str:
