@@ -55,7 +55,6 @@ class RehearsalOptions:
     retry_after: bool = True
     models: Sequence[str] = ("gpt-6-luna", "gpt-6-sol", "gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini")
     api_key: str | None = None
-    prefix: str = "/v1"
     batch_s: float = 1.0
     batch_queue_tokens: int | None = None
     batch_faults: Mapping[str, float] = field(default_factory=dict)
@@ -81,7 +80,6 @@ class RehearsalOptions:
         for name in ("latency_ms", "batch_s"):
             _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _expect(self.flex_form in FLEX_REFUSALS, "flex_form", self.flex_form, " or ".join(FLEX_REFUSALS))
-        _expect(self.prefix.startswith("/"), "prefix", self.prefix, "a path that starts with /")
 
     def _check_kinds(self) -> None:
         for name, kinds in (("faults", self.faults), ("poison", self.poison.values())):

@@ -61,19 +61,18 @@ class Rehearsal:
         self._store = BatchStore(
             self.options, self._handler, {"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES}, clock
         )
-        self._prefix = self.options.prefix.rstrip("/")
         self._run_id = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._runner: web.ServerRunner | None = None
         self._routes: Mapping[tuple[str, str], Handler] = {
-            ("POST", f"{self._prefix}/chat/completions"): partial(self._answer, api=CHAT),
-            ("POST", f"{self._prefix}/responses"): partial(self._answer, api=RESPONSES),
-            ("GET", f"{self._prefix}/models"): self._models,
-            ("POST", f"{self._prefix}/files"): self._upload,
-            ("GET", f"{self._prefix}/files"): self._files,
-            ("POST", f"{self._prefix}/batches"): self._create_batch,
-            ("GET", f"{self._prefix}/batches"): self._batches,
+            ("POST", "/v1/chat/completions"): partial(self._answer, api=CHAT),
+            ("POST", "/v1/responses"): partial(self._answer, api=RESPONSES),
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/files"): self._upload,
+            ("GET", "/v1/files"): self._files,
+            ("POST", "/v1/batches"): self._create_batch,
+            ("GET", "/v1/batches"): self._batches,
             ("GET", "/books"): self._show_books,
             ("POST", "/books/reset"): self._reset_books,
             ("GET", "/health"): self._health,
@@ -88,7 +87,7 @@ class Rehearsal:
     @property
     def base_url(self) -> str:
         """What an OpenAI client takes as its base URL."""
-        return self.root_url + self._prefix
+        return self.root_url + "/v1"
 
     async def start(self) -> None:
         """Listen; from then on `port` is the one that was found."""
@@ -126,16 +125,16 @@ class Rehearsal:
         path = request.path
         if self._is_foreign(request):
             return self._refuse(request, 403, "This endpoint answers programs of this machine only.", "forbidden")
-        if self.options.api_key is not None and path.startswith(self._prefix + "/") and not self._has_key(request):
+        if self.options.api_key is not None and path.startswith("/v1/") and not self._has_key(request):
             return self._refuse(request, 401, "Incorrect API key provided.", "invalid_api_key")
         handler = self._routes.get((request.method, path))
         if handler is not None:
             return await handler(request)
-        for folder, answer in (("files", self._file), ("batches", self._batch)):
-            if path.startswith(f"{self._prefix}/{folder}/"):
-                return answer(request.method, *path.removeprefix(f"{self._prefix}/{folder}/").split("/", 1))
-        if request.method == "GET" and path.startswith(f"{self._prefix}/models/"):
-            return self._model(path.removeprefix(f"{self._prefix}/models/"))
+        for folder, answer in (("/v1/files/", self._file), ("/v1/batches/", self._batch)):
+            if path.startswith(folder):
+                return answer(request.method, *path.removeprefix(folder).split("/", 1))
+        if request.method == "GET" and path.startswith("/v1/models/"):
+            return self._model(path.removeprefix("/v1/models/"))
         if any(path == route for _, route in self._routes):
             return self._error(405, f"Not allowed to {request.method} {path}.")
         return self._error(404, f"Unknown request URL: {request.method} {path}.", "unknown_url")

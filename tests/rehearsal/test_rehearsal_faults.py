@@ -62,7 +62,6 @@ def test_poison_hits_every_attempt_of_a_matching_prompt_and_no_other() -> None:
         ({"faults": {"500": -0.1}}, "add up to 1 at most"),
         ({"accuracy": 1.5}, "rehearsal.accuracy is 1.5; expected a number from 0 to 1"),
         ({"requests_per_minute": 0}, "rehearsal.requests_per_minute is 0"),
-        ({"prefix": "v1"}, "rehearsal.prefix is 'v1'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:

@@ -42,14 +42,6 @@ def test_stop_ends_calls_on_their_way_and_may_be_called_twice() -> None:
     with_endpoint(test, latency_ms=60_000.0)
 
 
-def test_a_prefix_of_one_s_own() -> None:
-    async def test(endpoint: Rehearsal, client: AsyncOpenAI) -> None:
-        assert endpoint.base_url.endswith("/openai/v2")
-        await client.chat.completions.create(**ask())
-
-    with_endpoint(test, prefix="/openai/v2/")
-
-
 ALONE = """
 import sys
 from pipeline.rehearsal import RehearsalOptions, serve
