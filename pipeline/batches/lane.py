@@ -1,6 +1,6 @@
 """The batch lane of one session: what goes out later and what has come back, as one stream for the pool.
 
-A record's first request is put off (`later`): its line goes into a part, and the record leaves the pool without an
+A record's first request is put off (`defer`): its line goes into a part, and the record leaves the pool without an
 outcome. Once the part has come back, the record goes through the pool again, with its answer among the kept ones, and
 is judged there as any other. So records are in the ledger and in files, and never all in memory.
 """

@@ -181,19 +181,19 @@ def _ends(
     plan: Plan, settings: Settings, facts: PilotFacts, shares: Mapping[str, tuple[float, float]]
 ) -> list[EarlyEnd]:
     """What ends the run before all is done, the first one first."""
-    terms = _pacing(settings, plan, facts)
+    pacing = _pacing(settings, plan, facts)
     known = bool(plan.durations_s)
     ends: list[EarlyEnd] = []
     for key, (_, likely) in shares.items():
         if likely < 1:
             records = math.floor(plan.left * likely)
-            seconds = simulate(records * plan.calls_per_record, facts.now, terms).seconds
+            seconds = simulate(records * plan.calls_per_record, facts.now, pacing).seconds
             ends.append(EarlyEnd(key, records, seconds if known or seconds > 0 else None))
-    until = None if terms.hours is None else terms.hours.ends_at(facts.now)
+    until = None if pacing.hours is None else pacing.hours.ends_at(facts.now)
     if until is not None and plan.late_by_s > 0:
         ends.append(EarlyEnd("limits.stop_at", plan.done_by_stop or 0, (until - facts.now).total_seconds()))
     if settings.limits.on_day_limit == "stop" and settings.limits.requests_per_day is not None:
-        simulation = until_used_up(plan.calls, facts.now, terms)
+        simulation = until_used_up(plan.calls, facts.now, pacing)
         if simulation is not None:
             ends.append(EarlyEnd("limits.requests_per_day", _records(simulation.calls, plan), simulation.seconds))
     return sorted(ends, key=lambda end: (end.records, end.seconds or 0.0))
@@ -216,16 +216,16 @@ def _pacing(settings: Settings, plan: Plan, facts: PilotFacts) -> PacingLimits:
 
 def _with_times(plan: Plan, settings: Settings, facts: PilotFacts) -> Plan:
     hours = hours_of(settings)
-    terms = _pacing(settings, plan, facts)
-    seconds = simulate(plan.calls, facts.now, terms).seconds
-    always = simulate(plan.calls, facts.now, replace(terms, hours=None)).seconds
+    pacing = _pacing(settings, plan, facts)
+    seconds = simulate(plan.calls, facts.now, pacing).seconds
+    always = simulate(plan.calls, facts.now, replace(pacing, hours=None)).seconds
     waits_s = seconds - always if math.isfinite(seconds) else 0.0
     known = bool(plan.durations_s) or not plan.left
     plan = replace(plan, seconds=seconds if known or seconds > 0 else None, waits_s=max(0.0, waits_s))
     until = None if hours is None else hours.ends_at(facts.now)
     if until is None:
         return plan
-    by_then = simulate(plan.calls, facts.now, terms, until)
+    by_then = simulate(plan.calls, facts.now, pacing, until)
     late_by_s = max(0.0, seconds - (until - facts.now).total_seconds())
     by_stop = _records(by_then.calls, plan)
     return replace(plan, stop_at=settings.limits.stop_at, late_by_s=late_by_s, done_by_stop=by_stop)

@@ -129,29 +129,6 @@ class _FailFastProvider:
         return response
 
 
-async def _pick_items(
-    settings: Settings, task: Task, given: RecordInput | None, n: int, picker: "_RecordPicker"
-) -> list[Request | Outcome]:
-    """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
-    sources = await in_daemon(partial(sources_of, settings, given))
-    await validate_selection(sources, settings)
-    reading = ReadProgress()
-    beginning = Beginning([source.name for source in sources], reading.describe_empty)
-    first: list[Request | Outcome] = []
-    async with aclosing(read(sources, settings, progress=reading)) as batches:
-        async for batch in batches:
-            if _count_requests(first) < n:
-                first += beginning.passed([_item(task, record) for record in batch])
-            picker.add(batch)
-            if _count_requests(first) >= n and picker.is_complete:
-                break
-        else:
-            first += beginning.ended(0) if n else []
-    first = _cut(first, n)
-    ordinals = {item.record.ordinal for item in first}
-    return first + [_item(task, record) for record in picker.records() if record.ordinal not in ordinals]
-
-
 class _RecordPicker:
     """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
 
@@ -189,6 +166,29 @@ class _RecordPicker:
                 raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._known_keys)}")
         by_place = {record.ordinal: record for record in (*self._by_key.values(), *self._sample)}
         return list(by_place.values())
+
+
+async def _pick_items(
+    settings: Settings, task: Task, source: RecordInput | None, n: int, picker: _RecordPicker
+) -> list[Request | Outcome]:
+    """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
+    sources = await in_daemon(partial(sources_of, settings, source))
+    await validate_selection(sources, settings)
+    reading = ReadProgress()
+    beginning = Beginning([one.name for one in sources], reading.describe_empty)
+    first: list[Request | Outcome] = []
+    async with aclosing(read(sources, settings, progress=reading)) as batches:
+        async for batch in batches:
+            if _count_requests(first) < n:
+                first += beginning.passed([_item(task, record) for record in batch])
+            picker.add(batch)
+            if _count_requests(first) >= n and picker.is_complete:
+                break
+        else:
+            first += beginning.ended(0) if n else []
+    first = _cut(first, n)
+    ordinals = {item.record.ordinal for item in first}
+    return first + [_item(task, record) for record in picker.records() if record.ordinal not in ordinals]
 
 
 def _item(task: Task, record: Record) -> Request | Outcome:

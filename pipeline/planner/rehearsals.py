@@ -225,8 +225,8 @@ def whole_of(settings: Settings, plan: Plan, happened: Workload) -> Workload:
     calls = happened.calls * times
     seconds = None
     if happened.seconds and happened.calls:
-        terms = PacingLimits(happened.calls / happened.seconds, plan.requests_per_day, hours=hours_of(settings))
-        seconds = simulate(calls, datetime.now().astimezone(), terms).seconds
+        pacing = PacingLimits(happened.calls / happened.seconds, plan.requests_per_day, hours=hours_of(settings))
+        seconds = simulate(calls, datetime.now().astimezone(), pacing).seconds
     return replace(
         happened,
         records=plan.left,

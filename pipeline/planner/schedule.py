@@ -37,30 +37,30 @@ class Simulation:
     calls: float
 
 
-def simulate(calls: float, start: datetime, terms: PacingLimits, until: datetime | None = None) -> Simulation:
+def simulate(calls: float, start: datetime, pacing: PacingLimits, until: datetime | None = None) -> Simulation:
     """Simulate from `start` until `calls` are made, or until the time is up."""
     begin = now = start.astimezone(UTC)
-    left, today = calls, _day_left(terms, terms.used_today)
+    left, today = calls, _day_left(pacing, pacing.used_today)
     for _ in range(MOST_STEPS):
         if left <= _DUST:
             return Simulation((now - begin).total_seconds(), calls)
-        step_s, made = _step(now, left, today, terms)
+        step_s, made = _step(now, left, today, pacing)
         if step_s > _TOO_LONG_S:
             break
         if until is not None and now + timedelta(seconds=step_s) >= until:
             within_s = max(0.0, (until - now).total_seconds())
-            some = min(made, within_s * terms.per_s if within_s else 0.0)
+            some = min(made, within_s * pacing.per_s if within_s else 0.0)
             return Simulation((until - begin).total_seconds(), calls - left + some)
         passed = now + timedelta(seconds=step_s)
-        today = _day_left(terms) if passed.date() != now.date() else today - made
+        today = _day_left(pacing) if passed.date() != now.date() else today - made
         now, left = passed, left - made
     return Simulation(math.inf, calls - left)
 
 
-def until_used_up(calls: float, start: datetime, terms: PacingLimits) -> Simulation | None:
+def until_used_up(calls: float, start: datetime, pacing: PacingLimits) -> Simulation | None:
     """Simulate to where a day's requests are used up and calls are left; None where that is not so on any day."""
-    free, now, made = replace(terms, per_day=None), start.astimezone(UTC), 0.0
-    today = _day_left(terms, terms.used_today)
+    free, now, made = replace(pacing, per_day=None), start.astimezone(UTC), 0.0
+    today = _day_left(pacing, pacing.used_today)
     for _ in range(MOST_DAYS):
         until = now + timedelta(seconds=_until_midnight_s(now))
         by_night = simulate(calls - made, now, free, until).calls
@@ -69,27 +69,27 @@ def until_used_up(calls: float, start: datetime, terms: PacingLimits) -> Simulat
         made += by_night
         if calls - made <= _DUST:
             return None
-        now, today = until, _day_left(terms)
+        now, today = until, _day_left(pacing)
     return None
 
 
-def _day_left(terms: PacingLimits, used: int = 0) -> float:
-    return math.inf if terms.per_day is None else max(0.0, float(terms.per_day - used))
+def _day_left(pacing: PacingLimits, used: int = 0) -> float:
+    return math.inf if pacing.per_day is None else max(0.0, float(pacing.per_day - used))
 
 
-def _step(now: datetime, left: float, today: float, terms: PacingLimits) -> tuple[float, float]:
+def _step(now: datetime, left: float, today: float, pacing: PacingLimits) -> tuple[float, float]:
     """The next stretch: its seconds, and the calls that are made in it."""
-    midnight_s = math.inf if terms.per_day is None else _until_midnight_s(now)
-    wait_s = 0.0 if terms.hours is None else terms.hours.wait_s(now)
+    midnight_s = math.inf if pacing.per_day is None else _until_midnight_s(now)
+    wait_s = 0.0 if pacing.hours is None else pacing.hours.wait_s(now)
     if wait_s > 0:
         return min(wait_s, midnight_s), 0.0
     if today <= _DUST:
         # The hours may end before the day does; then they are waited for when the day has begun.
         return midnight_s, 0.0
-    open_s = math.inf if terms.hours is None else terms.hours.closes_in_s(now)
+    open_s = math.inf if pacing.hours is None else pacing.hours.closes_in_s(now)
     span_s = min(open_s, midnight_s)
-    made = min(left, today, span_s * terms.per_s)
-    return made / terms.per_s if made in (left, today) else span_s, made
+    made = min(left, today, span_s * pacing.per_s)
+    return made / pacing.per_s if made in (left, today) else span_s, made
 
 
 def _until_midnight_s(now: datetime) -> float:

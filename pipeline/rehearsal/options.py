@@ -27,7 +27,7 @@ class RehearsalOptions:
     api_key          if set, calls with another key get 401
     batch_s          seconds that a batch takes
     batch_queue_tokens  what may be queued in batches at once; None: no limit
-    batch_faults     kind -> probability a batch or a line; the kinds are `BATCH_FAULTS` of `batches`
+    batch_faults     kind -> probability a batch or a line; the kinds are `BATCH_FAULTS`
     flex_full        share of the calls for the flex tier that find no room, during the first `flex_full_s` seconds
                      (None: always); `flex_form` is how they are told: "429" as OpenAI does, "498" as Groq does
     books_path       a JSONL file that gets a line as each call ends, also when the process is killed after

@@ -29,7 +29,7 @@ Points = list[tuple[float, float | None]]
 def throughput_chart(pace: Timeline, description: str) -> dict[str, str]:
     """Answered and refused calls a minute, the limit and the outages, over the time at work; an SVG a size.
 
-    `told` says in words what is to be seen.
+    `description` says in words what is to be seen.
     """
     peak = max(max(bucket.answered, bucket.refused) for bucket in pace.buckets)
     limits = [bucket.limit for bucket in pace.buckets if bucket.limit is not None]
