@@ -209,13 +209,10 @@ def rename(
 ) -> None:
     """Rename or merge labels in a run and its config, without calls."""
     settings = settings_of(run, sets, None, output_dir)
+    names = exit_on_error(lambda: _pairs(settings, column, pairs))
+    from pipeline.runner import rename as rename_labels
 
-    async def give_names() -> Any:
-        from pipeline.runner import rename as in_run
-
-        return await in_run(settings, column, _pairs(settings, column, pairs), dry_run=dry_run)
-
-    run_and_print(give_names(), "renamed_lines", json_out=json_out)
+    run_and_print(rename_labels(settings, column, names, dry_run=dry_run), "renamed_lines", json_out=json_out)
 
 
 def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:

@@ -69,9 +69,9 @@ def merge_first(settings: Settings) -> None:
     from pipeline.store import RunDir
 
     if RunDir(Path(settings.output.dir)).shards():
-        from pipeline.shards import merge as join
+        from pipeline.shards import merge as merge_shards
 
-        run_async(join(settings))
+        run_async(merge_shards(settings))
 
 
 def parts_of(shard: str) -> tuple[int, int]:
@@ -124,10 +124,6 @@ def merge(config: RunOf = None, sets: Sets = None, output_dir: Output = None, js
     You can merge at any time, even while shards are running.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
+    from pipeline.shards import merge as merge_shards
 
-    async def put_together() -> Any:
-        from pipeline.shards import merge as join
-
-        return await join(settings)
-
-    run_and_print(put_together(), "merged_lines", json_out=json_out)
+    run_and_print(merge_shards(settings), "merged_lines", json_out=json_out)

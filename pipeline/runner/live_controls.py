@@ -157,7 +157,9 @@ class ControlLoop:
         source = str(self.settings.config_path)
         try:
             file_settings = self._file_settings.again()
-            orders = self._standing_orders(file_settings)
+            # The orders whose keys the file says nothing new of.
+            before, now = codec.flatten(self._file_settings.model_dump()), codec.flatten(file_settings.model_dump())
+            orders = {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
             change = self._apply(file_settings.ordered(list(orders.values())) if orders else file_settings)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
@@ -169,11 +171,6 @@ class ControlLoop:
         self._file_settings, self._orders = file_settings, orders
         for line in self._target.describe(change, source):
             self._target.echo(f"labelpipe: {line}")
-
-    def _standing_orders(self, file_settings: Settings) -> dict[str, str]:
-        """The orders whose keys the file says nothing new of."""
-        before, now = codec.flatten(self._file_settings.model_dump()), codec.flatten(file_settings.model_dump())
-        return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
     def _apply(self, settings: Settings) -> SettingChanges:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
-from pipeline.limits import AdmissionState, Budget, Outage, Price, estimate_remaining
+from pipeline.limits import AdmissionState, Budget, Price, estimate_remaining
 from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import ReadProgress
 from pipeline.records import Status
@@ -197,6 +197,7 @@ class SessionView:
         """The snapshot as plain values, and what stands behind it."""
         snapshot = self.snapshot()
         door, gate, stats, supervisor = self._admission.state(), self._admission.gate, self._stats, self.supervisor
+        outage = door.outage
         return {
             **asdict(snapshot),
             "eta_s": eta_s(snapshot),
@@ -211,7 +212,8 @@ class SessionView:
             "stopping": None if gate.stopped is None else str(gate.stopped),
             "held_for_s": round(door.waits_s, 3),
             "held_reason": door.hold_reason if door.hold_s > 0 else "",
-            "outage": None if door.outage is None else self._outage_facts(door.outage),
+            "outage": outage
+            and {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes},
             "outages": len(gate.outages) + (door.outage is not None),
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
@@ -226,10 +228,6 @@ class SessionView:
             "go_on": self._notifications.go_on,
             "written_at": time.time(),
         }
-
-    def _outage_facts(self, outage: Outage) -> dict[str, Any]:
-        """Since when (seconds since 1970) and why nothing is answered."""
-        return {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes}
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """Verifying a run: its files, and its input read again."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +31,12 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
         return _combine(run_dir, reports, (await count_outcomes([run_dir.before_shards])).total())
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
+    here = run_dir.path / manifest["reading"]["base"]
     report = await verify_files(
         run_dir,
         records=records,
         by_fields=manifest["reading"]["format"] != "files",
-        find_url=_finder(run_dir, manifest, remote=remote),
+        find_url=lambda place: url_of(place, here) if remote or _is_local_table(place) else None,
     )
     if not read_input or not untold:
         return report
@@ -49,12 +50,6 @@ def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
     if is_elsewhere(manifest) and not remote:
         return "not counted: the input is an address or a database; verify --remote reads it again."
     return ""
-
-
-def _finder(run_dir: RunDir, manifest: Mapping[str, Any], *, remote: bool) -> Callable[[SqlPlace], str | None]:
-    """What gives the URL of a run's table; None for one that only `remote` leads to."""
-    here = run_dir.path / manifest["reading"]["base"]
-    return lambda place: url_of(place, here) if remote or _is_local_table(place) else None
 
 
 def _is_local_table(place: SqlPlace) -> bool:
