@@ -105,8 +105,8 @@ def _image_parts(images: Sequence[EncodedImage], name: str, detail: str, options
 
 def _image_part(url: Any, detail: str) -> JSON:
     # "auto" is what the server takes by itself; servers that do not know the word are not bothered with it.
-    shown = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
-    return {"type": "image_url", "image_url": shown}
+    image_url = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
+    return {"type": "image_url", "image_url": image_url}
 
 
 def _detail(attachment: Attachment, options: MediaOptions) -> str:

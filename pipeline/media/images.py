@@ -66,9 +66,9 @@ def fit_image(data: bytes, mime: str, size: Size, target: Size, name: str) -> En
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            found = Size(*image.size)
-            if found.pixels > size.pixels:
-                raise ValueError(f"it has {found.width} x {found.height} pixels; its header says fewer")  # noqa: TRY301
+            actual = Size(*image.size)
+            if actual.pixels > size.pixels:
+                raise ValueError(f"it has {actual.width} x {actual.height} pixels; its header says fewer")  # noqa: TRY301
             turn = image.getexif().get(_ORIENTATION, _UPRIGHT)
             if target == size and turn == _UPRIGHT and image.mode in _PLAIN_MODES:
                 return EncodedImage(data, mime, size)

@@ -125,8 +125,8 @@ def _match(
     """
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return _exclude_run_files([PurePath(pattern).as_posix()], glob.escape(pattern), base, run_dir)
-    found = globs.matching(pattern, base)
-    visible = (name for name in found if not is_system_file(name))
+    matches = globs.matching(pattern, base)
+    visible = (name for name in matches if not is_system_file(name))
     names = {_posix(name) for name in visible if is_wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")

@@ -126,8 +126,8 @@ def _refuse_regional(sample: bytes, *, whole: bool, name: str) -> None:
     else:
         text = line.decode(guess)
         at = next(index for index, char in enumerate(text) if not char.isascii())
-        shown = text[max(0, at - 15) : at + 15].strip()
-        advice = f'as {guess} line {number} reads {shown!r}; set input.encoding = "{guess}" if that is right'
+        excerpt = text[max(0, at - 15) : at + 15].strip()
+        advice = f'as {guess} line {number} reads {excerpt!r}; set input.encoding = "{guess}" if that is right'
     raise InputError(
         f"{name}: is not UTF-8 (none of the first {len(odd)} lines with letters beyond ASCII is): {advice}. "
         'With input.encoding = "utf-8" such lines are rejected'

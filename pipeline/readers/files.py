@@ -109,19 +109,19 @@ def is_text_file(path: Path) -> bool:
         return False
 
 
-def _read_text(path: str, shown: str, *, encoding: str | None) -> tuple[dict[str, JSON], int]:
+def _read_text(path: str, name: str, *, encoding: str | None) -> tuple[dict[str, JSON], int]:
     """Size and text, and the digest of all of it. Raises OSError, and InputError for what is no text."""
     content = b""
     with _open_regular_file(path) as (file, size):
         if size > MOST_TEXT_BYTES:
-            raise InputError(f"{shown}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
+            raise InputError(f"{name}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
         while len(content) <= MOST_TEXT_BYTES and (more := os.read(file, MOST_TEXT_BYTES)):
             content += more
     try:
-        text = content.decode(detect_encoding(content, encoding, shown)).removeprefix("\ufeff")
+        text = content.decode(detect_encoding(content, encoding, name)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{shown}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
+            f"{name}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
         ) from None
     return {"size_bytes": size, "text": text}, codec.digest64(text.encode())
 

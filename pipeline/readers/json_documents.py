@@ -157,11 +157,9 @@ def _rows_of_document(text: bytes, context: ReadContext) -> Iterator[list[Row]]:
 
 def _to_row(number: int, value: JSON) -> Row:
     data = codec.dumps(value)
-    return (
-        (number, value, codec.digest64(data), "")
-        if isinstance(value, dict)
-        else bad_row(number, data, describe_non_object(value))
-    )
+    if isinstance(value, dict):
+        return number, value, codec.digest64(data), ""
+    return bad_row(number, data, describe_non_object(value))
 
 
 def _find_records(value: dict[str, JSON], context: ReadContext) -> list[JSON] | None:

@@ -135,15 +135,15 @@ def _find_files(url: str, secret: bool) -> list[_RemoteFile]:
         infos = filesystem.glob(place, detail=True)
     except Exception as error:  # any file system may raise anything
         raise InputError(f"input.path: {name!r} cannot be read: {describe_remote_error(error, secret)}") from None
-    found = {
+    names = {
         place: _display_url(filesystem.unstrip_protocol(place), secret)
         for place, info in infos.items()
         if info.get("type") != "directory"
     }
-    if not found:
+    if not names:
         raise InputError(f"input.path: no file matches {name!r}")
-    places = sorted(found, key=lambda place: natural_key(found[place]))
-    return [_RemoteFile(filesystem, place, found[place], infos[place]) for place in places]
+    places = sorted(names, key=lambda place: natural_key(names[place]))
+    return [_RemoteFile(filesystem, place, names[place], infos[place]) for place in places]
 
 
 def _open(url: str, secret: bool) -> tuple[Any, str]:

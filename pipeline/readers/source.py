@@ -169,8 +169,8 @@ def missing_input_error(name: str, path: Path, reason: str = "No such file or di
     gone = next((folder for folder in reversed(path.parents) if not folder.is_dir()), None)
     absent = gone or path
     close = get_close_matches(absent.name, _names_in(absent.parent), n=1)
-    meant = str(gone.with_name(close[0])) if gone and close else name.removesuffix(path.name) + "".join(close)
-    hint = (f" There is no folder {gone}." if gone else "") + (f" Did you mean {meant!r}?" if close else "")
+    suggestion = str(gone.with_name(close[0])) if gone and close else name.removesuffix(path.name) + "".join(close)
+    hint = (f" There is no folder {gone}." if gone else "") + (f" Did you mean {suggestion!r}?" if close else "")
     return MissingInputError(f"input.path: {name!r} cannot be read: {reason} (looked for at {path.absolute()}).{hint}")
 
 

@@ -174,8 +174,8 @@ def _attachments(kind: str, value: Any, options: Mapping[str, JSON], place: str)
         raise MediaError(f"{place} got an empty list: expected at least one path, https address or data URL")
     for source in sources:
         if not isinstance(source, str) or not source.strip() or "\x00" in source:
-            shown = "nothing" if source is None or source == "" else codec.dumps(source).decode()[:80]
-            raise MediaError(f"{place} got {shown}: expected a path, an https address or a data URL")
+            excerpt = "nothing" if source is None or source == "" else codec.dumps(source).decode()[:80]
+            raise MediaError(f"{place} got {excerpt}: expected a path, an https address or a data URL")
     return [Attachment(kind, source, options) for source in sources]
 
 

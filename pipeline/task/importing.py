@@ -111,6 +111,6 @@ def _describe_missing_module(module_name: str, folders: list[str], key: str) -> 
 
 def _describe_import_error(module_name: str, error: BaseException, key: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    last = next((template for template in reversed(frames) if not template.filename.startswith("<frozen")), None)
+    last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), None)
     place = f" at {last.filename}, line {last.lineno}" if last else ""
     return f"{key}: importing {module_name!r} raised {type(error).__name__}: {error}{place}"

@@ -20,7 +20,7 @@ def labels_tool(labels: Labels, *, name: str | None, description: str | None, st
     """The tool with one property for each label field. Raises TaskError."""
     if not labels:
         raise TaskError("task.labels is empty: expected a name and its values, such as label = ['yes', 'no']")
-    fields = {field: _field(field, given) for field, given in labels.items()}
+    fields = {field: _field(field, values) for field, values in labels.items()}
     schema: Schema = {
         "type": "object",
         "properties": {name: _property(name, field) for name, field in fields.items()},
@@ -42,12 +42,12 @@ def _describe(labels: Iterable[str]) -> str:
     return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
 
 
-def _field(name: str, given: LabelField | Sequence[JSON]) -> LabelField:
-    if isinstance(given, LabelField):
-        return given
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TaskError(f"task.labels.{name} is {short(given)}: expected a list of values")
-    return LabelField(choices=plain_choices(given))
+def _field(name: str, values: LabelField | Sequence[JSON]) -> LabelField:
+    if isinstance(values, LabelField):
+        return values
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TaskError(f"task.labels.{name} is {short(values)}: expected a list of values")
+    return LabelField(choices=plain_choices(values))
 
 
 def _property(name: str, field: LabelField) -> Schema:

@@ -113,8 +113,8 @@ def _parse_words(tools: Tools, answer: Answer, rules: CallRules, before: Sequenc
     """No call of ours: fine where words may be all, or where they are the end of a conversation."""
     names = " or ".join(map(repr, tools))
     if answer.calls:
-        found = ", ".join(short(call.name) for call in answer.calls[:3])
-        raise InvalidAnswerError(f"a call of {found}: expected a call of {names}", code="no_tool_call")
+        names_called = ", ".join(short(call.name) for call in answer.calls[:3])
+        raise InvalidAnswerError(f"a call of {names_called}: expected a call of {names}", code="no_tool_call")
     if _may_be_words(tools, rules, before):
         if not answer.has_words and (rules.reply or not before):
             raise _empty_answer_error(names, before)
@@ -187,9 +187,9 @@ def _parse_call(tool: Tool, call: ToolCall, rules: CallRules) -> ValidCall:
     try:
         return ValidCall(tool.name, _parse_label(tool, call), call, readings=readings)
     except InvalidAnswerError:
-        if rules.strict or (found := _parse_leniently(tool, call)) is None:
+        if rules.strict or (lenient_reading := _parse_leniently(tool, call)) is None:
             raise
-    label, more = found
+    label, more = lenient_reading
     return ValidCall(tool.name, label, call, readings=readings + more)
 
 

@@ -122,7 +122,7 @@ def _system_messages(system: str | None) -> tuple[Message, ...]:
 
 
 class TemplateCache:
-    """The frames of tools whose schemas depend on the record: one for each set of schemas, the latest kept."""
+    """The templates of tools whose schemas depend on the record: one for each set of schemas, the latest ones."""
 
     def __init__(
         self, schemas_for: Callable[[Record], Sequence[Schema]], build: Callable[[Sequence[Schema]], RequestTemplate]
@@ -132,7 +132,7 @@ class TemplateCache:
         self._cache: OrderedDict[bytes, RequestTemplate] = OrderedDict()
 
     def __call__(self, record: Record) -> RequestTemplate:
-        """The record's frame. Raises RenderError."""
+        """The template for the record. Raises RenderError."""
         schemas = self._schemas_for(record)
         try:
             key = codec.canonical(schemas)

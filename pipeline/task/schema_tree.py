@@ -55,8 +55,8 @@ def transform(schema: Any, change: Callable[[Schema], Schema]) -> Any:
 
 def types_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """What `type` says, as a tuple; empty where there is none."""
-    found = schema.get("type", ())
-    return (found,) if isinstance(found, str) else tuple(found)
+    declared = schema.get("type", ())
+    return (declared,) if isinstance(declared, str) else tuple(declared)
 
 
 def is_object(schema: Mapping[str, Any]) -> bool:

@@ -84,7 +84,7 @@ class Task:
         self._renames: Sequence[Rename] = ()
         self._validators = Validators(options.validators, fields, options.base)
         # A validator may look at fields that are in no request, and a conversation is about its own record.
-        self.can_share_answers = self.max_turns == 1 and not self._validators
+        self.can_share_answers = self.max_turns == 1 and not options.validators
         examples = validate_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
         parameters = _request_parameters(options.parameters, self._rules)
@@ -100,7 +100,7 @@ class Task:
         templates = partial(_templates, options, bindings, self._rules, parameters)
         bare = templates(PromptCaching(), NO_MESSAGES)
         shots = build_examples(examples, self._prompt, lambda record: bare(record).tools_by_name)
-        fixed = NO_MESSAGES if options.examples_k else join_blocks(shown for _text, shown in shots)
+        fixed = NO_MESSAGES if options.examples_k else join_blocks(messages for _text, messages in shots)
         definitions = [binding.tool.definition for binding in bindings if isinstance(binding.tool, Tool)]
         constant_tokens = constant_bytes(options.system, definitions, fixed) // BYTES_PER_TOKEN
         self.constant_tokens = 0 if is_dynamic else constant_tokens  # the tools stand first of all
@@ -121,15 +121,13 @@ class Task:
 
     def prompt_text(self, record: Record) -> str:
         """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
-        if self._validators:
-            self._validators.require_fields(record)
+        self._validators.require_fields(record)
         self._template_for(record)
         return self._prompt.render(record).text
 
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
-        if self._validators:
-            self._validators.require_fields(record)
+        self._validators.require_fields(record)
         template, prompt = self._template_for(record), self._prompt.render(record)
         return template.request(record, prompt, self._examples_for(prompt.text))
 
@@ -146,8 +144,7 @@ class Task:
         if self._renames:
             tools = accept_old_names(tools, self._renames)
         valid_calls = parse.parse_answer(tools, answer, self._rules, before)
-        if self._validators:
-            self._validators.check(valid_calls, record)
+        self._validators.check(valid_calls, record)
         return valid_calls
 
     def build_rows(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:

@@ -29,7 +29,6 @@ class Validators:
         self._by_tool: dict[str, list[Validator]] = {name: [] for name in tools}
         #: the record's fields that expressions name, and what to say where one is not there
         self._required_fields: dict[str, str] = {}
-        self._any = bool(validators)
         for number, options in enumerate(validators, start=1):
             where = f"task.validators, number {number}"
             if options.tool is not None and options.tool not in tools:
@@ -38,9 +37,6 @@ class Validators:
                 )
             for name in [options.tool] if options.tool is not None else tools:
                 self._by_tool[name].append(self._build(options, where, name, tools, base))
-
-    def __bool__(self) -> bool:
-        return self._any
 
     def require_fields(self, record: Record) -> None:
         """Raise RenderError where an expression names what neither the label nor the record has.
