@@ -1,4 +1,4 @@
-"""JSON in and out, as bytes: the one place that knows which JSON library is used."""
+"""Reads and writes JSON as bytes. Only this module knows which JSON library is used."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 
 import orjson
 
-#: raised by `loads` for text that is not JSON; a ValueError
+#: `loads` raises it for text that is not JSON. It is a ValueError.
 JSONDecodeError = orjson.JSONDecodeError
 _OPTIONS = orjson.OPT_NON_STR_KEYS
-#: Levels in a foreign text. What is done with values goes into itself (writing, cleaning, showing them), and Python
-#: ends that with an error after a few hundred.
+#: The most levels of nesting in a text from outside. Writing, cleaning, and displaying values recurse, and Python
+#: raises an error after a few hundred levels.
 MOST_DEPTH = 200
-#: what may be an integer beyond 64 bits
+#: Finds what may be an integer beyond 64 bits.
 _LONG_INTEGER = re.compile(r"\d{20}|-\d{19}")
-#: the escapes of a JSON text: a pair of surrogates, one that is alone, any other
+#: The escapes of a JSON text: a pair of surrogates, a lone surrogate, or any other escape.
 _HALVES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
 )
-# A run of nineteen digits has two neighbours among every ninth character: a look at those few is enough for nearly all
-# texts. Digits become 0 and all else a space, so that the neighbours are found by a memory scan.
+# A run of nineteen digits has two neighbors among every ninth character, so nearly all texts need only a look at those
+# few. Digits become 0 and everything else a space, so that a memory scan finds the neighbors.
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _STEP, _NEIGHBOURS = slice(8, None, 9), b"00"
 
 
-# The same with all that a number may hold: what may lose digits is found at the speed of a memory scan.
+# The same for everything that a number may contain: a memory scan finds what may lose digits.
 _NUMBERS = bytes(48 if 48 <= b <= 57 else {46: 46, 69: 101, 101: 101, 43: 45, 45: 45}.get(b, 32) for b in range(256))
-#: integers beyond 64 bits; decimals of sixteen digits, eight of which are on one side of the point; long exponents
+#: Integers beyond 64 bits, decimals of sixteen digits with eight of them on one side of the point, and long exponents.
 _SIGNS = (b"0" * 20, b"-" + b"0" * 19, b"." + b"0" * 8, b"0" * 8 + b".", b"0e-000", b"0e000")
 _LONG = re.compile(rb"\d[\d.]{16,}(?:[eE][+-]?\d+)?|\d[\d.]*[eE][+-]?\d{3,}")
 
 
 class Digits(float):
-    """A decimal number that no float holds: a float in calculations, and in writing the text that was read."""
+    """A decimal number that no float can represent: a float in calculations, and its own text when it is written."""
 
     __slots__ = ("text",)
     text: str
@@ -55,22 +55,22 @@ class Digits(float):
 
 
 def loads(data: bytes | str) -> Any:
-    """The value of a JSON text, in which integers beyond 64 bits become floats. Raises JSONDecodeError."""
+    """Parse a JSON text. Integers beyond 64 bits become floats. Raises JSONDecodeError."""
     value = orjson.loads(data)
     return value if len(data) <= 2 * MOST_DEPTH else _check_depth(value, data)
 
 
 def _check_depth(value: Any, data: bytes | str) -> Any:
-    # Few texts are so long, and fewer have so many brackets: only those are walked through.
+    # Few texts are long enough, or have enough brackets, to be too deep: only those are traversed.
     if len(data) > 2 * MOST_DEPTH and _brackets(data) > MOST_DEPTH and _is_deep(value):
         raise JSONDecodeError(f"nested more than {MOST_DEPTH} levels deep", str(data[:80]), 0)
     return value
 
 
 def loads_digits(text: str) -> Any:
-    """The value of a foreign JSON text, with all the digits of its integers. Raises JSONDecodeError.
+    """Parse a JSON text from outside, with all digits of its integers. Raises JSONDecodeError.
 
-    Half a character, which a text has that was cut in the middle of an emoji, becomes U+FFFD.
+    A lone surrogate, as in a text that was cut in the middle of an emoji, becomes U+FFFD.
     """
     try:
         return _loads_digits(text)
@@ -91,7 +91,7 @@ def _loads_digits(text: str) -> Any:
 
 
 def loads_exact(text: str) -> Any:
-    """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its numbers.
+    """Parse a JSON text that `dumps` wrote, with its lone surrogates and all digits of its numbers.
 
     Raises JSONDecodeError.
     """
@@ -102,14 +102,14 @@ def loads_exact(text: str) -> Any:
 
 
 def loads_numbers(data: bytes) -> Any:
-    """The value of a JSON text, with all the digits of its numbers. Raises JSONDecodeError."""
+    """Parse a JSON text with all digits of its numbers. Raises JSONDecodeError."""
     if may_lose_digits(data) and any(map(_is_inexact, _LONG.findall(data))):
         return _check_depth(_loads_stdlib(data.decode()), data)
     return loads(data)
 
 
 def loads_loosely(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The same where it is no JSON for its NaN (null), Infinity (its name), 1e400, or halves of characters (U+FFFD).
+    """Parse like `loads_numbers`, but accept NaN (null), Infinity (its name), 1e400, and lone surrogates (U+FFFD).
 
     `object_of` makes a value of each object's keys and values. Raises JSONDecodeError.
     """
@@ -117,13 +117,13 @@ def loads_loosely(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any]
 
 
 def may_lose_digits(data: bytes) -> bool:
-    """Whether there may be a number in these JSON texts that no 64 bits hold; a quick look."""
+    """Whether these JSON texts may contain a number that does not fit into 64 bits. This is a quick check."""
     numbers = data.translate(_NUMBERS)
     return any(sign in numbers for sign in _SIGNS)
 
 
 def keys_in(value: Any) -> int:
-    """How many keys all the objects in a JSON value have."""
+    """Count the keys of all objects in a JSON value."""
     count, left = 0, [value]
     while left:
         one = left.pop()
@@ -143,7 +143,7 @@ def _loads_stdlib(
     constants: Mapping[str, Any] | None = None,
     object_of: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
-    """By the standard library, which is slow and takes all; NaN and the like only where `constants` says as what."""
+    """Parse with the standard library, which is slow and accepts everything; NaN and the like only with `constants`."""
     import json
 
     def constant(name: str) -> Any:
@@ -160,18 +160,18 @@ def _loads_stdlib(
 
 
 def _is_inexact(number: bytes) -> bool:
-    """Whether the fast reader would make another number of it. Where it stands in a text, that costs a moment only."""
+    """Whether the fast parser would change the number."""
     text = number.decode()
     if text.isdigit():
         return len(text) > 18
     try:
         return repr(float(text)) != text and type(_parse_float(text)) is Digits
-    except ValueError:  # digits and points that are no number
+    except ValueError:  # digits and points that are not a number
         return False
 
 
 def _parse_float(text: str) -> float:
-    """The number as a float, or as Digits where that is another number."""
+    """Return the number as a float, or as Digits if a float would change it."""
     value = float(text)
     if repr(value) == text:
         return value
@@ -188,7 +188,7 @@ def _brackets(data: bytes | str) -> int:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether lists and objects lie in each other more than MOST_DEPTH levels deep."""
+    """Whether lists and objects are nested more than MOST_DEPTH levels deep."""
     level = [value]
     for _ in range(MOST_DEPTH):
         inner = [one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer)]
@@ -199,14 +199,14 @@ def _is_deep(value: Any) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON. Dates and the like become ISO text; what has no JSON form becomes its `str`.
+    """Write compact UTF-8 JSON. Dates and times become ISO text; values without a JSON form become their `str`.
 
     NaN and infinity become null.
     """
     try:
         return orjson.dumps(value, option=_OPTIONS, default=_default)
     except TypeError:
-        # orjson refuses integers beyond 64 bits and lone surrogates; the standard library takes both.
+        # orjson refuses integers beyond 64 bits and lone surrogates; the standard library accepts both.
         return _dumps_stdlib(value, separators=(",", ":"))
 
 
@@ -230,7 +230,7 @@ def _dumps_stdlib(value: Any, **form: Any) -> bytes:
 
 
 def _with_placeholders(value: Any, digits: dict[str, str]) -> Any:
-    """The value with a text in place of each of its Digits, which the standard library would write as floats."""
+    """Replace each of the value's Digits by a text, because the standard library would write them as floats."""
     if isinstance(value, dict):
         return {name: _with_placeholders(item, digits) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -243,7 +243,7 @@ def _with_placeholders(value: Any, digits: dict[str, str]) -> Any:
 
 
 def _to_plain(value: Any) -> Any:
-    """What orjson would have made of a value that the standard library does not know: the same text either way."""
+    """Convert a value that the standard library does not know as orjson would, so that both write the same text."""
     try:
         return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=_default))
     except TypeError:
@@ -251,7 +251,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy as plain JSON. Raises ValueError or TypeError for what JSON cannot hold. Half a character is U+FFFD."""
+    """Return a copy as plain JSON; lone surrogates become U+FFFD. Raises ValueError or TypeError for other values."""
     try:
         return loads_numbers(orjson.dumps(value, option=_OPTIONS, default=_default))
     except TypeError:
@@ -259,7 +259,7 @@ def plain(value: Any) -> Any:
 
 
 def clean(value: Any) -> Any:
-    """The JSON value with U+FFFD for each lone surrogate, which has no UTF-8; two that make a pair are a character."""
+    """Replace each lone surrogate of a JSON value by U+FFFD, because it has no UTF-8, and join pairs of surrogates."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):
@@ -270,7 +270,7 @@ def clean(value: Any) -> Any:
 
 
 def clean_text(text: str) -> str:
-    """`clean` of a text."""
+    """Do the same as `clean` for a text."""
     try:
         if not text.isascii():
             text.encode()
@@ -301,7 +301,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def pretty(value: Any) -> bytes:
-    """JSON for people: indented, with a newline at the end."""
+    """Write JSON for people: indented, with a newline at the end."""
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | _OPTIONS, default=_default)
     except TypeError:
@@ -309,7 +309,7 @@ def pretty(value: Any) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys: equal values give equal bytes."""
+    """Write JSON with sorted keys: equal values give equal bytes."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | _OPTIONS, default=_default)
     except TypeError:
@@ -317,15 +317,15 @@ def canonical(value: Any) -> bytes:
 
 
 def digest64(data: bytes) -> int:
-    """A signed 64-bit hash, as SQLite keeps integers."""
+    """Return a signed 64-bit hash, the size of SQLite's integers."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
 def column_names_digest(names: Sequence[str]) -> bytes:
-    """What stands for the names of a table's columns in the digests of its rows."""
+    """Return the bytes that represent a table's column names in the digests of its rows."""
     return digest128(dumps(names))
 
 
 def digest128(data: bytes) -> bytes:
-    """A 16-byte hash."""
+    """Return a 16-byte hash."""
     return hashlib.blake2b(data, digest_size=16).digest()

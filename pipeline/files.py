@@ -1,4 +1,4 @@
-"""Files without blocking the event loop: the one place that knows aiofiles.
+"""Accesses files without blocking the event loop. Only this module knows aiofiles.
 
 A call through aiofiles costs about 60 us whatever its size, so everything here moves large blocks.
 """
@@ -19,7 +19,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 async def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncGenerator[bytes, None]:
-    """The file's bytes in blocks, in order."""
+    """Yield the file's bytes in blocks, in order."""
     file = await _open_cancellable(path)
     try:
         while chunk := await file.read(chunk_bytes):
@@ -29,7 +29,7 @@ async def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> As
 
 
 async def _open_cancellable(path: str | Path) -> Any:
-    """The file, open for reading. A cancel cannot stop the thread that opens it, so what it has opened is closed."""
+    """Open the file for reading. A cancel cannot stop the opening thread, so the file that it opens is closed then."""
     opening = asyncio.ensure_future(_open(path))
     try:
         return await asyncio.shield(opening)
@@ -44,7 +44,7 @@ async def _close_opened(opening: asyncio.Future[Any]) -> None:
 
 
 async def _run_to_end(work: Coroutine[Any, Any, object]) -> None:
-    """Work on an open file to its end, whoever is cancelled meanwhile and however often."""
+    """Finish work on an open file, even if the caller is canceled meanwhile, however often."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():
         try:
@@ -66,7 +66,7 @@ def _write_and_flush(file: BinaryIO, data: bytes) -> None:
 
 
 class AppendFile:
-    """A file that is written at its end, one joined buffer a batch."""
+    """A file that is appended to, with one joined buffer per batch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,23 +74,23 @@ class AppendFile:
         self._file: Any = None
 
     async def open(self, *, keep_bytes: int) -> None:
-        """Open and cut the file to its first `keep_bytes` bytes."""
+        """Open the file and truncate it to its first `keep_bytes` bytes."""
         self._file = await asyncio.to_thread(self.path.open, "r+b" if self.path.exists() else "w+b")
         await asyncio.to_thread(self._file.truncate, keep_bytes)
         self._file.seek(keep_bytes)
         self.size_bytes = keep_bytes
 
     async def append(self, data: bytes) -> None:
-        """Write all of `data` and hand it to the operating system."""
+        """Write all of `data` to the operating system."""
         await asyncio.to_thread(_write_and_flush, self._file, data)
         self.size_bytes += len(data)
 
     async def sync(self) -> None:
-        """Wait until the disk has it."""
+        """Wait until the data is on the disk (fsync)."""
         await asyncio.to_thread(os.fsync, self._file.fileno())
 
     async def close(self) -> None:
-        """Close; may be called twice."""
+        """Close the file; may be called twice."""
         if self._file is not None:
             await asyncio.to_thread(self._file.close)
             self._file = None

@@ -1,6 +1,6 @@
-"""What a glob stands for, as the module `glob` has it, but for links: `**` goes into each real folder once.
+"""Expands globs like the module `glob`, except for links: `**` visits each real folder once.
 
-With `glob` a link that leads upwards gives the same files 40 times, and with two of them the walk never ends.
+With `glob`, a link that leads upward returns the same files 40 times, and with two of them the walk never ends.
 """
 
 import fnmatch
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 _DEEP = "**"
-#: how many links are on the way to a name, and the name: the plainest names sort first
+#: The number of links on the way to a name, and the name: names without links sort first.
 _Place = tuple[int, str]
 
 
 def matching(pattern: str, base: str | Path = "") -> Iterator[str]:
-    """The names of the files and folders that a pattern stands for, as the pattern is, in no order; some come twice.
+    """Yield the names of the files and folders that match a pattern, in no order, and some of them twice.
 
-    `*` and `**` pass over names that begin with a dot. A folder that is there under several names is walked by `**`
-    under the one with the fewest links in it: its own, where that is among them.
+    `*` and `**` skip names that begin with a dot. If a folder has several names, `**` visits it under the one with the
+    fewest links in it.
     """
     path = PurePath(pattern)
     *upper, last = _parts(path) or [""]
@@ -33,12 +33,12 @@ def matching(pattern: str, base: str | Path = "") -> Iterator[str]:
 
 def _parts(path: PurePath) -> list[str]:
     parts = path.parts[1:] if path.anchor else path.parts
-    # `**/**` is `**`, and would be a walk from each folder of a walk.
+    # `**/**` equals `**`, and would start a walk from each folder of a walk.
     return [part for part, before in zip(parts, ("", *parts), strict=False) if (part, before) != (_DEEP, _DEEP)]
 
 
 def _expand_part(places: Sequence[_Place], part: str, base: str, *, folders: bool) -> Iterator[_Place]:
-    """What one part of a pattern stands for in each of these folders; only folders where more follows."""
+    """Expand one part of a pattern in each of these folders; only to folders if more parts follow."""
     if part == _DEEP:
         yield from _walk(places, base, folders=folders)
     elif glob.has_magic(part):
@@ -61,13 +61,13 @@ def _match_entries(places: Iterable[_Place], part: str, base: str, *, folders: b
 
 
 def _walk(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_Place]:
-    """The folders themselves and all that is below them: first without any link, then by links to what is new."""
+    """Yield the folders and everything below them: first without any link, then through links to new folders."""
     waiting = sorted(places)
     visited: set[tuple[int, int]] = set()
     while waiting:
         links, name = heapq.heappop(waiting)
         inode = _inode(base, name)
-        # Only what a link leads to is ever passed over: no odd file system can make a folder vanish.
+        # Only targets of links are ever skipped, so that no odd file system can make a folder vanish.
         if inode is None or (links and inode in visited):
             continue
         visited.add(inode)
@@ -81,7 +81,7 @@ def _walk(places: Iterable[_Place], base: str, *, folders: bool) -> Iterator[_Pl
 
 
 def _inode(base: str, name: str) -> tuple[int, int] | None:
-    """The same for every name of a folder; None where there is none."""
+    """Return an identity that all names of a folder share; None if there is no such folder."""
     try:
         status = os.stat(os.path.join(base, name) or os.curdir)  # noqa: PTH116, PTH118
     except OSError:
@@ -90,7 +90,7 @@ def _inode(base: str, name: str) -> tuple[int, int] | None:
 
 
 def _entries(base: str, name: str, *, hidden: bool) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where it may not be read, of which `glob` says nothing either."""
+    """Return the entries of a folder; none if it may not be read, as `glob` does."""
     try:
         with os.scandir(os.path.join(base, name) or os.curdir) as entries:  # noqa: PTH118
             return [entry for entry in entries if hidden or not entry.name.startswith(".")]

@@ -1,16 +1,16 @@
-"""What a label field may hold: its labels with their meanings, a text, or a number."""
+"""The values of a label field: labels with their meanings, a text, or a number."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-#: what a label is: a text, a number, true or false
+#: The type of a label: a text, a number, or true or false.
 Value: TypeAlias = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One label, what it means ("" where nothing is said), and texts that have it."""
+    """One label, its meaning ("" if none is given), and example texts."""
 
     value: Value
     meaning: str = ""
@@ -19,10 +19,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class LabelField:
-    """What one field of a label holds.
+    """The values of one field of a label.
 
-    `kind` is `one` of the choices, `several` of them (none, too), a `text`, an `integer`, or a `number`. The last two
-    are from `low` to `high`, both included. `file` names the file of the choices until it has been read.
+    `kind` is `one` of the choices, `several` of them (or none), a `text`, an `integer`, or a `number`. Numbers are from
+    `low` to `high`, both included. `file` names the file of the choices until it has been read.
     """
 
     kind: Literal["one", "several", "text", "integer", "number"] = "one"
@@ -33,36 +33,36 @@ class LabelField:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Its labels, in their order."""
+        """The labels, in order."""
         return tuple(choice.value for choice in self.choices)
 
     @property
     def without_meaning(self) -> tuple[Value, ...]:
-        """The labels that have no meaning, if any other one has."""
+        """The labels without a meaning, if any other label has one."""
         bare = tuple(choice.value for choice in self.choices if not choice.meaning)
         return bare if len(bare) < len(self.choices) else ()
 
 
 def json_identity(value: object) -> tuple[bool, object]:
-    """What tells values apart as JSON does: 1 and 1.0 are equal, 1 and true are not."""
+    """Return a key that distinguishes values as JSON does: 1 and 1.0 are equal, 1 and true are not."""
     return isinstance(value, bool), value
 
 
 def plain_choices(values: Sequence[Any]) -> tuple[Choice, ...]:
-    """Labels without meanings."""
+    """Make labels without meanings."""
     return tuple(map(Choice, values))
 
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """Labels of one field that have other names, or one name together, since a Unix time."""
+    """New names for labels of one field, or one name for several of them, since a Unix time."""
 
     column: str
     pairs: tuple[tuple[Value, Value], ...]
     at: float = 0.0
 
     def field(self, field: LabelField) -> LabelField:
-        """The field with the new names. A label that becomes one that is there goes, and its meaning with it."""
+        """Return the field with the new names. A label that merges into another one goes, with its meaning."""
         names = new_names(field.values, self.pairs)
         choices = ((choice, names.get(json_identity(choice.value), choice.value)) for choice in field.choices)
         return replace(field, choices=tuple(replace(choice, value=new) for choice, new in choices if new is not None))
@@ -70,9 +70,9 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """What renaming labels came to. `records` have another label now, and `files` of the user were edited.
+    """The result of renaming labels. `records` have a new label, and `files` of the user were edited.
 
-    `pairs` are old and new names, `notes` what is left to be done by hand. With `dry_run` nothing was changed.
+    `pairs` are old and new names; `notes` say what remains to be done by hand. With `dry_run` nothing was changed.
     """
 
     run_dir: str
@@ -84,12 +84,12 @@ class Renamed:
     dry_run: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> dict[tuple[bool, object], Value | None]:
-    """The new names of those of the values that get one; None for one that becomes a value that is there as well."""
+    """Return the new names of the values that get one; None for a value that merges into an existing one."""
     new, away, marks = (
         renamer(pairs),
         {json_identity(old) for old, _ in pairs},
@@ -106,9 +106,9 @@ def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> di
 
 
 def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> Callable[[Any], Any]:
-    """A function that gives a value, or a list of values, under its new name; each value of a list once.
+    """Return a function that renames a value, or the values of a list without repeats.
 
-    With `loosely`, case and white space around a text make no difference, as where a model's answer is read.
+    With `loosely`, case and white space around a text do not matter, as in a model's answer.
     """
     exact = {json_identity(old): new for old, new in pairs}
     loose = {old.strip().casefold(): new for (_, old), new in exact.items() if loosely and isinstance(old, str)}
@@ -127,6 +127,6 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    """The values, each once. One that is no label stays for the check to refuse."""
+    """Return the values without repeats. A value that is not a label stays, for the validation to refuse."""
     known = {json_identity(one): one for one in reversed(values) if isinstance(one, str | int | float)}
     return [*reversed(known.values()), *(one for one in values if not isinstance(one, str | int | float))]

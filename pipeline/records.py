@@ -1,4 +1,4 @@
-"""The nouns that flow through a run: frozen data, no behaviour beyond itself."""
+"""The data that flows through a run: frozen classes without behavior beyond themselves."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-JSON = Any  #: what `codec.loads` gives: dict, list, str, int, float, bool or None
+JSON = Any  #: What `codec.loads` returns: dict, list, str, int, float, bool, or None.
 
 
 class Status(enum.StrEnum):
     """How a record ended."""
 
-    #: a valid label was given
+    #: The model gave a valid label.
     LABELLED = "labelled"
-    #: it was read or answered, but no valid label came of it
+    #: The record was read or answered, but there is no valid label.
     REJECTED = "rejected"
-    #: no answer ever came
+    #: No answer ever came.
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a record has no label: a short code and a sentence for a person."""
+    """Why a record has no label: a short code, and a sentence for people."""
 
     code: str
     message: str
@@ -36,10 +36,10 @@ class Problem:
 class Record:
     """One thing to label.
 
-    `ordinal` is 0-based over all the run's inputs, and below 0 for gold that is mixed into them; `line` is the 1-based
-    line (for Parquet: row) in `source`; `digest` is a signed 64-bit hash of the content, by which a changed record is
-    noticed: equal ones mean equal fields. A record that could not be read has a `problem`; its fields are then what
-    could be saved of it, as `{"raw": ...}`.
+    `ordinal` is 0-based over all inputs of the run, and negative for gold that is mixed in. `line` is the 1-based line
+    (for Parquet: row) in `source`. `digest` is a signed 64-bit hash of the content: equal digests mean equal fields, so
+    it shows whether a record has changed. A record that cannot be read has a `problem`, and its fields are what could
+    be recovered, as `{"raw": ...}`.
     """
 
     source: str
@@ -52,15 +52,15 @@ class Record:
 
     @property
     def is_canary(self) -> bool:
-        """Whether it is gold, asked to measure the run, and no part of what the run labels."""
+        """Whether the record is gold that measures the run, and not one of the records to label."""
         return self.ordinal < 0
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A picture, sound or document that a prompt shows. `kind` is image, audio or document.
+    """An image, audio file, or document in a prompt. `kind` is image, audio, or document.
 
-    `source` is what the record says: a path, an https address or a data URL. It is read just before the call.
+    `source` is the value in the record: a path, an https address, or a data URL. It is read just before the call.
     """
 
     kind: str
@@ -69,9 +69,9 @@ class Attachment:
 
 
 class Blob:
-    """Bytes in a message, which go out as base64 after `prefix`.
+    """Bytes in a message, sent as base64 after `prefix`.
 
-    As text it is its name and size only: no digest, log or ledger ever holds the bytes.
+    Its text form has only a name and a size, so no digest, log, or ledger contains the bytes.
     """
 
     __slots__ = ("data", "name", "prefix")
@@ -87,15 +87,15 @@ class Blob:
     __repr__ = __str__
 
 
-#: The parameter that names the tier a call is to be served at, and the cheaper tier that may have no room.
+#: The parameter that names the service tier of a call, and the cheaper tier, which may have no room.
 SERVICE_TIER, FLEX = "service_tier", "flex"
 
-#: The parameters that bound the length of an answer; where a request has both, the first one counts.
+#: The parameters that limit the length of an answer. If a request has both, the first one counts.
 ROOM_PARAMETERS = ("max_completion_tokens", "max_tokens")
 
 
 def room_in(parameters: Mapping[str, JSON]) -> int | None:
-    """The most tokens that an answer to a request with these parameters may have; None where nothing bounds it."""
+    """Return the most tokens that an answer to such a request may have; None if nothing limits it."""
     for name in ROOM_PARAMETERS:
         value = parameters.get(name)
         if isinstance(value, int) and value > 0:
@@ -103,7 +103,7 @@ def room_in(parameters: Mapping[str, JSON]) -> int | None:
     return None
 
 
-#: The `tool_choice` of a request whose function is not offered: the answer's content is to be its arguments.
+#: The `tool_choice` of a request that offers no function: the answer's content must be the arguments.
 BY_SCHEMA = "schema"
 
 
@@ -111,11 +111,11 @@ BY_SCHEMA = "schema"
 class Request:
     """What the model is asked for one record.
 
-    `messages`, `tools`, `tool_choice` (or BY_SCHEMA) and `parameters` are in the Chat Completions form. `size_tokens`
-    is an estimate of prompt plus expected output. `digest` (16 bytes) is equal for requests that are identical.
-    In `messages` a content part `{"type": "attachment", "index": n}` stands for `attachments[n]`; in the request that
-    is really sent the parts themselves stand there, with a Blob for their bytes. `media_tokens` is what these can cost
-    at the most; `size_tokens` holds the estimate of it.
+    `messages`, `tools`, `tool_choice` (or BY_SCHEMA), and `parameters` are in the Chat Completions form. `size_tokens`
+    is an estimate of the prompt plus the expected output. `digest` (16 bytes) is equal for identical requests.
+    A content part `{"type": "attachment", "index": n}` in `messages` refers to `attachments[n]`. The request that is
+    sent has the parts themselves instead, with a Blob for their bytes. `media_tokens` is the most that these can cost;
+    `size_tokens` includes the estimate.
     """
 
     record: Record
@@ -131,7 +131,7 @@ class Request:
 
     @property
     def room(self) -> int | None:
-        """The most tokens that its answer may have; None where nothing bounds it."""
+        """The most tokens that the answer may have; None if nothing limits it."""
         return room_in(self.parameters)
 
 
@@ -139,8 +139,8 @@ class Request:
 class Usage:
     """Model tokens of one or more calls.
 
-    `cached` (read from the server's prompt cache) and `cache_write` (written to it) are parts of `prompt`, `reasoning`
-    is part of `completion`.
+    `cached` (read from the server's prompt cache) and `cache_write` (written to it) are parts of `prompt`; `reasoning`
+    is a part of `completion`.
     """
 
     prompt: int = 0
@@ -155,7 +155,7 @@ class Usage:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The arguments that made it."""
+        """The constructor's arguments."""
         return self.prompt, self.completion, self.cached, self.reasoning, self.cache_write
 
     def __add__(self, other: Usage) -> Usage:
@@ -167,9 +167,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One function call of an answer. `arguments` is the model's text: never trusted to be JSON.
+    """One function call of an answer. `arguments` is the model's text, which may not be JSON.
 
-    `readings` names what was read in it although the server did not send it as it should.
+    `readings` names what was accepted although the server did not send it in the right form.
     """
 
     id: str
@@ -178,19 +178,19 @@ class ToolCall:
     readings: tuple[str, ...] = ()
 
 
-#: The finish_reason of an answer in which the server itself found no call that it could hand on; `text` is what the
-#: model wrote. Groq says so by a 400 of this name.
+#: The finish_reason of an answer in which the server itself found no usable call; `text` is what the model wrote.
+#: Groq reports it as a 400 with this name.
 UNUSABLE_CALL = "tool_use_failed"
-#: The finish_reason of an answer that a content filter took.
+#: The finish_reason of an answer that a content filter removed.
 FILTERED = "content_filter"
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackContext:
-    """What a callback is told about the call that it answers.
+    """The facts about the call that a callback receives.
 
-    `idempotency_key` is the same whenever the same call of the same record's answer is handed to the callback again,
-    and no other call has it. `turn` is 0-based; `tool` is the function's name.
+    `idempotency_key` is the same whenever the callback receives the same call of the same record's answer again, and no
+    other call has it. `turn` is 0-based; `tool` is the function's name.
     """
 
     idempotency_key: str
@@ -198,7 +198,7 @@ class CallbackContext:
     tool: str
 
 
-#: The key of an assistant's message that holds `Answer.items`. Only the dialect that made them sends them.
+#: The key of an assistant's message that holds `Answer.items`. Only the API that made the items sends them.
 ITEMS = "items"
 
 
@@ -209,10 +209,10 @@ def _words(finish_reason: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said, as far as a label can be read from it; kept in the ledger as it came.
+    """The parts of the model's answer that a label can be read from. The ledger saves them unchanged.
 
-    `items` is the whole of it in the API's own form, where the next turn of a conversation must hold more than the text
-    and the calls: reasoning that only the server can read. No outcome keeps them.
+    `items` is the whole answer in the API's own form, if the next turn of a conversation must include more than the
+    text and the calls, such as reasoning that only the server can read. Outcomes do not save it.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -223,21 +223,21 @@ class Answer:
 
     @property
     def ending(self) -> frozenset[str]:
-        """The words of the finish_reason, in lower case: Gemini says `content_filter: SAFETY`."""
+        """The words of the finish_reason in lowercase. Gemini, for example, sends `content_filter: SAFETY`."""
         return _words(self.finish_reason) if self.finish_reason else frozenset()
 
     @property
     def has_words(self) -> bool:
-        """Whether it holds a text, not only blanks."""
+        """Whether the answer has a text that is not blank."""
         return bool(self.text and self.text.strip())
 
 
 @dataclass(frozen=True, slots=True)
 class ValidCall:
-    """One valid call of an answer: the tool, the label in it, and what its callback gave back.
+    """One valid call of an answer: the tool, the label in it, and what its callback returned.
 
-    `extra` are further columns; `result` is what the model is told of it in a conversation. `readings` names what was
-    not as it should be and was read all the same.
+    `extra` are further columns; `result` is what the model receives in a conversation. `readings` names what was
+    accepted although it was not in the right form.
     """
 
     tool: str
@@ -250,7 +250,7 @@ class ValidCall:
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """What a record came to. `rows` is None where it is one row; else each is a row to which `label` is common."""
+    """The label of a record. `rows` is None if the record is one row; otherwise `label` is common to each of `rows`."""
 
     label: Mapping[str, JSON]
     rows: tuple[Mapping[str, JSON], ...] | None = None
@@ -258,7 +258,7 @@ class LabelResult:
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What the `x-ratelimit-*` headers of an answer say. None where a header is absent. Times in seconds."""
+    """The values of the `x-ratelimit-*` headers of an answer; None for an absent header. Times are in seconds."""
 
     limit_requests: int | None = None
     remaining_requests: int | None = None
@@ -269,7 +269,7 @@ class ServerLimits:
 
 
 def format_limit(limit: int | None, what: str) -> str:
-    """A limit in words, like 200 requests; empty where it is not known."""
+    """Format a limit, like 200 requests; empty if it is unknown."""
     return f"{limit:,} {what}" if limit is not None and 0 < limit < 10**12 else ""
 
 
@@ -277,8 +277,8 @@ def format_limit(limit: int | None, what: str) -> str:
 class Response:
     """One answered call.
 
-    `service_tier` is the tier that the server says it used. `cost_usd` is worked out by whoever made the call; None
-    where nobody knows it: no price, or an answer that does not tell its usage.
+    `service_tier` is the tier that the server reports. The caller computes `cost_usd`; None if it is unknown because
+    there is no price, or because the answer does not report its usage.
     """
 
     answer: Answer
@@ -293,12 +293,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class SavedAnswer:
-    """An answer of a record that is not at its end: in the ledger before anything is done with it.
+    """An answer of a record that has not ended. The ledger has it before anything is done with it.
 
-    `number` counts its record's answers from 0; `request_digest` is that of the record's first request. `fault` is the
-    code of what was wrong with it, None where it was valid. `results` holds, for each of its calls that a callback has
-    answered so far, `{"extra": ..., "result": ...}`. `calls` is how many calls it took to get it. What `response` has
-    used and cost, `calls` and `repairs` include answers that were paid for in vain before it. `at` is a Unix time.
+    `number` counts the record's answers from 0; `request_digest` is the digest of its first request. `fault` is the
+    code of what was wrong with the answer, None if it was valid. `results` holds `{"extra": ..., "result": ...}` for
+    each of its calls that a callback has answered so far. `calls` is how many calls it took. The usage and cost of
+    `response`, `calls`, and `repairs` include earlier answers that were paid for in vain. `at` is a Unix time.
     """
 
     key: str
@@ -312,49 +312,49 @@ class SavedAnswer:
     repairs: int = 0
 
     def carrying(self, lost: Response, calls: int = 0, repairs: int = 0) -> SavedAnswer:
-        """With what an answer took that nothing is made of: it stays counted."""
+        """Return the answer with the cost of another one that nothing is made of, so that it stays counted."""
         cost_usd = add_usd(self.response.cost_usd, lost.cost_usd)
         response = replace(self.response, usage=self.response.usage + lost.usage, cost_usd=cost_usd)
         return replace(self, response=response, calls=self.calls + calls, repairs=self.repairs + repairs)
 
 
 def add_usd(one: float | None, other: float | None) -> float | None:
-    """Both amounts together; None where one of them is not known."""
+    """Return the sum of both amounts; None if one of them is unknown."""
     return None if one is None or other is None else one + other
 
 
-#: Sends a request that is about no record, and gives what it used. Raises a CallError.
+#: Sends a request that belongs to no record, and returns its usage. Raises a CallError.
 Ping = Callable[[Request], Awaitable[Usage]]
 
 
 @runtime_checkable
 class Provider(Protocol):
-    """Who answers requests: an API, what stands in its place, or one of these with something around it."""
+    """Answers requests: an API, a substitute for one, or a wrapper around another provider."""
 
     @property
     def simulated(self) -> bool | None:
-        """Whether the answers say that they are simulated; None where they have not said it either way."""
+        """Whether the answers report that they are simulated; None if they have not reported it either way."""
 
     @property
     def ping(self) -> Ping | None:
-        """Asks whether the server answers at all; None where nobody can be asked."""
+        """Asks whether the server answers at all; None if there is nothing to ask."""
 
     async def __call__(self, request: Request) -> Response:
-        """The answer. Raises a CallError; never retries."""
+        """Return the answer. Raises a CallError; never retries."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one record ended: the ledger's row.
+    """How one record ended: a row of the ledger.
 
-    `label` holds the label columns (and a callback's extra columns) of a LABELLED record, else None.
-    `rows` is None where a record is one row; else each is a row of its own, to which `label` is common.
-    `answer` is the last answer that came, kept so that it can be read again without a call.
+    `label` holds the label columns (and a callback's extra columns) of a LABELLED record, otherwise None.
+    `rows` is None if the record is one row; otherwise `label` is common to each of `rows`.
+    `answer` is the last answer, saved so that it can be read again without a call.
     `copied_from` names the record whose identical request was asked instead of this one's. `asked_as` is the name that
-    the record had when it was asked, where it has another one since: callbacks know it by that.
-    `finished_at` is seconds since 1970-01-01 UTC. `usage` and `cost_usd` are the sums over all its answers, those that
-    were asked again included; `cost_usd` is None where that of one of them is unknown.
+    the record had when it was asked, if it has a new one since; callbacks know it by the old name.
+    `finished_at` is seconds since 1970-01-01 UTC. `usage` and `cost_usd` are the sums over all answers, including those
+    that were asked again; `cost_usd` is None if one of them is unknown.
     """
 
     record: Record
@@ -376,8 +376,8 @@ class Outcome:
     asked_as: str | None = None
 
 
-#: The codes that a record without a label can have, in failed.csv, in the ledger and for `retry --only`.
-#: docs/failures.md says what each means.
+#: The codes of records without a label, as in failed.csv, in the ledger, and for `retry --only`.
+#: docs/failures.md explains each of them.
 RECORD_CODES = frozenset(
     {
         "bad_request", "callback_error", "duplicate_key", "empty_text", "internal_error", "invalid_answer",
@@ -387,10 +387,10 @@ RECORD_CODES = frozenset(
     }
 )  # fmt: skip
 
-#: The problem of a record that `verify` reads and the run does not take, as [input] says. No outcome has it.
+#: The problem of a record that `verify` reads and that the run does not take, by [input]. No outcome has it.
 LEFT_OUT = "left_out"
 
-#: No call was made for these: asking again changes nothing, as long as input and config are the same.
+#: No call was made for these. Asking again changes nothing while input and config are the same.
 UNASKED_CODES = frozenset({"duplicate_key", "empty_text", "media_error", "no_key", "render_error", "unreadable"})
 
 

@@ -1,4 +1,4 @@
-"""What is written where a person looks: without the signs that steer a terminal, and never an error."""
+"""Writes text for people: without control characters, and without raising errors."""
 
 import io
 import logging
@@ -14,20 +14,20 @@ from typing import TextIO, cast
 
 log = logging.getLogger("labelpipe")
 
-#: Lines and drawings that wait for a terminal at the most, and how many drawings: an old one tells nothing.
+#: The most lines and drawings that wait for a terminal, and the most drawings. An old drawing is useless.
 WAITING_MOST, DRAWINGS_MOST = 200, 8
-#: How long the end of a run waits for its last words to be written.
+#: How long the end of a run waits for its last lines to be written.
 LAST_WAIT_S = 1.0
 
-#: C0 but tab and newline, DEL, C1, the marks that change a line's direction, line separators, and halves of a pair of
-#: surrogates, which no stream can encode. Written into a terminal they move the cursor, set its title, reorder a line.
+#: C0 except tab and newline, DEL, C1, the marks that change a line's direction, line separators, and lone surrogates,
+#: which no stream can encode. In a terminal they would move the cursor, set its title, or reorder a line.
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    r"""`text` with each control character spelled out, such as `\x1b`; tabs and newlines stay.
+    r"""Write each control character of `text` as an escape, such as `\x1b`; tabs and newlines stay.
 
     Colors are added after this, never before.
     """
@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""A JSON text of the same value, in which control characters are escaped as `\u009b` is."""
+    r"""Escape control characters in a JSON text, such as `\u009b`, without changing its value."""
     return _CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -47,21 +47,21 @@ def _escape(match: re.Match[str]) -> str:
 # -- how it looks ------------------------------------------------------------------------------------------------------
 
 _RED, _GREEN, _YELLOW, _OFF = "\x1b[1;31m", "\x1b[1;32m", "\x1b[1;33m", "\x1b[0m"
-#: What is to be seen at a glance. Words at the beginning of a line are those of our own screens.
+#: What is colored. Words at the beginning of a line are those of labelpipe's own screens.
 _PAINT = (
     (re.compile(r"^(FAIL|BAD)(?= )|\bNOT verified\b|\bOUTAGE( since [0-9:]+)?", re.MULTILINE), _RED),
     (re.compile(r"^(ok|Done)(?= |$)", re.MULTILINE), _GREEN),
     (re.compile(r"^(look|Interrupted|Stopped early|Replayed)(?= |:|$)", re.MULTILINE), _YELLOW),
     (re.compile(r"\bSIMULATED( LABELS)?\b|\bPAUSED\b|(?<=[0-9]) simulated\b", re.MULTILINE), _YELLOW),
 )
-#: A word that stays whole, as does a number with its unit; with the sign before it that parts it from the last one.
+#: A word that is not broken, or a number with its unit, together with the separator before it.
 _WORD = re.compile(r"(?:· )?(?:[0-9.,]+ (?:s|ms|min|h|d)\b\S*|\S+)")
-#: What stands before the text of a line: names, each with at least two spaces, which the next lines leave free.
+#: The names before the text of a line, each with at least two spaces. Continuation lines are indented by their width.
 _HANGING = re.compile(r" *(?:\S+(?: \S+)* {2,})*")
 
 
 def columns_of(stream: TextIO | None) -> int | None:
-    """How wide the terminal is; None where it is none, or does not say."""
+    """Return the width of the terminal; None if the stream is not a terminal, or does not report it."""
     try:
         return None if stream is None else os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ def columns_of(stream: TextIO | None) -> int | None:
 
 
 def format_for_stream(text: str, stream: TextIO | None) -> str:
-    """The text as it is to stand in the stream: in a terminal no word is broken in the middle, and colors tell."""
+    """Format the text for the stream: a terminal gets lines wrapped between words, and colors."""
     columns = columns_of(stream) if is_terminal(stream) else None
     if columns is not None:
         text = "\n".join(wrap_line(line, columns - 1) for line in text.split("\n"))
@@ -77,20 +77,20 @@ def format_for_stream(text: str, stream: TextIO | None) -> str:
 
 
 def supports_color(stream: TextIO | None) -> bool:
-    """Whether colors are wanted there (NO_COLOR, no-color.org) and understood."""
+    """Whether the stream supports colors and the user wants them (NO_COLOR, no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return is_terminal(stream) and not plain and (os.name == "posix" or "WT_SESSION" in os.environ)
 
 
 def colorize(text: str) -> str:
-    """The text with what is to be seen at a glance in color."""
+    """Color the important parts of the text."""
     for pattern, color in _PAINT:
         text = pattern.sub(lambda match, color=color: f"{color}{match[0]}{_OFF}", text)  # type: ignore[misc]
     return text
 
 
 def wrap_line(line: str, columns: int) -> str:
-    """The line as lines of at most so many columns, cut between words, or parts; the further ones stand below its text.
+    """Wrap the line between words to at most `columns`, with the further lines indented below its text.
 
     A word that is longer than a line stays whole: it is a path or an address to be copied.
     """
@@ -112,18 +112,18 @@ def wrap_line(line: str, columns: int) -> str:
 
 
 def cut(text: str, columns: int) -> str:
-    """As many whole words as there is room for, and a sign that there are more."""
+    """Return as many whole words as fit, and a sign if there are more."""
     if width(text) <= columns:
         return text
     words = text.split(" ")
     while words and width(" ".join(words)) + 1 > columns:
         words.pop()
-    # One long word has no place between words.
+    # One long word has no spaces to cut at.
     return f"{' '.join(words) or text[: max(0, columns - 1)]}…"
 
 
 def width(text: str) -> int:
-    """The columns that a text takes: two for a sign that is wide, none for one that is set upon another."""
+    """Return the columns that a text takes: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(_columns(sign) for sign in text)
@@ -139,7 +139,7 @@ def _columns(sign: str) -> int:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at what is written there. False for a stream that is closed or not there."""
+    """Whether the stream is a terminal. False for a closed or missing stream."""
     try:
         return stream is not None and stream.isatty()
     except (OSError, ValueError):
@@ -147,22 +147,23 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def is_notebook(stream: TextIO | None) -> bool:
-    """Whether it ends in a cell of a notebook, where a carriage return goes back to the line's beginning too."""
+    """Whether the stream ends in a notebook cell, where a carriage return works as in a terminal."""
     return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 
 def put(stream: TextIO | None, text: str) -> OSError | None:
-    """Write `text`, and never raise: gives the error where nobody reads any more, or the disk is full.
+    """Write `text` and never raise: return the error if nobody reads any more, or the disk is full.
 
-    After an error the stream goes nowhere: Python itself would fail over it at the exit, with an exit code of its own.
+    After an error the stream is redirected to nowhere. Otherwise Python itself would fail at exit, with its own exit
+    code.
     """
     if stream is None:
         return None
     try:
-        if text:  # a write of nothing waits for a terminal too, and a flush of nothing does not
+        if text:  # an empty write waits for a terminal too, and an empty flush does not
             stream.write(_encodable(text, stream))
         stream.flush()
-    except ValueError:  # it was closed
+    except ValueError:  # the stream is closed
         return None
     except OSError as error:
         _redirect_to_null(stream)
@@ -171,7 +172,7 @@ def put(stream: TextIO | None, text: str) -> OSError | None:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """The text with a question mark for what the stream's encoding lacks: an old console, LANG=C."""
+    """Replace characters that the stream's encoding lacks by question marks: an old console, LANG=C."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
 
@@ -184,9 +185,9 @@ def _redirect_to_null(stream: TextIO) -> None:
 
 
 def open_missing_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr an empty one in its place.
+    """Give a process that was started without stdin, stdout, or stderr an empty one instead.
 
-    Else the first file that is opened gets the number of stderr, and whatever writes there writes into the ledger.
+    Otherwise the first file that is opened gets the number of stderr, and whatever writes there writes into the ledger.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -194,7 +195,7 @@ def open_missing_streams() -> None:
 
 
 def put_soon(stream: TextIO | None, text: str) -> None:
-    """`put`, but who stopped the terminal is waited for no longer than a moment."""
+    """Do the same as `put`, but wait only a moment for a stopped terminal."""
     if stream is not None:
         scribe = BackgroundWriter(stream)
         scribe.submit(lambda: put(scribe.stream, text))
@@ -202,15 +203,15 @@ def put_soon(stream: TextIO | None, text: str) -> None:
 
 
 class BackgroundWriter:
-    """Does what writes to a stream, in order, in a thread of its own.
+    """Runs work that writes to a stream, in order, in a thread of its own.
 
-    A terminal that is stopped (Ctrl-S), a connection that died, a pipe that nobody reads, a full disk: they hold up
-    this thread or break its work, and nothing else. What finds no place in its queue is left out.
+    A stopped terminal (Ctrl-S), a dead connection, a pipe that nobody reads, or a full disk blocks or breaks only this
+    thread. Work that does not fit into its queue is dropped.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = _unbuffered(stream)
-        # All state that changes: what is to be done, and whether a failure was told.
+        # Mutable state: the queue, and whether a failure was logged.
         self._work: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_MOST)
         self._is_failure_logged = False
         self._thread = threading.Thread(target=self._run, name="labelpipe-display", daemon=True)
@@ -218,22 +219,22 @@ class BackgroundWriter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether enough is waiting that a drawing would come too late."""
+        """Whether so much is waiting that a drawing would come too late."""
         return self._work.qsize() >= DRAWINGS_MOST
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Have it done; what it raises is only logged."""
+        """Queue the work. Its exceptions are only logged."""
         with suppress(queue.Full):
             self._work.put_nowait(work)
 
     def log_failure(self, error: Exception) -> None:
-        """Log why nothing can be shown, once; not to the terminal, where logging goes without a handler."""
+        """Log once why nothing can be shown; not to the terminal, where logging goes without a handler."""
         if not self._is_failure_logged and log.hasHandlers():
             log.warning("nothing can be shown", extra={"facts": {"error": repr(error)}})
         self._is_failure_logged = True
 
     def close(self) -> None:
-        """End when all is done, or without waiting any longer; may be called twice."""
+        """End when the queue is empty, or without waiting any longer; may be called twice."""
         with suppress(queue.Full):
             self._work.put_nowait(None)
         self._thread.join(LAST_WAIT_S)
@@ -249,9 +250,9 @@ class BackgroundWriter:
 
 
 class _UnbufferedStream(io.TextIOBase):
-    """A stream's file, without the buffer: its lock would be kept by a thread that is held up when Python exits.
+    """A stream's file without its buffer: a blocked thread would hold the buffer's lock when Python exits.
 
-    A number of its own, too: that of a stream which is closed may be given to another file.
+    It has its own descriptor, because that of a closed stream may be given to another file.
     """
 
     encoding = "utf-8"
@@ -279,7 +280,7 @@ class _UnbufferedStream(io.TextIOBase):
 
 
 def _unbuffered(stream: TextIO) -> TextIO:
-    """The stream's file where it has one of its own; a notebook's stream, or a text in memory, as it is."""
+    """Return the stream's file if it has one; a notebook's stream, or a text in memory, is returned as it is."""
     # A Windows console wants text, not bytes.
     if os.name == "posix" and isinstance(stream, io.TextIOWrapper):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Work that blocks, in a thread that keeps no process from ending."""
+"""Runs blocking work in threads that do not keep the process from exiting."""
 
 import asyncio
 import threading
@@ -10,10 +10,10 @@ _T = TypeVar("_T")
 
 
 async def in_daemon(work: Callable[[], _T]) -> _T:
-    """What `work` gives or raises, from a thread that nobody waits for at exit.
+    """Return or raise what `work` returns or raises, from a thread that nobody waits for at exit.
 
-    A pipe, a network, a database or a collector may stay silent for ever. A thread of the loop's own pool that waits
-    for it would be joined when the process ends. A cancel leaves the thread to itself.
+    A pipe, a network, a database, or a collector may stay silent forever. A thread of the loop's own pool that waits
+    for it would be joined when the process ends. A cancel leaves the thread running.
     """
     done: Future[_T] = Future()
     done.set_running_or_notify_cancel()
@@ -21,7 +21,7 @@ async def in_daemon(work: Callable[[], _T]) -> _T:
     def target() -> None:
         try:
             result = work()
-        except BaseException as error:  # it is the caller's to raise
+        except BaseException as error:  # the caller raises it
             done.set_exception(error)
         else:
             done.set_result(result)

@@ -1,24 +1,24 @@
-"""Time and money: the constants that several rooms share, and the words for a person."""
+"""Constants of time and money that several packages share, and their text forms."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
 HOUR_S, DAY_S = 3_600, 86_400
-#: A limit that is whole again within this is one a minute, not one a day: a minute, and what a server's clock slips.
+#: A limit that resets within this time is per minute, not per day: a minute, plus some error of the server's clock.
 MINUTE_RESET_S = 65.0
-#: What is said in place of a sum of money where the model has no price.
+#: Replaces a sum of money if the model has no price.
 UNPRICED = "price unknown (set model.price)"
 
 
 def shorten_list(words: Iterable[Any], most: int = 3) -> str:
-    """The first words of a list, and how many more there are."""
+    """Join the first words of a list, and say how many more there are."""
     items = list(map(str, words))
     return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h`, `3 h 20 min`, `2 d 4 h`."""
+    """Format seconds as `42 s`, `7 min`, `3 h`, `3 h 20 min`, or `2 d 4 h`."""
     if seconds < 90:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -32,14 +32,14 @@ def duration(seconds: float) -> str:
 
 
 def dollars(cost_usd: float | None) -> str:
-    """`$12.34`, with more digits for less money; where the price is unknown, that it is and the key that sets it."""
+    """Format `$12.34`, with more digits for smaller amounts; an unknown price names the key that sets it."""
     if cost_usd is None:
         return UNPRICED
     return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
 
 
 def exact_dollars(usd: float) -> str:
-    """US dollars beside a cap: cents, and as many digits more as tell a small amount from the next one."""
+    """Format US dollars next to a cap: cents, and as many more digits as distinguish small amounts."""
     digits = 2 if usd <= 0 or usd >= 100 else max(2, 3 - math.floor(math.log10(usd)))
     whole, _, part = f"{usd:,.{digits}f}".partition(".")
     return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
