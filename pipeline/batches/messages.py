@@ -70,14 +70,14 @@ def cancelled_text(parts: Sequence[Part]) -> str:
 def stall_text(part: Part, still_for_s: float) -> str:
     """What is said of a batch of which the server has said nothing new for so long."""
     status = part.facts.get("status", part.state.value)
-    return f"batch {part.batch_id} has not moved for {duration(still_for_s)} ({status}); it is waited for"
+    return f"batch {part.batch_id} has not moved for {duration(still_for_s)} ({status}); still waiting"
 
 
 def missing_text(part: Part, error: Exception) -> str:
     """What to do where the server does not know a batch."""
     return (
-        f"the server knows no batch {part.batch_id}. Is the key one of the same project? If the batch is lost, "
-        f"labelpipe cancel gives it up ({error})"
+        f"the server does not know batch {part.batch_id}. Does the key belong to the same project? If the batch is "
+        f"lost, labelpipe cancel gives it up ({error})"
     )
 
 

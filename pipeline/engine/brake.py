@@ -15,13 +15,13 @@ SHOWN_CHARS = 300
 
 #: What is likely to fix it, by the reason's code.
 TO_CHANGE: Mapping[str, str] = {
-    "no_tool_call": 'Set model.tool_choice = "required", or "schema" where it is that, or take another model',
-    "invalid_json": "Take another model, or set model.strict = true where the server knows it",
+    "no_tool_call": 'Set model.tool_choice = "required", or "schema" where it is that, or use another model',
+    "invalid_json": "Use another model, or set model.strict = true where the server knows it",
     "invalid_label": "Look at task.labels, the function's schema and the validators: they refuse what the model says",
     "truncated": "Raise model.parameters.max_completion_tokens, or lower model.parameters.reasoning_effort",
-    "refused": "Look at task.prompt and task.system, or take another model in model.name: it declines to answer",
+    "refused": "Look at task.prompt and task.system, or use another model in model.name: it declines to answer",
     "unfinished": "Raise task.max_turns, or tell the model in task.system when it is done",
-    "callback_error": "Mend the function in task.callback; the answers are kept, and labelpipe replay uses them",
+    "callback_error": "Fix the function in task.callback; the answers are kept, and labelpipe replay uses them",
     "bad_request": "Look at task.prompt and at the model in model.name: the server refuses each of these records",
     "too_large": "Shorten task.prompt, or lower model.parameters.max_completion_tokens: no request fits the limit",
     "timeout": "Raise model.timeout_s, or lower limits.concurrency",

@@ -86,7 +86,7 @@ class Stretch:
             ]
         found = await asyncio.gather(*map(self._problem_of, witnesses))
         if found and set(found) == {code} and self._length >= length:
-            asked = "Records that had got one were" if self._witnesses else "A word that is about no record was"
+            asked = "Records that had a label were" if self._witnesses else "A health check was"
             self._admission.gate.stop(_error(outcome, code, length, asked))
         self._enough = 2 * length
 

@@ -68,9 +68,7 @@ def _about(done: DataExport, manifest: Mapping[str, Any]) -> list[str]:
         _checked(done),
     ]
     if done.simulated:
-        lines.insert(
-            0, "**The labels are simulated: no model was asked. They are good for trying out and nothing else.**"
-        )
+        lines.insert(0, "**The labels are simulated: no model was asked. Use them only to try things out.**")
     if done.near_duplicates is None:
         sentence = "Records with the same text are in the same split."
     else:

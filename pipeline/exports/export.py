@@ -112,7 +112,7 @@ async def _by(opened: ExportedRun, wanted: str | None) -> tuple[str | None, tupl
     if wanted is not None:
         return wanted, ()
     field = await class_field(opened)
-    note = "no field of the label has few, short values, so no classes were balanced; --by names a field"
+    note = "no label field has classes, so none were balanced; name one with --by"
     return field, () if field is not None else (note,)
 
 
@@ -301,7 +301,7 @@ class _Export:
         if (largest := splits.largest()) > sum(counts.records.values()) * min(plan.shares.parts) / 100 > 1:
             notes.append(
                 f"{largest:,} records stay together, more than the smallest split is to have. If their texts come from "
-                "one template, a higher --near-duplicates or off takes them apart"
+                "one template, a higher --near-duplicates or off separates them"
             )
         if beside := splits.beside_gold():
             plural = "s" * (beside != 1)
@@ -354,7 +354,7 @@ class _Export:
         try:
             remember_splits(inside, plan.terms, self._splits.assigned())
         except StoreError as error:  # a run folder that may only be read
-            return [f"the splits are remembered in {plan.display_path} only: {error}"]
+            return [f"the splits are stored in {plan.display_path} only: {error}"]
         return []
 
     def _facts(self, done: DataExport) -> dict[str, Any]:

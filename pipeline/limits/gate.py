@@ -197,7 +197,7 @@ class Gate:
         self.wake()
 
     def on_health_check(self, now: float, sent_at: float) -> None:
-        """A word that is about no record was answered, which left at `sent_at`: nothing is wrong for everyone."""
+        """A health check was answered, which left at `sent_at`: nothing is wrong for everyone."""
         self.passed_at = max(self.passed_at, sent_at)
         self._evidence.clear()
         if self.outage is not None:

@@ -97,10 +97,12 @@ async def rewrite(run_dir: RunDir) -> RewriteResult:
             # Somebody may have answered meanwhile, and have left the files to us.
             if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
                 return RewriteResult("written", " ".join(messages))
-        messages.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
+        messages.append("More answers came in the meantime. The end of that review, or the next session, writes them.")
         return RewriteResult("written", " ".join(messages))
     except RunInUseError:
-        return RewriteResult("at_work", "The run is at work: it writes the corrections into the files when it ends.")
+        return RewriteResult(
+            "at_work", "The run is in progress. It writes the corrections into the files when it ends."
+        )
     except LabelpipeError as error:
         return RewriteResult("waiting", f"The answers are kept, but the files were not written: {error}")
 

@@ -316,5 +316,5 @@ def _notes(settings: Settings, rename: Rename) -> list[str]:
     if settings.quality.gold is not None:
         notes.append(f"quality.gold = {settings.quality.gold!r} keeps its names: rename them there too")
     if settings.config_path is None:
-        notes.append("the settings are of a program: put the new names into it")
+        notes.append("the settings come from a program: put the new names into it")
     return notes

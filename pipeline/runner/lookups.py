@@ -72,8 +72,8 @@ def _changed_message(record: Record, count: int, *, has_key: bool) -> str:
     keep = ", --keep to keep their labels" if has_key else ""
     why = "" if has_key else " (without input.key a record is named by its place)"
     return (
-        f"{record.source} is another input than this run has labelled: {count:,} of the records so far read "
-        f"otherwise now, the first at {record.key}{why}. Give --output for a run of its own{keep}, or --relabel"
+        f"{record.source} is not the input that this run has labelled: {count:,} of the records so far have "
+        f"changed, the first at {record.key}{why}. Use --output for a separate run{keep}, or --relabel"
     )
 
 
@@ -159,7 +159,7 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
     names = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
     message = (
         f"The input has changed while it was read: {names}. Some records may have been missed or read from two "
-        "versions. Give the same command again: it compares all of them with what was labelled, and continues there."
+        "versions. Run the same command again: it compares all of them with what was labelled, and continues there."
     )
     return [message]
 

@@ -16,16 +16,16 @@ from pipeline.units import duration
 #: for (a signal, `drain`, limits.stop_at) needs nobody.
 TO_DO: Mapping[str, str] = {
     "quota": "Add credit or raise the organisation's limit",
-    "credentials": "Mend the key, its access or model.name",
+    "credentials": "Fix the key, its access, or model.name",
     "bad_request": "The server refuses what every record sends: fix the task, its schema or model.parameters",
-    "no_label": "Change what it names",
+    "no_label": "Change the key that the message names",
     "unavailable": "Look at model.base_url: no model answers there",
     "budget": "Raise limits.budget_usd or limits.budget_tokens if it is worth it",
-    "day_limit": "Nothing has to be fixed: give the same command when the day's count begins again (that of "
+    "day_limit": "Nothing has to be fixed: run the same command when the day's count begins again (that of "
     "limits.requests_per_day after 00:00 UTC, or raise it)",
     "outage": "Look at the provider's status page and at the network",
     "store": "Make room on the disk, or fix the run folder",
-    "changed": "Give --fresh, or another folder with --output",
+    "changed": "Use --fresh, or another folder with --output",
     "input": "Mend the input",
 }
 #: A server that lets nothing through for longer than this is worth a word, in seconds.
@@ -88,9 +88,9 @@ class Notifications:
         if event in self._notified:
             return
         self._notified.add(event)
-        to_do = "It continues by itself then; nothing has to be done"
+        to_do = "It then continues by itself; you do not have to do anything"
         if event == "day_limit":
-            to_do += ", or raise limits.requests_per_day (taken over from the config at once)"
+            to_do += ", or raise limits.requests_per_day (the run applies it at once)"
         await self._notifier.send(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
 
     def on_hold_end(self) -> None:

@@ -41,7 +41,7 @@ _OUTSIDE = frozenset({"environment", ".env"})
 LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | FILE_FORMATS
 #: What becomes of batches that are open shortly before `limits.stop_at`, by `batch.finish`.
 _AT_THE_END = {
-    "live": 'in time before it, what no batch will answer is asked live (batch.finish = "live")',
+    "live": 'shortly before it, what no batch will answer is asked live (batch.finish = "live")',
     "batch": "open batches are left for the next session",
 }
 

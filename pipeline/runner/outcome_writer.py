@@ -142,7 +142,7 @@ class OutcomeWriter:
         if self.was_simulated and self._parts.provider.simulated is False:
             folder = self._parts.run_dir.path
             self._parts.admission.gate.stop(
-                ChangedError(f"{folder} holds simulated labels, and these answers are real: give --fresh or --output")
+                ChangedError(f"{folder} holds simulated labels, and these answers are real: use --fresh or --output")
             )
 
     def _note_simulated(self) -> bool:

@@ -85,7 +85,7 @@ async def _summary(
         outages=0,
         outage_s=0.0,
         simulated=bool(manifest.get("simulated")),
-        reason=line if pending is not None else f"{line}; what is pending was not counted: the input cannot be read",
+        reason=line if pending is not None else f"{line}; pending records were not counted: the input cannot be read",
         next_step=f"to continue: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
         files=outputs_of(settings, run_dir),
         notes=notes,

@@ -142,7 +142,7 @@ class RunChanges:
             lines += ["", *part.lines()]
         if match.changed:
             keys = _key_list(match.changed_keys, match.changed)
-            lines += ["", f"input: {_records(match.changed)} with an outcome read otherwise now: {keys}"]
+            lines += ["", f"input: {_records(match.changed)} with an outcome are different now: {keys}"]
             lines += [_PRINTS_RECORD] if self.prints_record else []
         if match.gone:
             keys = _key_list(match.gone_keys, match.gone)
@@ -166,7 +166,7 @@ class RunChanges:
             yield "  --keep      keep the labels of the records that are there and continue with the rest"
         if match.gone and not nothing_stays:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
-        yield "  --output    another folder, for a run of its own"
+        yield "  --output    start a separate run in another folder"
         if any(part.part in _READ_AGAIN for part in self.parts):
             yield "If the stored answers are right and only their reading has changed (schema, validators, columns):"
             yield "  labelpipe replay   reads them again, makes no call and costs nothing; then run with --keep"
@@ -181,7 +181,7 @@ class RunChanges:
             (match.back, "{} came back with the label it had"),
             (
                 match.gone + match.dropped,
-                "{} left the input, and the rows left the files (the ledger keeps them)",
+                "{} left the input, and their rows were removed from the files (the ledger keeps them)",
             ),
         ]
         lines = [text.format(_records(count)) for count, text in counts if count]

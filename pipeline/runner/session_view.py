@@ -103,7 +103,7 @@ class SessionView:
         if self._admission.gate.stopped is not None:
             return f"stopping: {cut(str(self._admission.gate.stopped), 80)}"
         if self._admission.gate.paused:
-            return "PAUSED by order; labelpipe resume continues it"
+            return "PAUSED; labelpipe resume continues"
         if door.hold_s > 1:
             return f"waiting {duration(door.waits_s)}: {door.hold_reason}"
         return self._waiting()

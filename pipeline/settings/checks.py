@@ -79,7 +79,7 @@ def paths(value: str | list[str]) -> str | list[str]:
         if "://" in one and (name := secret_parameter(one)):
             refuse(
                 f"an address with {as_toml(name)} in it is a secret: put it into the environment and name it in "
-                "input.url_env, else it would stand in the run's files"
+                "input.url_env, otherwise the run's files would contain it"
             )
     return value
 
@@ -160,9 +160,9 @@ def label_values(value: Sequence[Any]) -> Sequence[Any]:
     if not value:
         refuse("got an empty list; expected the values that the label may have")
     if any(isinstance(one, str) and not one.strip() for one in value):
-        refuse("one of the values is empty text; a label must say something")
+        refuse("one of the values is empty text; a label cannot be empty")
     if twice := doubles(value):
-        refuse(f"{as_toml(twice[0])} is there twice")
+        refuse(f"{as_toml(twice[0])} occurs twice")
     return value
 
 
@@ -181,7 +181,7 @@ def doubles(values: Iterable[Any]) -> list[Any]:
 def distinct(value: list[str] | None) -> list[str] | None:
     """Require distinct values."""
     if value and (twice := doubles(value)):
-        refuse(f"{as_toml(twice[0])} is there twice")
+        refuse(f"{as_toml(twice[0])} occurs twice")
     return value
 
 
@@ -270,7 +270,7 @@ def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
 
 def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[str, Any]:
     """Refuse parameters that every call carries anyway, and keys that belong in [model]."""
-    reasons = {name: f"each call carries it anyway: {_SENT_ANYWAY[name]}" for name in value if name in _SENT_ANYWAY}
+    reasons = {name: f"each call sends it anyway: {_SENT_ANYWAY[name]}" for name in value if name in _SENT_ANYWAY}
     for name in set(value).intersection(model_keys).difference(reasons):
         reasons[name] = f"a key of [model], not of [model.parameters]; write model.{name}, above that table"
     if value.get("n", 1) != 1:
@@ -301,7 +301,7 @@ def hours(value: list[str] | None) -> list[str] | None:
     if value is None:
         return None
     if wrong := [one for one in value if not _TIME.fullmatch(one)]:
-        refuse(f"got {as_toml(value)}; {as_toml(wrong[0])} is no time: {_TIME_WANTED}")
+        refuse(f"got {as_toml(value)}; {as_toml(wrong[0])} is not a time: {_TIME_WANTED}")
     begin, end = (int(one.partition(":")[0]) * 60 + int(one.partition(":")[2]) for one in value)
     if begin % _DAY_MIN == end % _DAY_MIN and (end != _DAY_MIN or begin == end):
         refuse(f"got {as_toml(value)}; it begins and ends at the same time: leave it out to run at all hours")

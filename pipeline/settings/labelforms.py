@@ -59,7 +59,9 @@ def is_any_of(value: Any) -> bool:
 
 def _several(table: Mapping[str, Any]) -> LabelField:
     if others := [name for name in table if name != ANY_OF]:
-        refuse(f"got any_of beside {as_toml(others[0])}; any_of stands alone in its table: put all labels into it")
+        refuse(
+            f"got any_of beside {as_toml(others[0])}; any_of must be the only key of its table: put all labels into it"
+        )
     given = table[ANY_OF]
     if not isinstance(given, str):
         return _choices(given, "several")

@@ -65,7 +65,7 @@ class QualitySettings(Section):
     def _votes_of_voters(self) -> QualitySettings:
         if self.gold is None and (self.gold_column is not None or self.stop_below):
             checks.refuse(
-                "quality.gold is not set, so no gold record is asked: name the file, or take the other keys of gold out"
+                "quality.gold is not set, so no gold record is asked: name the file, or remove the other keys of gold"
             )
         if self.voters and self.votes not in (None, 1 + len(self.voters)):
             checks.refuse(

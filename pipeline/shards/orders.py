@@ -52,12 +52,12 @@ class Orders:
     def pause(self, paused: bool) -> str:
         """Pause or resume granting."""
         self._service.set_paused(paused)
-        return "paused; the calls in flight end, nothing new leaves" if paused else "continues"
+        return "paused; the calls in flight finish, and nothing new is sent" if paused else "continues"
 
     def drain(self) -> str:
         """Ask all shards to end."""
         self._service.stop("drained", "drained by order; the same command resumes it")
-        return "draining; the calls in flight end, then the run does"
+        return "draining; the calls in flight finish, then the run ends"
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What applies a change to the lease service and forwards the rest to the shards. Raises ConfigError."""

@@ -131,7 +131,7 @@ class _NoResultError(Exception):
     """The callback's time is up: no error of its own."""
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the callback gave nothing back in {timeout_s:g} s")
+        super().__init__(f"the callback did not return within {timeout_s:g} s")
 
 
 async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:

@@ -21,7 +21,7 @@ _INSTEAD = {
     "remove it: every property is required, so a default is never used": "default",
     "use anyOf": "oneOf",
     "write the parts into one schema": "allOf",
-    "say it with anyOf": "not if then else dependentRequired dependentSchemas dependencies",
+    "use anyOf": "not if then else dependentRequired dependentSchemas dependencies",
     "use an object with a named property for each place": "prefixItems",
     "name each property in properties": "patternProperties propertyNames",
     "use additionalProperties: false": "unevaluatedProperties",
@@ -63,7 +63,7 @@ def _root(schema: Schema) -> Iterator[Fault]:
 def _refused_keywords(node: Schema) -> Iterator[Fault]:
     for keyword in node:
         if keyword in _REFUSED:
-            yield f"{keyword!r} is not taken in strict mode", _REFUSED[keyword]
+            yield f"{keyword!r} is not allowed in strict mode", _REFUSED[keyword]
 
 
 def _closed(node: Schema) -> Iterator[Fault]:
@@ -82,7 +82,7 @@ def _all_required(node: Schema) -> Iterator[Fault]:
             'add to required; for what may be absent use a union with null, such as type: ["string", "null"]',
         )
     if unknown := [name for name in required if name not in properties]:
-        yield f"required, but not in properties: {', '.join(unknown)}", "add to properties or take out of required"
+        yield f"required, but not in properties: {', '.join(unknown)}", "add to properties or remove from required"
 
 
 def _typed(node: Schema) -> Iterator[Fault]:

@@ -31,7 +31,7 @@ def save(label, record):
 """
 
 
-NOTHING = "the callback gave nothing back in 2 s (simulated)"
+NOTHING = "the callback did not return within 2 s (simulated)"
 
 
 def hanging(user: Project, *keys: str, most: int = 64, most_lost: int = 1_000) -> Project:

@@ -248,7 +248,7 @@ def test_a_check_says_that_a_run_would_be_refused_as_changed(make: Make, endpoin
     assert "--relabel" in checks["resume"]["detail"]
     user.configure(task={"system": None})
     user.give([{"id": "r0001", "text": "another text"}])
-    assert "1 record with an outcome read otherwise now" in user.do("check", "job.toml").expect(0).out
+    assert "1 record with an outcome are different now" in user.do("check", "job.toml").expect(0).out
     assert (user.run_dir / "manifest.json").read_bytes() == before
     assert endpoint.calls() == calls, "and nothing was asked"
 

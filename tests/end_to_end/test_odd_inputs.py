@@ -74,7 +74,7 @@ def test_what_is_not_certain_is_asked_before_anything_is_made(tmp_path: Path) ->
     [
         ({"delimiter": ";;"}, 'expected one character, like ";", or "tab"'),
         ({"quote": "no"}, 'or "none"'),
-        ({"header": ["a", "a"]}, "is there twice"),
+        ({"header": ["a", "a"]}, "occurs twice"),
         ({"header": []}, "expected the columns' names"),
         ({"format": "jsonl", "delimiter": ";"}, "it is for csv and tsv: leave it out"),
         ({"delimiter": "'", "quote": "'"}, "they have to differ"),

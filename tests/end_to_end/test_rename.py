@@ -324,7 +324,7 @@ def test_settings_of_a_program_are_renamed_by_the_program() -> None:
 
     run(settings(*TOPICS))
     found = rename(settings(*TOPICS), "topic", {"account": "login"})
-    assert found.notes == ("the settings are of a program: put the new names into it",)
+    assert found.notes == ("the settings come from a program: put the new names into it",)
     rename(settings("billing", "login", "other"), "stars", {"3": "2"})
     after = settings("billing", "login", "other")
     after.task.labels["stars"].remove(3)  # type: ignore[index, union-attr]

@@ -101,7 +101,7 @@ def test_an_edit_that_is_refused_is_refused_whole(night: Callable[..., Night]) -
     before = run.limits()
     run.edit(stop_at="25:00", max_attempts=7)
     told = run.hears('got "25:00"')
-    assert "job.toml was edited, but is not taken over:\njob.toml:" in told
+    assert "job.toml was edited, but the edit was not applied:\njob.toml:" in told
     run.edit(stop_at=None, max_attempts=None, concurrency=24, run_between=["22:00", "22:00"])
     run.hears("it begins and ends at the same time")
     run.edit(run_between=None, concurrency=24)
@@ -160,7 +160,7 @@ def test_a_budget_that_cannot_hold_is_refused_whole(night: Callable[..., Night])
     run = night()
     before = run.limits()
     run.edit(budget_tokens=10_000_000, concurrency=24)
-    assert "not taken over" in run.hears("max_completion_tokens")
+    assert "was not applied" in run.hears("max_completion_tokens")
     assert run.limits() == before
     told = run.set("limits.budget_usd=5", code=2)
     assert "max_completion_tokens" in told

@@ -80,7 +80,7 @@ def test_an_edit_of_the_config_is_taken_over(slow: Callable[..., tuple[Project, 
     assert live(user)["limits"]["limits.max_attempts"] == 3, "what --set said holds"
     user.configure(task={"system": None})
     (user.folder / "job.toml").write_text("[limits\n")
-    wait_until(lambda: "not taken over" in (process.popen.stderr.readline() if process.popen.stderr else ""))
+    wait_until(lambda: "was not applied" in (process.popen.stderr.readline() if process.popen.stderr else ""))
     user.configure(limits={"concurrency": 50})
     done = process.wait().expect(0)
     assert user.verify()["labelled"] == 400

@@ -96,7 +96,7 @@ def test_a_key_that_is_refused(tmp_path: Path, endpoints: Endpoints, hook: Hook)
     user = project(tmp_path / "project", endpoint.base_url, notify={"url": hook.url})
     user.run(code=2)
     assert hook.events == ["credentials", "end"]
-    assert "Mend the key" in hook.text("credentials")
+    assert "Fix the key" in hook.text("credentials")
     endpoints.close(endpoint)
 
 

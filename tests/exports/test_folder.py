@@ -152,7 +152,7 @@ def test_splits_that_cannot_be_read_or_kept_are_told(tmp_path: Path) -> None:
     run = made(tmp_path / "run", [labelled(at, {"id": at, "text": some[at]}) for at in range(20)])
     (run / "splits.db").mkdir()
     done = exported(run, tmp_path / "data")
-    assert done.notes[0].startswith(f"the splits are remembered in {tmp_path / 'data'} only: {run / 'splits.db'}")
+    assert done.notes[0].startswith(f"the splits are stored in {tmp_path / 'data'} only: {run / 'splits.db'}")
     (run / "splits.db").rmdir()
     (run / "splits.db").write_bytes(b"no database, but something else" * 100)
     with pytest.raises(SetupError, match=r"splits.db: cannot be read \(file is not a database\), and it says in which"):

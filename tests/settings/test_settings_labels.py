@@ -71,7 +71,7 @@ def test_each_form(form: Any, field: LabelField) -> None:
         (5, "got 5; expected a list of values, a table"),
         ([], "got an empty list"),
         ({}, "got an empty table"),
-        (["a", "a"], '"a" is there twice'),
+        (["a", "a"], '"a" occurs twice'),
         ({"a": 5}, "task.labels.x.a: got 5; expected what the label means"),
         ({" ": "blank"}, "one of the values is empty text"),
         ({"anyof": ["a"]}, "did you mean any_of?"),

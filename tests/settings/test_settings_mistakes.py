@@ -47,7 +47,7 @@ ADDED = {
         '14: limits.run_between: got ["22:00"]; expected two times like ["22:00", "07:00"]'
     ),
     'run_between = ["22:00", "7 am"]': (
-        '14: limits.run_between: got ["22:00", "7 am"]; "7 am" is no time: '
+        '14: limits.run_between: got ["22:00", "7 am"]; "7 am" is not a time: '
         'expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
     ),
     'run_between = ["22:00", "22:00"]': (
@@ -71,7 +71,7 @@ ADDED = {
     "[output]\ncolumns = 'id'": (
         '15: output.columns: got "id" (text); expected a list of fields, like ["id", "text"]'
     ),
-    "[output]\ncolumns = ['id', 'id']": '15: output.columns: "id" is there twice',
+    "[output]\ncolumns = ['id', 'id']": '15: output.columns: "id" occurs twice',
     "[output]\nformats = ['cvs']": (
         '15: output.formats: got ["cvs"]; expected a list of csv, jsonl, parquet, sql; did you mean csv?'
     ),
@@ -86,10 +86,10 @@ ADDED = {
     ),
     "[rehearsal]\nfaults = {a = 0.6, b = 0.6}": "15: rehearsal.faults: they add up to 1.2; expected 1 or less",
     "[model.parameters]\nstream = true": (
-        "15: model.parameters.stream: each call carries it anyway: answers are read whole"
+        "15: model.parameters.stream: each call sends it anyway: answers are read whole"
     ),
     "[model.parameters]\ntools = []": (
-        "15: model.parameters.tools: each call carries it anyway: "
+        "15: model.parameters.tools: each call sends it anyway: "
         "set task.labels, task.function, task.python or task.tools instead"
     ),
     "[model.parameters]\nn = 3": (
@@ -145,13 +145,13 @@ REPLACED = {
     ('label = ["positive", "negative"]', ""): (
         '6: task.labels: got no label field; expected at least one, like label = ["yes", "no"]'
     ),
-    ('label = ["positive", "negative"]', "a = ['x', 'x']"): '7: task.labels.a: "x" is there twice',
-    ('label = ["positive", "negative"]', "a = [1, 1.0]"): "7: task.labels.a: 1 is there twice",
+    ('label = ["positive", "negative"]', "a = ['x', 'x']"): '7: task.labels.a: "x" occurs twice',
+    ('label = ["positive", "negative"]', "a = [1, 1.0]"): "7: task.labels.a: 1 occurs twice",
     ('label = ["positive", "negative"]', "a = []"): (
         "7: task.labels.a: got an empty list; expected the values that the label may have"
     ),
     ('label = ["positive", "negative"]', "a = ['x', ' ']"): (
-        "7: task.labels.a: one of the values is empty text; a label must say something"
+        "7: task.labels.a: one of the values is empty text; a label cannot be empty"
     ),
     ('label = ["positive", "negative"]', "a = 'x'"): (
         '7: task.labels.a: got "x"; expected a list of values, a table of values and their meanings, a file of labels '

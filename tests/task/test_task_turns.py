@@ -323,9 +323,9 @@ def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Calla
     more = {"base": module(TOOLS), "callback": f"mytools:{callback}", "callback_timeout_s": 0.05}
     alone = talk(max_turns=1, reply=None, **more)
     (said,) = alone.parse_calls(answer(GOOD), RECORD)
-    with pytest.raises(CallbackError, match=r"gave nothing back in 0\.05 s"):
+    with pytest.raises(CallbackError, match=r"did not return within 0\.05 s"):
         respond(alone, said)
-    assert respond(talk(**more), said).result == {"error": "the callback gave nothing back in 0.05 s"}
+    assert respond(talk(**more), said).result == {"error": "the callback did not return within 0.05 s"}
 
 
 @pytest.mark.parametrize(

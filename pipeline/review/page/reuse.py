@@ -86,7 +86,7 @@ def add_example(
     line = codec.dumps(codec.clean({**fields, "label": label}))
     before = _read(files.examples)
     if line in before.splitlines():
-        return f"It is an example already, in {files.examples}."
+        return f"It is already an example, in {files.examples}."
     _append(files.examples, before, line + b"\n")
     message = f"Added to {files.examples}."
     if not files.is_set:
@@ -121,7 +121,7 @@ def add_gold(files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, fie
     if (old := known.get(outcome.record.key)) is not None:
         new = next(csv.reader(io.StringIO(row.decode(), newline="")))
         if old == new:
-            return f"It is gold already, in {files.gold}."
+            return f"It is already gold, in {files.gold}."
         raise CannotAddError(f"{files.gold} has this record with another label. Change it there.")
     head = b"" if before else csv_block([titles], escape_formulas=False)
     _append(files.gold, before, head + row)
