@@ -88,9 +88,9 @@ class Notifications:
         if event in self._notified:
             return
         self._notified.add(event)
-        to_do = "It then continues by itself; you do not have to do anything"
+        to_do = "It then continues by itself"
         if event == "day_limit":
-            to_do += ", or raise limits.requests_per_day (the run applies it at once)"
+            to_do += ". To go on now, raise limits.requests_per_day (the run applies it at once)"
         await self._notifier.send(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
 
     def on_hold_end(self) -> None:

@@ -142,7 +142,7 @@ class RunChanges:
             lines += ["", *part.lines()]
         if match.changed:
             keys = _key_list(match.changed_keys, match.changed)
-            lines += ["", f"input: {_records(match.changed)} with an outcome are different now: {keys}"]
+            lines += ["", f"input: {_records(match.changed)} with an outcome and changed content: {keys}"]
             lines += [_PRINTS_RECORD] if self.prints_record else []
         if match.gone:
             keys = _key_list(match.gone_keys, match.gone)

@@ -21,7 +21,7 @@ _INSTEAD = {
     "remove it: every property is required, so a default is never used": "default",
     "use anyOf": "oneOf",
     "write the parts into one schema": "allOf",
-    "use anyOf": "not if then else dependentRequired dependentSchemas dependencies",
+    "express it with anyOf": "not if then else dependentRequired dependentSchemas dependencies",
     "use an object with a named property for each place": "prefixItems",
     "name each property in properties": "patternProperties propertyNames",
     "use additionalProperties: false": "unevaluatedProperties",

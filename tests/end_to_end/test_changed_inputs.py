@@ -140,9 +140,9 @@ def test_what_reads_otherwise_is_asked_about(job: Job, key: str | None) -> None:
     job.run(key=key)
     edited = [THREE[0], THREE[1] | {"text": "better"}, THREE[2]]
     job.give(edited)
-    with pytest.raises(ChangedError, match=r"1 record with an outcome are different now: (2|in\.csv:3)\n") as told:
+    with pytest.raises(ChangedError, match=r"1 record with an outcome and changed content: (2|in\.csv:3)\n") as told:
         job.run(key=key)
-    assert "touches 1 of 3 records" in str(told.value)
+    assert "affects 1 of 3 records" in str(told.value)
     assert job.labels()[1] == ("bad", "bad")
     assert job.run(key=key, choice="keep").labelled == 3
     assert job.labels()[1] == ("bad", "bad"), "the row shows what was labelled"
@@ -157,7 +157,7 @@ def test_what_reads_otherwise_is_asked_about(job: Job, key: str | None) -> None:
 
 def test_a_column_that_has_another_name_is_another_record(job: Job) -> None:
     job.give([{"text": row["id"], "id": row["text"]} for row in THREE])
-    with pytest.raises(ChangedError, match="3 records with an outcome are different"):
+    with pytest.raises(ChangedError, match="3 records with an outcome and changed"):
         job.run()
     job.give(THREE)
     job.expect(["good", "bad", "so so"], calls=3, summary=job.run())
@@ -168,7 +168,7 @@ def test_another_file_in_the_same_place_is_asked_about_and_takes_no_label(job: J
         job.give(THREE)
         job.run(key=key)
         job.give([{"id": f"x{number}", "text": f"other {number}"} for number in range(9)])
-        with pytest.raises(ChangedError, match=r"(are different now|cannot be found in it)"):
+        with pytest.raises(ChangedError, match=r"(changed content|cannot be found in it)"):
             job.run(key=key)
     assert job.asked.total() == 3
 
@@ -194,7 +194,7 @@ def test_another_quote_is_told_and_none_given_by_python_is_not_set(
     with pytest.raises(ChangedError) as told:
         job.run(key="id", quote="none")
     assert 'input.quote: (not set) -> "none"' in str(told.value)
-    assert "1 record with an outcome are different now: 1" in str(told.value)
+    assert "1 record with an outcome and changed content: 1" in str(told.value)
     assert job.run(key="id", quote="none", choice="relabel").calls == 1
     assert [text for text, _label in job.labels()] == ['"a"', "b"]
 

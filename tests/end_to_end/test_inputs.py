@@ -95,7 +95,7 @@ def test_a_run_is_resumed_verified_and_sees_a_changed_record(kind: str, make: Ma
     change(project.folder)
     if kind != "dataset":
         done = project.do("run", "job.toml").expect(2)
-        assert "1 record with an outcome are different now" in done.err
+        assert "1 record with an outcome and changed content" in done.err
         assert project.run("--relabel")["labelled"] == COUNT
         assert endpoint.calls() == COUNT + 1
         assert project.verify()["pending"] == 0
@@ -111,7 +111,7 @@ def test_a_file_on_a_web_server(make: Make) -> None:
         assert project.run()["calls"] == 0
         site.files["/in.jsonl"] = lines.replace(b"(3)", b"(three)")
         site.etag = '"2"'
-        assert "1 record with an outcome are different now" in project.do("run", "job.toml").expect(2).err
+        assert "1 record with an outcome and changed content" in project.do("run", "job.toml").expect(2).err
     done = project.do("run", "job.toml").expect(2)
     assert "in.jsonl' cannot be read" in done.err
 
@@ -228,7 +228,7 @@ def test_records_from_python(tmp_path: Path, endpoint: Endpoint) -> None:
     assert found["streams"][0] == [[COUNT, COUNT], [COUNT, 0]]
     assert found["loop"] == COUNT
     assert found["mistakes"][0].startswith("Settings: input.path: missing; expected a path")
-    assert "1 record with an outcome are different now: r0001" in found["mistakes"][1]
+    assert "1 record with an outcome and changed content: r0001" in found["mistakes"][1]
 
 
 def test_init_looks_at_other_inputs_too(tmp_path: Path, make: Make) -> None:

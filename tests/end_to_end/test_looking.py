@@ -215,7 +215,7 @@ def test_the_replay_of_an_unfinished_run_says_that_it_is_one(make: Make) -> None
     (user.folder / "in.jsonl").rename(user.folder / "elsewhere.jsonl")
     blind = user.do("replay", "job.toml", "--json").expect(0).json
     assert (blind["ended"], blind["pending"]) == ("replayed", None)
-    assert "what is pending was not counted" in blind["reason"]
+    assert "pending records were not counted" in blind["reason"]
     (user.folder / "elsewhere.jsonl").rename(user.folder / "in.jsonl")
     user.configure(limits={"budget_tokens": None})
     user.run()
@@ -248,7 +248,7 @@ def test_a_check_says_that_a_run_would_be_refused_as_changed(make: Make, endpoin
     assert "--relabel" in checks["resume"]["detail"]
     user.configure(task={"system": None})
     user.give([{"id": "r0001", "text": "another text"}])
-    assert "1 record with an outcome are different now" in user.do("check", "job.toml").expect(0).out
+    assert "1 record with an outcome and changed content" in user.do("check", "job.toml").expect(0).out
     assert (user.run_dir / "manifest.json").read_bytes() == before
     assert endpoint.calls() == calls, "and nothing was asked"
 

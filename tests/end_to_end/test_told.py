@@ -104,7 +104,7 @@ def test_a_day_that_is_used_up_is_told_once_and_slept_through(make: Make, hook: 
     user = make(notify={"url": hook.url}, limits={"requests_per_day": 7})
     process = user.start("run", "job.toml")
     wait_until(lambda: "day_limit" in hook.events)
-    assert "It continues by itself then" in hook.text("day_limit")
+    assert "It then continues by itself" in hook.text("day_limit")
     assert "the 7 requests a day are used up" in hook.text("day_limit")
     status = user.do("status", "run", "--json").expect(0).json["live"]
     assert (status["requests_left_today"], status["requests_per_day"], status["gate"]) == (0, 7, "held")
