@@ -78,12 +78,12 @@ class Controls:
         """Hold the gate, or let it go."""
         gate = self.admission.gate
         gate.set_paused(paused)
-        return f"paused; {gate.in_flight} calls in flight end, nothing new leaves" if paused else "continues"
+        return f"paused; {gate.in_flight} calls in flight finish, and nothing new is sent" if paused else "continues"
 
     def drain(self) -> str:
         """End the session softly."""
         self.stop(DrainedError())
-        return f"draining; {self.admission.gate.in_flight} calls in flight end, then the run does"
+        return f"draining; {self.admission.gate.in_flight} calls in flight finish, then the run ends"
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """Each kind of change has an act of its own."""
@@ -149,7 +149,7 @@ class ControlLoop:
         except ConfigError as error:
             return False, str(error)
         self._orders = orders
-        return True, "; ".join(self._target.describe(change, "set")) or f"{key} is that already"
+        return True, "; ".join(self._target.describe(change, "set")) or f"{key} already has this value"
 
     # -- the config file -----------------------------------------------------------------------------------------
 
@@ -163,7 +163,9 @@ class ControlLoop:
             change = self._apply(file_settings.ordered(list(orders.values())) if orders else file_settings)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._target.echo(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+                self._target.echo(
+                    f"labelpipe: {source} was edited, but the edit was not applied:\n{error or repr(error)}"
+                )
             if not isinstance(error, ConfigError):
                 log_event("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return

@@ -221,8 +221,8 @@ class Session:
         """What the first and the second signal do while the engine runs."""
 
         def soft(name: str) -> None:
-            progress.echo(f"labelpipe: {name}: letting {self._admission.gate.in_flight} calls in flight end; "
-                         "once more to cut them off.")  # fmt: skip
+            in_flight = self._admission.gate.in_flight
+            progress.echo(f"labelpipe: {name}: finishing {in_flight} calls in flight; repeat to cut them off.")
             self._stop(pool, interruption(name))
 
         def hard() -> None:

@@ -119,7 +119,7 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
         return plan if plan.shards else replace(plan, shards=shards)
     if RunDir(run).ledger.exists():
         async with await Ledger.open(RunDir(run).ledger, read_only=True) as ledger:
-            await refuse_open_batches(RunDir(run), ledger, "dealing its records out to shards")
+            await refuse_open_batches(RunDir(run), ledger, "splitting its records into shards")
     # What is there is compared, and archived where the user wants that, as in any session.
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
     # The run stays the same one: callbacks know it by this, and so does its table in a database.
@@ -172,7 +172,7 @@ class _ShardGroup:
         done = self.before.total() + added("done")
         costs = [one.get("cost_usd") for one in live]
         state = self.service.state(asyncio.get_running_loop().time())
-        trouble = "PAUSED by order; labelpipe resume continues it" if self.service.is_paused else ""
+        trouble = "PAUSED; labelpipe resume continues" if self.service.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
         waiting = sum((OpenBatches(**one["batches"]) for one in live if one.get("batches")), OpenBatches())
         trouble = trouble or waiting.text or next((one["trouble"] for one in live if one.get("trouble")), "")
@@ -248,11 +248,11 @@ async def _at_work(
         progress = Progress(group.snapshot, quiet=options.quiet, title=f"{plan.shards} shards")
         group.orders = Orders(settings, service, progress.echo)
         if any(RunDir(shard.folder).is_running() for shard in group.shards):
-            progress.echo("labelpipe: the shards of an earlier session let their calls in flight end first")
+            progress.echo("labelpipe: the shards of an earlier session first finish their calls in flight")
         if plan.address:
             progress.echo(
                 f"labelpipe: the shards are synced to {plan.address} every {settings.scale.sync_s:g} s. If a "
-                "machine is lost, at most the answers of so long are asked and paid for again"
+                "machine is lost, at most the answers of this time are asked and paid for again"
             )
         switch.turn(_on_signal(group, progress), processes.end)
         task = task_of(settings)
@@ -278,7 +278,7 @@ async def _on_this_machine() -> AsyncIterator[tuple[str, Start]]:
 
 def _on_signal(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
     def soft(name: str) -> None:
-        progress.echo(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
+        progress.echo(f"labelpipe: {name}: finishing the calls in flight; repeat to cut them off.")
         group.end(interruption(name))
 
     return soft

@@ -117,7 +117,7 @@ def test_a_hang_up_is_an_orderly_stop_and_nohup_ignores_it(tmp_path: Path, endpo
         process.signal(signal.SIGHUP)
         process.signal(signal.SIGHUP)  # the shell sends one and the kernel another: no sign of impatience
     stopped = plain.wait().expect(129)
-    assert "SIGHUP: letting" in stopped.err
+    assert "SIGHUP: finishing" in stopped.err
     assert (stopped.json["ended"], stopped.json["exit_code"]) == ("interrupted", 129)
     assert nohup.wait().expect(0).json["labelled"] == 40
     assert 0 < stopped.json["labelled"] < 40
@@ -159,7 +159,7 @@ def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoint
         endpoint.wait_for_calls(4)
         process.signal(signal.SIGINT)
     assert started[1].popen.stderr is not None
-    assert any("SIGINT: letting" in line for line in started[1].popen.stderr)
+    assert any("SIGINT: finishing" in line for line in started[1].popen.stderr)
     started[1].signal(signal.SIGINT)
     for user, process in zip((soft, hard), started, strict=True):
         done = process.wait().expect(0)

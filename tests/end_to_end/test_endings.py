@@ -133,7 +133,7 @@ def test_a_signal_lets_what_is_in_flight_end(tmp_path: Path, endpoints: Endpoint
         endpoint.wait_for_calls(12)
         process.signal(number)
         done = process.wait().expect(130)
-        assert f"{number.name}: letting" in done.err
+        assert f"{number.name}: finishing" in done.err
         assert done.json["ended"] == "interrupted"
         totals = endpoint.totals()
         assert totals["lost"] == 0
