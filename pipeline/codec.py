@@ -41,9 +41,9 @@ class Digits(float):
     text: str
 
     def __new__(cls, text: str) -> Digits:
-        made = super().__new__(cls, text)
-        made.text = text.lower()
-        return made
+        number = super().__new__(cls, text)
+        number.text = text.lower()
+        return number
 
     def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
         return (self.text,)

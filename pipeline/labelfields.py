@@ -95,13 +95,13 @@ def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> di
         {json_identity(old) for old, _ in pairs},
         [json_identity(value) for value in values],
     )
-    there = set(marks) - away
+    present = set(marks) - away
     names: dict[tuple[bool, object], Value | None] = {}
     for mark in marks:
         if mark in away:
             name = new(mark[1])
-            names[mark] = None if json_identity(name) in there else name
-            there.add(json_identity(name))
+            names[mark] = None if json_identity(name) in present else name
+            present.add(json_identity(name))
     return names
 
 

@@ -42,10 +42,10 @@ async def export_data(run: str | Path | None, to: str | Path, options: DataOptio
     """
     folder = folder_of(to)
     async with AsyncExitStack() as stack:
-        opened = await open_run(run, stack)
-        plan = await _make_plan(opened, options, folder, Path(to))
-        with _disk(folder), closing(Splits(plan.shares, opened.last_seq)) as splits:
-            return await _Export(opened, options, plan, splits).run()
+        exported_run = await open_run(run, stack)
+        plan = await _make_plan(exported_run, options, folder, Path(to))
+        with _disk(folder), closing(Splits(plan.shares, exported_run.last_seq)) as splits:
+            return await _Export(exported_run, options, plan, splits).run()
 
 
 @contextmanager
@@ -76,22 +76,20 @@ class _Plan:
     certificate: Mapping[str, Any] | None
 
 
-async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, display_path: Path) -> _Plan:
-    chat = ChatLines(opened.folder, opened.manifest) if options.chat else None
-    kind = "jsonl" if chat else options.format or ("jsonl" if options.hf else opened.format)
+async def _make_plan(run: ExportedRun, options: DataOptions, folder: Path, display_path: Path) -> _Plan:
+    chat = ChatLines(run.folder, run.manifest) if options.chat else None
+    kind = "jsonl" if chat else options.format or ("jsonl" if options.hf else run.format)
     shares = Shares(tuple(options.split), options.seed, options.near_duplicates)
-    by, notes = await _by(opened, options.by)
+    by, notes = await _by(run, options.by)
     if options.text is not None and by is None:
         raise SetupError("--text: no label field has classes; name the field to use with --by")
-    texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
-    selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
-    gold = await load_held_out(options.gold, opened, selection, options.sets)
-    certificate = await asyncio.to_thread(
-        certificate_of, opened.folder.path, by if by in opened.label_columns else None
-    )
+    texts = (options.text,) if options.text is not None else text_fields(run.manifest)
+    selection = Selection(Where(options.where, run.reviewed), texts, run.key, by)
+    gold = await load_held_out(options.gold, run, selection, options.sets)
+    certificate = await asyncio.to_thread(certificate_of, run.folder.path, by if by in run.label_columns else None)
     names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf + [CERTIFICATE] * bool(certificate)
     terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
-    examples = frozenset(comparable_text(selection.text_of(one)) for one in examples_of(opened.manifest))
+    examples = frozenset(comparable_text(selection.text_of(one)) for one in examples_of(run.manifest))
     return _Plan(
         ExportFolder(folder, names),
         display_path,
@@ -107,11 +105,11 @@ async def _make_plan(opened: ExportedRun, options: DataOptions, folder: Path, di
     )
 
 
-async def _by(opened: ExportedRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
+async def _by(run: ExportedRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
     """The field whose classes are balanced, and what is to be said about it."""
     if wanted is not None:
         return wanted, ()
-    field = await class_field(opened)
+    field = await class_field(run)
     note = "no label field has classes, so none were balanced; name one with --by"
     return field, () if field is not None else (note,)
 
@@ -119,10 +117,10 @@ async def _by(opened: ExportedRun, wanted: str | None) -> tuple[str | None, tupl
 class _Export:
     """One export. It reads the run twice: to find the splits, and to write the rows."""
 
-    def __init__(self, opened: ExportedRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
-        self._opened, self._options, self._plan, self._splits = opened, options, plan, splits
+    def __init__(self, run: ExportedRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
+        self._run, self._options, self._plan, self._splits = run, options, plan, splits
         # All state that changes: the layout that has the columns of all rows, their kinds, and what was counted.
-        self._layout: Layout = opened.layout
+        self._layout: Layout = run.layout
         self._kinds: dict[str, str] = {}
         self._mixed: set[str] = set()
         self._no_lists: set[str] = set()
@@ -141,7 +139,7 @@ class _Export:
 
     async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
         """The labelled records, in the order of the run's own rows."""
-        async for block in self._opened.blocks():
+        async for block in self._run.blocks():
             yield [row for row in block if row[1].status is Status.LABELLED]
 
     # -- the first reading ---------------------------------------------------------------------------------------------
@@ -197,7 +195,7 @@ class _Export:
         check_names(options, known if self._fields else [])
         if not self._splits.count():
             left = ", ".join(f"{count:,} {why}" for why, count in self._left_out.items())
-            raise SetupError(f"{self._opened.folder.path}: no labelled record is left to export{left and f' ({left})'}")
+            raise SetupError(f"{self._run.folder.path}: no labelled record is left to export{left and f' ({left})'}")
 
     # -- the splits ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +208,7 @@ class _Export:
 
     def _split_files(self) -> tuple[Path, Path]:
         """Where splits are remembered: with the files that hold them, and with the run."""
-        return self._plan.folder.path / FILE, self._opened.folder.path / FILE
+        return self._plan.folder.path / FILE, self._run.folder.path / FILE
 
     # -- the second reading --------------------------------------------------------------------------------------------
 
@@ -289,7 +287,7 @@ class _Export:
         expected = self._splits.count() - sum(self._splits.left_out().values())
         if counts.records_read != expected:
             raise StoreError(
-                f"{self._opened.folder.path}: its labels changed while they were being read. Run the command again"
+                f"{self._run.folder.path}: its labels changed while they were being read. Run the command again"
             )
 
     def _result(self, counts: _Counts) -> DataExport:
@@ -307,7 +305,7 @@ class _Export:
             plural = "s" * (beside != 1)
             notes.append(f"kept together with gold, so in {plan.shares.names[-1]}: {beside:,} other record{plural}")
         return DataExport(
-            run_dir=str(self._opened.folder.path),
+            run_dir=str(self._run.folder.path),
             folder=str(plan.display_path),
             format=plan.kind,
             files={name: str(plan.display_path / f"{name}.{plan.kind}") for name in plan.shares.names},
@@ -328,7 +326,7 @@ class _Export:
             examples=self._examples,
             former=plan.chat.former if plan.chat else 0,
             certificate=plan.certificate,
-            simulated=self._opened.simulated,
+            simulated=self._run.simulated,
             notes=(*plan.notes, *notes),
         )
 
@@ -339,7 +337,7 @@ class _Export:
             )
         plan = self._plan
         if self._options.hf:
-            (part / CARD).write_text(card(done, self._opened.manifest, features), encoding="utf-8")
+            (part / CARD).write_text(card(done, self._run.manifest, features), encoding="utf-8")
         if done.certificate is not None:
             (part / CERTIFICATE).write_bytes(codec.pretty(done.certificate))
         notes = self._remember()
@@ -359,13 +357,13 @@ class _Export:
 
     def _facts(self, done: DataExport) -> dict[str, Any]:
         """What the folder says of itself. It may be published: no path of this machine."""
-        fingerprint = self._opened.manifest.get("fingerprint", {})
+        fingerprint = self._run.manifest.get("fingerprint", {})
         facts = {name: value for name, value in done.as_dict().items() if name not in ("folder", "files", "run_dir")}
         return {
             "labelpipe": __version__,
-            "run": self._opened.folder.path.absolute().name,
+            "run": self._run.folder.path.absolute().name,
             "model": fingerprint.get("model"),
-            "session_at": self._opened.manifest.get("session_at"),
+            "session_at": self._run.manifest.get("session_at"),
             **facts,
         }
 

@@ -73,10 +73,10 @@ async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun
     return ExportedRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
 
 
-async def class_field(opened: ExportedRun) -> str | None:
+async def class_field(run: ExportedRun) -> str | None:
     """The first label field whose values are classes, one for each record: few and short."""
-    counts = await opened.ledger.label_counts(opened.label_columns)
-    columns = label_columns(opened.manifest.get("fingerprint", {}).get("tools") or (), opened.label_columns)
+    counts = await run.ledger.label_counts(run.label_columns)
+    columns = label_columns(run.manifest.get("fingerprint", {}).get("tools") or (), run.label_columns)
     return next((one.name for one in columns if one.name in counts and _is_class(one, counts[one.name])), None)
 
 

@@ -28,50 +28,50 @@ class HeldOutGold:
 
 
 async def load_held_out(
-    path: str | Path | None, opened: ExportedRun, selection: Selection, sets: Sequence[str] = ()
+    path: str | Path | None, run: ExportedRun, selection: Selection, sets: Sequence[str] = ()
 ) -> HeldOutGold:
     """The records of a gold file, and the run's own gold. Raises SetupError for a file without a key and a text."""
-    own = await _own_gold(opened, selection)
+    own = await _own_gold(run, selection)
     if path is None:
         return own
-    gold = await _read(Path(path), opened, selection, sets)
+    gold = await _read(Path(path), run, selection, sets)
     if not gold.keys and not gold.texts:
-        names = " or ".join(map(repr, _names(opened)))
+        names = " or ".join(map(repr, _names(run)))
         raise SetupError(f"--gold {path}: none of its records has a key; expected the column {names}")
     return HeldOutGold(gold.keys | own.keys, gold.texts | own.texts)
 
 
-async def _own_gold(opened: ExportedRun, selection: Selection) -> HeldOutGold:
+async def _own_gold(run: ExportedRun, selection: Selection) -> HeldOutGold:
     """The gold of [quality]: its records by their texts where it has what the prompt shows, else by their keys."""
-    canary_texts = [selection.text_of(outcome.record.fields) for outcome in await opened.ledger.canaries()]
+    canary_texts = [selection.text_of(outcome.record.fields) for outcome in await run.ledger.canaries()]
     texts = frozenset(map(comparable_text, canary_texts)) if selection.texts else frozenset[str]()
-    path = _file_of(opened)
+    path = _file_of(run)
     if path is None or not path.is_file():
         return HeldOutGold(texts=texts)
-    gold = await _read(path, opened, selection)
+    gold = await _read(path, run, selection)
     return HeldOutGold(texts=texts | gold.texts) if gold.texts else HeldOutGold(gold.keys, texts)
 
 
-def _file_of(opened: ExportedRun) -> Path | None:
+def _file_of(run: ExportedRun) -> Path | None:
     """The file that the run's config names; None where there is none, or the config is gone."""
-    with suppress(SetupError), run_settings(opened.folder.path.absolute()) as settings:
+    with suppress(SetupError), run_settings(run.folder.path.absolute()) as settings:
         name = settings.quality.gold
         return None if name is None else settings.find(name).absolute()
     return None
 
 
-def _names(opened: ExportedRun) -> list[str]:
-    return list(dict.fromkeys(name for name in (opened.key, "key") if name is not None))
+def _names(run: ExportedRun) -> list[str]:
+    return list(dict.fromkeys(name for name in (run.key, "key") if name is not None))
 
 
-async def _read(path: Path, opened: ExportedRun, selection: Selection, sets: Sequence[str] = ()) -> HeldOutGold:
+async def _read(path: Path, run: ExportedRun, selection: Selection, sets: Sequence[str] = ()) -> HeldOutGold:
     """Keys under the name of the run's key, or `key`, and texts in the fields that the records are compared by."""
     keys, texts = set[str](), set[str]()
-    source = await asyncio.to_thread(gold_source, str(path), sets, _names(opened))
+    source = await asyncio.to_thread(gold_source, str(path), sets, _names(run))
     async with aclosing(read_records([source])) as batches:
         async for batch in batches:
             for record in batch:
-                keys |= {name for field in _names(opened) if (name := key_from_value(record.fields.get(field)))}
+                keys |= {name for field in _names(run) if (name := key_from_value(record.fields.get(field)))}
                 if selection.texts and all(name in record.fields for name in selection.texts):
                     texts.add(comparable_text(selection.text_of(record.fields)))
     return HeldOutGold(frozenset(keys), frozenset(texts - {""}))

@@ -22,8 +22,8 @@ class Where:
         self._expression = None if text is None else Expression(text, "--where")
         self._reviewed = reviewed
         # All state that changes: names that some record has, and of those that the expression needs which one lacks.
-        self._there: set[str] = set()
-        self._lacking: set[str] = set()
+        self._present_names: set[str] = set()
+        self._missing_names: set[str] = set()
 
     def __call__(self, outcome: Outcome, label: Mapping[str, JSON]) -> bool:
         """Whether the row is wanted; where the expression cannot be worked out for its values, it is not."""
@@ -31,9 +31,9 @@ class Where:
             return True
         record = outcome.record
         known = {**self._expression.values_of(record.fields, label), REVIEWED: record.key in self._reviewed}
-        self._there |= known.keys()
+        self._present_names |= known.keys()
         if lacking := self._expression.required_fields - known.keys():
-            self._lacking |= lacking
+            self._missing_names |= lacking
             return False
         try:
             return self._expression(known)
@@ -42,9 +42,9 @@ class Where:
 
     def check(self) -> None:
         """Raise SetupError where the expression names what no record has."""
-        for name in sorted(self._lacking - self._there):
-            there = f"{list_names(sorted(self._there))}{did_you_mean(name, self._there)}"
-            raise SetupError(f"--where: no record has {name!r}; there are {there}")
+        for name in sorted(self._missing_names - self._present_names):
+            available = f"{list_names(sorted(self._present_names))}{did_you_mean(name, self._present_names)}"
+            raise SetupError(f"--where: no record has {name!r}; there are {available}")
 
 
 def check_names(options: Mapping[str, str | None], known: Sequence[str]) -> None:

@@ -186,23 +186,23 @@ class Splits:
         ).fetchall()
         for number, records in classes:
             wanted = [records * part / 100 + rest for part, rest in zip(self.shares.parts, carry, strict=True)]
-            there = self._filled(number, wanted)
-            carry = [want - have for want, have in zip(wanted, there, strict=True)]
+            filled = self._fill_class(number, wanted)
+            carry = [want - have for want, have in zip(wanted, filled, strict=True)]
 
-    def _filled(self, number: int, wanted: Sequence[float]) -> list[int]:
+    def _fill_class(self, number: int, wanted: Sequence[float]) -> list[int]:
         """Fill the splits of one class; gives how many of its records each of them has."""
-        there = [0] * len(wanted)
+        filled = [0] * len(wanted)
         for split, records in self._database.execute(
             "SELECT split, SUM(records) FROM parts WHERE class = ? AND split IS NOT NULL GROUP BY split", (number,)
         ):
-            there[split] = records
+            filled[split] = records
         for root, records in self._database.execute(
             "SELECT root, records FROM parts WHERE class = ? AND split IS NULL ORDER BY rank", (number,)
         ):
-            split = next((at for at in range(len(wanted) - 1, 0, -1) if there[at] + records / 2 <= wanted[at]), 0)
-            there[split] += records
+            split = next((at for at in range(len(wanted) - 1, 0, -1) if filled[at] + records / 2 <= wanted[at]), 0)
+            filled[split] += records
             self._database.execute("INSERT INTO placed VALUES (?, ?)", (root, split))
-        return there
+        return filled
 
     # -- what came of it -----------------------------------------------------------------------------------------------
 

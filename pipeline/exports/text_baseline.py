@@ -5,8 +5,9 @@ import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from heapq import nsmallest
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ FEATURES = 50_000
 WORD_CHARS = 12
 #: The columns that a file of doubtful labels has beside those of the run.
 _GIVEN, _PROBABILITY = "baseline", "probability"
+
+
+_doubt_order = attrgetter("probability", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,14 @@ async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline
     if to is not None and to.exists():
         raise SetupError(f"{to}: already exists and may hold answers. Choose another name, or move it away")
     async with AsyncExitStack() as stack:
-        opened = await open_run(run, stack)
-        by = options.by or await class_field(opened)
+        exported_run = await open_run(run, stack)
+        by = options.by or await class_field(exported_run)
         if by is None:
-            raise SetupError(f"{opened.folder.path}: no label field has classes to learn: name one with --by")
-        texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
-        selection = Selection(Where(None, frozenset()), texts, opened.key, by)
-        done = await _Baseline(opened, selection, options).run()
-        return done if to is None else await _write_doubts(done, opened, options, to)
+            raise SetupError(f"{exported_run.folder.path}: no label field has classes to learn: name one with --by")
+        texts = (options.text,) if options.text is not None else text_fields(exported_run.manifest)
+        selection = Selection(Where(None, frozenset()), texts, exported_run.key, by)
+        done = await _Baseline(exported_run, selection, options).run()
+        return done if to is None else await _write_doubts(done, exported_run, options, to)
 
 
 def _sklearn() -> Any:
@@ -94,8 +98,8 @@ def _one_thread() -> Any:
 class _Baseline:
     """One baseline. It reads the run twice where there are more records than it learns from."""
 
-    def __init__(self, opened: ExportedRun, selection: Selection, options: BaselineOptions) -> None:
-        self._opened, self._selection, self._options = opened, selection, options
+    def __init__(self, run: ExportedRun, selection: Selection, options: BaselineOptions) -> None:
+        self._run, self._selection, self._options = run, selection, options
         # All state that changes: what was left out and why, the fields there are, and the labelled records seen.
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
@@ -109,11 +113,12 @@ class _Baseline:
                 sample = _sample(sample)
         sample = _sample(sample)
         check_names({"--by": self._options.by, "--text": self._options.text}, list(self._fields))
-        learned, rare = _without_rare(sample)
-        self._left_out["rare_class"] = rare
+        sizes = Counter(case.label for case in sample)
+        learned = [case for case in sample if sizes[case.label] >= FOLDS]  # others cannot be in each fold
+        self._left_out["rare_class"] = len(sample) - len(learned)
         if len({case.label for case in learned}) < 2:
             raise SetupError(
-                f"{self._opened.folder.path}: a baseline needs two classes of {FOLDS} records each in "
+                f"{self._run.folder.path}: a baseline needs two classes of {FOLDS} records each in "
                 f"{self._selection.by!r}; there are {len(learned):,} records of {len({one.label for one in learned})}"
             )
         done, doubts, model = await asyncio.to_thread(self._measured, learned)
@@ -126,7 +131,7 @@ class _Baseline:
         return self._result(learned, done, doubts, model)
 
     async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Example]]:
-        async for block in self._opened.blocks():
+        async for block in self._run.blocks():
             cases = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
             yield [case for case in cases if case is not None]
 
@@ -176,7 +181,7 @@ class _Baseline:
         ((majority, most),) = Counter(case.label for case in cases).most_common(1)
         classes = quality.class_scores(pairs)
         return Baseline(
-            run_dir=str(self._opened.folder.path),
+            run_dir=str(self._run.folder.path),
             by=self._selection.by or "",
             texts=self._selection.texts,
             n=len(cases),
@@ -190,26 +195,16 @@ class _Baseline:
             majority=majority,
             majority_share=most / len(cases),
             macro_f1=quality.macro_f1(classes) or 0.0,
-            classes={
-                name: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.support}
-                for name, one in classes.items()
-            },
+            classes={name: asdict(one) for name, one in classes.items()},
             doubts=tuple(doubts),
             left_out={why: count for why, count in self._left_out.items() if count},
-            simulated=self._opened.simulated,
+            simulated=self._run.simulated,
         )
 
 
 def _sample(cases: Sequence[_Example]) -> list[_Example]:
     """A sample that depends on the seed and the keys, not on the order."""
     return nsmallest(SAMPLE, cases, key=lambda case: (case.rank, case.key))
-
-
-def _without_rare(cases: Sequence[_Example]) -> tuple[list[_Example], int]:
-    """The records of classes that can be in each fold, and how many others there are."""
-    counts = Counter(case.label for case in cases)
-    frequent = [case for case in cases if counts[case.label] >= FOLDS]
-    return frequent, len(cases) - len(frequent)
 
 
 def _train(cases: Sequence[_Example], seed: int) -> Any:
@@ -236,40 +231,34 @@ def _doubts(model: Any, cases: Sequence[_Example]) -> list[Doubt]:
     return doubts
 
 
-def _doubt_order(doubt: Doubt) -> tuple[float, str]:
-    return doubt.probability, doubt.key
-
-
 # -- the doubtful labels, for review -----------------------------------------------------------------------------------
 
 
-async def _write_doubts(done: Baseline, opened: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
+async def _write_doubts(done: Baseline, run: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
     """Write the labels that the classifier would give otherwise, and keep them as a draw."""
     doubts = [doubt for doubt in done.doubts if doubt.label != doubt.given]
-    outcomes = await opened.ledger.outcomes_of([doubt.key for doubt in doubts])
+    outcomes = await run.ledger.outcomes_of([doubt.key for doubt in doubts])
     fields = tuple(done.texts) or tuple(dict.fromkeys(name for one in outcomes.values() for name in one.record.fields))
-    columns = list(opened.label_columns)
-    key = opened.key or "key"
+    columns = list(run.label_columns)
+    key = run.key or "key"
     carried = [name for name in fields if name not in (key, *columns)]
     titles = [key, _GIVEN, _PROBABILITY, *carried, *columns, "unclear", "note"]
     rows: list[list[JSON]] = []
     for doubt in doubts:
-        outcome = opened.corrected.apply(outcomes[doubt.key])
+        outcome = run.corrected.apply(outcomes[doubt.key])
         label = outcome.label or {}
         values = [*map(outcome.record.fields.get, carried), *map(label.get, columns)]
         rows.append([doubt.key, doubt.given, doubt.probability, *values, None, None])
     data = csv_block([titles, *rows], escape_formulas=True)
     await asyncio.to_thread(write_whole, to, data)
-    draw = (
-        await asyncio.to_thread(_store_draw, done, opened, options, [doubt.key for doubt in doubts]) if doubts else None
-    )
+    draw = await asyncio.to_thread(_store_draw, done, run, options, [doubt.key for doubt in doubts]) if doubts else None
     return replace(done, file=str(to), draw=draw)
 
 
-def _store_draw(done: Baseline, opened: ExportedRun, options: BaselineOptions, keys: Sequence[str]) -> int:
+def _store_draw(done: Baseline, run: ExportedRun, options: BaselineOptions, keys: Sequence[str]) -> int:
     """Keep the draw: each of these records was sure to be in it."""
     spec = {"parts": [{"kind": "baseline", "by": done.by, "n": options.doubts}]}
-    digest = codec.digest128(codec.dumps([str(opened.last_seq), opened.corrected.version])).hex()
-    with open_reviews(opened.folder.path) as reviews:
+    digest = codec.digest128(codec.dumps([str(run.last_seq), run.corrected.version])).hex()
+    with open_reviews(run.folder.path) as reviews:
         draw = Draw(options.seed, spec, "review", done.of, digest)
         return reviews.add_draw(draw, [DrawItem(key, 1.0) for key in keys]).id

@@ -138,7 +138,7 @@ class GoldFile:
         self.rows += len(batch)
         rows = []
         plain = _unescape if self.source.format in _WRITTEN else lambda value: value
-        key_column, columns, made = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
+        key_column, columns, make_row = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
         answers = zip(*(_column_answers(batch, column, plain) for column in columns), strict=True)
         # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.
         known: dict[tuple[JSON, ...], Mapping[str, JSON]] = {}
@@ -156,7 +156,7 @@ class GoldFile:
                     answered = {column: one for column, one in zip(columns, values, strict=True) if one is not None}
                     if shares:
                         known[values] = answered
-                rows.append(made((name, line, answered)))
+                rows.append(make_row((name, line, answered)))
             else:
                 self._refuse("without_key", f"{self.source.name}:{line}")
         if self.source.format not in _TABLES:

@@ -198,7 +198,7 @@ def create_design(
         raise SetupError(f"--sample {options.sample}: {problem}") from problem
     hash_purpose = "certify" if before is None else "sample"
     keys = _draw_keys(ledger, column, summary.last_seq, answers_before, design.drawn, seed, hash_purpose)
-    kept: dict[str, JSON] = {
+    stored: dict[str, JSON] = {
         "column": column,
         "error": error,
         "confidence": confidence,
@@ -214,12 +214,12 @@ def create_design(
         "asked": options.sample,
         "extends": None if before is None else before.id,
     }
-    spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
+    spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": stored}
     # With the time of the draw that it extends: whoever has answered that one has answered this design.
     at = 0.0 if before is None else before.at
     draw = Draw(seed, spec, PURPOSE, design.population, summary.digest, blind=True, at=at)
     share = design.drawn / max(1, design.population)
-    return _stored_design(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys)), summary
+    return _stored_design(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), stored, tuple(keys)), summary
 
 
 def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:

@@ -196,15 +196,15 @@ class _DrawResult:
 class _CertificateState:
     """A design with what people have answered by now.
 
-    `kept` labels need no check, and `bad_kept` of the draw's bad ones are among them. `to_check` are the records that
-    nobody has checked of the others and of the draw. `answers` are those of people for others than the draw. It
+    `kept_count` labels need no check, and `bad_kept` of the draw's bad ones are among them. `to_check` are the records
+    that nobody has checked of the others and of the draw. `answers` are those of people for others than the draw. It
     `is_void` where labels have changed.
     """
 
     stored: StoredDesign
     labels: LabelDigest
-    drawn: _DrawResult
-    kept: int
+    draw_result: _DrawResult
+    kept_count: int
     bad_kept: int
     to_check: Sequence[str]
     answers: Sequence[Answer]
@@ -216,7 +216,7 @@ class _CertificateState:
             return "void"
         if not self.to_check:
             return "certified"
-        return "draw" if self.drawn.waiting else "check"
+        return "draw" if self.draw_result.waiting else "check"
 
     @property
     def bound(self) -> float:
@@ -224,54 +224,54 @@ class _CertificateState:
         design = self.stored.design
         if self.state == "certified":
             return error_bound(design, self.bad_kept)
-        return min(1.0, error_bound(design, len(self.drawn.bad)) + len(self.drawn.open) / design.n)
+        return min(1.0, error_bound(design, len(self.draw_result.bad)) + len(self.draw_result.open) / design.n)
 
 
 def _initial_state(stored: StoredDesign, labels: LabelDigest) -> _CertificateState:
     """A design that nobody has answered yet. Without any draw, nothing that was open to it needs a check."""
     waiting = list(stored.keys)
     places: list[Place] = [()] * len(waiting)
-    drawn = _DrawResult(bad=places, open=list(zip(places, waiting, strict=True)), waiting=waiting)
-    return _CertificateState(stored, labels, drawn, 0 if waiting else stored.design.population, 0, waiting, ())
+    draw_result = _DrawResult(bad=places, open=list(zip(places, waiting, strict=True)), waiting=waiting)
+    return _CertificateState(stored, labels, draw_result, 0 if waiting else stored.design.population, 0, waiting, ())
 
 
 def _certificate_state(
     ledger: Path, stored: StoredDesign, reviews: Reviews, answers_now: HumanAnswers, label_field: MeasuredField
 ) -> _CertificateState:
     """Two passes over the labels: what became of the draw, then which of the others people have to check."""
-    before, labels, drawn = human_answers(reviews, label_field.name, stored.reviews), LabelDigest(), _DrawResult()
+    before, labels, draw_result = human_answers(reviews, label_field.name, stored.reviews), LabelDigest(), _DrawResult()
     keys = frozenset(stored.keys)
     for one in stored.population(ledger, before, labels):
         if one.key in keys:
-            drawn.add(one, stored.place(one), answers_now, label_field)
-    first = first_to_check(stored.design, drawn.bad)
-    kept, beyond, answers = stored.design.population, list[tuple[Place, str]](), list[Answer]()
+            draw_result.add(one, stored.place(one), answers_now, label_field)
+    first = first_to_check(stored.design, draw_result.bad)
+    kept_count, beyond, answers = stored.design.population, list[tuple[Place, str]](), list[Answer]()
     if first is not None:
-        kept, beyond, answers = _remaining_checks(ledger, stored, before, answers_now, first)
-    bad_kept = sum(first is None or place < first for place in drawn.bad)
+        kept_count, beyond, answers = _remaining_checks(ledger, stored, before, answers_now, first)
+    bad_kept = sum(first is None or place < first for place in draw_result.bad)
     # The least certain first: whoever stops early has checked the worst.
-    to_check = [key for _, key in sorted([*drawn.open, *beyond], reverse=True)]
+    to_check = [key for _, key in sorted([*draw_result.open, *beyond], reverse=True)]
     is_void = labels.digest != stored.labels and not labels_match(
         stored.labels, ledger.parent, stored.column, stored.scores, stored.last_seq
     )
-    return _CertificateState(stored, labels, drawn, kept, bad_kept, to_check, answers, is_void)
+    return _CertificateState(stored, labels, draw_result, kept_count, bad_kept, to_check, answers, is_void)
 
 
 def _remaining_checks(
     ledger: Path, stored: StoredDesign, before: HumanAnswers, answers_now: HumanAnswers, first: Place
 ) -> tuple[int, list[tuple[Place, str]], list[Answer]]:
     """How many labels may be kept; of those from `first` on, without the draw, what nobody has checked; the answers."""
-    kept, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
+    kept_count, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
     for one in stored.population(ledger, before):
         if stored.is_before(one, first):
-            kept += 1
+            kept_count += 1
         elif one.key in keys:
             continue
         elif not answers_now.has_checked(one):
             to_check.append((stored.place(one), one.key))
         elif one.key in answers_now.last:
             answers.append(answers_now.last[one.key])
-    return kept, to_check, answers
+    return kept_count, to_check, answers
 
 
 def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]:
@@ -280,8 +280,8 @@ def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]
     lists = [draw.id for draw in reviews.draws(PURPOSE) if draw.spec.get("design") == stored.draw.id]
     if state.state != "check":
         return lists
-    there = {item.key for item in reviews.items_of(lists[-1])} if lists else set()
-    if there.issuperset(to_check):
+    listed = {item.key for item in reviews.items_of(lists[-1])} if lists else set()
+    if listed.issuperset(to_check):
         return lists
     spec = {"kind": "certify", "design": stored.draw.id, "column": stored.column, "n": len(to_check)}
     draw = Draw(stored.draw.seed, spec, PURPOSE, stored.draw.population, state.labels.digest)
@@ -292,8 +292,13 @@ def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]
 
 
 def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -> Facts:
-    stored, design, state, drawn = certificate.stored, certificate.stored.design, certificate.state, certificate.drawn
-    waiting = frozenset(drawn.waiting)
+    stored, design, state, draw_result = (
+        certificate.stored,
+        certificate.stored.design,
+        certificate.state,
+        certificate.draw_result,
+    )
+    waiting = frozenset(draw_result.waiting)
     # In the order of the draw, which is random: the first answers are a random part of all.
     records = {"draw": [key for key in stored.keys if key in waiting], "check": certificate.to_check}.get(state, ())
     return {
@@ -312,13 +317,13 @@ def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -
         "added_since": certificate.labels.added,
         "checked_before": design.n - design.population,
         "drawn": design.drawn,
-        "answered": design.drawn - len(drawn.waiting),
-        "wrong": drawn.wrong,
-        "unclear": drawn.unclear,
-        "not_blind": drawn.not_blind,
+        "answered": design.drawn - len(draw_result.waiting),
+        "wrong": draw_result.wrong,
+        "unclear": draw_result.unclear,
+        "not_blind": draw_result.not_blind,
         "acceptance": design.acceptance,
-        "kept": certificate.kept,
-        "checked": design.population - certificate.kept,
+        "kept": certificate.kept_count,
+        "checked": design.population - certificate.kept_count,
         "scores": list(stored.scores),
         "certainty": list(stored.certainty),
         "design": stored.number,
@@ -338,10 +343,10 @@ def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -
 
 def _reviewer_facts(state: _CertificateState) -> Facts:
     """Who has answered, when, and how many of the answers for the draw were blind."""
-    answers = [*state.drawn.answers, *state.answers]
+    answers = [*state.draw_result.answers, *state.answers]
     times = [answer.at for answer in answers]
-    blind = len(state.drawn.answers)
-    answered = blind + state.drawn.not_blind
+    blind = len(state.draw_result.answers)
+    answered = blind + state.draw_result.not_blind
     return {
         "reviewers": sorted({answer.by for answer in answers}),
         "blind_share": blind / answered if answered else None,

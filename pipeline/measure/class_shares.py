@@ -39,12 +39,12 @@ class SharesOptions:
 class _DrawAnswers:
     """What a correction rests on: for each record that counts, the answer, and the probability that it was drawn.
 
-    `drawn` is the size of the draw, `answered` how many of it have a blind answer that is not unclear.
+    `draw_size` is the size of the draw, `answered` how many of it have a blind answer that is not unclear.
     """
 
     draw: int | None = None
     answers: Mapping[str, tuple[JSON, float]] = field(default_factory=dict)
-    drawn: int = 0
+    draw_size: int = 0
     answered: int = 0
 
 
@@ -181,7 +181,7 @@ def _facts(run: MeasuredRun, counts: _LabelCounts, measured: _DrawAnswers, optio
         "by": counts.by,
         "confidence": options.confidence,
         "draw": measured.draw,
-        "drawn": measured.drawn,
+        "drawn": measured.draw_size,
         "answered": measured.answered,
         "known": len(measured.answers) - measured.answered,
         "groups": [
@@ -221,7 +221,7 @@ async def _write_pseudo(
     classes = counts.classes()
     titles = [f"{label.name}={one}" for one in classes] or [label.name]
     # As if those who have not been answered had not been drawn: which of the draw are answered first is random.
-    response = measured.answered / measured.drawn
+    response = measured.answered / measured.draw_size
     rows: list[list[JSON]] = []
     async for row in _rows(run, label.name):
         answer, chance = measured.answers.get(row.key, (None, 1.0))

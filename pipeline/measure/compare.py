@@ -84,7 +84,7 @@ async def compare(
                 async for rows in batches:
                     changes.add(rows, golds)
                     count(len(rows))
-        if not changes.both:
+        if not changes.counts["both"]:
             raise SetupError(
                 f"{one.run_dir.path} and {other.run_dir.path} have no record in common that both have labelled: are "
                 "they runs of the same input, with the same input.key?"
@@ -203,13 +203,13 @@ async def compare_with_gold(
 ) -> GoldComparison:
     """The runs against gold, on the records that both have labelled. Raises SetupError."""
     open_gold = await open_gold_of(one, gold, options, stack)
-    named = {column: name for column, name in open_gold.fields.items() if name in other.fields}
-    if not named:
+    fields_by_column = {column: name for column, name in open_gold.fields.items() if name in other.fields}
+    if not fields_by_column:
         names = " or ".join(open_gold.fields.values())
         raise SetupError(f"gold is about {names}, and {other.run_dir.path} has no such label field")
     rows = one.row_fields if not open_gold.names_rows else frozenset[str]()
     tallies = {}
-    for column, name in named.items():
+    for column, name in fields_by_column.items():
         kind = joint_field(one.fields[name], other.fields[name], rows).kind
         first, second = (FieldTally(replace(run.fields[name], kind=kind), column) for run in (one, other))
         tallies[name] = first, second

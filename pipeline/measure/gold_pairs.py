@@ -81,7 +81,7 @@ async def pairs_of_file(
     ledger: Ledger, gold: GoldFile, counts: GoldCounts, *, fields: bool
 ) -> AsyncGenerator[list[Pair], None]:
     """The records of a gold file, each key once, with their rows in the ledger. `fields`: those of records too."""
-    is_new, made, row_keys = SeqSet().is_new, partial(tuple.__new__, Pair), set[str]()
+    is_new, make_pair, row_keys = SeqSet().is_new, partial(tuple.__new__, Pair), set[str]()
     by_row = gold.key_column == ROW_KEY
     async with aclosing(gold.batches()) as batches:
         async for batch in batches:
@@ -95,7 +95,7 @@ async def pairs_of_file(
                 elif not values:
                     counts.not_answered += 1
                 elif _is_new(key, row_keys) if by_row else is_new(known.seq):
-                    pairs.append(made((key, values, known, place)))
+                    pairs.append(make_pair((key, values, known, place)))
                 else:
                     counts.record_repeated(key)
             counts.compared += len(pairs)

@@ -19,6 +19,8 @@ from pipeline.store import LabelRow
 
 #: Distinct changes of a label that are told apart; further ones are one.
 CHANGES_MOST = 10_000
+#: How a record is counted, by whether the first and the second run have labelled it.
+_LABELLED_BY = {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}
 
 
 @dataclass(slots=True)
@@ -65,13 +67,13 @@ class LabelComparison:
                 f"{other.run_dir.path} has {list_names(other.fields)}"
             )
         rows = one.row_fields | other.row_fields
-        # All state that changes: the counts of each field; records that both have labelled, only one of them, or
-        # neither; records that the second run does not have; and what the answers took.
+        # All state that changes: the counts of each field; the records by which run has labelled them; and what the
+        # answers took.
         self.tallies = {
             name: _FieldAgreement(joint_field(one.fields[name], other.fields[name], rows)) for name in common
         }
         self._listed = _listed_fields(self.tallies)
-        self.both = self.only_a = self.only_b = self.neither = self.not_in_other = 0
+        self.counts: Counter[str] = Counter()
         self.sides = (AnswerCosts(), AnswerCosts())
 
     def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
@@ -79,20 +81,19 @@ class LabelComparison:
         differences = []
         for mine, theirs in rows:
             if theirs is None:
-                self.not_in_other += 1
-            elif mine.label is None or theirs.label is None:
-                self.only_a += mine.label is not None
-                self.only_b += theirs.label is not None
-                self.neither += mine.label is None and theirs.label is None
-            else:
-                self.both += 1
-                self.sides[0].add(mine)
-                self.sides[1].add(theirs)
-                for name, tally in self.tallies.items():
-                    one, other = label_value(mine, None, name), label_value(theirs, None, name)
-                    if not tally.add(one, other) and name in self._listed:
-                        gold = golds.get((mine.key, name))
-                        differences.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
+                self.counts["not_in_b"] += 1
+                continue
+            labelled_by = mine.label is not None, theirs.label is not None
+            self.counts[_LABELLED_BY[labelled_by]] += 1
+            if not all(labelled_by):
+                continue
+            self.sides[0].add(mine)
+            self.sides[1].add(theirs)
+            for name, tally in self.tallies.items():
+                one, other = label_value(mine, None, name), label_value(theirs, None, name)
+                if not tally.add(one, other) and name in self._listed:
+                    gold = golds.get((mine.key, name))
+                    differences.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
         if differences:
             self._differing.add(differences)
 
@@ -101,16 +102,10 @@ class LabelComparison:
 
         Without `all_of_a` only some records of the first run were gone through: those that it lacks are not known.
         """
-        compared = self.both + self.only_a + self.only_b + self.neither
+        counts = {name: self.counts[name] for name in _LABELLED_BY.values()}
+        compared = sum(counts.values())
         theirs = sum((await self._other.ledger.count_by_status()).values()) if all_of_a else compared
-        return {
-            "both": self.both,
-            "only_a": self.only_a,
-            "only_b": self.only_b,
-            "neither": self.neither,
-            "not_in_b": self.not_in_other,
-            "not_in_a": theirs - compared,
-        }
+        return {**counts, "not_in_b": self.counts["not_in_b"], "not_in_a": theirs - compared}
 
 
 def _listed_fields(tallies: Mapping[str, _FieldAgreement]) -> frozenset[str]:

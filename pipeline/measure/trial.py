@@ -126,16 +126,16 @@ def _next_command(settings: Settings) -> str:
 
 async def _draw_keys(old: RunDir, n: int, seed: int) -> list[str]:
     """The keys of records that have a label, drawn at random. Raises SetupError where there are none."""
-    drawn: list[tuple[int, str]] = []
+    sample: list[tuple[int, str]] = []
     async with await Ledger.open(old.ledger, read_only=True) as ledger:
         seq = 0
         while rows := await ledger.labels_after(seq, BLOCK):
             seq = rows[-1].seq
             marks = ((sample_rank(row.key, seed), row.key) for row in rows if row.label is not None)
-            drawn = heapq.nsmallest(n, (*drawn, *marks))
-    if not drawn:
+            sample = heapq.nsmallest(n, (*sample, *marks))
+    if not sample:
         raise SetupError(f"{old.path}: no record has a label, so there is nothing to compare with")
-    return [key for _, key in drawn]
+    return [key for _, key in sample]
 
 
 async def _count_known(new: RunDir, keys: Sequence[str]) -> int:

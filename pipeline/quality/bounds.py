@@ -15,29 +15,29 @@ _ROUNDING = 1e-8
 _NOTHING = 1e-18
 
 
-def hypergeometric_cdf(n: int, wrong: int, drawn: int, seen: int) -> float:
-    """The probability of at most `seen` wrong records in a random draw of `drawn` out of `n`, of which `wrong` are.
+def hypergeometric_cdf(n: int, wrong: int, sample_size: int, observed: int) -> float:
+    """The probability of at most `observed` wrong records in a random draw of `sample_size`; `wrong` of `n` are wrong.
 
     The draw is without replacement: the distribution function of the hypergeometric distribution.
     """
-    lowest, highest = max(0, drawn - (n - wrong)), min(drawn, wrong)
-    if seen < lowest:
+    lowest, highest = max(0, sample_size - (n - wrong)), min(sample_size, wrong)
+    if observed < lowest:
         return 0.0
-    if seen >= highest:
+    if observed >= highest:
         return 1.0
 
     def log_chance(k: int) -> float:
-        return _log_choose(wrong, k) + _log_choose(n - wrong, drawn - k) - _log_choose(n, drawn)
+        return _log_choose(wrong, k) + _log_choose(n - wrong, sample_size - k) - _log_choose(n, sample_size)
 
     def ratio(k: int) -> float:
         """The chance of `k` beside that of one less."""
-        return (wrong - k + 1) * (drawn - k + 1) / (k * (n - wrong - drawn + k))
+        return (wrong - k + 1) * (sample_size - k + 1) / (k * (n - wrong - sample_size + k))
 
-    # The terms are added from `seen` away from the mean, where they only get smaller: from the far side the first of
-    # them may be too small for a float.
-    if seen <= drawn * wrong / n:
-        return min(1.0, _tail(exp(log_chance(seen)), (1 / ratio(k) for k in range(seen, lowest, -1))))
-    return max(0.0, 1 - _tail(exp(log_chance(seen + 1)), map(ratio, range(seen + 2, highest + 1))))
+    # The terms are added from `observed` away from the mean, where they only get smaller: from the far side the first
+    # of them may be too small for a float.
+    if observed <= sample_size * wrong / n:
+        return min(1.0, _tail(exp(log_chance(observed)), (1 / ratio(k) for k in range(observed, lowest, -1))))
+    return max(0.0, 1 - _tail(exp(log_chance(observed + 1)), map(ratio, range(observed + 2, highest + 1))))
 
 
 def _tail(term: float, ratios: Iterable[float]) -> float:
@@ -56,16 +56,16 @@ def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def max_wrong(n: int, drawn: int, seen: int, risk: float) -> int:
-    """The most records of `n` that may be wrong, where a random draw of `drawn` holds `seen` wrong ones.
+def max_wrong(n: int, sample_size: int, observed: int, risk: float) -> int:
+    """The most records of `n` that may be wrong, where a random draw of `sample_size` holds `observed` wrong ones.
 
     More than this many are wrong with probability `risk` at most, whatever the file is. Exact for draws without
     replacement: the largest number under which so few would be seen with a probability above `risk`.
     """
-    low, high = seen, n - (drawn - seen)
+    low, high = observed, n - (sample_size - observed)
     while low < high:
         middle = (low + high + 1) // 2
-        if is_unlikely(hypergeometric_cdf(n, middle, drawn, seen), risk):
+        if is_unlikely(hypergeometric_cdf(n, middle, sample_size, observed), risk):
             high = middle - 1
         else:
             low = middle

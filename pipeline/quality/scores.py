@@ -113,7 +113,7 @@ class SetTally(Generic[_T]):
 class NumberTally:
     """Counts records whose labels are numbers, or places in an order."""
 
-    __slots__ = ("_absolute", "_drawn", "_pairs", "_random", "_square", "exact", "n", "within_one")
+    __slots__ = ("_absolute", "_pair_sample", "_pairs", "_random", "_square", "exact", "n", "within_one")
 
     def __init__(self) -> None:
         # All state that changes: the records, those that are equal or at most 1 apart, the sums of the differences,
@@ -121,7 +121,7 @@ class NumberTally:
         self.n = self.exact = self.within_one = 0
         self._absolute = self._square = 0.0
         self._pairs: Counter[tuple[float, float]] = Counter()
-        self._drawn: list[tuple[float, float]] = []
+        self._pair_sample: list[tuple[float, float]] = []
         self._random = Random(0)  # noqa: S311 - a sample, the same each time
 
     def add(self, gold: float, label: float, times: int = 1) -> None:
@@ -147,22 +147,22 @@ class NumberTally:
     @property
     def ranked(self) -> int:
         """How many records the rank correlation rests on."""
-        return len(self._drawn) or self.n
+        return len(self._pair_sample) or self.n
 
     @property
     def spearman(self) -> float | None:
         """Spearman's rank correlation over the `ranked` records."""
-        return spearman(Counter(self._drawn) if self._drawn else self._pairs)
+        return spearman(Counter(self._pair_sample) if self._pair_sample else self._pairs)
 
     def _keep(self, pair: tuple[float, float], times: int) -> None:
-        if self._drawn:
+        if self._pair_sample:
             # Each record so far has the same chance to be among those drawn (Vitter's algorithm R).
             if (at := self._random.randrange(self.n)) < PAIRS_MOST:
-                self._drawn[at] = pair
+                self._pair_sample[at] = pair
             return
         self._pairs[pair] += times
         if len(self._pairs) > PAIRS_MOST:
-            self._drawn = self._random.sample(list(self._pairs), PAIRS_MOST, counts=self._pairs.values())
+            self._pair_sample = self._random.sample(list(self._pairs), PAIRS_MOST, counts=self._pairs.values())
             self._pairs.clear()
 
 

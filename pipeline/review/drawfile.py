@@ -26,13 +26,13 @@ async def draw_to_file(
     path = Path(to)
     refuse_existing_file(path)
     if draw is None:
-        reviewed_run, made, items = await draw_records(run, options)
+        reviewed_run, stored_draw, items = await draw_records(run, options)
     else:
         reviewed_run = await load_reviewed_run(run)
-        made, there, _ = await find_or_make_draw(reviewed_run, options, draw)
-        items = list(there)
-    await write_draw(reviewed_run, items, path, blind=made.blind)
-    return draw_facts(reviewed_run, made, items, path)
+        stored_draw, draw_items, _ = await find_or_make_draw(reviewed_run, options, draw)
+        items = list(draw_items)
+    await write_draw(reviewed_run, items, path, blind=stored_draw.blind)
+    return draw_facts(reviewed_run, stored_draw, items, path)
 
 
 async def write_draw(reviewed_run: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:

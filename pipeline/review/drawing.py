@@ -256,8 +256,8 @@ async def find_or_make_draw(
     known = await asyncio.to_thread(_find_draw, reviewed_run, options, draw)
     if known is not None:
         return *known, True
-    _, made, items = await draw_records(reviewed_run.run_dir.path, options)
-    return made, items, False
+    _, new_draw, items = await draw_records(reviewed_run.run_dir.path, options)
+    return new_draw, items, False
 
 
 def _find_draw(

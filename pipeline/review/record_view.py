@@ -81,10 +81,10 @@ def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any
         return None
     manifest = reviewed_run.run_dir.read_manifest() or {}
     again = rebuild_request(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
-    made: dict[str, Any] = {"is_as_sent": again.is_identical, "why": again.reason, "messages": []}
+    prompt: dict[str, Any] = {"is_as_sent": again.is_identical, "why": again.reason, "messages": []}
     request = again.request
     if request is not None:
-        made |= {
+        prompt |= {
             "messages": [
                 {**one, "content": _without_attachments(one.get("content"), request)} for one in request.messages
             ],
@@ -93,7 +93,7 @@ def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any
             "tool_choice": request.tool_choice,
             "parameters": dict(request.parameters),
         }
-    return made
+    return prompt
 
 
 def _without_attachments(content: JSON, request: Request) -> JSON:

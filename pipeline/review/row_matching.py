@@ -72,13 +72,13 @@ async def _by_columns(
     """By the carried columns: a row of labels.csv whose texts only one record has."""
     table = reviewed_run.layout.label_table()
     titles = table.titles[: len(table.carried)]
-    there = [title for title in titles if title in rows[0].values]
-    if not there:
+    carried_titles = [title for title in titles if title in rows[0].values]
+    if not carried_titles:
         raise InputError(
             f"{file}: has no column {reviewed_run.key_title!r} and none that was carried from the input, so nobody "
             f"knows which record a row is about. Add the keys; the columns are {list_names(rows[0].values)}"
         )
-    places = [titles.index(title) for title in there]
+    places = [titles.index(title) for title in carried_titles]
     keys_of: defaultdict[bytes, list[str]] = defaultdict(list)
     labels: dict[str, Mapping[str, JSON]] = {}
     order: list[bytes] = []
@@ -89,7 +89,7 @@ async def _by_columns(
                     order.append(mark := _row_digest([cell(values[place]) for place in places]))
                     keys_of[mark].append(outcome.record.key)
                     labels[outcome.record.key] = dict(zip(table.titles, values, strict=True))
-    marks = [_row_digest([_text(row.values.get(title)) for title in there]) for row in rows]
+    marks = [_row_digest([_text(row.values.get(title)) for title in carried_titles]) for row in rows]
     if marks == order and any(len(keys) > 1 for keys in keys_of.values()):
         # Nothing was moved, added or deleted: a row stands where its record does.
         turn = {mark: iter(keys) for mark, keys in keys_of.items()}

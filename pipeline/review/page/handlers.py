@@ -160,9 +160,9 @@ class PageHandlers:
     def _main_of(self, outcome: Outcome, sources: frozenset[str] = frozenset()) -> list[str]:
         """The fields that are looked at first: those that the prompt names and that say something of their own."""
         fields = outcome.record.fields
-        named = [name for name in fields if name in self._main]
-        telling = [name for name in named if cell(fields[name]).strip() and cell(fields[name]) not in sources]
-        return telling or ([] if sources else named or list(fields))
+        prompt_fields = [name for name in fields if name in self._main]
+        telling = [name for name in prompt_fields if cell(fields[name]).strip() and cell(fields[name]) not in sources]
+        return telling or ([] if sources else prompt_fields or list(fields))
 
     def _labels(self, at: int, outcome: Outcome, corrected: Outcome) -> Facts:
         """The model's label, if this person may see it, what stands, and what is filled in to begin with."""

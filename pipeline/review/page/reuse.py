@@ -48,10 +48,12 @@ def reuse_files_of(folder: Path) -> ReuseFiles:
         with run_settings(folder) as settings:
             config = settings.config_path
             beside = folder if config is None else config.absolute().parent
-            named = settings.task.examples_file
-            examples = beside / "examples.jsonl" if named is None else settings.find(named).absolute()
+            examples_file = settings.task.examples_file
+            examples = beside / "examples.jsonl" if examples_file is None else settings.find(examples_file).absolute()
             files = [settings.find(one).absolute() for one in _label_files(settings.task.labels)]
-            return ReuseFiles(examples, beside / "gold.csv", named is not None, config and config.absolute(), files)
+            return ReuseFiles(
+                examples, beside / "gold.csv", examples_file is not None, config and config.absolute(), files
+            )
     except LabelpipeError as error:
         return ReuseFiles(folder / "examples.jsonl", folder / "gold.csv", False, None, (), str(error))
 

@@ -40,7 +40,7 @@ async def review_page(
     if not who:
         raise SetupError("name the reviewer: --by NAME")
     reviewed_run = await load_reviewed_run(run)
-    made, items, is_continued = await find_or_make_draw(reviewed_run, options or DrawOptions(), draw)
+    stored_draw, items, is_continued = await find_or_make_draw(reviewed_run, options or DrawOptions(), draw)
     fingerprint: Mapping[str, Any] = (reviewed_run.run_dir.read_manifest() or {}).get("fingerprint") or {}
     reuse_files = await asyncio.to_thread(reuse_files_of, reviewed_run.run_dir.path)
     async with AsyncExitStack() as stack:
@@ -50,13 +50,13 @@ async def review_page(
         )
         media_preview = MediaPreview(reviewed_run.run_dir.path, fingerprint)
         stack.push_async_callback(media_preview.close)
-        session = ReviewSession(reviewed_run, made, items, reviews, who)
+        session = ReviewSession(reviewed_run, stored_draw, items, reviews, who)
         await session.open(ledger)
         updater = OutputUpdater(reviewed_run)
         if await asyncio.to_thread(reviews.version) > reviewed_run.layout.corrected:
             updater.on_answer()  # what a review that was killed had taken
         page = PageHandlers(session, media_preview, reuse_files, fingerprint, updater)
-        facts = {**draw_facts(reviewed_run, made, items, None), "by": who, "continued": is_continued}
+        facts = {**draw_facts(reviewed_run, stored_draw, items, None), "by": who, "continued": is_continued}
         del facts["items"], facts["file"]
         try:
             async with serve_pages(page.answer, port=port) as address:
@@ -67,7 +67,7 @@ async def review_page(
             facts |= {
                 **session.counts(),
                 "estimates": estimates(session),
-                "meant": describe_scope(made),
+                "meant": describe_scope(stored_draw),
                 "files": updater.status(),
             }
             done(facts)
