@@ -46,7 +46,7 @@ class DecoderEndedError(Exception):
 
 
 class DecoderProcess:
-    """One process. Its methods block, and are called by one thread at a time; `end` by any."""
+    """One process. Its methods block, and are called by one thread at a time; `kill` by any."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own words

@@ -267,12 +267,12 @@ def _read(file: Any, at: int, size: int) -> bytes:
 
 
 async def _retry_in_thread(call: Callable[[], Any], remote: _RemoteFile) -> Any:
-    """What `ask` gives, in a thread of its own."""
+    """What `call` gives, in a thread of its own."""
     return await in_daemon(lambda: _retry(call, remote))
 
 
 def _retry(call: Callable[[], Any], remote: _RemoteFile) -> Any:
-    """What `ask` gives, asked again a few times: a night is long, and a network is not."""
+    """What `call` gives, asked again a few times: a night is long, and a network is not."""
     for wait_s in (*WAITS_S, None):
         try:
             return call()

@@ -42,9 +42,10 @@ class ReadProgress:
 
     Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
     Lines count those cut from the input (`lines_read`) and those whose records were handed on (`lines_done`).
-    `notes` are what was chosen in reading, each with the sources of which it holds; `chosen` the same as keys of
-    [input] and their values. `say` hears of each note when it is made. `left_out` counts the records that are not
-    taken, by the key of [input] that leaves them out; of `unclear` ones `where` could not be told.
+    `notes` are what was detected in reading, each with the sources of which it holds; `detected_options` the same as
+    keys of [input] and their values. `on_note` is called with each note when it is made. `excluded_counts` counts the
+    records that are not taken, by the key of [input] that excludes them; of `unclear_count` ones input.where could not
+    be told.
     """
 
     bytes_read: int = 0

@@ -54,7 +54,7 @@ class RenderedPrompt:
 class PromptMedia:
     """The fields whose values are shown after the prompt's text: none need be named.
 
-    `root` is where paths begin, for the digest of a file; `must_be_there`: one that is not is told when the request is
+    `root` is where paths begin, for the digest of a file; `must_exist`: one that is not is told when the request is
     made, not when it is loaded; `shape` are the settings that decide how media look, for the
     task's fingerprint.
     """

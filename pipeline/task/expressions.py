@@ -39,8 +39,8 @@ _NO_SUCH = re.compile(r"No (test|filter) named '(.*?)'")
 class Expression:
     """A compiled expression. Raises TaskError for a text that is none, or that reaches where it must not.
 
-    `names` are the names in it, functions aside; `wants` the fields that have to be there, of the label or the record;
-    `of_label` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
+    `names` are the names in it, functions aside; `required_fields` the fields that have to be there, of the label or
+    the record; `label_fields` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -104,8 +104,8 @@ def _optional_nodes(tree: nodes.Template) -> Iterable[nodes.Node | None]:
 class RecordFilter:
     """Which records an expression is true of. Raises TaskError for a text that is no expression.
 
-    `wants` are the fields that it names and that may not be missing in all records. `trouble` is why it could last not
-    be worked out of a record that has all of them.
+    `required_fields` are those that it names and that may not be missing in all records. `last_error` is why it could
+    last not be worked out of a record that has all of them.
     """
 
     def __init__(self, text: str, where: str) -> None:

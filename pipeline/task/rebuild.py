@@ -15,7 +15,7 @@ _LATER = ("call", "rows", "max_turns", "reply")
 
 @dataclass(frozen=True, slots=True)
 class RebuiltRequest:
-    """A request that was made again. `is_same` says that it is the one that was sent; `why` there is none, or not."""
+    """A request that was made again; `is_identical` to the one that was sent. `reason` is why there is none, or not."""
 
     request: Request | None
     is_identical: bool
