@@ -11,33 +11,33 @@
     │   ├── RunInUseError          another process works on the run folder
     │   └── MissingExtraError      an optional package is needed; names the extra
     ├── RenderError                the prompt or schema cannot be made for this record
-    │   ├── EmptyTextError         there is nothing of the record in its prompt
+    │   ├── EmptyTextError         the prompt contains nothing of the record
     │   └── MediaError             a picture, sound or document of the record cannot be shown
     ├── StoreError                 the ledger or a sink cannot be written: exit code 3
-    ├── StoppedError               the door is shut for good; the record stays pending
-    ├── InternalError              an error that nobody foresaw: one record's, or the run's where many have it
+    ├── StoppedError               the run is ending; the record stays pending
+    ├── InternalError              an unforeseen error: of one record, or of the run if many records have it
     ├── InterruptedRunError        a signal: exit code 130
     │   └── HungUpError            the terminal or the connection is gone: exit code 129
-    ├── NoLabelError               records one after another were asked in vain, for one reason: exit code 2, or 3
-    ├── CallError                  one call went wrong: one class a verdict
-    │   ├── RateLimitedError       429: everyone waits as long as told
+    ├── NoLabelError               many records in a row got no label, for one reason: exit code 2, or 3
+    ├── CallError                  one call failed: one class per verdict
+    │   ├── RateLimitedError       429: everyone waits as long as the server says
     │   ├── NoRoomError            no room at the flex tier: the record alone waits
-    │   ├── UnavailableError       5xx, a broken connection, an answer that is none
-    │   │   ├── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
+    │   ├── UnavailableError       5xx, a broken connection, an unusable answer
+    │   │   ├── NoCompletionError  a success that is not a completion: a page, an event stream, half a JSON
     │   │   ├── NoHostError        the name of the host does not resolve
     │   │   └── UnknownRefusalError  a 4xx that does not say what is wrong: asked again like a 5xx
     │   ├── CallTimeoutError       no answer in timeout_s
     │   ├── RecordRefusedError     refused for what is in this record only: its length, its content
     │   │   └── TooLargeError      a 429 that never passes: the request alone is above the limit
-    │   ├── RequestShapeError      a 400 about the request's shape: prompt, schema, parameters
+    │   ├── RequestShapeError      a 400 about the form of the request: prompt, schema, parameters
     │   ├── UnusableCallError      the server found no call in what the model wrote: becomes an answer
     │   ├── QuotaError             no quota or credit left
     │   └── CredentialsError       wrong key, no access, unknown model
-    └── AnswerError                an answer came, but no valid label is in it
+    └── AnswerError                an answer came, but it has no valid label
         ├── InvalidAnswerError     worth asking again with the fault shown
         ├── TruncatedError         cut at the token limit: ask again with more room
         ├── RefusalError           the model or its content filter declined
-        ├── UnfinishedError        the conversation did not come to its end in max_turns
+        ├── UnfinishedError        the conversation did not end within max_turns
         └── CallbackError          the user's callback raised; the answer is kept
             └── NotCalledError     it was not even called: too many calls of it hang
 
@@ -89,7 +89,7 @@ class Mistake:
 
 
 class ConfigError(SetupError):
-    """A value in the config is wrong. Its message has one line a mistake."""
+    """A value in the config is wrong. The message has one line per mistake."""
 
     code = "config"
 
@@ -149,7 +149,7 @@ class RenderError(LabelpipeError):
 
 
 class EmptyTextError(RenderError):
-    """There is nothing of this record in its prompt."""
+    """The prompt contains nothing of this record."""
 
     code = "empty_text"
 
@@ -258,7 +258,7 @@ class UnavailableError(CallError):
 
 
 class NoCompletionError(UnavailableError):
-    """The server answered with success and no completion, from the first call on because the address is wrong."""
+    """The server answered with success but without a completion, for example because the address is wrong."""
 
 
 class NoHostError(UnavailableError):
@@ -266,7 +266,7 @@ class NoHostError(UnavailableError):
 
 
 class UnknownRefusalError(UnavailableError):
-    """Something on the way refused the call, and did not say what is wrong with it.
+    """Something on the way refused the call without saying what is wrong with it.
 
     A 4xx that is none of the API's (407, 412, 424, 460, 498, 499), or a page or nothing as its body: proxies do so.
     """
@@ -285,13 +285,13 @@ class RecordRefusedError(CallError):
 
 
 class TooLargeError(RecordRefusedError):
-    """The request alone is above the server's limit: it never passes, and says nothing of how fast calls may come."""
+    """The request alone exceeds the server's limit. It can never pass, and it says nothing about the pace."""
 
     code = "too_large"
 
 
 class RequestShapeError(CallError):
-    """The server refuses the request's shape; `certain` is true when it named a parameter that all records share."""
+    """The server refuses the form of the request; `certain` is true if it named a parameter that all records share."""
 
     code = "bad_request"
 
@@ -359,7 +359,7 @@ class RefusalError(AnswerError):
 
 
 class UnfinishedError(AnswerError):
-    """The conversation did not come to its end."""
+    """The conversation did not end."""
 
     code = "unfinished"
 
@@ -381,7 +381,7 @@ class InterruptedRunError(LabelpipeError):
 
 
 class HungUpError(InterruptedRunError):
-    """The terminal or the connection of the run is gone."""
+    """The terminal or the connection of the run was lost."""
 
 
 def list_names(fields: Iterable[Any]) -> str:
