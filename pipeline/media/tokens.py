@@ -68,7 +68,8 @@ def image_cost(size: Size | None, detail: str, model: str) -> TokenCost:
     if size is None:
         return _cost_of_unknown_size(rule, detail)
     tokens = math.ceil(_patches(size, detail, rule) * rule.times)
-    return _documented_cost(tokens) if _is_known(model) else TokenCost(tokens, math.ceil(tokens * UNSURE))
+    is_known = _VERSION.search(model) or _SMALL.search(model)
+    return _documented_cost(tokens) if is_known else TokenCost(tokens, math.ceil(tokens * UNSURE))
 
 
 def audio_cost(seconds: float) -> TokenCost:
@@ -83,10 +84,6 @@ def document_cost(pages: int) -> TokenCost:
 
 def _documented_cost(tokens: int) -> TokenCost:
     return TokenCost(tokens, math.ceil(tokens * SURE))
-
-
-def _is_known(model: str) -> bool:
-    return _VERSION.search(model) is not None or _SMALL.search(model) is not None
 
 
 def _rule_of(model: str) -> _Patches:

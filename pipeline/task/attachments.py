@@ -97,10 +97,8 @@ class _Finder(NodeTransformer):
             return node
         kind = node.node.name
         self.kinds.add(kind)
-        made = nodes.Filter(
-            node.args[0], _filter_name(kind), node.args[1:], node.kwargs, node.dyn_args, node.dyn_kwargs
-        )
-        made.lineno = node.lineno
+        name, arguments = _filter_name(kind), (node.args[1:], node.kwargs, node.dyn_args, node.dyn_kwargs)
+        made = nodes.Filter(node.args[0], name, *arguments, lineno=node.lineno)
         made.environment = node.environment
         return made
 

@@ -62,7 +62,7 @@ async def call_once(
 ) -> dict[str, JSON]:
     """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
     NotCalledError where there is no thread for it."""
-    result = await _result(callback, codec.plain(valid_call.label), copy_record(record), call, timeout_s)
+    result = await _result(callback, valid_call, record, call, timeout_s)
     return _columns(result, valid_call.label, callback.extra_columns)
 
 
@@ -73,7 +73,7 @@ async def call_in_conversation(
 
     Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
     """
-    result = _as_json(await _result(callback, codec.plain(valid_call.label), copy_record(record), call, timeout_s))
+    result = _as_json(await _result(callback, valid_call, record, call, timeout_s))
     names = callback.extra_columns or ()
     return ({name: result[name] for name in names if name in result} if isinstance(result, dict) else {}), result
 
@@ -102,23 +102,22 @@ def _as_json(result: Any) -> JSON:
 
 
 async def _result(
-    callback: Callback, label: dict[str, JSON], record: Record, call: CallbackContext, timeout_s: float
+    callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> Any:
+    arguments = codec.plain(valid_call.label), copy_record(record), call
     try:
         if callback.is_async:
-            return await _await_in_time(callback.call(label, record, call), timeout_s)
+            return await _await_in_time(callback.call(*arguments), timeout_s)
         try:
-            result = await run_in_thread(_call_contained, callback.call, label, record, call, timeout_s=timeout_s)
+            result = await run_in_thread(_call_contained, callback.call, *arguments, timeout_s=timeout_s)
         except TimeoutError:  # one of the user's own comes as a CallbackError
-            raise _NoResultError(timeout_s) from None
+            raise _no_result(timeout_s) from None
         except NoThreadError as error:
             raise NotCalledError(f"the callback was not called: {error}; {_MEND}") from None
         return await _await_in_time(result, timeout_s) if inspect.isawaitable(result) else result
-    except _NoResultError as error:
-        raise CallbackError(str(error)) from error
     except asyncio.CancelledError as error:
-        future = asyncio.current_task()
-        if future is None or future.cancelling():
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
             raise
         raise CallbackError(_describe_error(error)) from error
     except (CallbackError, GeneratorExit):
@@ -127,11 +126,8 @@ async def _result(
         raise CallbackError(_describe_error(error)) from error
 
 
-class _NoResultError(Exception):
-    """The callback's time is up: no error of its own."""
-
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the callback did not return within {timeout_s:g} s")
+def _no_result(timeout_s: float) -> CallbackError:
+    return CallbackError(f"the callback did not return within {timeout_s:g} s")
 
 
 async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:
@@ -146,7 +142,7 @@ async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:
     if not future.done():
         future.cancel()
         future.add_done_callback(_consume_exception)
-        raise _NoResultError(timeout_s)
+        raise _no_result(timeout_s)
     return future.result()
 
 
