@@ -295,7 +295,7 @@ def test_all_that_ends_a_run_is_in_the_first_line_in_the_order_it_bites() -> Non
     assert "after about 190 of 1,000 records" in first
     assert "300 requests a day (limits.requests_per_day) make it" in first
     assert (found.doable, found.binding) == (190, "budget")
-    done = next(line for line in plan_lines(found) if line.startswith("  in fact "))
+    done = next(line for line in plan_lines(found) if line.startswith("  achievable "))
     assert "190 records" in done
     assert "20,900 tokens" in done
 

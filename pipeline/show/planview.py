@@ -70,7 +70,7 @@ def _first_text(plan: Plan, end: EarlyEnd) -> str:
     if end.key == "limits.stop_at":
         why = _why_late(plan)
         return (
-            f"It cannot be done by {plan.stop_at} (limits.stop_at): {why}. About {done} are done by then; the rest "
+            f"It cannot be done by {plan.stop_at} (limits.stop_at): {why}. About {done} will be done by then; the rest "
             "stays pending."
         )
     if end.key == "limits.requests_per_day":
@@ -120,7 +120,7 @@ def _doable_lines(plan: Plan) -> list[str]:
     share = plan.doable / plan.left
     cost = "price unknown" if plan.cost is None else money(Interval(plan.cost.low * share, plan.cost.high * share))
     tokens = f"{plan.tokens.middle * share:,.0f} tokens"
-    return [f"  in fact      {plan.doable:,} records{_within(plan.ends[0])}: {tokens}, {cost}"]
+    return [f"  achievable   {plan.doable:,} records{_within(plan.ends[0])}: {tokens}, {cost}"]
 
 
 def _concurrency_text(plan: Plan) -> str:
@@ -165,7 +165,7 @@ def _until(seconds: float | None) -> str:
 
 
 def _time_lines(plan: Plan) -> list[str]:
-    binds = f"  what binds   {plan.binding}"
+    binds = f"  limited by   {plan.binding}"
     if plan.seconds is None:
         text = "no limit is known: the run is as fast as the server allows"
         return [f"  time         {text}", *_doable_lines(plan), binds]
@@ -214,7 +214,7 @@ def rehearsal_lines(rehearsal: RehearsedPlan) -> list[str]:
         ("requests/min", _rate(planned), _rate(happened)),
         ("refused", f"{planned.refused:,}", f"{happened.refused:,}"),
         ("cost", dollars(planned.cost_usd), dollars(happened.cost_usd)),
-        ("what binds", planned.binding, happened.binding),
+        ("limited by", planned.binding, happened.binding),
     ]
     width = max(len(planned) for _, planned, _ in rows)
     used = ", ".join(f"{share:.0%} of {name}" for name, share in rehearsal.used.items())

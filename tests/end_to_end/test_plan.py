@@ -33,7 +33,7 @@ def test_a_plan_comes_from_a_pilot_that_is_kept(make: Make) -> None:
     without = ("--set", "limits.requests_per_day=none")
     small = user.do("plan", "job.toml", "--pilot", "15", "--set", "limits.budget_tokens=12000", *without).expect(0).out
     assert small.startswith("The budget is not enough for all records")
-    assert "what binds   budget" in small
+    assert "limited by   budget" in small
     assert user.run(*without, "--set", "limits.budget_tokens=none")["labelled"] == 200
 
 
@@ -106,7 +106,7 @@ def test_a_rehearsal_that_the_machine_holds_up_says_so(make: Make) -> None:
     told = user.do("plan", "job.toml", "--rehearse", "--records", "800").expect(0).out
     assert "This machine was the limit, not the server: it took " in told
     assert " of a core." in told
-    assert next(line for line in told.splitlines() if "what binds" in line).endswith("this machine")
+    assert next(line for line in told.splitlines() if "limited by" in line).endswith("this machine")
 
 
 def test_the_latency_is_that_of_the_run_so_far(make: Make) -> None:
