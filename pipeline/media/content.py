@@ -49,10 +49,10 @@ class MediaOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedAttachment:
-    """An attachment as it is sent. `bytes` is what it takes in memory."""
+    """An attachment as it is sent. `size_bytes` is what it takes in memory."""
 
     parts: list[JSON]
-    bytes: int
+    size_bytes: int
     cost: TokenCost
 
 

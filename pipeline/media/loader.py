@@ -6,14 +6,15 @@ record's first call until its outcome, and no more of them at once than was allo
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipeline.errors import MediaError
 from pipeline.media.content import LoadedAttachment, MediaOptions, build_attachment, plan_decoding, url_attachment
 from pipeline.media.decoder_pool import DecoderPool
-from pipeline.media.local_files import LocalFile, MediaFolder
+from pipeline.media.local_files import MediaFolder
 from pipeline.media.semaphore import WeightedSemaphore
 from pipeline.media.sources import MediaFetcher, decode_data_url, display_path, display_source, scheme_of
 from pipeline.media.tokens import TokenCost
@@ -27,12 +28,15 @@ WORK_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An attachment that may be loaded: `bytes` is what that can take at the most."""
+    """An attachment that may be loaded: `size_bytes` is what that can take at the most.
+
+    `read` gives its bytes, in a thread; without it they are fetched, or passed on as an address (`is_url`).
+    """
 
     attachment: Attachment
     name: str
-    bytes: int
-    file: LocalFile | None = None
+    size_bytes: int
+    read: Callable[[], bytes] | None = None
     is_url: bool = False
 
 
@@ -57,9 +61,9 @@ class MediaLoader:
             return
         pending = await self._pool.run_in_thread(lambda: [self._plan(one) for one in request.attachments])
         # All of a record's bytes are taken at once, so that no two records wait for each other's rest.
-        async with self._memory.acquire(sum(one.bytes for one in pending)) as resize:
+        async with self._memory.acquire(sum(one.size_bytes for one in pending)) as resize:
             loaded = [await self._load(one) for one in pending]
-            resize(sum(one.bytes for one in loaded))
+            resize(sum(one.size_bytes for one in loaded))
             yield _fill(request, loaded)
 
     async def close(self) -> None:
@@ -74,9 +78,9 @@ class MediaLoader:
         scheme = scheme_of(source)
         if scheme is None:
             file = self._folder.find(source, most)
-            return _Pending(attachment, display_path(source), file.size_bytes, file)
+            return _Pending(attachment, display_path(source), file.size_bytes, partial(self._folder.read, file, most))
         if scheme == "data":
-            return _Pending(attachment, display_source(source), len(source))
+            return _Pending(attachment, display_source(source), len(source), partial(decode_data_url, source, most))
         is_url = self._options.urls == "pass"
         self._refuse_address(attachment, is_url=is_url)
         return _Pending(attachment, display_source(source), 0 if is_url else most, is_url=is_url)
@@ -90,19 +94,15 @@ class MediaLoader:
         self._fetcher.check(attachment.source)
 
     async def _load(self, pending: _Pending) -> LoadedAttachment:
-        attachment, most = pending.attachment, self._options.max_bytes
         if pending.is_url:
-            return url_attachment(attachment, self._options)
-        if pending.file is None and scheme_of(attachment.source) != "data":
+            return url_attachment(pending.attachment, self._options)
+        if pending.read is None:
             assert self._fetcher is not None
-            return await self._decode(await self._fetcher.load(attachment.source, most), pending)
+            data = await self._fetcher.load(pending.attachment.source, self._options.max_bytes)
+            return await self._decode(data, pending)
         # No more files are read than can be decoded soon: what waits for a thread waits on the disk, not in memory.
         async with self._read_slots:
-            if pending.file is not None:
-                data = await self._pool.run_in_thread(self._folder.read, pending.file, most)
-            else:
-                data = await self._pool.run_in_thread(decode_data_url, attachment.source, most)
-            return await self._decode(data, pending)
+            return await self._decode(await self._pool.run_in_thread(pending.read), pending)
 
     async def _decode(self, data: bytes, pending: _Pending) -> LoadedAttachment:
         job = plan_decoding(data, pending.attachment, pending.name, self._options)
