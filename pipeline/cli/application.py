@@ -300,6 +300,18 @@ def run_async(work: Coroutine[Any, Any, _T]) -> _T:
     return exit_on_error(lambda: asyncio.run(work))
 
 
+def run_until_interrupted(work: Coroutine[Any, Any, Any]) -> None:
+    """Ctrl-C is how this ends, so it is no failure."""
+    import asyncio
+    from contextlib import suppress
+
+    def run() -> None:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(work)
+
+    exit_on_error(run)
+
+
 def exit_on_error(work: Callable[[], _T]) -> _T:
     """What `work` gives. Our errors become one message and their exit code; others are bugs and keep their trace."""
     from asyncio import CancelledError

@@ -19,6 +19,7 @@ from pipeline.cli.application import (
     print_text,
     run_and_print,
     run_of,
+    run_until_interrupted,
 )
 from pipeline.cli.measure_commands import GoldSets, add_read_hint
 
@@ -182,9 +183,6 @@ def watch(
     json_out: AsJson = False,
 ) -> None:
     """Serve the report page during a run."""
-    import asyncio
-    from contextlib import suppress
-
     from pipeline.report import watch as serve
 
     run_dir = run_of(run, at_work=True)
@@ -199,8 +197,4 @@ def watch(
     def ended() -> None:
         echo("The run has ended. The page is served until Ctrl-C.")
 
-    def until_interrupted() -> None:
-        with suppress(KeyboardInterrupt):
-            asyncio.run(serve(run_dir, port=port, ready=ready, ended=ended))
-
-    exit_on_error(until_interrupted)
+    run_until_interrupted(serve(run_dir, port=port, ready=ready, ended=ended))

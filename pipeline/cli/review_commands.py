@@ -24,6 +24,7 @@ from pipeline.cli.application import (
     print_result,
     run_and_print,
     run_of,
+    run_until_interrupted,
     settings_of,
 )
 
@@ -133,9 +134,6 @@ def _write(run_dir: Path, options: Any, to: Path, draw: int | None, *, json_out:
 def _open_page(
     run_dir: Path, options: Any, draw: int | None, by: str | None, port: int, *, opens: bool, json_out: bool
 ) -> None:
-    import asyncio
-    from contextlib import suppress
-
     from pipeline.review import review_page
     from pipeline.show import page_lines, reviewed_lines
 
@@ -149,11 +147,7 @@ def _open_page(
     def done(facts: Mapping[str, Any]) -> None:
         print_result(facts, reviewed_lines, json_out=json_out)
 
-    def until_interrupted() -> None:
-        with suppress(KeyboardInterrupt):
-            asyncio.run(review_page(run_dir, options, draw=draw, by=by, port=port, ready=ready, done=done))
-
-    exit_on_error(until_interrupted)
+    run_until_interrupted(review_page(run_dir, options, draw=draw, by=by, port=port, ready=ready, done=done))
 
 
 def has_display() -> bool:

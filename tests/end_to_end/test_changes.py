@@ -31,7 +31,7 @@ def test_a_changed_task_is_refused_kept_or_labelled_again(make: Callable[..., Pr
     assert refused.out == ""
     assert "{{ id }} {{ text }}" in refused.err, "the difference is shown"
     assert "{{ id }} What is it? {{ text }}" in refused.err
-    assert "touches 12 of 12 records" in refused.err
+    assert "affects 12 of 12 records" in refused.err
     assert "(the answers to 12 records are paid for again, about $0.00" in refused.err
     assert "labelpipe replay" not in refused.err, "other questions have other answers"
     assert "concurrency" not in refused.err, "what decides no label is no difference"
@@ -70,7 +70,7 @@ def test_an_edited_record_is_noticed(make: Callable[..., Project], endpoint: End
     user.give(edited)
     refused = user.do("run", "job.toml").expect(2)
     assert "r0007" in refused.err
-    assert "touches 1 of 10 records" in refused.err
+    assert "affects 1 of 10 records" in refused.err
     assert endpoint.calls() == 10
     assert user.run("--relabel")["calls"] == 1
     assert {key for key, calls in endpoint.asked().items() if calls == 2} == {"r0007"}

@@ -74,5 +74,5 @@ def test_a_few_bad_records_are_rejected_and_retry_is_not_said_to_help(go: Go) ->
     done = go(rows)
     assert (done.exit_code, done.labelled, done.problems) == (1, 5, {"empty_text": 1, "no_key": 1})
     assert done.next_step.startswith("fix these records")
-    with pytest.raises(ChangedError, match=r"(?s)touches 7 of 7 records.*the answers to 5 records are paid for again"):
+    with pytest.raises(ChangedError, match=r"(?s)affects 7 of 7 records.*the answers to 5 records are paid for again"):
         go(rows, prompt="What is it? {{ text }}")

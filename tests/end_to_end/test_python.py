@@ -95,7 +95,7 @@ def test_a_summary_is_a_small_table_in_a_notebook(project: Project) -> None:
     html = run("job.toml")._repr_html_()
     for wanted in ("<th>labelled</th><td>11</td>", "<th>failed</th><td>0</td>", "render_error 1", "<th>label</th>"):
         assert wanted in html, html
-    for wanted in ("nothing paid", "SIMULATED", "<td>&lt;i&gt;/labels.csv</td>"):
+    for wanted in ("free; the model would cost", "SIMULATED", "<td>&lt;i&gt;/labels.csv</td>"):
         assert wanted in html, html
     assert "<i>" not in html
 
@@ -111,5 +111,5 @@ def test_an_error_is_its_message_in_a_notebook(project: Project) -> None:
 
 
 def test_a_dict_in_the_place_of_a_config_is_told() -> None:
-    with pytest.raises(SetupError, match="the config is a dict; expected the path of one"):
+    with pytest.raises(SetupError, match="the config is a dict; expected a path or Settings"):
         run({"input": {"path": "x.csv"}})  # type: ignore[arg-type]
