@@ -14,7 +14,7 @@ from pipeline.units import dollars, duration
 
 _FREE = "The run can start."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
-_MARKS = {True: "ok  ", False: "FAIL", None: "look"}
+_MARKS = {True: "ok  ", False: "FAIL", None: "warn"}
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
