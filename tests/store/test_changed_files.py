@@ -19,7 +19,8 @@ from store_samples import labelled, match
 from store_sessions import BATCHES, LAYOUT, OUTCOMES, run, session
 
 from pipeline.records import Outcome
-from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, move_changed_files, prove_files, writes
+from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, move_changed_files, prove_files, rows_of, writes
+from pipeline.store.projection import RowMatch, match_rows, row_formats
 
 ALL = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"))
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
@@ -288,3 +289,26 @@ def test_it_costs_one_look_at_a_file_that_nobody_touched(tmp_path: Path) -> None
     assert claimed(tmp_path) == []
     asyncio.run(session(tmp_path, layout=ALL, finish=False))
     assert contents(tmp_path) == before
+
+
+def test_it_is_known_where_a_file_parts_from_the_ledger(tmp_path: Path) -> None:
+    """Rows are read in blocks, and those before a torn or a changed one agree all the same."""
+    run(tmp_path, OUTCOMES, layout=LAYOUT)
+    path = tmp_path / "labels.csv"
+    whole = path.read_bytes()
+    row_format = next(one for one in row_formats(LAYOUT.grown(OUTCOMES)) if one.name == path.name)
+    labelled = [outcome for outcome in OUTCOMES if row_format.block([outcome])]
+    ends = [len(row_format.head() + row_format.block(labelled[:count])) for count in range(len(labelled) + 1)]
+    assert ends[-1] == len(whole)
+
+    async def compared() -> RowMatch:
+        async with await Ledger.open(tmp_path / "ledger.db", read_only=True) as ledger:
+            with path.open("rb") as file:
+                return await match_rows(file, row_format, rows_of(ledger, "completion"), RowMatch())
+
+    for count, end in enumerate(ends[:-1]):
+        for cut in (end, end + 3):
+            path.write_bytes(whole[:cut])
+            found = asyncio.run(compared())
+            assert (found.size_bytes, found.rows, found.actual) == (end, count, whole[end:cut])
+            assert found.expected == whole[end:]
