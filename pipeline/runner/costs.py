@@ -7,12 +7,7 @@ from pipeline import codec
 from pipeline.limits import Price, Spend, estimate_remaining
 from pipeline.records import Status, Usage, add_usd
 from pipeline.stats import Stats
-from pipeline.store import BatchBook, Ledger, Totals
-
-#: Where the ledger keeps what the run has cost at most, for the budget of the next session.
-BUDGET_MARK = "budget"
-#: Where the ledger keeps what came by the flex lane, over all sessions.
-FLEX_MARK = "flex"
+from pipeline.store import BUDGET_KEY, FLEX_KEY, BatchBook, Ledger, Totals
 
 
 async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
@@ -77,13 +72,13 @@ async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> d
 async def total_spend(ledger: Ledger, price: Price | None) -> tuple[float, int]:
     """What the run has cost so far at most, in US dollars and in tokens, over all its sessions."""
     totals = await paid_so_far(ledger, price)
-    mark = codec.loads(await ledger.meta_get(BUDGET_MARK) or "{}")
+    mark = codec.loads(await ledger.meta_get(BUDGET_KEY) or "{}")
     return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
 
 
 async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
     """What came by each cheaper lane, over all sessions; see RunSummary."""
-    text = await ledger.meta_get(FLEX_MARK)
+    text = await ledger.meta_get(FLEX_KEY)
     flex = {} if text is None else {"flex": codec.loads(text)}
     parts = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
     if not parts:
@@ -123,9 +118,9 @@ class FlexTotals:
         if answers == self._saved:
             return
         if self._before is None:
-            self._before = codec.loads(await self._ledger.meta_get(FLEX_MARK) or "{}")
+            self._before = codec.loads(await self._ledger.meta_get(FLEX_KEY) or "{}")
         now: dict[str, float] = {name: stats.flex[name] for name in ("answers", "standard", "other")}
         now |= {"cost_usd": stats.flex_usd, "saved_usd": stats.flex_saved_usd}
         total = {name: value + self._before.get(name, 0) for name, value in now.items()}
-        await self._ledger.meta_set(FLEX_MARK, codec.dumps(total).decode())
+        await self._ledger.meta_set(FLEX_KEY, codec.dumps(total).decode())
         self._saved = answers

@@ -42,7 +42,7 @@ from pipeline.records import RECORD_CODES, Provider, Status
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.columns import validate_columns
 from pipeline.runner.corrections import labelled_by_people, settle_corrections, write_late
-from pipeline.runner.costs import BUDGET_MARK, paid_so_far, total_spend
+from pipeline.runner.costs import paid_so_far, total_spend
 from pipeline.runner.label_renames import refuse_half_renamed
 from pipeline.runner.lanes import batch_api_of, choose_batch_api, first_part
 from pipeline.runner.run_changes import accept_changes, find_changes, job_digest, manifest_of, stamps_of
@@ -50,7 +50,7 @@ from pipeline.runner.session import Session
 from pipeline.runner.session_parts import RunOptions, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files
+from pipeline.store import BUDGET_KEY, Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.threads import in_daemon
@@ -274,7 +274,7 @@ async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None,
     budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
 
     async def keep(spend: Spend) -> None:
-        await ledger.meta_set(BUDGET_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
+        await ledger.meta_set(BUDGET_KEY, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
 
     return budget, keep
 

@@ -20,8 +20,6 @@ from pipeline.limits import PICO_PER_USD
 from pipeline.readers import describe_remote_error, open_filesystem
 from pipeline.store import RunDir, pack_snapshot, record_spent, unpack_snapshot, write_whole
 
-#: Where the ledger keeps what it has cost at most.
-_BUDGET = "budget"
 #: A state that goes while it is fetched has a successor.
 _TRIES = 5
 #: The name of what was done before there were shards.
@@ -144,7 +142,7 @@ class SnapshotSync:
         ledger = RunDir(self._folder).ledger
         if any(spent) and (copied or not ledger.exists()):
             # What the lost process has paid for is not in it.
-            record_spent(ledger, _BUDGET, spent[0] / PICO_PER_USD, spent[1])
+            record_spent(ledger, spent[0] / PICO_PER_USD, spent[1])
         _write_note(self._folder, self._dealing, fence=self._fence)
         self.save()
         return copied

@@ -44,4 +44,4 @@ from pipeline.store.sqlexport import (
     export_table,
     release_table,
 )
-from pipeline.store.writes import Checkpoints, Selection
+from pipeline.store.writes import BUDGET_KEY, FLEX_KEY, Checkpoints, Selection

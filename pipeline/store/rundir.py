@@ -229,14 +229,11 @@ class RunLock:
             self._owner = to / self._owner.name
             return
         to.mkdir(mode=0o700)
-        # What the journal holds goes into the ledger first: the two files do not move at the same moment.
-        ledger = RunDir(folder).ledger
-        if ledger.exists():
-            with suppress(SetupError):
-                connect_writer(ledger).close()
-        if (folder / REVIEWS).exists():
-            with suppress(SetupError):
-                connect_reviews(folder / REVIEWS).close()
+        # What a journal holds goes into its file first: the two do not move at the same moment.
+        for database, connect in ((RunDir(folder).ledger, connect_writer), (folder / REVIEWS, connect_reviews)):
+            if database.exists():
+                with suppress(SetupError):
+                    connect(database).close()
         for file in files:
             # The journal's own files may have gone into the ledger with what they held.
             if not file.name.startswith("lock"):

@@ -15,12 +15,8 @@ from pipeline.store.queries import meta_get, totals
 from pipeline.store.rows import COLUMNS
 from pipeline.store.rundir import RunDir, replace_durably
 from pipeline.store.schema import connect_reader, connect_writer, store_errors
-from pipeline.store.writes import forget_files, set_meta
+from pipeline.store.writes import BUDGET_KEY, FLEX_KEY, forget_files, set_meta
 
-#: Where the ledger keeps what a run has cost at most, as `runner.paid` has it.
-_BUDGET = "budget"
-#: Where it keeps what came by the flex lane, as `runner.lanes` has it.
-_FLEX = "flex"
 _REST = ", ".join(COLUMNS[1:])
 _NAMES = ", ".join(COLUMNS)
 #: Memory of the page cache, in KiB: the index of keys is written at random places.
@@ -60,9 +56,9 @@ def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], r
     _copy_files(connection, target if target.exists() else None)
     set_meta(connection, "run_id", run_id)
     if (flex := _flex(parts)) is not None:
-        set_meta(connection, _FLEX, codec.dumps(flex).decode())
+        set_meta(connection, FLEX_KEY, codec.dumps(flex).decode())
     if (spent := _spent(parts)) is not None:
-        set_meta(connection, _BUDGET, codec.dumps(spent).decode())
+        set_meta(connection, BUDGET_KEY, codec.dumps(spent).decode())
     connection.execute("COMMIT")
     return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
 
@@ -127,7 +123,7 @@ def _flex(parts: Sequence[Path]) -> dict[str, float] | None:
     total = Counter[str]()
     for part in parts:
         with closing(connect_reader(part)) as reader:
-            total.update(codec.loads(meta_get(reader, _FLEX) or "{}"))
+            total.update(codec.loads(meta_get(reader, FLEX_KEY) or "{}"))
     return dict(total) or None
 
 
@@ -139,7 +135,7 @@ def _spent(parts: Sequence[Path]) -> dict[str, float] | None:
     spent, is_counted = {"usd": 0.0, "tokens": 0.0}, False
     for part in parts:
         with closing(connect_reader(part)) as reader:
-            mark = codec.loads(meta_get(reader, _BUDGET) or "{}")
+            mark = codec.loads(meta_get(reader, BUDGET_KEY) or "{}")
             total = totals(reader)
         is_counted = is_counted or bool(mark)
         spent["usd"] += max(total.cost_usd, mark.get("usd") or 0.0)

@@ -9,7 +9,7 @@ from pipeline import codec
 from pipeline.errors import StoreError
 from pipeline.store.queries import meta_get
 from pipeline.store.schema import connect_reader, connect_writer, store_errors
-from pipeline.store.writes import forget_files, set_meta
+from pipeline.store.writes import BUDGET_KEY, forget_files, set_meta
 
 #: What of a run folder is in its state beside the ledger. Files of rows and logs are not: they can be made again.
 _BESIDE = ("manifest.json", "summary.json", "throughput.jsonl", "batches/**/*")
@@ -50,10 +50,10 @@ def unpack_snapshot(archive: Path, folder: Path) -> None:
         raise StoreError(f"{archive}: cannot be unpacked: {error}") from error
 
 
-def record_spent(ledger: Path, key: str, usd: float, tokens: int) -> None:
+def record_spent(ledger: Path, usd: float, tokens: int) -> None:
     """Count at least so much as spent, in a ledger that is made where there is none. Raises StoreError."""
     with store_errors(ledger), closing(connect_writer(ledger)) as connection:
-        mark = codec.loads(meta_get(connection, key) or "{}")
+        mark = codec.loads(meta_get(connection, BUDGET_KEY) or "{}")
         spent = {"usd": max(usd, mark.get("usd") or 0.0), "tokens": max(tokens, mark.get("tokens") or 0)}
         with connection:
-            set_meta(connection, key, codec.dumps(spent).decode())
+            set_meta(connection, BUDGET_KEY, codec.dumps(spent).decode())

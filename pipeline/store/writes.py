@@ -33,6 +33,8 @@ _REJECT_DAMAGED = (
 #: Why gold records are among the archived outcomes.
 CANARY = "canary"
 _KEEP_CANARY = f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid) VALUES ({placeholders(COLUMNS)}, ?, ?, ?)"  # noqa: S608
+#: The names in `meta` of the most that the run can have cost, and of what came by the flex lane.
+BUDGET_KEY, FLEX_KEY = "budget", "flex"
 #: The name in `meta` of how often outcomes have been archived or moved, over all sessions.
 GENERATION = "generation"
 #: the checkpoint of a file that is not there yet
