@@ -126,18 +126,19 @@ class _ShardActor:
     def exchange(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
         """Take orders for the shard and return its status files. When it is over, its folder is removed."""
         files = dict[str, bytes]()
-        for path in (self._folder / name for name in _STATUS_FILES) if self._folder is not None else ():
+        if self._folder is None:
+            return files
+        for name in _STATUS_FILES:
             with suppress(OSError):
-                files[path.name] = path.read_bytes()
-        if self._folder is not None:
-            if orders and RunDir(self._folder).ledger.exists():  # before, it takes no order, and no foreign file
-                with (self._folder / _ORDERS).open("ab") as file:
-                    file.write(orders)
-                files[_ORDERS] = b""
-            files[""] = Shard(0, self._folder).output_tail().encode()
-            if is_over:
-                for path in self._folder.parent.glob(f"{self._folder.name}*"):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                files[name] = (self._folder / name).read_bytes()
+        if orders and RunDir(self._folder).ledger.exists():  # before, it takes no order, and no foreign file
+            with (self._folder / _ORDERS).open("ab") as file:
+                file.write(orders)
+            files[_ORDERS] = b""
+        files[""] = Shard(0, self._folder).output_tail().encode()
+        if is_over:
+            for path in self._folder.parent.glob(f"{self._folder.name}*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         return files
 
     def send(self, number: int) -> bool:
