@@ -1,12 +1,12 @@
-"""labelpipe: a large file of records in, one function call a record, a CSV that can be trusted out.
+"""labelpipe turns a large file of records into a CSV of labels that you can trust, with one function call per record.
 
     from labelpipe import run
 
     summary = run("config/sentiment.toml")
 
-`await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
-`replay`, `rename`, `status`, `verify`, `evaluate`, `export`, `write_report` and `watch`. Names are loaded at first
-use, so that `labelpipe --help` does not wait.
+`await arun(...)` does the same for a program with an event loop of its own. `check`, `preview`, `plan`, `replay`,
+`rename`, `status`, `verify`, `evaluate`, `export`, `write_report`, and `watch` have such forms too. Names are loaded at
+first use, so that `labelpipe --help` is fast.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.version import __version__
 
-#: The rooms of the public names that are not in `api`.
+#: The packages of the public names that are not in `api`.
 _ROOMS = {
     "errors": "LabelpipeError",
     "facts": "Check Tier",

@@ -61,7 +61,7 @@ class LabelpipeError(Exception):
         super().__init__(message or (self.__doc__ or "").strip())
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows instead of a traceback: the message says what to do, the trace nothing."""
+        """Return what a notebook shows instead of a traceback. The message says what to do; the traceback does not."""
         return f"{type(self).__name__}: {self}".splitlines()
 
 
@@ -73,7 +73,7 @@ class SetupError(LabelpipeError):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong in the config.
+    """One mistake in the config.
 
     `source`: a file, `environment NAME`, `--set key=value`. `line` is 1-based, None outside of files. `key` may be "".
     """
@@ -111,11 +111,11 @@ class NothingToAskError(InputError):
 
 
 class MissingInputError(InputError):
-    """The input is not there."""
+    """The input does not exist."""
 
 
 class TaskError(SetupError):
-    """The task's prompt, schema or tool cannot work."""
+    """The task's prompt, schema, or tool cannot work."""
 
     code = "task"
 
@@ -155,7 +155,7 @@ class EmptyTextError(RenderError):
 
 
 class MediaError(RenderError):
-    """A picture, sound or document of this record cannot be shown to the model."""
+    """An image, audio file, or document of this record cannot be shown to the model."""
 
     code = "media_error"
 
@@ -167,7 +167,7 @@ class StoreError(LabelpipeError):
 
 
 class StoppedError(LabelpipeError):
-    """The run is stopping; no new call is let through."""
+    """The run is stopping and makes no new calls."""
 
     code = "stopped"
 
@@ -179,7 +179,7 @@ class InternalError(LabelpipeError):
 
 
 class NoLabelError(LabelpipeError):
-    """The first records, or many in mid-run, were asked and have no label, all for one reason.
+    """The first records, or many in a row later, were asked and got no label, all for one reason.
 
     `reason` is the code of their problems; `is_late`: the run had labels before.
     """
@@ -193,12 +193,12 @@ class NoLabelError(LabelpipeError):
 
 
 class CallError(LabelpipeError):
-    """A call went wrong.
+    """A call failed.
 
-    Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
-    `request_id` the server's name for the call; `billed` whether tokens may have been charged; `server_message` the
-    server's own words, empty for a page (but one with a 429). A completion without a choice says that it has none.
-    `has_no_room`: they say that there is no room at the flex tier.
+    Attributes: `status` is the HTTP status or None; `retry_after_s` is what the server asked for, or None;
+    `request_id` is the server's name for the call; `billed`: tokens may have been charged; `server_message` is the
+    server's own message, empty for a page (except one with a 429), or a note that a completion has no choice.
+    `has_no_room`: the message says that the flex tier has no room.
     """
 
     code = "call"
@@ -224,8 +224,8 @@ class CallError(LabelpipeError):
 class RateLimitedError(CallError):
     """The server's rate limit refused the call.
 
-    `scope` is "tokens" where the token limit did it, else "requests". `day_limit` is the limit a day that is used up,
-    in words (200 requests). `is_of_size`: the words may mean that this request is too large for the limit.
+    `scope` is "tokens" if the token limit refused it, else "requests". `day_limit` describes the daily limit that is
+    used up (200 requests). `is_of_size`: the message may mean that this request is too large for the limit.
     """
 
     code = "rate_limited"
@@ -258,7 +258,7 @@ class UnavailableError(CallError):
 
 
 class NoCompletionError(UnavailableError):
-    """The server answered with success but without a completion, for example because the address is wrong."""
+    """The server answered with success but without a completion. From the first call on, the address is wrong."""
 
 
 class NoHostError(UnavailableError):
@@ -266,9 +266,10 @@ class NoHostError(UnavailableError):
 
 
 class UnknownRefusalError(UnavailableError):
-    """Something on the way refused the call without saying what is wrong with it.
+    """Something on the way refused the call and did not say what is wrong with it.
 
-    A 4xx that is none of the API's (407, 412, 424, 460, 498, 499), or a page or nothing as its body: proxies do so.
+    This is a 4xx that the API does not use (407, 412, 424, 460, 498, 499), or one with a page or an empty body, as
+    proxies send.
     """
 
 
@@ -285,7 +286,7 @@ class RecordRefusedError(CallError):
 
 
 class TooLargeError(RecordRefusedError):
-    """The request alone exceeds the server's limit. It can never pass, and it says nothing about the pace."""
+    """The request alone is above the server's limit: it can never pass, and says nothing about the rate."""
 
     code = "too_large"
 
@@ -303,7 +304,7 @@ class RequestShapeError(CallError):
 class UnusableCallError(CallError):
     """The server found no valid call in what the model wrote.
 
-    `generated` is that text. It is the model's mistake, not the request's: the provider makes an answer of it.
+    `generated` is that text. The mistake is the model's, not the request's: the provider turns it into an answer.
     """
 
     code = "no_tool_call"
@@ -320,13 +321,13 @@ class QuotaError(CallError):
 
 
 class CredentialsError(CallError):
-    """The key, the access or the model's name is refused."""
+    """The server refuses the key, the access, or the model's name."""
 
     code = "credentials"
 
 
 class AnswerError(LabelpipeError):
-    """The answer holds no valid label. `ask` is what the model is to do when asked again; None: to make the call."""
+    """The answer has no valid label. `ask` tells the model what to do when asked again; None: make the call."""
 
     code = "invalid_answer"
 
@@ -381,18 +382,18 @@ class InterruptedRunError(LabelpipeError):
 
 
 class HungUpError(InterruptedRunError):
-    """The terminal or the connection of the run was lost."""
+    """The run's terminal or connection is gone."""
 
 
 def list_names(fields: Iterable[Any]) -> str:
-    """The names of the fields, for a message."""
+    """List the names of the fields, for a message."""
     names = [str(name) for name in fields]
     more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
     return f"{', '.join(names[:SHOWN_FIELDS]) or 'none'}{more}"
 
 
 def did_you_mean(name: Any, fields: Iterable[Any]) -> str:
-    """The field that was likely meant, for a message; empty where none is near."""
+    """Suggest the field that was likely meant, for a message; empty if none is close."""
     names = {str(field).casefold(): str(field) for field in fields}
     near = get_close_matches(str(name).casefold(), names, n=1)
     return f" (did you mean {names[near[0]]!r}?)" if near else ""

@@ -1,4 +1,4 @@
-"""What a check, a preview, a plan and a rehearsal find: plain facts, between the rooms that find and that show them."""
+"""The results of checks, previews, plans, rehearsals, and exports: data, between those who compute and who show it."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from typing import Any
 from pipeline.records import Outcome, Request
 from pipeline.units import DAY_S
 
-#: What held a rehearsal up where no limit was used up.
+#: What slowed a rehearsal down if it did not use up any limit.
 MACHINE, UNKNOWN = "this machine", "no limit"
-#: How a session ended that could not say so itself.
+#: How a session ended that could not report it.
 KILLED, BROKE_OFF = "killed", "broke off"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `ok` is None for a warning.
+    """One thing that was checked. `ok` is None for a warning.
 
-    `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
-    `card` is the server card, where the server was asked for one.
+    `blocks`: the config is right in this point, but a run could not begin now, and the user has to choose what to do.
+    `card` is the server card, if the server was asked for one.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
+    """The result of a preview. `columns` are the label columns; `stopped` says why it ended early, else None.
 
-    `hopeless`: it was stopped by what has to be fixed first, and no record was answered. `gold` names the field of a
-    record that holds the right value of a label column; `requests` are what would be sent, where that was asked for.
+    `hopeless`: something that must be fixed first stopped it, and no record was answered. `gold` maps a label column to
+    the field of a record that holds the right value; `requests` are what would be sent, if that was requested.
     """
 
     columns: tuple[str, ...]
@@ -50,7 +50,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """The limits that a server holds, and tells in its headers. None: no such limit, or not known."""
+    """The limits of a server, as its headers report them. None: no such limit, or unknown."""
 
     requests_per_minute: int | None = None
     requests_per_day: int | None = None
@@ -59,23 +59,23 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A sum over all records left: between `low` and `high`, about 95 % sure if the pilot is like the rest."""
+    """A sum over all records left: between `low` and `high` with about 95 % confidence, if they are like the pilot."""
 
     low: float
     high: float
 
     @property
     def middle(self) -> float:
-        """What is expected."""
+        """The expected value."""
         return (self.low + self.high) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class LaneEstimate:
-    """One way to send the calls that are left.
+    """One way to send the remaining calls.
 
-    `cost` is None where no price is known. `seconds` is None where the time is not; then `note` says what is.
-    `chosen` is the one of the config.
+    `cost` is None if no price is known. `seconds` is None if the time is unknown; `note` then says what is known.
+    `chosen` is the lane of the config.
     """
 
     name: str
@@ -87,9 +87,9 @@ class LaneEstimate:
 
 @dataclass(frozen=True, slots=True)
 class EarlyEnd:
-    """What ends the run before all is done: the setting, after about how many records, after how many seconds.
+    """What ends the run early: the setting, after about how many records, and after how many seconds.
 
-    `seconds` is None where nothing is known that holds the calls up.
+    `seconds` is None if nothing is known to limit the calls.
     """
 
     key: str
@@ -99,17 +99,17 @@ class EarlyEnd:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is left to do. `durations_s` are seconds by what would limit it if nothing else did.
+    """What remains to be done. `durations_s` are the seconds for each limit if it were the only one.
 
-    `looked_at` records have an outcome in the run folder and were looked at, and `problems` says why some of them have
-    no label; `pilot` of them were asked. `cost` is None where the price is unknown, `seconds` where nothing is known
-    that holds the calls up. `waits_s` is the part of it in which the hours are waited for. `ends` are what ends the run
-    before all is done, the first one first. `late_by_s` is above 0 where `limits.stop_at` is too early for all;
-    `done_by_stop` records could be done by then. `budget_records` is how many the budget does for, None where it does
-    for all that is expected; `budget_short` is true where it may not do. `concurrency` is what serves the limits, None
-    where none is known; `in_flight` is the config's. `told` are limits that the server told. `cache` says what is done
-    for the server's prompt cache, and `cached_share` is the share of the prompts that it was read from, from 0 to 1.
-    `auto` says how lane "auto" would begin now, and why. `gold` records of `quality.gold` are asked beside those left.
+    `looked_at` records have an outcome in the run folder and were examined; `problems` says why some of them have no
+    label, and `pilot` of them were asked. `cost` is None if the price is unknown, `seconds` if no limit of the calls is
+    known. `waits_s` is the part of it spent waiting for the permitted hours. `ends` are what ends the run early, the
+    first one first. `late_by_s` is above 0 if `limits.stop_at` is too early for all records; `done_by_stop` records
+    could be done by then. `budget_records` is how many records the budget covers, None if it covers all;
+    `budget_short` is true if it may not cover them. `concurrency` is what the limits can use, None if no limit is
+    known; `in_flight` is that of the config. `told` are limits that the server reported. `cache` describes the use of
+    the server's prompt cache, and `cached_share` is the share of the prompts that was read from it, from 0 to 1.
+    `auto` says how lane "auto" would begin now, and why. `gold` records of `quality.gold` are asked in addition.
     """
 
     records: int
@@ -144,12 +144,12 @@ class Plan:
 
     @property
     def without_label(self) -> int:
-        """Records among those looked at that have an outcome and no label."""
+        """Examined records that have an outcome and no label."""
         return sum(self.problems.values())
 
     @property
     def doable(self) -> int:
-        """Records that a run would come to before something ends it."""
+        """Records that a run would reach before something ends it."""
         return self.ends[0].records if self.ends else self.left
 
     @property
@@ -159,12 +159,12 @@ class Plan:
 
     @property
     def calls(self) -> float:
-        """Calls that they take, and the gold among them."""
+        """The calls for the records left and for the gold among them."""
         return (self.left + self.gold) * self.calls_per_record
 
     @property
     def binding(self) -> str:
-        """What the end depends on: the budget where that ends the run first, else what takes the longest."""
+        """What the end depends on: the budget if it ends the run first, else the limit that takes the longest."""
         if self.ends and self.ends[0].key.startswith("limits.budget"):
             return "budget"
         if not self.left:
@@ -173,25 +173,25 @@ class Plan:
 
     @property
     def per_s(self) -> float:
-        """Calls a second that leave while they may; infinite where nothing is known to hold them up."""
+        """Calls per second while calls may leave; infinite if nothing is known to limit them."""
         return pace_of(self.durations_s, self.calls)
 
     @property
     def limits_per_s(self) -> float:
-        """Calls a second that the limits let through, concurrency aside; a day's only where there is no other."""
+        """Calls per second that the limits allow, without concurrency; the day's limit counts only if it is alone."""
         own = {name: seconds for name, seconds in self.durations_s.items() if name != "concurrency"}
         pace = pace_of(own, self.calls)
         return self.requests_per_day / DAY_S if math.isinf(pace) and self.requests_per_day else pace
 
     @property
     def ends_at(self) -> datetime | None:
-        """When it would be done, if it began now; None where that cannot be said."""
+        """When the run would end if it began now; None if that is unknown."""
         if self.seconds is None or math.isinf(self.seconds):
             return None
         return datetime.now().astimezone() + timedelta(seconds=self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         ends_at = self.ends_at
         more = {
             "left": self.left,
@@ -203,14 +203,14 @@ class Plan:
 
 
 def pace_of(durations_s: Mapping[str, float], calls: float) -> float:
-    """Calls a second that all limits but the day's let through; infinite where there is none."""
+    """Return the calls per second that all limits except the day's allow; infinite without any."""
     longest = max((seconds for name, seconds in durations_s.items() if name != "requests a day"), default=0.0)
     return calls / longest if longest > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a number of records takes or took. `cost_usd` is None where the price is unknown."""
+    """What a number of records takes or took. `cost_usd` is None if the price is unknown."""
 
     records: int
     calls: float
@@ -224,7 +224,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class MachineLoad:
-    """Seconds until an answer came, on average, and the share of one core that labelpipe and its endpoint used."""
+    """The mean seconds until an answer, and the share of one core that labelpipe and its endpoint used."""
 
     answered_in_s: float
     core_share: float
@@ -232,12 +232,12 @@ class MachineLoad:
 
 @dataclass(frozen=True, slots=True)
 class RehearsedPlan:
-    """What came of a rehearsal.
+    """The result of a rehearsal.
 
-    `plan` is for all records, from the rehearsal's own pilot. `planned` and `happened` are of the sample; `whole` is
-    all records at what happened. `used` are the shares of the limits that were in use, by name. `effort` is what the
-    sample took of this machine, on which the endpoint runs too. `latency_from` says where the endpoint's latency is
-    from. `ended` and `reason` are those of the sample's run.
+    `plan` is for all records, from the rehearsal's own pilot. `planned` and `happened` are for the sample; `whole`
+    scales what happened to all records. `used` has the share of each limit that was in use, by name. `effort` is what
+    the sample took of this machine, which the endpoint runs on too. `latency_from` says where the endpoint's latency
+    comes from. `ended` and `reason` are those of the sample's run.
     """
 
     plan: Plan
@@ -257,16 +257,16 @@ class RehearsedPlan:
     folder: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {**asdict(self), "plan": self.plan.as_dict()}
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What an export came to. `rows` are those that the table has now; `removed` had no labelled record any more.
+    """The result of an export to a table. `rows` is the table's size now; `removed` rows lost their labeled records.
 
-    `place` names the table and its database without secrets. `made_anew` says that the table was dropped and created,
-    because a column has another type or another name now.
+    `place` names the table and its database without secrets. `made_anew`: the table was dropped and created again,
+    because a column has a new type or a new name.
     """
 
     run_dir: str
@@ -280,22 +280,21 @@ class Export:
     simulated: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class DataExport:
-    """What an export into a folder came to. The keys of `files`, `records` and `rows` are the splits' names.
+    """The result of an export into a folder. The keys of `files`, `records`, and `rows` are the names of the splits.
 
-    `by` is the field whose classes were balanced, None where there is none; `classes` gives the records of each class
-    in each split. `groups` are sets of records that were kept together (of one value of `group`, of the same text, or,
-    with `near_duplicates`, of texts at least so similar), and `grouped` are the records in them. `leaks` are texts that
-    are in more than one split: 0. `left_out` says why labelled records are in no split, and how many. `gold` are
-    records that a gold file names: none of them is in train. `remembered` are records that an earlier export had put
-    where they are. `examples` are records that the prompt shows to the model with their labels. `former` counts records
-    of a chat export that were asked with another prompt than the present one. `certificate` is that of the run's labels
-    as it stands today, None where there is none.
+    `by` is the field whose classes were balanced, None without one; `classes` has the records of each class in each
+    split. `groups` are sets of records that were kept together (one value of `group`, the same text, or, with
+    `near_duplicates`, texts at least that similar), and `grouped` are the records in them. `leaks` are texts in more
+    than one split: 0. `left_out` says why labeled records are in no split, and how many. `gold` are records that a gold
+    file names; none of them is in train. `remembered` records are where an earlier export put them. `examples` are
+    records that the prompt shows to the model with their labels. `former` counts records of a chat export that were
+    asked with an earlier prompt. `certificate` is that of the run's labels as it stands today, None without one.
     """
 
     run_dir: str
@@ -323,27 +322,27 @@ class DataExport:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFile:
-    """The page about a run that was written: where it is, and how large."""
+    """The page about a run: where it was written, and how large it is."""
 
     path: str
     size_bytes: int
     simulated: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A record whose label a classifier doubts: its label, the one that is `given` by the classifier, and how likely
-    that takes the record's own `label` to be (0 to 1)."""
+    """A record whose label a classifier doubts: its label, the classifier's (`given`), and the probability (0 to 1)
+    that the classifier gives to the record's own `label`."""
 
     key: str
     label: str
@@ -353,12 +352,12 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a simple classifier, cross-validated, makes of the labels.
+    """How well a simple, cross-validated classifier learns the labels.
 
-    `by` is the label field, `texts` the fields that it was learned from (() for all texts). The figures rest on `n`
-    records, of the `of` that could be learned from; each was judged by a model that had not seen it. `majority_share`
-    is the accuracy of always saying `majority`. `doubts` are the labels that are the least likely, the first one least.
-    `left_out` says why labelled records were not used. `draw` is the id of the draw that holds the doubts.
+    `by` is the label field, `texts` the fields that it learned from (() for all texts). The figures are of `n` records
+    out of the `of` that were usable; each was predicted by a model that had not seen it. `majority_share` is the
+    accuracy of always predicting `majority`. `doubts` are the least likely labels, the least likely one first.
+    `left_out` says why labeled records were not used. `draw` is the id of the draw that holds the doubts.
     """
 
     run_dir: str
@@ -384,9 +383,9 @@ class Baseline:
 
     @property
     def learnable(self) -> bool:
-        """Whether the texts tell something about the labels: the accuracy is clearly above the majority's share."""
+        """Whether the texts predict the labels: the accuracy is clearly above the majority's share."""
         return self.accuracy_low > self.majority_share
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {**asdict(self), "learnable": self.learnable}

@@ -1,4 +1,4 @@
-"""A server of pages for the person at this machine: on loopback, behind a token, for no other site's scripts."""
+"""Serves pages to the person at this machine: on loopback, protected by a token and from scripts of other sites."""
 
 import hmac
 import secrets
@@ -12,11 +12,11 @@ from aiohttp import web
 from pipeline.errors import SetupError
 
 HOST = "127.0.0.1"
-#: How long the end of the server waits for answers that are on their way, in seconds.
+#: How long the end of the server waits for answers in progress, in seconds.
 STOP_S = 1.0
-#: The most that a page may send: a label that is a long text is larger than a megabyte at times.
+#: The most bytes that a page may send. A label that is a long text may exceed a megabyte.
 BODY_BYTES_MOST = 16_000_000
-#: What no page of ours needs: frames around it, guesses about its type, a trace of its address elsewhere, a copy of it.
+#: Forbids what the pages do not need: frames around them, type guessing, referrers, and caching.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -29,9 +29,9 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a browser asks for. `path` is what follows the token, without a slash in front.
+    """A browser's request. `path` is what follows the token, without a leading slash.
 
-    `body` has at most `BODY_BYTES_MOST` bytes. `method` is GET also where only the head is asked for.
+    `body` has at most `BODY_BYTES_MOST` bytes. `method` is GET also for a request for the head alone.
     """
 
     method: str
@@ -42,7 +42,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class PageResponse:
-    """What it gets. `policy` is the Content-Security-Policy of a page; without one nothing in it is loaded or run."""
+    """The response. `policy` is a page's Content-Security-Policy; without one the page loads and runs nothing."""
 
     body: bytes
     kind: str = "text/html; charset=utf-8"
@@ -55,27 +55,27 @@ PageHandler: TypeAlias = Callable[[PageRequest], Awaitable[PageResponse]]
 
 @asynccontextmanager
 async def serve_pages(answer: PageHandler, *, port: int = 0) -> AsyncIterator[str]:
-    """Serve while the block lasts; gives the address to open, which has the token in it. Port 0 takes a free one.
+    """Serve within the block; yields the address to open, which contains the token. Port 0 takes a free one.
 
-    Raises SetupError where the port is taken. A request without the token, under another name than this machine's, or
-    from a page of another site is refused before `answer` sees it.
+    Raises SetupError if the port is taken. Requests without the token, for another host name, or from a page of another
+    site are refused before `answer` gets them.
     """
     token, names = secrets.token_urlsafe(24), set[str]()
 
     async def handle(request: web.Request) -> web.Response:
         first, _, path = request.path.removeprefix("/").partition("/")
-        origin = request.headers.get("Origin")  # none where no page of a browser asks
+        origin = request.headers.get("Origin")  # absent if the request does not come from a page
         if request.headers.get("Host", "") not in names or origin not in {None, *(f"http://{name}" for name in names)}:
             return _refused(403, "This page is for a browser on this machine only.")
         if not hmac.compare_digest(first.encode(), token.encode()):
             return _refused(404, "Not found. Open the address that labelpipe printed.")
-        if request.path == f"/{token}":  # without its last slash the page would look for its script elsewhere
+        if request.path == f"/{token}":  # without its last slash, the page would request its script elsewhere
             return web.Response(status=308, headers={**_HEADERS, "Location": f"/{token}/"})
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _refused(413, f"What was sent is larger than {BODY_BYTES_MOST:,} bytes.")
-        # aiohttp leaves the body out where only the head is asked for.
+        # aiohttp omits the body of a response to HEAD.
         method = "GET" if request.method == "HEAD" else request.method
         reply = await answer(PageRequest(method, path, dict(request.query), body))
         policy = f"{reply.policy}; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: one tqdm line in a terminal, a log line every 30 s elsewhere."""
+"""Shows the progress of a run: one tqdm line in a terminal, a log line every 30 s elsewhere."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
-#: Thirty years: a number that is larger says nothing.
+#: Thirty years. A larger number is meaningless.
 NEVER_S = 1e9
-#: Columns and rows of a terminal that does not say how many it has (a container's may be such): tqdm would take its
-#: zeros for a size and draw nothing.
+#: Columns and rows of a terminal that does not report its size, as in some containers: tqdm would take the zeros for a
+#: size and draw nothing.
 BLIND_SIZE = (100, 24)
-#: Columns of the bar; a shorter one than the shortest says nothing.
+#: Columns of the bar. A bar shorter than the shortest one is useless.
 LONGEST_BAR, SHORTEST_BAR = 20, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the line shows. `total` is None while unknown; `total_known` is false while it is an estimate.
+    """The facts on the line. `total` is None while unknown; `total_known` is false while it is an estimate.
 
-    `rate_per_minute` is records a minute of late; `limit_per_minute` what the limits allow; `calls_per_record` how many
-    calls a record has taken so far, retries included. `trouble` is a sentence when nothing moves, else empty.
-    `requests_left_today` and `requests_per_day` are None without a limit a day. `cost_usd` is None where nobody knows
-    it: without a price or, with `usage_unknown`, where no answer says how many tokens it took. `gold` is the accuracy
-    on gold records in words, empty where there is none.
+    `rate_per_minute` is the recent rate of records; `limit_per_minute` is what the limits allow; `calls_per_record` is
+    how many calls a record has taken so far, including retries. `trouble` is a sentence if nothing moves, else empty.
+    `requests_left_today` and `requests_per_day` are None without a daily limit. `cost_usd` is None if it is unknown:
+    without a price or, with `usage_unknown`, because no answer reports its tokens. `gold` is the accuracy on gold
+    records as text, empty without gold.
     """
 
     done: int
@@ -69,7 +69,7 @@ class Snapshot:
 
 
 def eta_s(snapshot: Snapshot) -> float | None:
-    """Seconds until the end: by the late rate, but no faster than the limits allow; None while it cannot be said."""
+    """Return the seconds until the end, by the recent rate but no faster than the limits; None if unknown."""
     if snapshot.total is None or snapshot.trouble:
         return None
     left = max(0, snapshot.total - snapshot.done)
@@ -83,7 +83,7 @@ def eta_s(snapshot: Snapshot) -> float | None:
 
 
 def _day_limit_wait_s(snapshot: Snapshot, calls: float) -> float:
-    """The days that have to pass before `calls` more are allowed."""
+    """Return the seconds of the days that must pass before `calls` more are allowed."""
     if snapshot.requests_left_today is None or calls <= snapshot.requests_left_today:
         return 0.0
     beyond = calls - snapshot.requests_left_today
@@ -91,7 +91,7 @@ def _day_limit_wait_s(snapshot: Snapshot, calls: float) -> float:
 
 
 def _parts(snapshot: Snapshot) -> list[str]:
-    """What stands behind the bar: the pace or the trouble, the time, the cost, and the counts; some are empty."""
+    """Return the texts after the bar: the rate or the trouble, the time, the cost, and the counts; some are empty."""
     rate = f"{snapshot.rate_per_minute:,.0f}/min"
     if snapshot.limit_per_minute is not None:
         rate += f" of {snapshot.limit_per_minute:,.0f}"
@@ -113,13 +113,13 @@ def _cost(snapshot: Snapshot) -> str:
     return dollars(snapshot.cost_usd) + (" simulated" if snapshot.simulated else "")
 
 
-#: Where the line is too narrow these parts go, whole and in this order. The first, pace or trouble, stays.
+#: On a line that is too narrow, these parts are left out in this order. The first part, rate or trouble, stays.
 _GO_FIRST = (3, 4, 2, 5, 1, 6)
 _BETWEEN = " · "
 
 
 def tail(snapshot: Snapshot) -> str:
-    """Everything on the line behind the bar."""
+    """Return everything after the bar."""
     return _joined(_parts(snapshot))
 
 
@@ -133,10 +133,10 @@ def retries_text(retries: int) -> str:
 
 
 def fit_line(snapshot: Snapshot, columns: int | None) -> tuple[str, int, bool]:
-    """What stands behind the bar, how long that is, and whether the percentage has room. None: any width.
+    """Return the text after the bar, the bar's length, and whether the percentage fits. None: any width.
 
-    In a narrow line the bar shrinks and goes first, then the parts of the lowest rank, then the percentage; of the
-    words that still do not fit the last ones.
+    On a narrow line the bar shrinks and disappears first, then the parts of the lowest rank, then the percentage. If
+    the text still does not fit, its last words are cut.
     """
     parts = _parts(snapshot)
     if columns is None:
@@ -160,12 +160,12 @@ def count_text(done: int, total: int | None, *, known: bool) -> str:
 
 
 def count(snapshot: Snapshot) -> str:
-    """How many are done, of how many."""
+    """Return how many records are done, of how many."""
     return count_text(snapshot.done, snapshot.total, known=snapshot.total_known)
 
 
 class _NoLock:
-    """A lock that locks nobody out."""
+    """A lock that does nothing."""
 
     def acquire(self, *_: object) -> bool:
         return True
@@ -180,8 +180,8 @@ class _NoLock:
 class _Line(tqdm):  # type: ignore[type-arg]
     """A tqdm line whose texts come from a snapshot.
 
-    One thread draws it, which a terminal may hold up for hours: so it shares no lock and no list with other lines of
-    the program, and nobody else closes it.
+    One thread draws it, and a terminal may block that thread for hours. So it shares no lock and no list with other
+    lines of the program, and nobody else closes it.
     """
 
     _lock = _NoLock()
@@ -198,7 +198,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
         meters = super().format_dict
         if self.snapshot is None:
             return {**meters, "bar_format": " "}
-        # The last column stays free: some terminals go on to the next line when it is written to.
+        # The last column stays free: some terminals move to the next line when it is written to.
         columns = meters["ncols"] and meters["ncols"] - 1 - len(self.title)
         text, bar, percentage = fit_line(self.snapshot, columns)
         parts = ("{counted}", f"{{bar:{bar}}}" if bar else "", "{percentage:3.0f}%" if percentage else "", "{told}")
@@ -211,15 +211,15 @@ class _Line(tqdm):  # type: ignore[type-arg]
 
 
 def _size(stream: TextIO) -> dict[str, Any]:
-    """The size of the line, as tqdm takes it: None where the terminal knows it."""
+    """Return the size of the line for tqdm; None if the terminal reports it."""
     columns, rows = BLIND_SIZE if columns_of(stream) is None else (None, None)
     return {"ncols": columns, "nrows": rows}
 
 
 class Progress:
-    """Shows snapshots until it is closed. In a terminal or a notebook a line that redraws; elsewhere a line every 30 s.
+    """Shows snapshots until it is closed, as a redrawn line in a terminal or a notebook, elsewhere a line every 30 s.
 
-    `title` stands before the counts. Nothing here raises, and nothing waits for the terminal: see `BackgroundWriter`.
+    `title` precedes the counts. Nothing here raises, and nothing waits for the terminal: see `BackgroundWriter`.
     """
 
     def __init__(
@@ -231,17 +231,17 @@ class Progress:
         self._scribe = None if quiet or stream is None else BackgroundWriter(stream)
         self._stream = stream if self._scribe is None else self._scribe.stream
         self._redraws = is_terminal(stream) or is_notebook(stream)
-        # All state that changes, beside the scribe: the line of a terminal, which only the scribe's thread touches.
+        # Mutable state, besides the background writer: the terminal's line, which only the writer's thread touches.
         self._line: _Line | None = None
 
     async def run(self) -> None:
-        """Redraw until cancelled."""
+        """Redraw until canceled."""
         while True:
             await asyncio.sleep(REDRAW_S if self._redraws else LOG_EVERY_S)
             self.show()
 
     def show(self) -> None:
-        """Draw what there is to see now, unless the terminal is behind."""
+        """Draw the current state, unless the terminal is behind."""
         if self._scribe is None or self._scribe.is_behind:
             return
         try:
@@ -250,12 +250,12 @@ class Progress:
             self._scribe.log_failure(error)
 
     def echo(self, text: str) -> None:
-        """A line of its own, above the progress line."""
+        """Print a line above the progress line."""
         if self._scribe is not None:
             self._scribe.submit(lambda: self._write(format_for_stream(printable(text), self._stream) + "\n"))
 
     def close(self) -> None:
-        """The last state stays on the screen; may be called twice."""
+        """Leave the last state on the screen; may be called twice."""
         if self._scribe is None:
             return
         if self._redraws:
@@ -264,7 +264,7 @@ class Progress:
         self._scribe.close()
         self._scribe = None
 
-    # -- in the scribe's thread ------------------------------------------------------------------------------------
+    # -- in the background writer's thread ---------------------------------------------------------------------------
 
     def _draw(self, snapshot: Snapshot) -> None:
         if not self._redraws:
@@ -298,7 +298,7 @@ def _open_line(stream: TextIO) -> _Line:
 def show_count(
     what: str, *, stream: TextIO | None = None, quiet: bool = False, every_s: float = REDRAW_S
 ) -> Iterator[Callable[[int], object]]:
-    """Gives what adds to a count; in a terminal it is seen while that takes long. Elsewhere it is not."""
+    """Yield a function that adds to a count. A terminal shows the count if it takes long."""
     stream = stream or sys.stderr
     with tqdm(
         desc=what,

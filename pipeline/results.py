@@ -1,4 +1,4 @@
-"""The proof of a run, from its files alone: each row is labelled, rejected, failed, pending or left out, once."""
+"""Verifies a run from its files alone: each row is labeled, rejected, failed, pending, or left out, exactly once."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _MEND_LEDGER = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     name: str
     ok: bool
@@ -27,10 +27,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `counts` has labelled, rejected and failed; with the input also rows_in, pending and
-    orphans, and left_out where [input] does not take all records: those of them that have no outcome.
+    """The result of a verification. `counts` has labelled, rejected, and failed; with the input also rows_in, pending,
+    and orphans, and left_out if [input] does not take all records: the records without an outcome among those.
 
-    An orphan is an outcome whose record is not in the input any more.
+    An orphan is an outcome whose record is no longer in the input.
     """
 
     run_dir: Path
@@ -43,7 +43,7 @@ class Report:
         return all(check.ok for check in self.checks)
 
     def lines(self) -> list[str]:
-        """The report for a person."""
+        """Format the report for people."""
         width = max((len(check.name) for check in self.checks), default=0)
         lines = [f"{'ok  ' if check.ok else 'BAD '} {check.name:<{width}}  {check.detail}" for check in self.checks]
         bad = sum(not check.ok for check in self.checks)
@@ -53,7 +53,7 @@ class Report:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "run_dir": str(self.run_dir),
             "ok": self.ok,
@@ -69,14 +69,14 @@ async def verify(
     by_fields: bool = True,
     find_url: Callable[[SqlPlace], str | None] = lambda place: place.url,
 ) -> Report:
-    """Prove a run from its files; with the records of its input, in batches, each of them is accounted for.
+    """Verify a run from its files; if its input is given as batches of records, account for each record.
 
-    `by_fields` says whether records with the same fields are the same: not where a field names a file that is read.
+    `by_fields`: records with the same fields are the same, which does not hold if a field names a file that is read.
 
-    `find_url` gives the URL of the database that its table is in, if it has one and that can be known.
+    `find_url` returns the URL of the run's database table, if it has one and the URL is known.
 
-    Memory stays flat. What is wrong is in the report; raises SetupError only if there is no ledger to look at, or a
-    file of the run is a link.
+    Memory stays flat. The report contains all findings. Raises SetupError only if there is no ledger, or if a file of
+    the run is a link.
     """
     run_dir.refuse_links()
     checks = [_manifest(run_dir)]
@@ -116,7 +116,7 @@ async def _ledger(ledger: Ledger) -> Check:
 
 
 def _batches(parts: Sequence[Part]) -> list[Check]:
-    """The second book of batches: what their lines have used, beside what the server says that the batch has."""
+    """Compare the usage of the lines of each batch with what the server reports for the batch."""
     reported = [part for part in parts if part.state in (PartState.READ, PartState.CLOSED) and part.facts.get("usage")]
     if not parts:
         return []
@@ -135,7 +135,7 @@ def _batches(parts: Sequence[Part]) -> list[Check]:
 
 
 def _total_tokens(usage: Sequence[int] | None) -> int:
-    """Prompt and completion tokens."""
+    """Add prompt and completion tokens."""
     return sum((usage or ())[:2])
 
 
@@ -157,9 +157,9 @@ def _summary(run_dir: RunDir, counts: Mapping[str, int]) -> Check:
 async def _account(
     ledger: Ledger, batches: AsyncIterator[Sequence[Record]], outcomes: int, *, by_fields: bool
 ) -> tuple[Check, dict[str, int]]:
-    """Each record of the input looked up in the ledger: so what is pending is counted and not concluded.
+    """Look each record of the input up in the ledger, so that pending records are counted and not inferred.
 
-    An outcome is the record's own where its content is: a name may be another record's by now.
+    An outcome belongs to the record whose content it has: another record may have its key by now.
     """
     counts_by_status = dict.fromkeys(Status, 0)
     rows_in = repeated = pending = left_out = 0
@@ -191,22 +191,22 @@ async def _account(
 
 
 def _split_left_out(batch: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The records that the run takes, and those that it leaves out."""
+    """Split the records into those that the run takes, and those that it leaves out."""
     return [record for record in batch if not is_left_out(record)], [record for record in batch if is_left_out(record)]
 
 
 async def _labelled_before(ledger: Ledger, records: Sequence[Record]) -> list[Status]:
-    """How those of the records ended that have an outcome all the same, as of a run with another sample."""
+    """Return the status of those records that have an outcome anyway, as from a run with another sample."""
     if not records:
         return []
     known = await ledger.known([record.key for record in records])
-    # By the content too: the key may be that of a record that the run takes.
+    # Compared by content too: the key may be that of a record that the run takes.
     same = [record for record in records if record.key in known and known[record.key].digest == record.digest]
     return [known[record.key].status for record in same]
 
 
 async def _changed_keys(ledger: Ledger, records: Sequence[Record]) -> list[str]:
-    """Those of the records whose outcome is of other fields."""
+    """Return the keys of the records whose outcome has other fields."""
     before = await ledger.outcomes_of([record.key for record in records])
     return [
         record.key

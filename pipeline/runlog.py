@@ -1,4 +1,4 @@
-"""run.log: one JSON line an event, with the time and the facts."""
+"""Writes run.log: one JSON line per event, with the time and the facts."""
 
 import logging
 import sys
@@ -26,12 +26,12 @@ class _JsonLines(logging.Formatter):
 
 
 class _RunLog(logging.FileHandler):
-    """The file of a run's events. Where it cannot be written (a full disk), that is told once, in one line."""
+    """The file of a run's events. If it cannot be written (a full disk), one line reports it once."""
 
     is_failure_shown = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """What logging does with a line that it could not write: a traceback on stderr, each time."""
+        """Replace the traceback that logging prints to stderr for each line that it cannot write."""
         if not self.is_failure_shown:
             put(
                 sys.stderr, f"labelpipe: {self.baseFilename} cannot be written: {sys.exception()}. The run continues.\n"
@@ -41,7 +41,7 @@ class _RunLog(logging.FileHandler):
 
 @contextmanager
 def run_log(path: Path) -> Iterator[None]:
-    """Events of the `labelpipe` logger go to `path` while the block lasts. Raises SetupError if it cannot be opened."""
+    """Write events of the `labelpipe` logger to `path` within the block. Raises SetupError if it cannot be opened."""
     try:
         handler = _RunLog(path, encoding="utf-8")
     except OSError as error:
@@ -55,10 +55,10 @@ def run_log(path: Path) -> Iterator[None]:
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before)
-        with suppress(OSError):  # what is left in its buffer
+        with suppress(OSError):  # the rest of its buffer
             handler.close()
 
 
 def log_event(event: str, *, level: int = logging.INFO, **facts: object) -> None:
-    """One event."""
+    """Write one event."""
     LOGGER.log(level, event, extra={"facts": facts})

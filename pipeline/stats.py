@@ -1,4 +1,4 @@
-"""Counters, rates, latency percentiles and the summary of a run: numbers only, no screen."""
+"""Counters, rates, latency percentiles, and the summary of a run: numbers only, no display."""
 
 import math
 from collections import Counter, deque
@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.records import Outcome, Status, Usage
 
-#: Rates are those of the last minute, in steps of a second.
+#: Rates cover the last minute, in steps of a second.
 RATE_SPAN_S = 60
-#: Latencies are counted in buckets that grow by 5 %, from 1 ms on: percentiles within 5 % in flat memory.
+#: Latency buckets grow by 5 %, from 1 ms on: percentiles within 5 % in flat memory.
 _BUCKET = math.log(1.05)
 
 
@@ -27,7 +27,7 @@ class Latencies:
         self.count += 1
 
     def percentile_s(self, percent: float) -> float | None:
-        """The duration that `percent` of all do not exceed, in seconds, within 5 %; None without any."""
+        """Return the seconds that `percent` of all durations do not exceed, within 5 %; None without durations."""
         if not self.count:
             return None
         wanted, cumulative = self.count * percent / 100, 0
@@ -39,7 +39,7 @@ class Latencies:
 
 
 class Rate:
-    """Events a minute over the last minute (or since the start or the last `restart`, if that is shorter)."""
+    """Events per minute over the last minute (or since the start or the last `restart`, if that is shorter)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Rate:
         self._steps: deque[list[float]] = deque()
 
     def restart(self) -> None:
-        """Count from now on: what was before says nothing about what comes."""
+        """Count from now on, because earlier events no longer predict the rate."""
         self._started_at = self._clock()
         self._steps.clear()
 
@@ -61,10 +61,10 @@ class Rate:
             self._forget(second)
 
     def per_minute(self) -> float:
-        """The rate now."""
+        """Return the current rate."""
         now = self._clock()
         self._forget(math.floor(now))
-        # A rate of less than a second would be a guess: the first answer is no ten thousand a minute.
+        # A rate over less than a second would be a guess: one first answer does not mean ten thousand per minute.
         span_s = min(RATE_SPAN_S, max(now - self._started_at, 1.0))
         return sum(count for _, count in self._steps) / span_s * 60
 
@@ -74,7 +74,7 @@ class Rate:
 
 
 class Stats:
-    """What happened in this process. `clock` is any clock in seconds that does not go back."""
+    """What happened in this process. `clock` is any monotonic clock in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -98,22 +98,22 @@ class Stats:
         return self._clock() - self.started_at
 
     def record_answer(self, usage: Usage, latency_s: float | None) -> None:
-        """The model answered one call; in a batch nobody knows how long it took."""
+        """Count an answered call. The latency is unknown for calls in a batch."""
         self.answers += 1
         self.usage += usage
         if latency_s is not None:
             self.latencies.add(latency_s)
 
     def record_retry(self, code: str) -> None:
-        """A record is asked again."""
+        """Count a record that is asked again."""
         self.retries[code] += 1
 
     def record_readings(self, readings: Iterable[str]) -> None:
-        """A label was read in an answer that was not as it should be, in these ways."""
+        """Count an answer that was accepted although it was not in the right form, by the ways in which it was not."""
         self.readings.update(readings)
 
     def record_outcome(self, outcome: Outcome) -> None:
-        """An outcome is in the ledger."""
+        """Count an outcome that is in the ledger."""
         self.outcomes[outcome.status] += 1
         self.outcome_rate.add()
         if outcome.problem is not None:
@@ -121,7 +121,7 @@ class Stats:
         self.record_costs([outcome])
 
     def record_costs(self, outcomes: Iterable[Outcome]) -> None:
-        """What these have cost counts."""
+        """Add the costs of these outcomes."""
         for outcome in outcomes:
             if outcome.cost_usd is None:
                 self.unpriced += 1
@@ -130,35 +130,34 @@ class Stats:
 
     @property
     def records(self) -> int:
-        """Outcomes written by this process."""
+        """Outcomes that this process wrote."""
         return self.outcomes.total()
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run came to. Counts are over the whole run folder, all its sessions; `session_*` are this process's.
+    """The result of a run. Counts cover the whole run folder with all its sessions; `session_*` are this process's.
 
-    `ended` is complete, interrupted, stopped or (no call was made) replayed; `reason` says why in a sentence,
-    `next_step` what to do. `pending` is None when the input was not read to its end (then nobody knows how many are
-    left). `calls` are this session's live calls; a batch makes none. `saved_usd` is what the cached tokens would have
-    cost more, and says nothing of lanes; `cache_write_usd` is what writing to the cache cost beyond the input's price.
-    Both are None where no price is known. `left` is what is to do after a run that ended
-    early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`. `rows`
-    are those that the labels give together where a record may give several, and `without_row` the labelled records
-    that give none; None where each gives one. `untold` counts records whose answers did not say what
-    they used: they are in no `cost_usd`. `readings` counts this session's answers that were not as they should
-    be and could be read in one way only, by what was wrong. `left_out` counts the records that this session read and
-    did not take, and `left_out_by` says by which key of [input]; `unclear` of them are those of which `where` could
-    not be told. `votes` is what the votes on labels came to: `records`, `votes` cast for them, `needs_review`, and
-    Krippendorff's `alpha` of the first two votes (None where nothing can be said); None where one answer is enough.
-    `gold` is what gold records in the run came to: `column`, `n`, `right`, `accuracy` with `accuracy_low` and
-    `accuracy_high`, and `confusions` (gold, label, count); None without such gold. `measured` is what the latest
-    evaluation in the run folder says of each label column: `accuracy`, its interval from `accuracy_low` to
-    `accuracy_high`, and `n` gold records. `lanes` says, for each cheaper lane that the run's answers came by, how many
-    `answers` these are, what they cost (`cost_usd`), and what they would have cost more at the standard price
-    (`saved_usd`; None where unknown). "batch" has also the number of `batches`, how many of them were
-    `cancelled`, and how many `records` they answered; "flex" how many answers came from the `standard` tier for
-    want of room or time, and from any `other` tier though flex was asked for.
+    `ended` is complete, interrupted, stopped, or (if no call was made) replayed; `reason` explains it in a sentence,
+    and `next_step` says what to do. `pending` is None if the input was not read to its end, so that nobody knows how
+    many records are left. `calls` are this session's live calls; a batch makes none. `saved_usd` is how much more the
+    cached tokens would have cost, without the savings of lanes; `cache_write_usd` is what writing to the cache cost
+    beyond the input's price. Both are None if no price is known. `left` is what remains after a run that ended early,
+    and what it would cost: `records`, `exact`, `usd`, `tokens` (each None if unknown), and a `text`. `rows` counts the
+    rows of all labels if a record may give several, and `without_row` the labeled records that give none; None if each
+    gives one. `untold` counts records whose answers did not report their usage: no `cost_usd` includes them. `readings`
+    counts this session's answers that were not in the right form and could be read in only one way, by what was wrong.
+    `left_out` counts the records that this session read and did not take, and `left_out_by` counts them by the key of
+    [input]; for `unclear` of them, `where` could not be evaluated. `votes` is the result of votes on labels: `records`,
+    `votes` cast for them, `needs_review`, and Krippendorff's `alpha` of the first two votes (None if it is undefined);
+    None if one answer is enough. `gold` is the result of gold records in the run: `column`, `n`, `right`, `accuracy`
+    with `accuracy_low` and `accuracy_high`, and `confusions` (gold, label, count); None without such gold. `measured`
+    is the latest evaluation in the run folder for each label column: `accuracy`, its interval from `accuracy_low` to
+    `accuracy_high`, and `n` gold records. `lanes` has, for each cheaper lane that answers came by, the number of
+    `answers`, what they cost (`cost_usd`), and how much more they would have cost at the standard price (`saved_usd`;
+    None if unknown). "batch" has also the number of `batches`, how many of them were `cancelled`, and how many
+    `records` they answered; "flex" has how many answers came from the `standard` tier for lack of room or time, and
+    from any `other` tier although flex was requested.
     """
 
     run_dir: str
@@ -209,15 +208,16 @@ class RunSummary:
         return self.labelled + self.rejected + self.failed
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The shards of a run that were put together: how many, and the outcomes of all of them.
+    """The shards of a run that were merged: how many, and the outcomes of all of them.
 
-    `complete`: no shard is at work, so they are gone, and the run goes on in any number of them, or in none.
+    `complete`: no shard is at work, so the shards were removed, and the run continues with any number of shards or
+    without.
     """
 
     run_dir: str
@@ -226,5 +226,5 @@ class Merged:
     complete: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)

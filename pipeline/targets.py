@@ -1,4 +1,4 @@
-"""What a command is about: a config or a run folder, either of which leads to the other; or the latest run."""
+"""Finds what a command refers to: a config, its run folder or the reverse, or the latest run."""
 
 import difflib
 import os
@@ -15,19 +15,19 @@ from pipeline.settings import Settings
 from pipeline.store import RunDir
 from pipeline.units import shorten_list
 
-#: A config is a page or two. What is larger and not named *.toml is data.
+#: A config is a page or two. A larger file that is not named *.toml is data.
 CONFIG_BYTES_MAX = 1_000_000
-#: Folders in which configs are looked for when a name leads nowhere.
+#: Folders that are searched for configs if a name does not exist.
 CONFIG_FOLDERS = ("", "config", "configs")
 SHOWN_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
 class RunOrigin:
-    """How a run was started, as its manifest says.
+    """How a run was started, from its manifest.
 
-    `config` is the file, None where Python gave the settings; `overrides` came in addition to it, `hidden` are the
-    keys of those that hold a secret and were not stored; `base` is the folder it was started in.
+    `config` is the file, None if Python gave the settings; `overrides` were given in addition; `hidden` are the keys of
+    overrides that hold a secret and were not stored; `base` is the folder in which the run was started.
     """
 
     config: Path | None
@@ -37,7 +37,7 @@ class RunOrigin:
 
 
 def run_origin_facts(settings: Settings, overrides: Sequence[str] | None = None) -> dict[str, Any]:
-    """What the manifest stores so that a run folder leads to its config. `overrides` replace the settings' own."""
+    """Return what the manifest stores to find the config again. `overrides` replace the settings' own."""
     folder, config = Path(settings.output.dir).absolute(), settings.config_path
     words, hidden = settings.overrides()
     return {
@@ -48,7 +48,7 @@ def run_origin_facts(settings: Settings, overrides: Sequence[str] | None = None)
 
 
 def run_origin_of(folder: Path) -> RunOrigin:
-    """How the run in this folder was started. Raises SetupError where the manifest is missing or does not say."""
+    """Return how the run in this folder was started. Raises SetupError if the manifest is missing or lacks it."""
     manifest = RunDir(folder).read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: this run folder has no manifest.json, so its config is not known: name the config")
@@ -68,7 +68,7 @@ def run_origin_of(folder: Path) -> RunOrigin:
 
 
 def _normalize(path: Path) -> Path:
-    """The path without its turns back, and relative where it lies below the current directory."""
+    """Return the path without `..`, and relative if it is below the current directory."""
     plain = Path(os.path.normpath(path.absolute()))
     return plain.relative_to(Path.cwd()) if plain.is_relative_to(Path.cwd()) else plain
 
@@ -77,10 +77,10 @@ def _normalize(path: Path) -> Path:
 
 
 def load_settings(named: str | Path, overrides: Sequence[str] = (), **direct: Any) -> Settings:
-    """The settings of a config, or those that the run in a folder was started with. Raises SetupError.
+    """Load the settings of a config, or those that the run in a folder was started with. Raises SetupError.
 
-    Where a run folder is named, the current directory becomes the one in which the run was started, so that its
-    relative paths mean the same files.
+    For a run folder, the current directory becomes the one in which the run was started, so that its relative paths
+    mean the same files.
     """
     path = Path(named)
     if is_run(path):
@@ -92,7 +92,7 @@ def load_settings(named: str | Path, overrides: Sequence[str] = (), **direct: An
 
 @contextmanager
 def run_settings(folder: Path) -> Iterator[Settings]:
-    """The settings of the run in a folder, while the current directory is the one in which it was started."""
+    """Yield the settings of the run in a folder, in the current directory in which it was started."""
     with chdir(Path.cwd()):
         yield load_settings(folder)
 
@@ -122,7 +122,7 @@ def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str
 
 
 def looks_like_config(path: Path) -> bool:
-    """Whether a file is a config, right or wrong: by its name, or because it holds a table of one."""
+    """Whether a file is a config, valid or not: by its name, or because it contains one of its tables."""
     if path.suffix == ".toml":
         return path.is_file()
     try:
@@ -135,7 +135,7 @@ def looks_like_config(path: Path) -> bool:
 
 
 def _no_config(path: Path) -> str:
-    """Why no config can be had of this name, and what to do."""
+    """Explain why this name leads to no config, and what to do."""
     if url_match := re.match(r"([a-z][a-z0-9+]+):/+(?=\w)", str(path)):
         address = f"{url_match[1]}://{str(path)[url_match.end() :]}"
         return f"{address} is not a config. Write a config for what is there first: labelpipe init {address}"
@@ -156,7 +156,7 @@ def _no_config(path: Path) -> str:
 
 
 def refuse_as_input(path: str) -> None:
-    """Raises SetupError where what is named to be labelled is a config or a run: neither is meant to be."""
+    """Raise SetupError if the named input is a config or a run."""
     named = Path(path)
     if named.suffix == ".toml" and looks_like_config(named):
         raise SetupError(f"{named} is already a config. To label with it: labelpipe run {named}")
@@ -168,14 +168,14 @@ def refuse_as_input(path: str) -> None:
 
 
 def is_run(path: Path) -> bool:
-    """Whether the folder holds a run, a damaged one too."""
+    """Whether the folder contains a run, damaged or not."""
     return any((path / name).is_file() for name in ("manifest.json", "ledger.db"))
 
 
 def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
-    """The run folder that is meant by a folder, a file in it, or a config; the latest without a name.
+    """Return the run folder for a folder, a file in it, or a config; the latest run without a name.
 
-    `at_work`: a run that is at work now is meant before any other. Raises SetupError, also where two are at work.
+    `at_work`: prefer a run that is at work now. Raises SetupError, also if two are at work.
     """
     if named is None:
         return _latest(at_work=at_work)
@@ -195,7 +195,7 @@ def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
 
 
 def run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
-    """The run that is meant, as `find_run` finds it, and its manifest. Raises SetupError."""
+    """Return the run that `find_run` finds, and its manifest. Raises SetupError."""
     run_dir = RunDir(find_run(named))
     manifest = run_dir.read_manifest()
     if manifest is None:
@@ -208,7 +208,7 @@ def _run_of_config(config: Path) -> Path:
     try:
         folder = Path(Settings.load(config).output.dir)
     except ConfigError:
-        # It may be in the middle of an edit; its run goes on.
+        # The config may be in the middle of an edit, while its run continues.
         if known := sorted(others, key=_started_at):
             return known[-1]
         raise
@@ -231,7 +231,7 @@ def _run_containing(path: Path) -> Path | None:
     return path.parent if is_run(path.parent) else None
 
 
-#: What `try` and `plan --rehearse` make beside a run: meant only if it is named, or if there is nothing else.
+#: Runs that `try` and `plan --rehearse` create within a run: used only if they are named, or if there is nothing else.
 _SIDE_RUNS = ("-try", "-rehearsal")
 
 
@@ -247,14 +247,14 @@ def _latest(*, at_work: bool) -> Path:
 
 
 def _started_at(run: Path) -> float:
-    """When its last session began."""
+    """Return when the run's last session began."""
     with suppress(OSError):
         return (run / "manifest.json").stat().st_mtime
     return 0.0
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """The run folders in this one, two levels deep, and the folder itself where it is one."""
+    """Yield the run folders in this folder, two levels deep, and the folder itself if it is one."""
     for pattern in ("manifest.json", "*/manifest.json", "*/*/manifest.json"):
         yield from sorted(manifest.parent for manifest in folder.glob(pattern) if is_run(manifest.parent))
 
@@ -263,7 +263,7 @@ def runs_below(folder: Path) -> Iterator[Path]:
 
 
 def describe_missing(path: Path) -> str:
-    """Where a name was looked for, and what is like it."""
+    """Say where a name was searched, and what resembles it."""
     configs, runs = find_configs(), list(runs_below(Path()))
     guess = _closest(path, [*configs, *runs])
     where = f"{path}: no such file or folder (looked for in {path.absolute().parent})."
@@ -273,13 +273,13 @@ def describe_missing(path: Path) -> str:
 
 
 def find_configs() -> list[Path]:
-    """The configs of the current directory and of its folders for configs."""
+    """Return the configs of the current directory and of its config folders."""
     files = [file for name in CONFIG_FOLDERS for file in sorted(Path(name).glob("*.toml"))]
     return [file for file in files if _has_table(file)]
 
 
 def _has_table(file: Path) -> bool:
-    """A config, and no other program's TOML. A broken one counts: it is what its user looks for."""
+    """Whether a file is a config and not another program's TOML. A broken one counts: its user looks for it."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
@@ -288,7 +288,7 @@ def _has_table(file: Path) -> bool:
 
 
 def _closest(path: Path, known: Sequence[Path]) -> Path | None:
-    """The known path that was most likely meant: the same last name, else a name like it."""
+    """Return the known path that was most likely meant: by the same last name, else by a similar one."""
     names = {str(one): one for one in reversed(known)} | {one.name: one for one in reversed(known)}
     names |= {one.stem: one for one in reversed(known)}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
@@ -302,7 +302,7 @@ def _runs_here(runs: Sequence[Path] = ()) -> str:
 
 
 def describe_targets() -> str:
-    """The configs and runs that could be meant here."""
+    """List the configs and runs that could be meant here."""
     configs, runs = find_configs(), sorted(runs_below(Path()), key=_started_at, reverse=True)
     if not configs and not runs:
         return "There is no config here yet: `labelpipe init FILE` writes one for the file you want to label."
