@@ -15,7 +15,7 @@ from engine.engine_parts import Rig, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
 from pipeline.engine.health import CHECK_MESSAGES
-from pipeline.engine.terms import TaskPart
+from pipeline.engine.interview_context import TaskPart
 from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Outcome, Status
 
@@ -140,7 +140,7 @@ async def _night(
     provider = HttpProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
     try:
         rig = Rig(provider, concurrency=concurrency, ping=provider.ping, task=task, **rules)
-        rig.asker.judge.proven = rig.asker.brake.is_off = proven
+        rig.asker.judge.proven = rig.asker.first_records_breaker.is_off = proven
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(concurrency, 30))
         async with asyncio.timeout(7 * 3600):

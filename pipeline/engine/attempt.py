@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from pipeline.engine.brake import Brake
+from pipeline.engine.first_records_breaker import FirstRecordsBreaker
 from pipeline.engine.health import Answerer, Prepare
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.history import CallHistory, Over
 from pipeline.engine.interview import Interview, Wants
+from pipeline.engine.interview_context import InterviewContext
 from pipeline.engine.journal import Journal
 from pipeline.engine.judge import Judge
-from pipeline.engine.kept import call_back, copy
-from pipeline.engine.net import Net
+from pipeline.engine.mid_run_breaker import MidRunBreaker
+from pipeline.engine.record_errors import RecordErrorHandler
 from pipeline.engine.rules import AskRules, most_of
-from pipeline.engine.stretch import Stretch
-from pipeline.engine.terms import Terms
+from pipeline.engine.saved_answers import call_back, copy
 from pipeline.errors import CallError, CallTimeoutError, MediaError, NoRoomError
 from pipeline.limits import Admission, Permit, Tariff, TokenBound
 from pipeline.records import Outcome, Ping, Problem, Record, Request, Response, SavedAnswer, Status
@@ -48,7 +48,7 @@ class Asker:
     def __init__(
         self,
         provider: Answerer,
-        terms: Terms,
+        context: InterviewContext,
         admission: Admission,
         stats: Stats,
         *,
@@ -62,17 +62,17 @@ class Asker:
     ) -> None:
         self._provider = provider
         self._later = later
-        self._terms = terms
-        self._quiet_terms = terms.quiet()
+        self._context = context
+        self._context_without_callbacks = context.without_callbacks()
         self._journal = journal
         self._admission = admission
         self._stats = stats
         self._tariff = tariff or Tariff(None)
         self.prepare = prepare
-        self.net = Net(admission.gate.stop)
-        self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
-        self.judge = Judge(admission, stats, rules, ping=ping, most_answers=terms.most_answers, rng=rng)
-        self._stretch = Stretch(provider, terms.task, admission, lambda: self.judge.rules, prepare)
+        self.error_handler = RecordErrorHandler(admission.gate.stop)
+        self.first_records_breaker = FirstRecordsBreaker(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
+        self.judge = Judge(admission, stats, rules, ping=ping, most_answers=context.most_answers, rng=rng)
+        self._mid_run_breaker = MidRunBreaker(provider, context.task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait or fail, when one more does.
         self.at_wait: Callable[[int], None] = lambda _: None
@@ -88,8 +88,8 @@ class Asker:
         Raises StoppedError when the run stops first: the record stays pending.
         """
         # A callback is for the run's own records.
-        terms = self._quiet_terms if request.record.is_canary else self._terms
-        interview = Interview(terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
+        context = self._context_without_callbacks if request.record.is_canary else self._context
+        interview = Interview(context, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
         history = CallHistory(interview)
         if kept:  # a ledger of an older version has not noted what they cost
             kept = [replace(one, response=self._noted(one.response)) for one in kept]
@@ -100,12 +100,12 @@ class Asker:
             else:
                 await self._until_over(history, kept)
             outcome = self._ended(interview)
-            if (code := self._stretch.ended(request, outcome)) is not None:
-                await self._stretch.judge(request, outcome, code)
+            if (code := self._mid_run_breaker.ended(request, outcome)) is not None:
+                await self._mid_run_breaker.judge(request, outcome, code)
         except _PutOffError:
             return None
         except Exception as error:
-            problem = self.net.caught(request.record, error)
+            problem = self.error_handler.caught(request.record, error)
             interview.end(Status.REJECTED if interview.response else Status.FAILED, problem)
             return self._ended(interview)
         else:
@@ -136,7 +136,7 @@ class Asker:
 
     async def _until_over(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
         """Answer after answer and callback after callback, until the interview wants nothing more."""
-        interview, terms = history.interview, history.interview.terms
+        interview, context = history.interview, history.interview.context
         if kept:
             await self._resume(interview, kept)
         while not interview.is_over:
@@ -160,7 +160,7 @@ class Asker:
                 is_kept = interview.needs_keeping
             else:
                 # The turns of a conversation are kept to its end, for a replay.
-                is_kept = await call_back(terms, interview) and (terms.talks or not interview.is_over)
+                is_kept = await call_back(context, interview) and (context.talks or not interview.is_over)
             if is_kept and self._journal is not None:
                 await self._journal.keep(interview.kept(time.time()))
 
@@ -187,11 +187,11 @@ class Asker:
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
         """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
-        interview = Interview(self._terms, record)
+        interview = Interview(self._context, record)
         try:
-            interview = await copy(self._terms, record, source)
+            interview = await copy(self._context, record, source)
         except Exception as error:
-            interview.end(Status.REJECTED, self.net.caught(record, error))
+            interview.end(Status.REJECTED, self.error_handler.caught(record, error))
         return replace(
             interview.outcome(time.time()),
             answer=source.answer,
@@ -302,6 +302,6 @@ class Asker:
     def _ended(self, interview: Interview) -> Outcome:
         outcome = interview.outcome(time.time())
         if outcome.status is Status.LABELLED:
-            self.net.passed()
-        self.brake.ended(outcome)
+            self.error_handler.passed()
+        self.first_records_breaker.ended(outcome)
         return outcome

@@ -19,9 +19,9 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pipeline.engine.interview_context import InterviewContext, idempotency_key
 from pipeline.engine.panel import Ballot
 from pipeline.engine.retry import Verdict, verdict_of
-from pipeline.engine.terms import Terms, idempotency_key
 from pipeline.errors import AnswerError, RenderError, TruncatedError
 from pipeline.records import (
     JSON,
@@ -62,13 +62,13 @@ class Interview:
     __slots__ = (
         "_ballots", "_base", "_before", "_calls_before", "_calls_here", "_done", "_first", "_given", "_has_gap",
         "_key", "_labelled", "_lost", "_max_repairs", "_problem", "_status", "_task", "_valid_calls", "_votes",
-        "_winner", "answers", "calls", "cost_usd", "digest", "fault", "record", "repairs", "repairs_here",
-        "request", "response", "terms", "turn", "usage", "wants",
+        "_winner", "answers", "calls", "context", "cost_usd", "digest", "fault", "record", "repairs", "repairs_here",
+        "request", "response", "turn", "usage", "wants",
     )  # fmt: skip
 
     def __init__(
         self,
-        terms: Terms,
+        context: InterviewContext,
         record: Record,
         *,
         request: Request | None = None,
@@ -77,8 +77,8 @@ class Interview:
         max_repairs: int = 0,
         votes: Mapping[str, JSON] | None = None,
     ) -> None:
-        self.terms = terms
-        self._task = terms.task
+        self.context = context
+        self._task = context.task
         self.record = record
         self._key = record.key if key is None else key
         self.digest = digest if request is None else request.digest
@@ -110,7 +110,7 @@ class Interview:
         self._has_gap = False
         self._given: Sequence[Mapping[str, JSON]] = ()
         self._winner: Response | None = None
-        self._votes = {} if votes is None and terms.panel is None else votes
+        self._votes = {} if votes is None and context.panel is None else votes
         # the ending.
         self._status = Status.FAILED
         self._labelled: LabelResult | None = None
@@ -188,7 +188,7 @@ class Interview:
         place = len(self._done)
         valid_call, response = self._valid_calls[place], self.decided
         name = idempotency_key(
-            self.terms.run_id,
+            self.context.run_id,
             self._key,
             request_digest=self.digest,
             request_id=None if response is None else response.request_id,
@@ -285,13 +285,13 @@ class Interview:
 
     def _vote(self) -> None:
         """The answer is valid, and one vote of several."""
-        assert self.terms.panel is not None
+        assert self.context.panel is not None
         try:
             labelled = self._task.build_rows(self._valid_calls, self._last_words(self._valid_calls), self.record)
         except AnswerError as error:
             self._bad(error)
         else:
-            self._cast(Ballot(self.terms.panel.value_of(labelled.label), self._valid_calls, self.response))
+            self._cast(Ballot(self.context.panel.value_of(labelled.label), self._valid_calls, self.response))
 
     def _abstain(self, status: Status, problem: Problem) -> None:
         if self._votes is None:
@@ -300,7 +300,7 @@ class Interview:
             self.end(status, problem)
 
     def _cast(self, ballot: Ballot) -> None:
-        panel = self.terms.panel
+        panel = self.context.panel
         assert panel is not None
         self._first = self._first or self.request
         self._ballots.append(ballot)
@@ -316,12 +316,12 @@ class Interview:
             self._call_back()
 
     def _next_vote(self) -> None:
-        assert self.terms.panel is not None
+        assert self.context.panel is not None
         self.wants, self.repairs_here = Wants.ANSWER, 0
         if self._first is None:
             return
         try:
-            self.request = self.terms.panel.request(self.record, len(self._ballots), self._first)
+            self.request = self.context.panel.request(self.record, len(self._ballots), self._first)
             self._base = len(self.request.messages)
         except RenderError as error:
             self.give_up(Status.REJECTED, Problem(error.code, str(error)))
@@ -337,13 +337,13 @@ class Interview:
     def _go_on(self) -> None:
         """The answer is valid: its calls to the callbacks, then the next turn or the label."""
         valid_calls: Sequence[ValidCall] = self._valid_calls
-        if self.terms.calls_back:
+        if self.context.calls_back:
             if len(self._done) < len(valid_calls):
                 self.wants = Wants.CALLBACK
                 return
             valid_calls = self._done
         self._before += valid_calls
-        if valid_calls and self.turn + 1 < self.terms.max_turns:
+        if valid_calls and self.turn + 1 < self.context.max_turns:
             self._next_turn(valid_calls)
             return
         try:
@@ -364,7 +364,7 @@ class Interview:
     def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
         """What the model said at the end; None where a conversation was cut off while it still called."""
         response = self.decided
-        if (valid_calls and self.terms.talks) or response is None:
+        if (valid_calls and self.context.talks) or response is None:
             return None
         return response.answer.text or ""
 

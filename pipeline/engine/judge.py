@@ -5,21 +5,21 @@ import logging
 import random
 from typing import NoReturn
 
-from pipeline.engine.doubt import (
+from pipeline.engine.flex import Flex
+from pipeline.engine.health import CheckResult, HealthCheck
+from pipeline.engine.history import CallHistory, Over
+from pipeline.engine.refusal_evidence import (
     IN_A_ROW,
     PASSING,
     PROVEN_EVIDENCE,
     SHAPE_EVIDENCE,
-    Refusals,
-    Shape,
-    UsedUp,
-    hopeless,
+    QuotaEvidence,
+    RefusalStreak,
+    RequestShapeStats,
     is_certain,
     tries_of,
+    used_up_error,
 )
-from pipeline.engine.flex import Flex
-from pipeline.engine.health import CheckResult, HealthCheck
-from pipeline.engine.history import CallHistory, Over
 from pipeline.engine.retry import RETRY_AFTER_MAX_S, Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules
 from pipeline.errors import (
@@ -92,9 +92,9 @@ class Judge:
         self.failing = 0
         self._given_up = 0
         self._rejected = 0
-        self._refusals = Refusals()
-        self._used_up = UsedUp()
-        self._shapes = (Shape(), Shape())
+        self._refusals = RefusalStreak()
+        self._used_up = QuotaEvidence()
+        self._shapes = (RequestShapeStats(), RequestShapeStats())
         self._models: set[str] = set()
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Judge:
             return False
         return self._gate.passed_at > (sent_at if history.doubted_at is None else history.doubted_at)
 
-    def _shape_of(self, history: CallHistory) -> Shape:
+    def _shape_of(self, history: CallHistory) -> RequestShapeStats:
         """A request that goes on with a conversation looks otherwise than a first one, and may be refused for that."""
         return self._shapes[history.turn > 0]
 
@@ -201,7 +201,7 @@ class Judge:
                 self._gate.on_refusal(now, sent_at)  # silence proves nothing
             return self.flex.refused(history, error, now, sent_at)
         if self._used_up.note(error, now=now, passed_at=self._gate.passed_at):
-            self._abort(hopeless(error))
+            self._abort(used_up_error(error))
         if isinstance(error, RateLimitedError):
             return self._cool_down(history, error, sent_at, checked)
         if verdict is Verdict.ABORT:

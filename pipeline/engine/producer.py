@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.health import Prepare
-from pipeline.engine.net import Net
+from pipeline.engine.record_errors import RecordErrorHandler
 from pipeline.errors import MediaError, RenderError
 from pipeline.readers import placeholder_key
 from pipeline.records import Outcome, Problem, Record, Request, SavedAnswer, Status
@@ -55,14 +55,14 @@ class Producer:
         batches: AsyncGenerator[list[Record], None],
         render: Callable[[Record], Request],
         lookups: Lookups,
-        net: Net,
+        error_handler: RecordErrorHandler,
         beginning: Beginning | None = None,
         prepare: Prepare | None = None,
     ) -> None:
         self._batches = batches
         self._render = render
         self._lookups = lookups
-        self._net = net
+        self._error_handler = error_handler
         self._beginning = beginning or Beginning(over=True)
         self._prepare = prepare
         # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
@@ -128,7 +128,7 @@ class Producer:
         except RenderError as error:
             return _rejected(record, Problem(error.code, str(error)))
         except Exception as error:
-            return _rejected(record, self._net.caught(record, error))
+            return _rejected(record, self._error_handler.caught(record, error))
 
     async def _shown(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
         """The same; before the first record that can be asked, those whose own files cannot be shown are rejected."""
@@ -152,7 +152,7 @@ class Producer:
         except MediaError as error:
             return Problem(error.code, str(error))
         except Exception as error:
-            return self._net.caught(request.record, error)
+            return self._error_handler.caught(request.record, error)
 
     def _joined(
         self, request: Request, kept: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 
-from pipeline.engine import Asker, Beginning, Terms, is_hopeless
+from pipeline.engine import Asker, Beginning, InterviewContext, is_hopeless
 from pipeline.errors import (
     CallTimeoutError,
     InputError,
@@ -86,14 +86,14 @@ async def _ask(settings: Settings, task: Task, items: Sequence[Request | Outcome
         provider = await open_provider(settings, stack)
         admission = admission_of(settings)
         # A preview writes nowhere, and what callbacks do nobody knows.
-        terms = Terms(task, callbacks=False, panel=panel_of(settings, task))
+        context = InterviewContext(task, callbacks=False, panel=panel_of(settings, task))
         prepare = await media_for(settings, task, stack)
         fail_fast = _FailFastProvider(provider, admission.gate)
         # Somebody waits for it: no call waits for room at the flex tier.
         rules, stats = replace(rules_of(settings), flex_patience_s=None), Stats(time.monotonic)
         ping = provider.ping
         tariff = tariff_of(settings)
-        asker = Asker(fail_fast, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
+        asker = Asker(fail_fast, context, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
         stack.callback(asker.close)
         for item in items:
             try:

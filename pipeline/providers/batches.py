@@ -19,9 +19,9 @@ from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.forms import as_call
 from pipeline.providers.http import HttpProvider, unusable
-from pipeline.providers.pieces import pieces_of
 from pipeline.providers.reading import parsed, usage_of
 from pipeline.providers.responses import RESPONSES
+from pipeline.providers.streamed_body import streamed_body
 from pipeline.records import JSON, Request, Response, Usage
 
 #: What a batch has so long for; the API knows no other window.
@@ -102,7 +102,7 @@ class BatchApi:
         yield codec.dumps(head)[:-1] + b',"body":'
         body = self._provider.body(request)
         if request.media_tokens:
-            yield from pieces_of(body).chunks()
+            yield from streamed_body(body).chunks()
         else:
             yield codec.dumps(body)
         yield b"}\n"

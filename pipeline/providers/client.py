@@ -20,7 +20,7 @@ from pipeline.errors import CallError, ConfigError, NoCompletionError
 from pipeline.providers.errorbody import read_body, read_error
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.headers import named, says_simulated
-from pipeline.providers.pieces import Pieces
+from pipeline.providers.streamed_body import StreamedBody
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -166,7 +166,7 @@ class Client:
             self._headers["Authorization"] = f"Bearer {token}"
         return token
 
-    async def post(self, path: str, body: bytes | Pieces) -> tuple[_Headers, bytes]:
+    async def post(self, path: str, body: bytes | StreamedBody) -> tuple[_Headers, bytes]:
         """Headers and content of the server's 2xx answer to `body`. Raises a CallError for anything else."""
         url = self._url(path)
         for _ in range(MOST_REDIRECTS):
@@ -203,7 +203,7 @@ class Client:
             return sent[1:]
         raise self._refusal(sent, at)
 
-    def _covered(self, content: bytes, sent: bytes | Pieces) -> bytes:
+    def _covered(self, content: bytes, sent: bytes | StreamedBody) -> bytes:
         """An answer without the secrets: a model, or a server that shows what it got, may repeat them."""
         found = [secret for secret in self._answer_secrets if secret in content]
         for form, plain in self._answer_names:
@@ -284,7 +284,7 @@ class Client:
         await self._wire.aclose()
 
 
-def _texts(sent: bytes | Pieces) -> Sequence[bytes]:
+def _texts(sent: bytes | StreamedBody) -> Sequence[bytes]:
     return (sent,) if isinstance(sent, bytes) else sent.texts
 
 

@@ -25,7 +25,7 @@ from pipeline.errors import (
     UnknownRefusalError,
     UnusableCallError,
 )
-from pipeline.providers import signs
+from pipeline.providers import error_patterns
 from pipeline.providers.errorbody import ErrorFacts, read_error
 from pipeline.providers.headers import day_limit, duration_s, retry_after_s
 from pipeline.terminal import printable
@@ -90,7 +90,7 @@ def refusal(
     ours.billed |= status < 300 or status in PERHAPS_BILLED
     ours.retry_after_s = _wait_s(fields, facts)
     ours.server_message = facts.text if facts.is_api or counts == 429 else ""
-    ours.has_no_room = signs.NO_ROOM.fits(status, facts)
+    ours.has_no_room = error_patterns.NO_ROOM.matches(status, facts)
     return _clean(ours, secrets, at)
 
 
@@ -133,19 +133,19 @@ def _judged(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, sure:
 
     `sure`: the body itself gives this number, so that its codes may say more, but not its words.
     """
-    is_larger = status == 429 and signs.says_it_is_larger(facts.text)
-    if is_larger or (status in (400, 413, 429) and signs.is_above_limit(facts.text)):
+    is_larger = status == 429 and error_patterns.says_it_is_larger(facts.text)
+    if is_larger or (status in (400, 413, 429) and error_patterns.is_above_limit(facts.text)):
         return TooLargeError()
-    if signs.UNUSABLE_CALL.fits(status, facts):
+    if error_patterns.UNUSABLE_CALL.matches(status, facts):
         return UnusableCallError(generated=facts.generated or "")
-    for sign, make in _BY_SIGN:
-        if sign.codes & facts.words or (not sure and sign.fits(status, facts)):
+    for pattern, make in _BY_PATTERN:
+        if pattern.codes & facts.words or (not sure and pattern.matches(status, facts)):
             return make(status, headers, facts)
     if sure:
         return _BY_NUMBER[status](status, headers, facts)
     if not facts.is_api and status in (400, 415, 422):
         return UnknownRefusalError()
-    if status < 300 and facts.words & signs.BAD_REQUEST:
+    if status < 300 and facts.words & error_patterns.BAD_REQUEST:
         return _bad_request(status, headers, facts)
     make_by_status = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 300 else _unknown)
     return make_by_status(status, headers, facts)
@@ -153,17 +153,17 @@ def _judged(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, sure:
 
 def _wait_s(headers: Mapping[str, str], facts: ErrorFacts) -> float | None:
     found = retry_after_s(headers)
-    return found if found is not None else duration_s(signs.again_after(facts.text))
+    return found if found is not None else duration_s(error_patterns.again_after(facts.text))
 
 
 def _rate_limited(_status: int, headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
     scope = "tokens" if "tokens" in facts.words or "TPM" in facts.text else "requests"
     day = day_limit(headers)
-    is_daily = signs.DAY.fits(429, facts) or any("perday" in word for word in facts.words)
+    is_daily = error_patterns.DAY.matches(429, facts) or any("perday" in word for word in facts.words)
     if is_daily and (_wait_s(headers, facts) or 0.0) < LEAST_DAY_WAIT_S:
         # Nobody says when it is over, and no wait of minutes fixes it.
         return QuotaError()
-    return RateLimitedError(scope=scope, day_limit=day, is_of_size=signs.is_of_size(facts.text))
+    return RateLimitedError(scope=scope, day_limit=day, is_of_size=error_patterns.is_of_size(facts.text))
 
 
 #: A day's limit may be a sliding one, which names minutes. What names seconds has not meant the day.
@@ -181,18 +181,18 @@ _ALIBABA = re.compile(r"aliyun|alibabacloud|dashscope", re.IGNORECASE)
 
 
 def _content(status: int, headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
-    is_account = not signs.CONTENT.codes & facts.words and signs.ACCOUNT.search(facts.text)
+    is_account = not error_patterns.CONTENT.codes & facts.words and error_patterns.ACCOUNT.search(facts.text)
     return CredentialsError() if is_account else RecordRefusedError()
 
 
 def _length(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
-    if signs.asks_for_more_than_fits(facts.text):
+    if error_patterns.asks_for_more_than_fits(facts.text):
         return RequestShapeError(certain=True)
     return RecordRefusedError()
 
 
 def _bad_request(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
-    return RequestShapeError(certain=any(signs.SHAPE_PARAMS.match(param) for param in facts.params))
+    return RequestShapeError(certain=any(error_patterns.SHAPE_PARAMS.match(param) for param in facts.params))
 
 
 def _record(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) -> CallError:
@@ -213,14 +213,14 @@ def _credentials(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) 
 
 _Make = Callable[[int, Mapping[str, str], ErrorFacts], CallError]
 #: The first that fits counts.
-_BY_SIGN: Sequence[tuple[signs.Sign, _Make]] = (
-    (signs.QUOTA, _quota),
-    (signs.LENGTH, _length),
-    (signs.CONTENT, _content),
-    (signs.MEDIA, _record),
-    (signs.USED_UP, _quota),
-    (signs.RATE, _rate_limited),
-    (signs.CREDENTIALS, _credentials),
+_BY_PATTERN: Sequence[tuple[error_patterns.ErrorPattern, _Make]] = (
+    (error_patterns.QUOTA, _quota),
+    (error_patterns.LENGTH, _length),
+    (error_patterns.CONTENT, _content),
+    (error_patterns.MEDIA, _record),
+    (error_patterns.USED_UP, _quota),
+    (error_patterns.RATE, _rate_limited),
+    (error_patterns.CREDENTIALS, _credentials),
 )
 #: What the number in `error.code` of a success says: gateways that answer so mean moderation by 403.
 _BY_NUMBER: Mapping[int, _Make] = {401: _credentials, 402: _quota, 403: _record, 429: _rate_limited}

@@ -12,7 +12,7 @@ from pipeline.providers.client import Client, ClientOptions, ModelInfo
 from pipeline.providers.faults import scrub
 from pipeline.providers.forms import as_call, asked_as
 from pipeline.providers.headers import request_id_and_limits, says_simulated
-from pipeline.providers.pieces import pieces_of
+from pipeline.providers.streamed_body import streamed_body
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, Usage
 
 #: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
@@ -51,7 +51,7 @@ class HttpProvider:
         """The model's answer. Raises a CallError; never retries."""
         asked, client = self._asked(request), self.client
         body = self._body(asked, request)
-        sent = pieces_of(body) if request.media_tokens else codec.dumps(body)
+        sent = streamed_body(body) if request.media_tokens else codec.dumps(body)
         started = time.perf_counter()
         try:
             headers, content = await client.post(self.api.path, sent)

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from pipeline.errors import ConfigError, UnavailableError
-from pipeline.providers.pieces import Pieces
+from pipeline.providers.streamed_body import StreamedBody
 
 #: Connects get long: several hundred at once on a busy machine pass the SDK's 5 s.
 CONNECT_TIMEOUT_S = 20.0
@@ -69,9 +69,9 @@ class Wire(httpx2.AsyncBaseTransport):
             tls = self._tls = self._tls or httpx2.create_ssl_context()
         return {"proxy": proxy, "ssl": tls, "allow_redirects": False}
 
-    async def post(self, url: URL, headers: Mapping[str, str], body: bytes | Pieces) -> tuple[int, Any, bytes]:
+    async def post(self, url: URL, headers: Mapping[str, str], body: bytes | StreamedBody) -> tuple[int, Any, bytes]:
         """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
-        data = _InPieces(body) if isinstance(body, Pieces) else body
+        data = _StreamedPayload(body) if isinstance(body, StreamedBody) else body
         route = self._routes.get(url)
         if route is None:
             route = self._routes[url] = self._route(url)
@@ -155,14 +155,14 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(blocks)[:most]
 
 
-class _InPieces(aiohttp.Payload):
+class _StreamedPayload(aiohttp.Payload):
     """A body that is made while it is sent."""
 
     _autoclose = True  # it holds nothing open
 
-    def __init__(self, pieces: Pieces) -> None:
-        super().__init__(pieces, content_type="application/json")
-        self._size = pieces.size
+    def __init__(self, chunked_body: StreamedBody) -> None:
+        super().__init__(chunked_body, content_type="application/json")
+        self._size = chunked_body.size
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Its text, as aiohttp asks for it: all of it at once."""

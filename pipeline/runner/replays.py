@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from pipeline.engine import Panel, Terms, read_again
+from pipeline.engine import InterviewContext, Panel, read_again
 from pipeline.errors import SetupError
 from pipeline.labelfields import Rename
 from pipeline.parts import is_marked_simulated, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
@@ -46,9 +46,9 @@ async def replay(settings: Settings, *, after: ReportWriter | None = None) -> Ru
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
         panel = panel_of(settings, task)
-        terms = _terms(task, panel, await ledger.run_id(), renames_of(run_dir.read_manifest()))
+        context = _context(task, panel, await ledger.run_id(), renames_of(run_dir.read_manifest()))
         keeps = task.max_turns > 1 or panel is not None
-        await _read_again(terms, ledger, stats, settings.limits.max_repairs, keeps_answers=keeps)
+        await _read_again(context, ledger, stats, settings.limits.max_repairs, keeps_answers=keeps)
         sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
             await sinks.finish()
@@ -92,15 +92,22 @@ async def _summary(
     )
 
 
-def _terms(task: Task, panel: Panel | None, run_id: str, renames: Sequence[Rename]) -> Callable[[Outcome], Terms]:
+def _context(
+    task: Task, panel: Panel | None, run_id: str, renames: Sequence[Rename]
+) -> Callable[[Outcome], InterviewContext]:
     """How each outcome's answer is read: one that was given before labels were renamed may have the old names."""
     tasks = [task.with_renames(renames[first:]) for first in range(len(renames) + 1)]
-    later = [Terms(one, run_id=run_id, panel=panel) for one in tasks]
+    later = [InterviewContext(one, run_id=run_id, panel=panel) for one in tasks]
     return lambda outcome: later[sum(one.at <= (outcome.finished_at or 0) for one in renames)]
 
 
 async def _read_again(
-    terms: Callable[[Outcome], Terms], ledger: Ledger, stats: Stats, max_repairs: int, *, keeps_answers: bool
+    context: Callable[[Outcome], InterviewContext],
+    ledger: Ledger,
+    stats: Stats,
+    max_repairs: int,
+    *,
+    keeps_answers: bool,
 ) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
@@ -112,7 +119,7 @@ async def _read_again(
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await read_again(terms(old), old, saved.get(old.record.key, ()), max_repairs)
+            new = await read_again(context(old), old, saved.get(old.record.key, ()), max_repairs)
             new = mark_simulated(new) if is_marked_simulated(old) and new is not old else new
             stats.record_outcome(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):

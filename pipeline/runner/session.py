@@ -13,12 +13,12 @@ from pipeline.engine import (
     Asker,
     Beginning,
     Ending,
+    InterviewContext,
     Job,
     Journal,
     Pool,
     PoolSizes,
     Producer,
-    Terms,
     interruption,
 )
 from pipeline.errors import LabelpipeError
@@ -61,11 +61,12 @@ class Session:
         tariff = tariff_of(settings)
         self._price = tariff.price
         # Not the method itself: the asker is made below.
-        self._writer = OutcomeWriter(parts, self._stats, lambda record, error: self._asker.net.told(record, error))  # noqa: PLW0108
+        self._writer = OutcomeWriter(parts, self._stats, lambda *of: self._asker.error_handler.told(*of))  # noqa: PLW0108
         self._journal = Journal(self._writer.save_answers, parts.admission.gate)
         self._lane = lane_of(parts, self._stats)
         self._asker = Asker(
-            parts.provider, Terms(parts.task, run_id=parts.run_id, panel=parts.panel), parts.admission, self._stats,
+            parts.provider, InterviewContext(parts.task, run_id=parts.run_id, panel=parts.panel),
+            parts.admission, self._stats,
             rules=rules_of(settings), journal=self._journal, tariff=tariff, prepare=parts.prepare,
             ping=parts.provider.ping, later=None if self._lane is None else self._lane.defer,
         )  # fmt: skip
@@ -89,7 +90,7 @@ class Session:
     async def _run(self) -> RunSummary:
         before, sources = await self._ledger.count_by_status(), self._parts.sources
         log_event("session begins", outcomes=sum(before.values()), sources=[source.name for source in sources])
-        self._asker.judge.proven = self._asker.brake.is_off = before[Status.LABELLED] > 0
+        self._asker.judge.proven = self._asker.first_records_breaker.is_off = before[Status.LABELLED] > 0
         await self._writer.open()
         try:
             try:
@@ -112,7 +113,7 @@ class Session:
         in_parts = None if self._lane is None else self._lane.in_parts
         lookups = await build_lookups(parts, stop, in_parts)
         beginning = self._beginning(over=before[Status.LABELLED] > 0)
-        producer = Producer(self._records(), parts.task.render, lookups, asker.net, beginning, asker.prepare)
+        producer = Producer(self._records(), parts.task.render, lookups, asker.error_handler, beginning, asker.prepare)
         live = self._live(before)
         progress = Progress(live.snapshot, quiet=parts.options.quiet, title=parts.options.title)
         self._reading.on_note = partial(report_reading, progress)

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, Panel, Terms
+from pipeline.engine import Asker, AskRules, InterviewContext, Panel
 from pipeline.engine.health import Answerer
-from pipeline.engine.terms import TaskPart
+from pipeline.engine.interview_context import TaskPart
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
 from pipeline.records import (
@@ -111,7 +111,7 @@ class Rig:
         self.stats = Stats(time.monotonic)
         self.asker = Asker(
             provider,
-            Terms(self.task, panel=panel),
+            InterviewContext(self.task, panel=panel),
             self.admission,
             self.stats,
             rules=AskRules(**rules),

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine_parts import FakeTask, request
 
-from pipeline.engine import Asker, AskRules, Journal, Terms
+from pipeline.engine import Asker, AskRules, InterviewContext, Journal
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, StoreError, UnfinishedError
 from pipeline.limits import Admission, Gate
 from pipeline.records import (
@@ -118,12 +118,12 @@ class Stage:
         self.task.has_callback = self.has_callback
         self.gate = Gate(4)
         self.journal = Journal(self.ledger.keep, self.gate)
-        self.terms = Terms(self.task, run_id="run", callbacks=self.callbacks)
+        self.context = InterviewContext(self.task, run_id="run", callbacks=self.callbacks)
         rules = AskRules(**{"max_repairs": 1, **self.rules})
         admission = Admission(gate=self.gate)
         self.asker = Asker(
             self._provide,
-            self.terms,
+            self.context,
             admission,
             Stats(time.monotonic),
             rules=rules,

@@ -11,7 +11,7 @@ from engine_parts import record, request
 
 from pipeline.engine import Beginning, Job, Lookups, Producer
 from pipeline.engine.beginning import ENOUGH
-from pipeline.engine.net import Net
+from pipeline.engine.record_errors import RecordErrorHandler
 from pipeline.errors import NothingToAskError, RenderError
 from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Problem, Record, Request
@@ -55,7 +55,7 @@ def fed(kinds: Sequence[str], *, done: int = 0, **more: bool) -> tuple[list[str]
         found.batches(),
         render,
         Lookups(known),
-        Net(lambda _: None),
+        RecordErrorHandler(lambda _: None),
         Beginning(["in.csv"], ReadProgress().describe_empty, **more),
     )
     return asyncio.run(_gathered(producer)), found
@@ -78,7 +78,7 @@ def test_bad_records_at_the_top_are_rejected_once_one_can_be_asked() -> None:
 def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_written() -> None:
     found = Input([BAD] * 10 * ENOUGH)
     beginning = Beginning(["in.csv"], ReadProgress().describe_empty)
-    producer = Producer(found.batches(), render, Lookups(_nobody), Net(lambda _: None), beginning)
+    producer = Producer(found.batches(), render, Lookups(_nobody), RecordErrorHandler(lambda _: None), beginning)
     with pytest.raises(NothingToAskError) as caught:
         asyncio.run(_gathered(producer))
     assert found.read == ENOUGH, "the rest is not even read"

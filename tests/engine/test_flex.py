@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oddserver import Call, error, good, night
 
-from pipeline.engine import AskRules, Ending, Interview, Terms
+from pipeline.engine import AskRules, Ending, Interview, InterviewContext
 from pipeline.engine.flex import TRY_AGAIN_S, Flex
 from pipeline.engine.history import CallHistory
 from pipeline.errors import NoRoomError
@@ -194,7 +194,7 @@ def test_a_rate_limit_is_one_at_flex_too(moved_clock: RunOn) -> None:
 
 def history_of(number: int, **parameters: Any) -> CallHistory:
     asked = replace(request(number), parameters=parameters)
-    return CallHistory(Interview(Terms(FakeTask()), asked.record, request=asked))
+    return CallHistory(Interview(InterviewContext(FakeTask()), asked.record, request=asked))
 
 
 def flex_with(patience_s: float) -> Flex:

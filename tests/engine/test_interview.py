@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from talk_parts import Ledger, Stage, TalkTask, said
 
-from pipeline.engine import Interview, Terms, Wants, read_again
+from pipeline.engine import Interview, InterviewContext, Wants, read_again
 from pipeline.errors import CallbackError
 from pipeline.records import Outcome, Problem, Response, Status, Usage
 
@@ -21,8 +21,8 @@ RunOn = Callable[[Any], Any]
 
 
 def begun(task: FakeTask | None = None, *, max_repairs: int = 2, callbacks: bool = True) -> Interview:
-    terms = Terms(task or FakeTask(), run_id="run", callbacks=callbacks)
-    return Interview(terms, record(0), request=request(0), max_repairs=max_repairs)
+    context = InterviewContext(task or FakeTask(), run_id="run", callbacks=callbacks)
+    return Interview(context, record(0), request=request(0), max_repairs=max_repairs)
 
 
 def told(interview: Interview, *steps: str | Response) -> Interview:
@@ -85,7 +85,7 @@ def test_what_is_asked_again_shows_the_last_fault_alone() -> None:
 
 def test_who_has_all_answers_makes_no_request() -> None:
     task = FakeTask()
-    interview = Interview(Terms(task), record(0), digest=b"d", max_repairs=1)
+    interview = Interview(InterviewContext(task), record(0), digest=b"d", max_repairs=1)
     told(interview, "bad", "good")
     assert (interview.request, task.repairs) == (None, 0)
     assert interview.outcome(1.0).request_digest == b"d"
@@ -201,7 +201,7 @@ def test_all_drivers_come_to_the_same_label(script: list[str], max_turns: int, c
         live, stage = await asked(answers, max_turns)
         resumed, _ = await asked(answers[len(rows := first(stage.ledger, cut)) :], max_turns, rows)
         assert plain(resumed) == plain(live)
-        assert await read_again(stage.terms, live, stage.ledger.of()) == live
+        assert await read_again(stage.context, live, stage.ledger.of()) == live
         if max_turns == 1 and live.status is Status.LABELLED:
             copied = await stage.asker.finish(record(0), live)
             assert (copied.status, copied.label, copied.usage, copied.cost_usd) == (live.status, live.label, Usage(), 0)

@@ -14,7 +14,7 @@ from engine_parts import FakeTask, Rig, answered, record, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine import Interview, Panel, Terms, Wants, read_again
+from pipeline.engine import Interview, InterviewContext, Panel, Wants, read_again
 from pipeline.engine.panel import Ballot
 from pipeline.errors import CredentialsError, StoppedError, UnavailableError
 from pipeline.records import Outcome, Problem, Record, Request, Response, SavedAnswer, Status
@@ -72,8 +72,8 @@ def test_votes_end_when_no_vote_can_change_the_label_and_not_before(case: tuple[
 
 
 def begun(max_repairs: int = 0) -> Interview:
-    terms = Terms(FakeTask(), run_id="run", callbacks=False, panel=Panel(3, ("label",)))
-    return Interview(terms, record(0), request=request(0), max_repairs=max_repairs)
+    context = InterviewContext(FakeTask(), run_id="run", callbacks=False, panel=Panel(3, ("label",)))
+    return Interview(context, record(0), request=request(0), max_repairs=max_repairs)
 
 
 def voted(*steps: str | Problem) -> tuple[Interview, Outcome]:
@@ -169,7 +169,7 @@ def test_a_replay_counts_the_votes_as_they_were_cast(steps: list[str]) -> None:
     kept = [one for _, one in through(whole, steps)]
     before = whole.outcome(1.0)
     if before.answer is not None:
-        after = asyncio.run(read_again(whole.terms, before, kept, 2))
+        after = asyncio.run(read_again(whole.context, before, kept, 2))
         assert (after.status, after.label) == (before.status, before.label)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine import Job, Lookups, Producer
 from pipeline.engine import producer as feed_module
-from pipeline.engine.net import Net
+from pipeline.engine.record_errors import RecordErrorHandler
 from pipeline.errors import RenderError
 from pipeline.records import Answer, Outcome, Problem, Record, Request, Status
 
@@ -27,7 +27,7 @@ def render(one: Record) -> Request:
 
 
 def feed_of(found: AsyncGenerator[list[Record], None], made: Callable[[Record], Request], lookups: Lookups) -> Producer:
-    return Producer(found, made, lookups, Net(lambda _: None))
+    return Producer(found, made, lookups, RecordErrorHandler(lambda _: None))
 
 
 async def batches(*found: Sequence[Record]) -> AsyncGenerator[list[Record], None]:

@@ -12,7 +12,7 @@ import pytest
 from engine_parts import FakeTask, Rig, answered, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.engine.doubt import PROVEN_EVIDENCE, SHAPE_EVIDENCE
+from pipeline.engine.refusal_evidence import PROVEN_EVIDENCE, SHAPE_EVIDENCE
 from pipeline.errors import RequestShapeError
 from pipeline.records import Answer, LabelResult, Outcome, Record, Request, Response, Status, ValidCall
 

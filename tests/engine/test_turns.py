@@ -15,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from talk_parts import Ledger, Stage, said
 
-from pipeline.engine import Asker, AskRules, Ending, Job, Journal, Pool, PoolSizes, Terms, idempotency_key, read_again
+from pipeline.engine import (
+    Asker,
+    AskRules,
+    Ending,
+    InterviewContext,
+    Job,
+    Journal,
+    Pool,
+    PoolSizes,
+    idempotency_key,
+    read_again,
+)
 from pipeline.errors import (
     StoppedError,
     StoreError,
@@ -208,7 +219,7 @@ def test_a_record_with_the_same_request_as_another_has_its_own_key_and_a_replay_
         live = list(stage.task.keys)
         stage.task.keys.clear()
         for outcome in (first, copy):
-            assert await read_again(stage.terms, outcome, ()) == outcome
+            assert await read_again(stage.context, outcome, ()) == outcome
         return live, stage.task.keys
 
     live, again = moved_clock(main())
@@ -353,7 +364,7 @@ def test_a_record_that_keeps_failing_slowly_while_others_pass_is_given_up_at_its
         rules = AskRules(max_attempts=1000, timeout_s=60, record_s=100)
         asker = Asker(
             provider,
-            Terms(FakeTask()),
+            InterviewContext(FakeTask()),
             Admission(gate=gate),
             Stats(time.monotonic),
             rules=rules,

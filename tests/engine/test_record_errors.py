@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from engine_parts import FakeTask, Rig, answered, record, request
 
-from pipeline.engine.net import MOST_IN_A_ROW, Net
+from pipeline.engine.record_errors import MOST_IN_A_ROW, RecordErrorHandler
 from pipeline.errors import LabelpipeError, StoppedError, StoreError
 from pipeline.records import Attachment, LabelResult, Outcome, Record, Request, Response, Status
 
@@ -93,11 +93,11 @@ def test_many_in_a_row_stop_the_run_and_the_last_stays_pending(moved_clock: RunO
 
 def test_one_that_goes_well_between_begins_the_count_anew() -> None:
     stopped: list[LabelpipeError] = []
-    net = Net(stopped.append)
+    error_handler = RecordErrorHandler(stopped.append)
     for number in range(3 * MOST_IN_A_ROW):
-        net.caught(record(number), ValueError("x"))
+        error_handler.caught(record(number), ValueError("x"))
         if number % 10 == 0:
-            net.passed()
+            error_handler.passed()
     assert not stopped
 
 
@@ -107,7 +107,7 @@ def test_one_that_goes_well_between_begins_the_count_anew() -> None:
 )
 def test_what_is_the_runs_goes_through(error: Exception) -> None:
     with pytest.raises(type(error)):
-        Net(lambda _: None).caught(record(1), error)
+        RecordErrorHandler(lambda _: None).caught(record(1), error)
 
 
 def test_a_trace_is_bounded() -> None:
@@ -116,6 +116,6 @@ def test_a_trace_is_bounded() -> None:
 
     with pytest.raises(RecursionError) as caught:
         deep(0)
-    problem = Net(lambda _: None).caught(record(1), caught.value)
+    problem = RecordErrorHandler(lambda _: None).caught(record(1), caught.value)
     assert "RecursionError" in problem.message
-    assert len(Net(lambda _: None).caught(record(1), ValueError("x" * 10**6)).message) < 500
+    assert len(RecordErrorHandler(lambda _: None).caught(record(1), ValueError("x" * 10**6)).message) < 500

@@ -50,7 +50,7 @@ MOST_TRIES = 3
 
 
 @dataclass(slots=True)
-class Shape:
+class RequestShapeStats:
     """What is known of one kind of request: how many were answered, and which records' were refused with a 400."""
 
     answers: int = 0
@@ -63,7 +63,7 @@ class Shape:
 
 
 @dataclass(slots=True)
-class Refusals:
+class RefusalStreak:
     """One refusal after another with nothing answered between: since when, and of which records."""
 
     is_page: bool = False
@@ -103,7 +103,7 @@ class Refusals:
 
 
 @dataclass(slots=True)
-class UsedUp:
+class QuotaEvidence:
     """The same words to every call with nothing answered between, and no moment named: a quota of a name unknown here.
 
     A 429, an API's word inside a success, or a completion without a choice. The other errors have rules of their own.
@@ -125,7 +125,7 @@ class UsedUp:
         return bool(words) and now - self.since >= patience_s
 
 
-def hopeless(error: CallError) -> CallError:
+def used_up_error(error: CallError) -> CallError:
     """What the run stops with where `UsedUp` says so."""
     if isinstance(error, NoCompletionError):
         error.args = (f"{EMPTY}. Each time: {error}",)

@@ -30,7 +30,7 @@ TO_CHANGE: Mapping[str, str] = {
 }
 
 
-class Brake:
+class FirstRecordsBreaker:
     """Stops a run that pays and gets no label. `share` is `limits.stop_rejected`, asked anew each time."""
 
     def __init__(self, share: Callable[[], float], stop: Callable[[LabelpipeError], None]) -> None:

@@ -27,7 +27,7 @@ class TaskPart(Protocol):
     async def run_callback(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall: ...
 
 
-class Terms:
+class InterviewContext:
     """What all interviews of a session share.
 
     `run_id` names the run in the keys of callbacks. Without `callbacks` none is called, and the first valid answer is
@@ -45,9 +45,9 @@ class Terms:
         self.talks = self.max_turns > 1
         self.calls_back = callbacks and (self.talks or task.has_callback)
 
-    def quiet(self) -> Terms:
+    def without_callbacks(self) -> InterviewContext:
         """The same without callbacks."""
-        return Terms(self.task, run_id=self.run_id, callbacks=False, panel=self.panel)
+        return InterviewContext(self.task, run_id=self.run_id, callbacks=False, panel=self.panel)
 
     @property
     def keeps_answers(self) -> bool:

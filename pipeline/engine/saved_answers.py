@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.engine.interview import Interview, Wants
+from pipeline.engine.interview_context import InterviewContext
 from pipeline.engine.panel import VOTE_COLUMNS
-from pipeline.engine.terms import Terms
 from pipeline.errors import AnswerError, CallbackError
 from pipeline.records import JSON, Answer, Outcome, Problem, Record, Response, SavedAnswer, Status, Usage
 
 log = logging.getLogger("labelpipe")
 
 
-async def call_back(terms: Terms, interview: Interview) -> bool:
+async def call_back(context: InterviewContext, interview: Interview) -> bool:
     """Hand the next call to its callback. False: it has raised."""
     valid_call, call = interview.callback
     try:
-        done = await terms.task.run_callback(valid_call, interview.record, call)
+        done = await context.task.run_callback(valid_call, interview.record, call)
     except AnswerError as error:
         if isinstance(error, CallbackError):
             log.warning("callback raised", extra={"facts": {"key": interview.record.key, "error": str(error)}})
@@ -30,16 +30,18 @@ async def call_back(terms: Terms, interview: Interview) -> bool:
     return True
 
 
-async def copy(terms: Terms, record: Record, source: Outcome) -> Interview:
+async def copy(context: InterviewContext, record: Record, source: Outcome) -> Interview:
     """The interview of a record whose identical request was answered for `source`; its own callbacks are called."""
     assert source.answer is not None
-    interview = Interview(terms, record, digest=source.request_digest or b"", votes=_votes_of(source))
+    interview = Interview(context, record, digest=source.request_digest or b"", votes=_votes_of(source))
     interview.answered(_response(source, source.answer))
-    await _call_all_back(terms, interview)
+    await _call_all_back(context, interview)
     return interview
 
 
-async def read_again(terms: Terms, old: Outcome, kept: Sequence[SavedAnswer], max_repairs: int = 0) -> Outcome:
+async def read_again(
+    context: InterviewContext, old: Outcome, kept: Sequence[SavedAnswer], max_repairs: int = 0
+) -> Outcome:
     """A record's outcome as its answers are read now; the same object where its conversation broke off.
 
     Callbacks are called again, with the keys that they had. A conversation is read with the results that the model was
@@ -48,24 +50,24 @@ async def read_again(terms: Terms, old: Outcome, kept: Sequence[SavedAnswer], ma
     """
     assert old.answer is not None
     # A copy, and a label from before there were votes, has none of its own.
-    votes = None if kept and terms.panel is not None else _votes_of(old)
+    votes = None if kept and context.panel is not None else _votes_of(old)
     interview = Interview(
-        terms,
+        context,
         old.record,
         digest=old.request_digest or b"",
         key=old.asked_as,
         max_repairs=max_repairs if votes is None else 0,
         votes=votes,
     )
-    if terms.keeps_answers:
+    if context.keeps_answers:
         _go_through(interview, old, old.answer, kept, votes=votes is None)
     else:
         interview.answered(_response(old, old.answer))
-    if not terms.talks:
+    if not context.talks:
         while interview.wants is Wants.ANSWER:  # a vote to which no answer came, or that nothing could be made of
             status = Status.REJECTED if old.problem is None else old.status
             interview.give_up(status, old.problem or Problem("unfinished", "a vote is missing"))
-        await _call_all_back(terms, interview)
+        await _call_all_back(context, interview)
     if not interview.is_over:
         return old
     new = interview.outcome(old.finished_at)
@@ -92,9 +94,9 @@ def _votes_of(source: Outcome) -> dict[str, JSON]:
     return {name: value for name, value in (source.label or {}).items() if name in VOTE_COLUMNS}
 
 
-async def _call_all_back(terms: Terms, interview: Interview) -> None:
+async def _call_all_back(context: InterviewContext, interview: Interview) -> None:
     while interview.wants is Wants.CALLBACK:
-        await call_back(terms, interview)
+        await call_back(context, interview)
 
 
 def _response(source: Outcome, answer: Answer) -> Response:

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine_parts import answered, record, request
 
 from pipeline.engine import Job, Lookups, Producer
-from pipeline.engine.net import Net
+from pipeline.engine.record_errors import RecordErrorHandler
 from pipeline.records import Outcome, Record, SavedAnswer
 from pipeline.store import Ledger
 
@@ -44,7 +44,9 @@ def test_many_are_looked_up_a_batch_of_records_at_a_time(tmp_path: Path) -> None
                 return found
 
             lookups = Lookups(done=nothing_done, kept=look_up)
-            producer = Producer(batches(COUNT), lambda one: request(one.ordinal), lookups, Net(lambda _: None))
+            producer = Producer(
+                batches(COUNT), lambda one: request(one.ordinal), lookups, RecordErrorHandler(lambda _: None)
+            )
             right = 0
             async for item in producer.items():
                 assert isinstance(item, Job)
@@ -67,7 +69,9 @@ def test_a_record_that_has_begun_follows_nobody_and_others_follow_it() -> None:
     async def main() -> list[tuple[str, int, list[str]]]:
         lookups = Lookups(done=nothing_done, answered=none_answered, kept=look_up)
         same = request(0).digest
-        producer = Producer(batches(3), lambda one: request(one.ordinal, digest=same), lookups, Net(lambda _: None))
+        producer = Producer(
+            batches(3), lambda one: request(one.ordinal, digest=same), lookups, RecordErrorHandler(lambda _: None)
+        )
         jobs = [item async for item in producer.items() if isinstance(item, Job)]
         return [(job.request.record.key, len(job.kept), sorted(one.key for one in job.followers)) for job in jobs]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.providers.pieces import CHUNK_BYTES, pieces_of
+from pipeline.providers.streamed_body import CHUNK_BYTES, streamed_body
 from pipeline.records import Blob
 
 
@@ -26,8 +26,8 @@ def image(url: Any) -> dict[str, Any]:
 
 
 def joined(given: dict[str, Any]) -> tuple[bytes, int]:
-    pieces = pieces_of(given)
-    return b"".join(pieces.chunks()), pieces.size
+    chunked_body = streamed_body(given)
+    return b"".join(chunked_body.chunks()), chunked_body.size
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=4), st.text(max_size=40))
@@ -42,7 +42,7 @@ def test_it_is_the_json_of_the_whole(blobs: list[bytes], text: str) -> None:
 
 def test_large_blobs_come_in_chunks() -> None:
     data = bytes(range(256)) * 4_000
-    chunks = list(pieces_of(body(image(Blob(data, name="x")))).chunks())
+    chunks = list(streamed_body(body(image(Blob(data, name="x")))).chunks())
     assert max(map(len, chunks)) <= CHUNK_BYTES * 4 // 3
     assert (
         codec.loads(b"".join(chunks))["messages"][1]["content"][0]["image_url"]["url"]

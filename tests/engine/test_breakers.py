@@ -9,8 +9,8 @@ import pytest
 from oddserver import Call, good, night
 
 from pipeline.engine import Ending
-from pipeline.engine.brake import FIRST_RECORDS
-from pipeline.engine.stretch import CALLBACKS
+from pipeline.engine.first_records_breaker import FIRST_RECORDS
+from pipeline.engine.mid_run_breaker import CALLBACKS
 from pipeline.errors import NoLabelError
 
 RunOn = Callable[[Any], Any]

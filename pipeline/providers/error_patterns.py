@@ -12,14 +12,14 @@ from pipeline.providers.errorbody import ErrorFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class ErrorPattern:
     """Codes and words with one meaning. `statuses`: where the words count; empty: anywhere."""
 
     codes: Set[str]
     words: re.Pattern[str]
     statuses: Set[int] = frozenset()
 
-    def fits(self, status: int, facts: ErrorFacts) -> bool:
+    def matches(self, status: int, facts: ErrorFacts) -> bool:
         """Whether the server says this."""
         if self.codes & facts.words:
             return True
@@ -35,7 +35,7 @@ _OF_REQUESTS = frozenset({200, 400, 403, 413, 422, 451, 500, 502, 503})
 
 #: The model's mistake: the server found no call in what it wrote, or no JSON that fits the schema. LiteLLM hands on the
 #: words, and not the code; Ollama and llama.cpp have words only.
-UNUSABLE_CALL = Sign(
+UNUSABLE_CALL = ErrorPattern(
     frozenset({"tool_use_failed", "json_validate_failed"}),
     _words(
         r"tool_use_failed", r"failed to call a function", r"json_validate_failed",
@@ -44,7 +44,7 @@ UNUSABLE_CALL = Sign(
     frozenset({200, 400, 422, 500}),
 )  # fmt: skip
 
-CONTENT = Sign(
+CONTENT = ErrorPattern(
     frozenset(
         {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked",
          "invalid_prompt", "data_inspection_failed", "datainspectionfailed", "content_filtered", "prohibited_content",
@@ -68,7 +68,7 @@ ACCOUNT = _words(
     r"|banned|deactivated|restricted)"
 )
 
-LENGTH = Sign(
+LENGTH = ErrorPattern(
     frozenset(
         {"context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "context_window_exceeded",
          "model_context_window_exceeded", "request_too_large", "input_too_long", "prompt_too_long", "1261"}
@@ -85,7 +85,7 @@ LENGTH = Sign(
 )  # fmt: skip
 
 #: A picture, sound or document of the record that the server cannot use.
-MEDIA = Sign(
+MEDIA = ErrorPattern(
     frozenset(
         {"invalid_image", "invalid_image_format", "invalid_image_url", "image_too_large", "image_parse_error",
          "unsupported_image", "invalid_base64", "invalid_audio", "unsupported_content", "invalid_base64_image",
@@ -100,7 +100,7 @@ MEDIA = Sign(
     frozenset({400, 415, 422, 500}),
 )  # fmt: skip
 
-QUOTA = Sign(
+QUOTA = ErrorPattern(
     frozenset(
         {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated",
          "payment_required", "budget_exceeded", "exceeded_current_quota_error", "arrearage", "creditserror",
@@ -122,7 +122,7 @@ QUOTA = Sign(
 )  # fmt: skip
 
 #: The same in words that records use too: they count only where a server quotes no record, and would be waited for.
-USED_UP = Sign(
+USED_UP = ErrorPattern(
     frozenset({"subscription_expired", "wallet_empty", "usage_limit_reached"}),
     _words(
         r"\b(monthly|weekly)( \w+)? (limit|cap|quota|allowance)", r"\bwallet\b",
@@ -132,7 +132,7 @@ USED_UP = Sign(
     frozenset({429, 503}),
 )  # fmt: skip
 
-RATE = Sign(
+RATE = ErrorPattern(
     frozenset(
         {"rate_limit_exceeded", "rate_limit_error", "rate_limit_reached_error", "too_many_requests",
          "resource_exhausted", "ratelimitreached", "ratelimiterror", "1302", "1303"}
@@ -142,14 +142,14 @@ RATE = Sign(
 )  # fmt: skip
 
 #: No room for calls that ask for the flex tier (OpenAI's and Azure's 429, Groq's 498).
-NO_ROOM = Sign(
+NO_ROOM = ErrorPattern(
     frozenset({"resource_unavailable", "capacity_exceeded"}),
     _words(r"resources?[ _]unavailable", r"\bflex\b.{0,60}\b(capacity|unavailable)\b"),
     frozenset({429, 498, 503}),
 )
 
 #: A limit a day: a wait of seconds does not help.
-DAY = Sign(
+DAY = ErrorPattern(
     frozenset({"1304"}),
     _words(
         r"\bper.?day\b", r"PerDay", r"\b[RT]PD\b", r"\bdaily\b", r"-per-day", r"per 86,?400 ?s", r"/ ?day\b",
@@ -158,7 +158,7 @@ DAY = Sign(
 )  # fmt: skip
 
 #: A wrong key, or a model that is not there, under a status that does not say so.
-CREDENTIALS = Sign(
+CREDENTIALS = ErrorPattern(
     frozenset(
         {"invalid_api_key", "api_key_invalid", "authentication_error", "invalid_authentication_error", "unauthorized",
          "model_not_found", "model_decommissioned", "invalid_model", "modelnotfound",

@@ -16,7 +16,7 @@ from pipeline.records import JSON, Blob
 CHUNK_BYTES = 192 * 1024
 
 
-class Pieces:
+class StreamedBody:
     """JSON texts and, between them, blobs that go out as base64. `size` is the whole body's, in bytes."""
 
     __slots__ = ("_parts", "size")
@@ -42,7 +42,7 @@ class Pieces:
                 yield base64.b64encode(whole[start : start + CHUNK_BYTES])
 
 
-def pieces_of(body: Mapping[str, JSON]) -> Pieces:
+def streamed_body(body: Mapping[str, JSON]) -> StreamedBody:
     """The body in pieces."""
     blobs: list[Blob] = []
     # Drawn for this body: no record's text can be one.
@@ -60,7 +60,7 @@ def pieces_of(body: Mapping[str, JSON]) -> Pieces:
     parts: list[bytes | Blob] = [texts[0]]
     for blob, text in zip(blobs, texts[1:], strict=True):
         parts += [blob, text]
-    return Pieces(parts)
+    return StreamedBody(parts)
 
 
 def _size(blob: Blob) -> int:

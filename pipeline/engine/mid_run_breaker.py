@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
+from pipeline.engine.first_records_breaker import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
 from pipeline.engine.health import CHECK_MESSAGES, CHECK_TOKENS, Answerer, Prepare
+from pipeline.engine.interview_context import TaskPart
 from pipeline.engine.rules import AskRules, most_of
-from pipeline.engine.terms import TaskPart
 from pipeline.errors import AnswerError, CallbackError, CallError, MediaError, NoLabelError, RefusalError
 from pipeline.limits import Admission
 from pipeline.records import Outcome, Request, Status
@@ -26,7 +26,7 @@ CALLBACKS = 100
 OF_ANSWERS = frozenset({"no_tool_call", "invalid_json", "invalid_label", "truncated", "refused", "unfinished"})
 
 
-class Stretch:
+class MidRunBreaker:
     """Stops a run whose answers have stopped being labels."""
 
     def __init__(

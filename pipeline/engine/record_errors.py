@@ -17,7 +17,7 @@ _OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, 
 _MOST_FRAMES, _MOST_CHARS, _SHOWN_CHARS = 30, 8_000, 300
 
 
-class Net:
+class RecordErrorHandler:
     """Catches what a record's handling raised. `stop` ends the run."""
 
     def __init__(self, stop: Callable[[LabelpipeError], None]) -> None:
