@@ -105,7 +105,7 @@ class Asker:
         except _PutOffError:
             return None
         except Exception as error:
-            problem = self.error_handler.caught(request.record, error)
+            problem = self.error_handler.handle(request.record, error)
             interview.end(Status.REJECTED if interview.response else Status.FAILED, problem)
             return self._ended(interview)
         else:
@@ -146,9 +146,9 @@ class Asker:
                         raise _PutOffError
                     response = await self._answer(history)
                 except Over as over:
-                    asked = interview.request
+                    request_before = interview.request
                     interview.give_up(over.status, over.problem)
-                    if interview.request is not asked:
+                    if interview.request is not request_before:
                         history.begin_anew()  # what one voter did not answer says nothing of another one
                     continue
                 for other in history.came:
@@ -191,7 +191,7 @@ class Asker:
         try:
             interview = await copy(self._context, record, source)
         except Exception as error:
-            interview.end(Status.REJECTED, self.error_handler.caught(record, error))
+            interview.end(Status.REJECTED, self.error_handler.handle(record, error))
         return replace(
             interview.outcome(time.time()),
             answer=source.answer,
@@ -265,8 +265,8 @@ class Asker:
             async with asyncio.timeout(rules.timeout_s):
                 response = await self._provider(request)
         except TimeoutError as error:
-            told = f"no answer in {rules.timeout_s:g} s"
-            raise CallTimeoutError(told, billed=True) from error
+            message = f"no answer in {rules.timeout_s:g} s"
+            raise CallTimeoutError(message, billed=True) from error
         except CallError as error:
             # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
             if not error.billed:
@@ -302,6 +302,6 @@ class Asker:
     def _ended(self, interview: Interview) -> Outcome:
         outcome = interview.outcome(time.time())
         if outcome.status is Status.LABELLED:
-            self.error_handler.passed()
+            self.error_handler.on_label()
         self.first_records_breaker.ended(outcome)
         return outcome

@@ -36,7 +36,7 @@ class Beginning:
         # All state that changes.
         self._over = over
         self._is_empty = True
-        self._held: list[Outcome] = []
+        self._held_back: list[Outcome] = []
 
     @property
     def is_over(self) -> bool:
@@ -52,31 +52,31 @@ class Beginning:
         if len(rejected) < len(items) or (items and self._lenient):
             self._over = True
             return [*self._released(), *items]
-        self._held += rejected
-        if len(self._held) < ENOUGH:
+        self._held_back += rejected
+        if len(self._held_back) < ENOUGH:
             return []
-        if len(_codes(self._held)) == 1:
-            raise NothingToAskError(self._told(f"none of the first {len(self._held):,} records"))
+        if len(_codes(self._held_back)) == 1:
+            raise NothingToAskError(self._describe(f"none of the first {len(self._held_back):,} records"))
         self._over = True  # several reasons: the records differ, and the next one may do so too
         return [*self._released()]
 
     def ended(self, skipped: int) -> list[Outcome]:
         """What is left at the input's end, `skipped` records of which had an outcome. Raises NothingToAskError."""
-        if (self._is_empty and self._names) or not (self._held or self._over or skipped):
+        if (self._is_empty and self._names) or not (self._held_back or self._over or skipped):
             # Also where the run has labels: the program that writes the input has most likely failed.
             raise NothingToAskError(self._why_none(self._names))
         if self._over or skipped:
             return self._released()
-        raise NothingToAskError(self._told(f"none of its {len(self._held):,} records"))
+        raise NothingToAskError(self._describe(f"none of its {len(self._held_back):,} records"))
 
     def _released(self) -> list[Outcome]:
-        held, self._held = self._held, []
-        return held
+        held_back, self._held_back = self._held_back, []
+        return held_back
 
-    def _told(self, whom: str) -> str:
-        codes = _codes(self._held)
+    def _describe(self, whom: str) -> str:
+        codes = _codes(self._held_back)
         most = codes.most_common(1)[0][0]
-        first = next(one.problem.message for one in self._held if one.problem and one.problem.code == most)
+        first = next(one.problem.message for one in self._held_back if one.problem and one.problem.code == most)
         counts = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
         return (
             f"{_listed(self._names)}: {whom} can be asked ({counts}). The first: {first}. "

@@ -38,42 +38,42 @@ class FirstRecordsBreaker:
         self._stop = stop
         # All state that changes: whether the run has shown that it works, how many were asked, and why they got none.
         self.is_off = False
-        self._asked = 0
+        self._count = 0
         self._codes: Counter[str] = Counter()
 
     def ended(self, outcome: Outcome) -> None:
         """A record has its outcome."""
         if self.is_off or not outcome.attempts:
             return
-        self._asked += 1
+        self._count += 1
         if outcome.status is not Status.LABELLED and outcome.problem is not None:
             self._codes[outcome.problem.code] += 1
         share, without = self._share(), self._codes.total()
-        if self._asked < FIRST_RECORDS:
-            self.is_off = share >= 1 and without < self._asked
-        elif without < share * self._asked or not share:
+        if self._count < FIRST_RECORDS:
+            self.is_off = share >= 1 and without < self._count
+        elif without < share * self._count or not share:
             self.is_off = True
         elif outcome.problem is not None and self._codes[outcome.problem.code] >= ONE_REASON * without:
             self._stop(self._error(outcome, outcome.problem.code, without))
 
     def _error(self, outcome: Outcome, code: str, without: int) -> NoLabelError:
-        first = "none" if without == self._asked else f"only {self._asked - without}"
-        told = [f"{first} of the first {self._asked} records got a label, for one reason: {code}"]
-        told += [TO_CHANGE[code]] if code in TO_CHANGE else []
-        told += last_of(outcome)
-        return NoLabelError(". ".join(told), reason=code)
+        first = "none" if without == self._count else f"only {self._count - without}"
+        sentences = [f"{first} of the first {self._count} records got a label, for one reason: {code}"]
+        sentences += [TO_CHANGE[code]] if code in TO_CHANGE else []
+        sentences += last_of(outcome)
+        return NoLabelError(". ".join(sentences), reason=code)
 
 
 def last_of(outcome: Outcome) -> list[str]:
     """The last record without a label, for the message, and how the user has such a run go on."""
     assert outcome.problem is not None
-    told = [f"The last one: {outcome.problem.message.rstrip('.')}"]
-    told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
-    return [*told, "limits.stop_rejected = 0 lets such a run continue"]
+    sentences = [f"The last one: {outcome.problem.message.rstrip('.')}"]
+    sentences += [] if outcome.answer is None else [f"Its answer as it came: {_excerpt(outcome.answer)}"]
+    return [*sentences, "limits.stop_rejected = 0 lets such a run continue"]
 
 
-def _shown(answer: Answer) -> str:
+def _excerpt(answer: Answer) -> str:
     """What the model said, its calls first."""
     parts = [f"{call.name}({call.arguments})" for call in answer.calls]
-    said = " ".join(filter(None, [*parts, answer.text, answer.refusal]))
-    return repr(said if len(said) <= SHOWN_CHARS else said[:SHOWN_CHARS] + "...") if said else "nothing at all"
+    words = " ".join(filter(None, [*parts, answer.text, answer.refusal]))
+    return repr(words if len(words) <= SHOWN_CHARS else words[:SHOWN_CHARS] + "...") if words else "nothing at all"

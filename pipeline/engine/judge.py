@@ -120,13 +120,13 @@ class Judge:
         """
         if not self._is_open_question(history, error, sent_at):
             return None
-        clock, health, asked = asyncio.get_running_loop().time, self._health, history.sent or history.request
-        checked = await health.result_since(sent_at, asked)
+        clock, health, request = asyncio.get_running_loop().time, self._health, history.sent or history.request
+        checked = await health.result_since(sent_at, request)
         if checked is None and isinstance(error, CallTimeoutError):
             checked = health.refused_lately()
         needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(history, error) else SURE_WORDS
         while checked is not None and checked.is_answered and health.answered_in_a_row < needed:
-            checked = await health.result_since(clock(), asked)
+            checked = await health.result_since(clock(), request)
         if checked is not None and checked.is_answered:
             self._gate.on_health_check(clock(), checked.sent_at)
             self._shapes[0].answers += 1
@@ -235,8 +235,8 @@ class Judge:
         history.refusals += (others_pass or self.active <= FEW_LEFT) and not self._admission.is_excused
         history.refused_at = asyncio.get_running_loop().time()
         if history.refusals >= FREE_REFUSALS * self.rules.max_attempts:
-            told = f"refused {history.refusals} times by the rate limit; last: {error}"
-            raise Over(Status.FAILED, Problem(error.code, told))
+            message = f"refused {history.refusals} times by the rate limit; last: {error}"
+            raise Over(Status.FAILED, Problem(error.code, message))
         return wait_s
 
     def _retry(self, history: CallHistory, error: CallError, sent_at: float, checked: CheckResult | None) -> float:
@@ -258,11 +258,11 @@ class Judge:
             history.failing_since = sent_at
         if history.charged >= self.rules.max_attempts:
             self._given_up += 1
-            told = f"gave up after {history.calls} calls; last error: {error}"
-            raise Over(Status.FAILED, Problem(error.code, told))
+            message = f"gave up after {history.calls} calls; last error: {error}"
+            raise Over(Status.FAILED, Problem(error.code, message))
         if own and history.busy_s >= (deadline_s := self.rules.deadline_of(self._most_answers)):
-            told = f"not done in {deadline_s:g} s, {history.calls} calls; last: {error}"
-            raise Over(Status.FAILED, Problem("record_deadline", told))
+            message = f"not done in {deadline_s:g} s, {history.calls} calls; last: {error}"
+            raise Over(Status.FAILED, Problem("record_deadline", message))
         return self._wait_s(history, error)
 
     def _nobody_passes(self, history: CallHistory) -> bool:

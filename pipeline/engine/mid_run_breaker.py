@@ -86,8 +86,8 @@ class MidRunBreaker:
             ]
         found = await asyncio.gather(*map(self._problem_of, witnesses))
         if found and set(found) == {code} and self._length >= length:
-            asked = "Records that had a label were" if self._witnesses else "A health check was"
-            self._admission.gate.stop(_error(outcome, code, length, asked))
+            who = "Records that had a label were" if self._witnesses else "A health check was"
+            self._admission.gate.stop(_error(outcome, code, length, who))
         self._enough = 2 * length
 
     async def _problem_of(self, request: Request) -> str | None:
@@ -115,9 +115,9 @@ class MidRunBreaker:
         return None
 
 
-def _error(outcome: Outcome, code: str, length: int, asked: str = "") -> NoLabelError:
-    """What the run stops with. `asked`: who was asked once more, with the same result."""
-    told = [f"none of the last {length} records got a label, for one reason: {code}"]
-    told += [f"{asked} asked too, with the same result: the server has changed"] if asked else []
-    told += [TO_CHANGE[code]] if code in TO_CHANGE else []
-    return NoLabelError(". ".join([*told, *last_of(outcome)]), reason=code, is_late=True)
+def _error(outcome: Outcome, code: str, length: int, who: str = "") -> NoLabelError:
+    """What the run stops with. `who` was asked once more, with the same result."""
+    sentences = [f"none of the last {length} records got a label, for one reason: {code}"]
+    sentences += [f"{who} asked too, with the same result: the server has changed"] if who else []
+    sentences += [TO_CHANGE[code]] if code in TO_CHANGE else []
+    return NoLabelError(". ".join([*sentences, *last_of(outcome)]), reason=code, is_late=True)

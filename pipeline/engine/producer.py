@@ -128,7 +128,7 @@ class Producer:
         except RenderError as error:
             return _rejected(record, Problem(error.code, str(error)))
         except Exception as error:
-            return _rejected(record, self._error_handler.caught(record, error))
+            return _rejected(record, self._error_handler.handle(record, error))
 
     async def _shown(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
         """The same; before the first record that can be asked, those whose own files cannot be shown are rejected."""
@@ -152,7 +152,7 @@ class Producer:
         except MediaError as error:
             return Problem(error.code, str(error))
         except Exception as error:
-            return self._error_handler.caught(request.record, error)
+            return self._error_handler.handle(request.record, error)
 
     def _joined(
         self, request: Request, kept: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})
@@ -190,7 +190,7 @@ def renamed(batch: Sequence[Record], again: Set[int]) -> list[Record]:
 
 def _repeated(record: Record) -> Record:
     """The record under a name of its own, with the reason why it is not asked."""
-    told = f"{record.source}:{record.line}: the key {record.key!r} came before; keys must be unique"
+    message = f"{record.source}:{record.line}: the key {record.key!r} came before; keys must be unique"
     return Record(
         source=record.source,
         ordinal=record.ordinal,
@@ -198,7 +198,7 @@ def _repeated(record: Record) -> Record:
         fields=record.fields,
         line=record.line,
         digest=record.digest,
-        problem=Problem("duplicate_key", told),
+        problem=Problem("duplicate_key", message),
     )
 
 

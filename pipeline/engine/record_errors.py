@@ -25,27 +25,29 @@ class RecordErrorHandler:
         # All state that changes.
         self._in_a_row = 0
 
-    def passed(self) -> None:
+    def on_label(self) -> None:
         """A record got its label."""
         self._in_a_row = 0
 
-    def caught(self, record: Record, error: Exception) -> Problem:
+    def handle(self, record: Record, error: Exception) -> Problem:
         """The record's problem. Raises the error itself where it is the run's, StoppedError after too many in a row."""
         is_the_systems = isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
         if is_the_systems or isinstance(error, StoppedError | StoreError | SetupError):
             raise error
-        problem = self.told(record, error)
+        problem = self.record(record, error)
         if self._in_a_row >= MOST_IN_A_ROW:
             raise StoppedError(problem.message) from error
         return problem
 
-    def told(self, record: Record, error: Exception) -> Problem:
+    def record(self, record: Record, error: Exception) -> Problem:
         """The record's problem, logged and counted."""
         self._in_a_row += 1
-        told = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
+        message = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
         trace = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]
-        facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": trace}
+        facts = {"key": record.key, "source": record.source, "line": record.line, "error": message, "trace": trace}
         log.error("internal error", extra={"facts": facts})
         if self._in_a_row >= MOST_IN_A_ROW:
-            self._stop(InternalError(f"{self._in_a_row} records in a row failed because of labelpipe itself: {told}"))
-        return Problem(InternalError.code, f"labelpipe itself failed at this record: {told}; run.log has the trace")
+            self._stop(
+                InternalError(f"{self._in_a_row} records in a row failed because of labelpipe itself: {message}")
+            )
+        return Problem(InternalError.code, f"labelpipe itself failed at this record: {message}; run.log has the trace")

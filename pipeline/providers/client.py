@@ -275,8 +275,8 @@ class Client:
         at = f"{self._base_url}/models/{name}"
         if isinstance(facts, dict) and facts.get("error"):
             return refusal(200, {}, read_body({"error": facts["error"]}), secrets=self.secrets, at=f"GET {at}")
-        told = scrub(str(facts), self.secrets)[:80]
-        return NoCompletionError(f"{at} is no model but {told!r}", status=200)
+        message = scrub(str(facts), self.secrets)[:80]
+        return NoCompletionError(f"{at} is no model but {message!r}", status=200)
 
     async def close(self) -> None:
         """Close all connections; may be called twice."""

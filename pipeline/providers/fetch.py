@@ -94,19 +94,21 @@ class Fetcher:
             parts = urlsplit(url)
             host, _port = _plain_host(parts.hostname or "").rstrip("."), parts.port
         except ValueError as error:
-            raise MediaError(f"{_told(url)} is not an address: {error}") from None
+            raise MediaError(f"{_describe(url)} is not an address: {error}") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
-            raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
+            raise MediaError(f"{_describe(url)}: expected https (task.media.http = true allows http)")
         if not host or any(ord(letter) <= 32 for letter in url + host):
             raise MediaError(
-                f"{_told(url)} is not an address: it has no host, or it contains a space or a control character"
+                f"{_describe(url)} is not an address: it has no host, or it contains a space or a control character"
             )
         if ":" not in host and _NO_HOST & set(host):
-            raise MediaError(f"{_told(url)} is not an address: its host contains a character that is not allowed")
+            raise MediaError(f"{_describe(url)} is not an address: its host contains a character that is not allowed")
         if parts.username is not None or parts.password is not None:
-            raise MediaError(f"{_told(url)}: an address with a login is not allowed")
+            raise MediaError(f"{_describe(url)}: an address with a login is not allowed")
         if not self._options.private and _is_inner_name(host):
-            raise MediaError(f"{_told(url)} leads into a private network; task.media.fetch_private = true allows it")
+            raise MediaError(
+                f"{_describe(url)} leads into a private network; task.media.fetch_private = true allows it"
+            )
 
     async def load(self, url: str, most_bytes: int) -> bytes:
         """The bytes at the address. Raises MediaError."""
@@ -114,8 +116,8 @@ class Fetcher:
             async with asyncio.timeout(self._options.timeout_s):
                 return await self._tried(url, most_bytes)
         except TimeoutError:
-            told = f"not there after {self._options.timeout_s:g} s"
-            raise MediaError(f"{_told(url)} cannot be loaded: {told}") from None
+            message = f"not there after {self._options.timeout_s:g} s"
+            raise MediaError(f"{_describe(url)} cannot be loaded: {message}") from None
 
     async def _tried(self, url: str, most_bytes: int) -> bytes:
         """The same, over its tries and the waits between them, for as long as it takes."""
@@ -125,15 +127,15 @@ class Fetcher:
             try:
                 return await self._follow(url, most_bytes)
             except _PrivateAddressError:
-                raise MediaError(f"{_told(url)} leads into a private network") from None
+                raise MediaError(f"{_describe(url)} leads into a private network") from None
             except ValueError as error:  # of whoever takes an address apart: no look at it foresees them all
-                raise MediaError(f"{_told(url)} is not an address, or does not resolve: {error}") from None
+                raise MediaError(f"{_describe(url)} is not an address, or does not resolve: {error}") from None
             except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 if _is_private(error):
-                    raise MediaError(f"{_told(url)} leads into a private network") from None
+                    raise MediaError(f"{_describe(url)} leads into a private network") from None
                 if wait_s is None:
                     reason = str(error) or type(error).__name__
-                    raise MediaError(f"{_told(url)} cannot be loaded: {reason}") from None
+                    raise MediaError(f"{_describe(url)} cannot be loaded: {reason}") from None
                 await asyncio.sleep(wait_s)
         raise AssertionError  # the last turn returns or raises
 
@@ -153,7 +155,7 @@ class Fetcher:
                 if response.status not in _REDIRECTS:
                     return await _content(response, url, most_bytes)
                 here = urljoin(here, response.headers.get("Location", ""))
-        raise MediaError(f"{_told(url)} redirects more than {MOST_REDIRECTS} times")
+        raise MediaError(f"{_describe(url)} redirects more than {MOST_REDIRECTS} times")
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -236,10 +238,10 @@ async def _content(response: aiohttp.ClientResponse, url: str, most_bytes: int) 
     if response.status in (408, 425, 429) or response.status >= 500:
         raise _AgainError(f"status {response.status}")
     if response.status != 200:
-        raise MediaError(f"{_told(url)} cannot be loaded: status {response.status}")
+        raise MediaError(f"{_describe(url)} cannot be loaded: status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise MediaError(f"{_told(url)} cannot be loaded: it is compressed, although that was not requested")
-    too_large = MediaError(f"{_told(url)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows")
+        raise MediaError(f"{_describe(url)} cannot be loaded: it is compressed, although that was not requested")
+    too_large = MediaError(f"{_describe(url)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows")
     if (response.content_length or 0) > most_bytes:
         raise too_large
     data = bytearray()
@@ -250,7 +252,7 @@ async def _content(response: aiohttp.ClientResponse, url: str, most_bytes: int) 
     return bytes(data)
 
 
-def _told(url: str) -> str:
+def _describe(url: str) -> str:
     """An address without its query and login, which may be secrets."""
     plain = "".join(letter for letter in url.partition("?")[0] if ord(letter) > 32)
     head, slashes, rest = plain.partition("://")

@@ -43,27 +43,27 @@ def _by_schema(request: Request) -> Request:
     parameters = {name: value for name, value in request.parameters.items() if name != "parallel_tool_calls"}
     return replace(
         request,
-        messages=_in_words(request.messages, _told(function)),
+        messages=_in_words(request.messages, _instructions(function)),
         tools=(),
         tool_choice=None,
         parameters={**parameters, "response_format": {"type": "json_schema", "json_schema": schema}},
     )
 
 
-def _told(function: Mapping[str, JSON]) -> str:
+def _instructions(function: Mapping[str, JSON]) -> str:
     """What the model reads of the function: many servers hold it to the schema and do not show it."""
     about = function.get("description") or ""
     schema = codec.dumps(function["parameters"]).decode()
     return f"Answer with the arguments of {function['name']} as JSON, and nothing else. {about}\nTheir schema: {schema}"
 
 
-def _in_words(messages: Sequence[Message], told: str) -> tuple[Message, ...]:
+def _in_words(messages: Sequence[Message], instructions: str) -> tuple[Message, ...]:
     """The conversation without functions. Some templates take one system message only, and roles by turns."""
     plain = list(_plain(messages))
     first = plain[0]
     if first["role"] == "system" and isinstance(first["content"], str):
-        return ({**first, "content": f"{first['content']}\n\n{told}"}, *plain[1:])
-    return ({"role": "system", "content": told}, *plain)
+        return ({**first, "content": f"{first['content']}\n\n{instructions}"}, *plain[1:])
+    return ({"role": "system", "content": instructions}, *plain)
 
 
 def _plain(messages: Sequence[Message]) -> Iterator[Message]:

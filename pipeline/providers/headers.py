@@ -62,10 +62,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     or that of a limit a day; None otherwise. These are the headers of a refusal: what is hours away and does not say
     what is left is used up.
     """
-    if (told := _milliseconds(headers.get("retry-after-ms"))) is not None:
-        return told
-    if (told := _seconds_or_date(headers.get("retry-after"))) is not None:
-        return told
+    if (message := _milliseconds(headers.get("retry-after-ms"))) is not None:
+        return message
+    if (message := _seconds_or_date(headers.get("retry-after"))) is not None:
+        return message
     return _reset_of_spent(headers)
 
 
@@ -115,8 +115,8 @@ def day_limit(headers: Mapping[str, str]) -> str:
 
 
 def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
-    told = max((seconds for _, seconds in _resets_of_spent(headers)), default=0.0)
-    return told if told > MINUTE_RESET_S or 0 < told <= SOON_S else None
+    message = max((seconds for _, seconds in _resets_of_spent(headers)), default=0.0)
+    return message if message > MINUTE_RESET_S or 0 < message <= SOON_S else None
 
 
 def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:

@@ -149,8 +149,8 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if size > most:
             response.close()
             if not is_refusal:
-                told = f"an answer of more than {MOST_BODY_BYTES:,} bytes, unpacked: it was read no further"
-                raise UnavailableError(told, status=response.status, billed=True)
+                message = f"an answer of more than {MOST_BODY_BYTES:,} bytes, unpacked: it was read no further"
+                raise UnavailableError(message, status=response.status, billed=True)
             break
     return b"".join(blocks)[:most]
 

@@ -61,7 +61,7 @@ class Session:
         tariff = tariff_of(settings)
         self._price = tariff.price
         # Not the method itself: the asker is made below.
-        self._writer = OutcomeWriter(parts, self._stats, lambda *of: self._asker.error_handler.told(*of))  # noqa: PLW0108
+        self._writer = OutcomeWriter(parts, self._stats, lambda *of: self._asker.error_handler.record(*of))  # noqa: PLW0108
         self._journal = Journal(self._writer.save_answers, parts.admission.gate)
         self._lane = lane_of(parts, self._stats)
         self._asker = Asker(

@@ -95,9 +95,9 @@ def test_one_that_goes_well_between_begins_the_count_anew() -> None:
     stopped: list[LabelpipeError] = []
     error_handler = RecordErrorHandler(stopped.append)
     for number in range(3 * MOST_IN_A_ROW):
-        error_handler.caught(record(number), ValueError("x"))
+        error_handler.handle(record(number), ValueError("x"))
         if number % 10 == 0:
-            error_handler.passed()
+            error_handler.on_label()
     assert not stopped
 
 
@@ -107,15 +107,15 @@ def test_one_that_goes_well_between_begins_the_count_anew() -> None:
 )
 def test_what_is_the_runs_goes_through(error: Exception) -> None:
     with pytest.raises(type(error)):
-        RecordErrorHandler(lambda _: None).caught(record(1), error)
+        RecordErrorHandler(lambda _: None).handle(record(1), error)
 
 
 def test_a_trace_is_bounded() -> None:
     def deep(number: int) -> int:
         return deep(number + 1)
 
-    with pytest.raises(RecursionError) as caught:
+    with pytest.raises(RecursionError) as handle:
         deep(0)
-    problem = RecordErrorHandler(lambda _: None).caught(record(1), caught.value)
+    problem = RecordErrorHandler(lambda _: None).handle(record(1), handle.value)
     assert "RecursionError" in problem.message
-    assert len(RecordErrorHandler(lambda _: None).caught(record(1), ValueError("x" * 10**6)).message) < 500
+    assert len(RecordErrorHandler(lambda _: None).handle(record(1), ValueError("x" * 10**6)).message) < 500
