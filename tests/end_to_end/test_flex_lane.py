@@ -139,8 +139,8 @@ class Fatal(Rehearsal):
     left = 0
     process: Fork | None = None
 
-    async def _answer(self, request: web.BaseRequest, dialect: Any) -> web.StreamResponse:
-        answer = await super()._answer(request, dialect)
+    async def _answer(self, request: web.BaseRequest, api: Any) -> web.StreamResponse:
+        answer = await super()._answer(request, api)
         self.left -= answer.status == 429
         if self.left == 0 and self.process is not None:
             self.process.send_signal(signal.SIGKILL)
@@ -243,9 +243,9 @@ async def test_a_model_without_flex_stops_the_run_and_says_what_to_set(tmp_path:
     write_input(tmp_path, TEXTS)
 
     class NoFlex(Rehearsal):
-        async def _answer(self, request: web.BaseRequest, dialect: Any) -> web.StreamResponse:
+        async def _answer(self, request: web.BaseRequest, api: Any) -> web.StreamResponse:
             if "flex" not in await request.text():
-                return await super()._answer(request, dialect)
+                return await super()._answer(request, api)
             error = {"message": "Unsupported service_tier: flex", "type": "invalid_request_error"}
             return web.json_response({"error": error}, status=400)
 
