@@ -48,13 +48,13 @@ def _only_more(self: tuner.Tuner, now: float) -> None:
         _BEGIN_TRIAL(self, now)
 
 
-def _no_faster_far(self: pace.Pace, now: float) -> int:
-    faster = _FASTER(self, now)
+def _no_faster_far(self: pace.Pace, *of: float) -> int:
+    faster = _FASTER(self, *of)
     return 1 if faster == pace.FASTER else faster
 
 
-def _no_faster_guess(self: pace.Pace, now: float) -> int:
-    return min(pace.FASTER, _FASTER(self, now))
+def _no_faster_guess(self: pace.Pace, *of: float) -> int:
+    return min(pace.FASTER, _FASTER(self, *of))
 
 
 def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
@@ -89,9 +89,7 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     ),
     "baseline: what was found is forgotten": ((baseline.Baseline, "share", lambda self, now: self._share),),
     "baseline: a larger share than before is a limit": ((baseline._Test, "is_more", property(_always(False))),),
-    "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "on_headers", _always(None)),),
-    "other clients: less is taken where little is left": ((other_clients.OtherClients, "_of_reserve", _always(1.0)),),
-    "other clients: of a window": ((other_clients.OtherClients, "_of_window", _always(1.0)),),
+    "other clients: less is taken where little is left": ((other_clients.OtherClients, "on_headers", _always(None)),),
     "pace: refusals teach a rate": ((pace.Pace, "_is_cut", _always(False)),),
     "pace: headers teach a rate": ((pace.Pace, "on_headers", _always(None)),),
     "pace: one answer that says far less is a slip": ((pace.Pace, "on_headers", None), (pace, "SLIP_ANSWERS", 1)),
@@ -108,7 +106,7 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "pace: growth at all": ((pace.Pace, "_grow", _always(None)),),
     "pace: a cut has a floor": ((pace.Pace, "_deepest", _always(0.0)),),
     "pace: a cut soon after another is gentle": ((pace.Pace, "_deepest", None), (pace, "GENTLE_CUT", pace.DEEPEST_CUT)),
-    "pace: 98 % of what passed": ((pace.Pace, "_cut_to", None), (pace, "CUT_TO", 1.0)),
+    "pace: 98 % of what passed": ((pace.Pace, "_cut", None), (pace, "CUT_TO", 1.0)),
     "meters: 99 % of a limit": ((meters.Meter, "set_limit", None), (meters, "HEADROOM", 1.0)),
     "meters: lost time is caught up": ((meters.Meter, "_steer", _always(None)),),
     "meters: known pauses are not caught up": ((meters.Meter, "skip", _always(None)),),

@@ -52,6 +52,9 @@ SCENES: Mapping[str, Scene] = {
     "twice, long calls": Scene(_gives("bucket", 60, "ms", latency_s=4.0), _TWICE, concurrency=64),
     "twice, 60 a minute": Scene(_gives("bucket", 1, "s", per_minute=60), 120.0, seconds=480.0, since_s=60.0),
     "twice, 3,000 a minute": Scene(_gives("bucket", 60, "ms", per_minute=3_000), 6_000.0, seconds=60.0),
+    "twice, 3,000 a minute, long calls": Scene(
+        _gives("bucket", 1, "ms", per_minute=3_000, latency_s=2.0), 6_000.0, concurrency=200, seconds=90.0
+    ),
     "a fifth too much, bucket 60 s, s": Scene(_gives("bucket", 60, "s"), 1.2 * RATE),
     "a fifth too much, bucket 1 s, no word": Scene(_gives("bucket", 1, "none"), 1.2 * RATE),
     # The config says what the server gives, or half of it.
@@ -67,6 +70,9 @@ SCENES: Mapping[str, Scene] = {
     "nothing, bucket 1 s, s": Scene(_gives("bucket", 1, "s")),
     "nothing, bucket 1 s, no word": Scene(_gives("bucket", 1, "none")),
     "nothing, window 10 s, s": Scene(_gives("window", 10, "s")),
+    "nothing, window 10 s, 3,000 a minute": Scene(
+        _gives("window", 10, "ms", per_minute=3_000, latency_s=0.2), seconds=150.0, since_s=30.0
+    ),
     "nothing, fixed 60 s, s": Scene(_gives("fixed", 60, "s"), seconds=200.0, since_s=80.0),
     # Words that are not true.
     "lies, always 0.1 s": Scene(_gives("bucket", 60, "0.1"), _TWICE),

@@ -59,8 +59,6 @@ class Backoff:
         self._asked = _Asked()
         self.day = Day()
         self.refused_since: float | None = None
-        self._in_a_row = 0
-        self._refused_at = float("-inf")
         self._balance = 0
 
     @property
@@ -71,7 +69,6 @@ class Backoff:
     def on_answer(self, sent_at: float) -> None:
         """An answer came. One to a call that was sent after the server asked to wait says that the wait is over."""
         self.refused_since = None
-        self._in_a_row = 0
         self._balance -= 1
         if self._asked.at < sent_at and self._asked.until > float("-inf"):
             self._asked = _Asked(self._asked.at)
@@ -90,29 +87,27 @@ class Backoff:
         since = self._asked.hours_since
         return since is not None and now < min(self._asked.hours_until, since + DAY_MOST_S)
 
-    def wait_s(self, told_s: float | None) -> float:
-        """Seconds that a refusal asks for, as far as they are heard; where it says nothing, those of a blind one."""
-        blind_s = min(BLIND_WAIT_S * 2.0 ** min(self._in_a_row, 10), BLIND_WAIT_MAX_S)
-        return min(told_s or blind_s, HEARD_S)
+    def wait_s(self, asked_s: float | None) -> float:
+        """Seconds that a refusal asks for, as far as they are heard. Without a word: twice the wait before."""
+        before_s = 0.0 if self.refused_since is None else self._asked.until - self._asked.at
+        return min(asked_s or min(max(BLIND_WAIT_S, 2 * before_s), BLIND_WAIT_MAX_S), HEARD_S)
 
-    def on_refusal(self, told_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
+    def on_refusal(self, asked_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
         """A 429 came. Of calls that were sent before the last one came only what they ask for is heard.
 
         `limit` is the limit that is used up, as far as its headers say: 200 requests.
         """
+        asked_at, blind_s = self._asked.at, self.wait_s(None)
         if self.refused_since is None:
             self.refused_since = now
         self._balance += 1
-        hold = self._hold(told_s, "429: the server's rate limit", now, limit) if told_s else None
-        if sent_at <= self._refused_at:
+        hold = self._hold(asked_s, "429: the server's rate limit", now, limit) if asked_s else None
+        if sent_at <= asked_at:
             return Verdict(hold=hold)
         if hold is None:
-            hold = self._hold(self.wait_s(None), "429: the server's rate limit (it does not say for how long)", now)
-        shrink = self._balance > 0
-        self._refused_at = now
-        self._in_a_row += 1
-        self._balance = 0
-        return Verdict(hold=hold, shrink=shrink)
+            hold = self._hold(blind_s, "429: the server's rate limit (it does not say for how long)", now)
+        balance, self._balance = self._balance, 0
+        return Verdict(hold=hold, shrink=balance > 0)
 
     def _hold(self, wait_s: float, reason: str, now: float, limit: str = "") -> Hold:
         until, asked = now + wait_s, self._asked

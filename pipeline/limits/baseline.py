@@ -36,7 +36,6 @@ class _Test:
     origin: float | None
     refused: int = 0
     sent: int = 0
-    back: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -60,21 +59,20 @@ class Baseline:
 
     def __init__(self) -> None:
         # All state that changes.
-        self._share = 0.0
-        self._found_at = 0.0
+        self._share, self._measured_at = 0.0, float("-inf")
         self._test: _Test | None = None
-        self._distrusted_until = float("-inf")
 
     def share(self, now: float) -> float:
         """The share that is known of; 0 where there is none. That it is forgotten is worth 62 used."""
-        share: float = self._share * 0.5 ** ((now - self._found_at) / HALF_LIFE_S)
+        share: float = self._share * 0.5 ** ((now - self._measured_at) / HALF_LIFE_S)
         return share if share >= NOISE_SHARE else 0.0
 
     def test(self, rate: float | None, refused: int, sent: int, now: float) -> None:
         """The rate falls, from this one, at which so many were sent and refused."""
         if 0 < FAR_MORE * self.share(now) < refused / max(1, sent):
-            self._share, self._distrusted_until = 0.0, now + HALF_LIFE_S
-        may_be = now >= self._distrusted_until and refused > 0 and _bound(refused, -APART, sent) <= MOST_SHARE
+            self._share, self._measured_at = 0.0, now
+        is_distrusted = self._share == 0 and now < self._measured_at + HALF_LIFE_S
+        may_be = not is_distrusted and refused > 0 and _bound(refused, -APART, sent) <= MOST_SHARE
         origin = rate if self._test is None else self._test.origin
         self._test = _Test(refused, sent, now, origin) if may_be else None
 
@@ -93,16 +91,16 @@ class Baseline:
         test = self._test
         if test is None or test.is_over or sent_at <= test.at:
             return None
-        test.back += 1
         test.refused += refused
         if test.is_less:
-            if test.back * test.refused_before >= 2 * ENOUGH_REFUSED * test.sent_before:
-                self._share, self._found_at = min(self.share(now), test.refused / test.sent), now
+            if test.sent * test.refused_before >= 2 * ENOUGH_REFUSED * test.sent_before:
+                if known := self.share(now):
+                    self._share, self._measured_at = min(known, max(NOISE_SHARE, test.refused / test.sent)), now
                 self._test = None
         elif test.refused >= ENOUGH_REFUSED:
             share = (test.refused + test.refused_before) / (test.sent + test.sent_before)
             if share <= MOST_SHARE and not test.is_more:  # else it is a limit that the cut has not reached
-                self._share, self._found_at, self._test = share, now, None
+                self._share, self._measured_at, self._test = share, now, None
                 return (test.origin,)
         return None
 

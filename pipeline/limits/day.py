@@ -30,26 +30,27 @@ class DayMeter:
 
     def __init__(self, limit: int | None, *, used: Used, add: Add, wall: Callable[[], float]) -> None:
         self._used, self._add, self._wall = used, add, wall
-        # All state that changes: the limit; the lease of a day; what is not written yet, by day, and what of it is on
-        # its way; and what this process knows of the rest, and of which day.
+        # All state that changes: the limit; and by day, what is left of the lease, what is not written yet, what of
+        # it is on its way, and what this process knows of the rest.
         self.limit = limit
-        self._day = ""
-        self._lease = 0
+        self._lease: Counter[str] = Counter()
         self._uncounted: Counter[str] = Counter()
         self._on_the_way: Counter[str] = Counter()
-        self._unleased: int | None = None
-        self._unleased_on = ""
+        self._unleased: dict[str, int] = {}
 
     @property
     def left_today(self) -> int | None:
         """Requests that may still leave today, as far as this process knows; None before the first."""
-        return None if self._unleased is None else self._unleased + self._lease
+        if self.limit is None or not self._unleased:
+            return None
+        today = self._today()
+        return self._unleased.get(today, self.limit) + self._lease[today]
 
     def room(self, seconds: float = 0.0) -> int | None:
         """Requests that may leave within so many seconds, as far as this process knows; None without a limit."""
-        if self.limit is None or self._unleased is None:
+        today = self.left_today
+        if self.limit is None or today is None:
             return None
-        today = self._unleased + self._lease if self._unleased_on == self._today() else self.limit
         return today + self.limit * count_midnights(self._now(), seconds)
 
     async def refresh(self) -> None:
@@ -60,19 +61,18 @@ class DayMeter:
     def set_limit(self, limit: int | None) -> None:
         """Take over another limit. All calls of the day count for it, whatever the limit was when they left."""
         self._give_back()
-        self.limit, self._unleased = limit, None
+        self.limit = limit
+        self._unleased.clear()
 
     async def take(self) -> float:
         """Take one request: 0.0, or the seconds until the day's count begins anew."""
         day = self._today()
-        if day != self._day:
-            self._day, self._lease = day, 0
         if self.limit is None:
             self._uncounted[day] += 1
             return 0.0
-        if self._lease == 0 and not await self._take_lease(day, self.limit):
+        if not self._lease[day] and not await self._take_lease(day, self.limit):
             return self._until_tomorrow_s()
-        self._lease -= 1
+        self._lease[day] -= 1
         return 0.0
 
     def return_unused(self, count: int) -> None:
@@ -87,7 +87,7 @@ class DayMeter:
         if self.limit is not None:
             if count > (free := await self._free(day, self.limit)):
                 return self._until_tomorrow_s()
-            self._unleased = free - count
+            self._unleased[day] = free - count
         await self._add(day, count)
         return 0.0
 
@@ -95,8 +95,8 @@ class DayMeter:
         """What no lease of the day has taken."""
         # Looked at first: if it arrives meanwhile it is counted twice for now, else it would be missed.
         on_the_way = self._on_the_way[day]
-        self._unleased, self._unleased_on = max(0, limit - await self._used(day) - on_the_way), day
-        return self._unleased
+        self._unleased[day] = max(0, limit - await self._used(day) - on_the_way)
+        return self._unleased[day]
 
     async def _take_lease(self, day: str, limit: int) -> bool:
         await self._write_uncounted()
@@ -106,15 +106,14 @@ class DayMeter:
         lease = min(max(1, min(100, limit // 100)), free)
         # Only then: a lease whose writing was cancelled may count too many, but is not used.
         await self._add(day, lease)
-        self._lease = lease
-        self._unleased = free - lease
+        self._lease[day] = lease
+        self._unleased[day] = free - lease
         return True
 
     def _give_back(self) -> None:
         """What of the lease was not used."""
-        if self._lease:
-            self._uncounted[self._day] -= self._lease
-            self._lease = 0
+        self._uncounted.subtract(self._lease)
+        self._lease.clear()
 
     # -- what is not written yet ---------------------------------------------------------------------------------
 

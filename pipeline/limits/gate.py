@@ -64,22 +64,30 @@ class Gate:
         # All state that changes.
         self.in_flight = 0
         self.unwritten = 0
-        self.outage: Outage | None = None
-        self.outages: list[Outage] = []
+        self._outages: list[Outage] = []
         self.answers = 0
         self.last_success_at = float("-inf")
         self.passed_at = float("-inf")
         self.current_hold = NOT_HELD
         self.paused = False
         self._window = 1.0
-        self._window_grows_at: float | None = None
-        self._next_probe_at = 0.0
+        self._opens_at: float | None = None
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
         self._at_stop: list[Callable[[], None]] = []
         self._at_calm: list[Callable[[], None]] = []
-        self._waiter: asyncio.Future[None] | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def outage(self) -> Outage | None:
+        """The outage that lasts; None: there is none."""
+        return self._outages[-1] if self._outages and self._outages[-1].until is None else None
+
+    @property
+    def outages(self) -> list[Outage]:
+        """Those that have ended."""
+        return [outage for outage in self._outages if outage.until is not None]
 
     @property
     def state(self) -> str:
@@ -95,12 +103,11 @@ class Gate:
         """Return when one more call may leave. Raises StoppedError once the run is stopping."""
         loop = asyncio.get_running_loop()
         while (delay_s := self._delay_s(loop.time())) > 0:
-            self._waiter = loop.create_future()
+            self._changed.clear()
             timer = None if delay_s == float("inf") else loop.call_later(delay_s, self.wake)
             try:
-                await self._waiter
+                await self._changed.wait()
             finally:
-                self._waiter = None
                 if timer is not None:
                     timer.cancel()
 
@@ -110,19 +117,16 @@ class Gate:
 
     async def changed(self) -> None:
         """Return when a call has ended, or anything else has changed. One waiter, as for `wait`."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            if self._stopped is None:
-                await self._waiter
-        finally:
-            self._waiter = None
+        self._changed.clear()
+        if self._stopped is None:
+            await self._changed.wait()
 
     def enter(self, now: float) -> None:
         """A call leaves."""
         self.in_flight += 1
         if self.outage is not None:
             # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
-            self._next_probe_at = now + self.probe_max_s
+            self._opens_at = now + self.probe_max_s
 
     def leave(self) -> None:
         """A call ended, however."""
@@ -140,8 +144,7 @@ class Gate:
 
     def wake(self) -> None:
         """Let the waiter look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._changed.set()
 
     def _delay_s(self, now: float) -> float:
         """Seconds to wait before looking again; 0 when open; infinite when only an event can open it."""
@@ -151,17 +154,12 @@ class Gate:
             return float("inf")
         if now < self.current_hold.until:
             return self.current_hold.until - now
+        if self.outage is not None:
+            return float("inf") if self.in_flight >= self.concurrency else max(0.0, (self._opens_at or now) - now)
         if self.current_hold.then_one:
-            self.current_hold, self._window, self._window_grows_at = (
-                replace(self.current_hold, then_one=False),
-                1.0,
-                None,
-            )
-        if self.outage is None:
-            return self._place_delay_s(now)
-        if self.in_flight >= self.concurrency:
-            return float("inf")
-        return max(0.0, self._next_probe_at - now)
+            self.current_hold = replace(self.current_hold, then_one=False)
+            self._window, self._opens_at = 1.0, None
+        return self._place_delay_s(now)
 
     def _place_delay_s(self, now: float) -> float:
         if self.in_flight < self._window and self.in_flight + self.unwritten < self.concurrency:
@@ -172,12 +170,12 @@ class Gate:
 
     def _ramp_delay_s(self, now: float) -> float:
         """While the first answers are awaited the window grows by time too, so that one silent call stops nobody."""
-        if self._window_grows_at is None:
-            self._window_grows_at = now + (ALONE_S if self.answers else self._alone_s)
-        if now < self._window_grows_at:
-            return self._window_grows_at - now
+        if self._opens_at is None:
+            self._opens_at = now + (ALONE_S if self.answers else self._alone_s)
+        if now < self._opens_at:
+            return self._opens_at - now
         self._window *= 4
-        self._window_grows_at = now + PROBE_FIRST_S  # after that silence it is no wrong key: faster
+        self._opens_at = now + PROBE_FIRST_S  # after that silence it is no wrong key: faster
         return self._place_delay_s(now)
 
     # -- what the answers say ------------------------------------------------------------------------------------
@@ -234,8 +232,8 @@ class Gate:
 
     def shrink(self) -> None:
         """More was refused than answered of late: half of what is in flight, then more with each answer."""
-        self._window = max(1.0, min(self._window, self.in_flight) // 2)
-        self._window_grows_at = None
+        if self.outage is None:
+            self._window, self._opens_at = max(1.0, min(self._window, self.in_flight) // 2), None
 
     def on_refusal(self, now: float, sent_at: float | None = None) -> None:
         """A 429, or a 400 about one record: the server is up, and nothing more is known."""
@@ -243,12 +241,12 @@ class Gate:
 
     def is_settling(self, now: float) -> bool:
         """Whether failures would be the last outage going on: it is over so lately, or nothing was answered since."""
-        if self.outage is not None or not self.outages:
+        last = self._outages[-1] if self._outages else None
+        if last is None or last.until is None:
             return False
-        if self.passed_at < self.outages[-1].since:
+        if self.passed_at < last.since:
             return True  # a 429 ended it
-        ended_at = self.outages[-1].until or now
-        return now - ended_at < (SETTLE_S if self._window < self.concurrency else ALONE_S)
+        return now - last.until < (SETTLE_S if self._window < self.concurrency else ALONE_S)
 
     def _is_up(self, now: float, sent_at: float | None) -> None:
         """Somebody is there. A call that left before the outage may have been served before it, while others fail.
@@ -260,7 +258,7 @@ class Gate:
         if sent_at is None or sent_at > self.outage.shut_at:
             self._end_outage(now)
         else:
-            self._next_probe_at = min(self._next_probe_at, now + min(PROBE_FIRST_S, self.probe_max_s))
+            self._opens_at = min(self._opens_at or now, now + min(PROBE_FIRST_S, self.probe_max_s))
             self.wake()
 
     def on_failure(
@@ -274,9 +272,9 @@ class Gate:
         records in a row make an outage.
         """
         if self.outage is not None:
-            self._on_probe_failure(sent_at, now)
+            self._on_probe_failure(self.outage, sent_at, now)
             return others + 1 < EVIDENCE and now - self.outage.shut_at > FEW_PATIENCE_S
-        if self.outages and sent_at < (self.outages[-1].until or now):
+        if self._outages and sent_at < (self._outages[-1].until or now):
             return False  # it left in the outage that is over: nobody is to blame, and nothing is wrong now
         if self.blames(answers_before, failing):
             return True
@@ -298,29 +296,22 @@ class Gate:
         return self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS))
 
     def _begin_outage(self, reason: str, now: float) -> None:
-        again = self.outages.pop() if self.is_settling(now) else None
-        self.outage = replace(again or Outage(now, reason), until=None, shut_at=now)
+        again = self._outages.pop() if self.is_settling(now) else None
+        self._outages.append(replace(again or Outage(now, reason), until=None, shut_at=now))
         # Also where it begins again: its first probe is not to wait as long as the last one before did.
-        self._next_probe_at = now + min(PROBE_FIRST_S, self.probe_max_s)
+        self._opens_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 
-    def _on_probe_failure(self, sent_at: float, now: float) -> None:
-        assert self.outage is not None
-        if sent_at <= self.outage.shut_at:
-            return  # it left before the outage was known
-        self.outage = replace(self.outage, probes=self.outage.probes + 1)
-        self._next_probe_at = now + self._probe_wait_s(self.outage)
-        self.wake()
-
-    def _probe_wait_s(self, outage: Outage) -> float:
-        """Doubled with each probe that failed."""
-        return min(PROBE_FIRST_S * 2.0 ** min(outage.probes, 20), self.probe_max_s)
+    def _on_probe_failure(self, outage: Outage, sent_at: float, now: float) -> None:
+        """The wait for the next one doubles; one that left before the outage was known is none."""
+        if sent_at > outage.shut_at:
+            self._outages[-1] = replace(outage, probes=outage.probes + 1)
+            self._opens_at = now + min(PROBE_FIRST_S * 2.0 ** min(outage.probes + 1, 20), self.probe_max_s)
+            self.wake()
 
     def _end_outage(self, now: float) -> None:
-        assert self.outage is not None
-        self.outages.append(replace(self.outage, until=now))
-        self.outage = None
+        self._outages[-1] = replace(self._outages[-1], until=now)
         self._evidence.clear()
-        self._window, self._window_grows_at = 2.0, None
+        self._window, self._opens_at = 2.0, None
         for act in self._at_calm:
             act()
         self.wake()

@@ -39,17 +39,17 @@ class Level:
 class Window:
     """The answers from a moment on."""
 
-    __slots__ = ("began_at", "in_flight", "latencies")
+    __slots__ = ("answers", "began_at")
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
-        # All state that changes.
-        self.latencies: list[float] = []
-        self.in_flight = 0
+        # All state that changes: the latency of each, and the calls that were in flight at its end.
+        self.answers: list[tuple[float, int]] = []
 
     def level(self) -> Level:
         """The level of the answers so far; there must be some."""
-        return measure(self.latencies, self.in_flight / len(self.latencies))
+        latencies, in_flight = zip(*self.answers, strict=True)
+        return measure(latencies, math.fsum(in_flight) / len(latencies))
 
 
 def measure(latencies: Sequence[float], in_flight: float) -> Level:

@@ -20,7 +20,7 @@ class LocalResource:
         self._request_pace = Pace(requests_per_minute)
         self._token_pace = Pace(tokens_per_minute)
         self._requests = Meter(requests_per_minute)
-        self._tokens = Meter(tokens_per_minute, weighted=True)
+        self._tokens = Meter(tokens_per_minute)
         self._backoff = Backoff()
         self._scope = RetryScope()
 
@@ -90,8 +90,8 @@ class LocalResource:
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         """Take over other caps from the config."""
-        self._request_pace.configure(requests_per_minute)
-        self._token_pace.configure(tokens_per_minute)
+        self._request_pace.configured = requests_per_minute
+        self._token_pace.configured = tokens_per_minute
         self._set_meters()
 
     def _set_meters(self) -> None:

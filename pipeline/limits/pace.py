@@ -2,9 +2,8 @@
 
 The config is a cap that is never passed. A server that says less (`x-ratelimit-limit-*`) is believed at once. A server
 that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what
-passes; then it grows with the answers, slowly at first, until a few refusals say that it is the same rate still. Single
-refusals among many answers cut nothing: they are noise, and their Retry-After is obeyed anyway. Of what a server says
-it gives, other users of the key get theirs.
+passes. Then it grows with the answers: slowly as long as it is near that rate, and faster beyond. A few refusals among
+many answers cut nothing, and their Retry-After is obeyed anyway.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import takewhile
 
 from pipeline.limits.baseline import NOISE_SHARE, Baseline
@@ -22,71 +22,74 @@ from pipeline.units import MINUTE_RESET_S
 #: calls that passed are also enough to measure what does.
 STEPS = ENOUGH_PASSED = 20
 #: Fewer refusals than these are noise, which is worth 67 used and 20 refused; and in fewer answers in a row a lower
-#: limit may be a slip.
+#: limit may be a slip, which is worth 97 used.
 NOISE_COUNT = SLIP_ANSWERS = 3
 #: The accepted rate is measured over at least so many answers and seconds.
 MEASURE_ANSWERS, MEASURE_S = 6, 2.0
 #: Or, of what was sent since the refusals began, over this many seconds and times what the server asked to wait. They
 #: begin anew after as long without any as the other measurement takes.
 SINCE_S, SINCE_WAITS, SINCE_MOST = 0.5, 3.0, 1000
-#: The share of the accepted rate that is aimed at after a cut (worth 59 used); the deepest cut at once, soon after
-#: another cut, and of a rate that was only guessed.
+#: The share of the accepted rate that is aimed at after a cut (worth 59 used); the deepest cut at once, near the rate
+#: of the last one, and of a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
-#: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
-NEAR_S, NEAR_ANSWERS = 30.0, 300
+#: Below so many times what passed at the last cut, and for the time of so many answers after it, the rate grows slowly,
+#: and a further cut is gentle.
+NEAR, NEAR_ANSWERS = 1.05, 400
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
 #: So many times as much far from the last cut, and as many times that while the rate is only guessed.
 GROW, GROW_MOST, FASTER = 0.002, 0.0005, 10
 
 
+@dataclass(slots=True)
 class _Step:
-    """What came back within one second, and how many were sent since."""
+    """What came back within a time, and how many were sent in it. All of it changes but `since`."""
 
-    __slots__ = ("answers", "refused", "sent", "since", "units")
+    since: float
+    units: float = 0.0
+    answers: int = 0
+    refused: int = 0
+    sent: int = 0
 
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.units = 0.0
-        self.answers = 0
-        self.refused = 0
-        self.sent = 0
+    @property
+    def calls(self) -> int:
+        """A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back."""
+        return max(self.sent, self.refused + self.answers)
+
+    def per_minute(self, now: float) -> float:
+        """Units that were accepted."""
+        return self.units / (now - self.since) * 60
 
 
-class _Since:
+class _Refusing:
     """How many passed of the calls that were sent since refusals began. What there was in store is gone by then.
 
     Those are what was sent and not refused: a refusal comes at once, an answer may take long.
     """
 
-    __slots__ = ("_refused_sent_at", "_sent_at", "_slowest_s", "at", "refused_at", "wait_s")
-
     def __init__(self, now: float) -> None:
-        self.at = self.refused_at = now
+        self._began_at = now
+        # All state that changes: the latest refusal, the longest wait that was asked for, and the slowest refusal.
+        self.refused_at = now
         self.wait_s = self._slowest_s = 0.0
-        self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
+        self.sent_at: deque[float] = deque(maxlen=SINCE_MOST)
         self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
-
-    def on_send(self, now: float) -> None:
-        """A call leaves."""
-        self._sent_at.append(now)
 
     def on_refusal(self, now: float, sent_at: float, wait_s: float) -> None:
         """One more."""
         self.refused_at = now
-        self.wait_s = max(self.wait_s, wait_s)
-        self._slowest_s = max(self._slowest_s, now - sent_at)
-        if sent_at >= self.at:
+        self.wait_s, self._slowest_s = max(self.wait_s, wait_s), max(self._slowest_s, now - sent_at)
+        if sent_at >= self._began_at:
             self._refused_sent_at.append(sent_at)
 
     def is_young(self, now: float) -> bool:
         """Refusals have only begun, and the server asks for moments."""
-        return SINCE_WAITS * self.wait_s < MEASURE_S and now - self.at < MEASURE_S
+        return SINCE_WAITS * self.wait_s < MEASURE_S and now - self._began_at < MEASURE_S
 
-    def calls_per_s(self, now: float, enough: int) -> float | None:
+    def passed_per_s(self, now: float, enough: int) -> float | None:
         """Of those that were sent so long ago that a refusal would be there; None while less than enough passed."""
-        since = self.at if len(self._sent_at) < SINCE_MOST else self._sent_at[0]
+        since = self._began_at if len(self.sent_at) < SINCE_MOST else self.sent_at[0]
         until = now - self._slowest_s
-        sent = sum(sent_at <= until for sent_at in self._sent_at)
+        sent = sum(sent_at <= until for sent_at in self.sent_at)
         passed = sent - sum(since <= sent_at <= until for sent_at in self._refused_sent_at)
         if passed < enough or until - since < max(SINCE_S, SINCE_WAITS * self.wait_s):
             return None
@@ -94,42 +97,38 @@ class _Since:
 
 
 class Pace:
-    """Units a minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds."""
+    """Units a minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds.
+
+    `configured` is what the config says; None: no limit.
+    """
 
     def __init__(self, configured: float | None) -> None:
-        self._configured = configured
-        # All state that changes.
-        self._told: float | None = None
-        self._slips = 0
-        self._learned: float | None = None
-        self._others = OtherClients()
+        # All state that changes: beside the parts, the calls sent before the first step, the rate that refusals
+        # teach, what passed when it was last cut (None: it is only guessed), the refusals under way, and the moments of
+        # the last cut, guess, and growth.
+        self.configured = configured
+        self._limits: deque[float] = deque(maxlen=SLIP_ANSWERS)
+        self._others = OtherClients(0.0)
+        self._baseline = Baseline()
         self._steps: deque[_Step] = deque(maxlen=STEPS)
         self._sent_first = 0
-        self._since: _Since | None = None
-        self._found: float | None = None
-        self._met: float | None = None
-        self._baseline = Baseline()
-        self._cut_at = self._guessed_at = float("-inf")
-        self._answers_since_cut = 0
-        self._grown_at = 0.0
+        self._rate: float | None = None
+        self._passed: float | None = None
+        self._refusing: _Refusing | None = None
+        self._cut_at = self._guessed_at = self._grown_at = float("-inf")
 
     @property
     def per_minute(self) -> float | None:
         """The limit in force."""
-        if self._told is None and self._learned is None:
-            return self._configured
-        ours = None if self._told is None else self._told * self._others.share
-        return _least(self._configured, ours, self._learned)
+        limit = self._server_limit
+        if limit is None and self._rate is None:
+            return self.configured
+        return _least(self.configured, None if limit is None else limit * self._others.share, self._rate)
 
     @property
-    def configured(self) -> float | None:
-        """What the config says; None without a limit."""
-        return self._configured
-
-    @property
-    def _is_guess(self) -> bool:
-        """Whether the rate is not measured yet."""
-        return self._learned is not None and self._met is None
+    def _server_limit(self) -> float | None:
+        """What the server says. One answer that says less may be a slip."""
+        return max(self._limits) if self._limits else None
 
     @property
     def learned(self) -> float | None:
@@ -137,30 +136,33 @@ class Pace:
 
         Other users' share of it, and what a rate has grown to since, are no part of that.
         """
-        return self._told or self._met
+        return self._server_limit or self._passed
 
     @property
     def is_estimate(self) -> bool:
         """Whether no header states the limit that was learned: it was estimated from refusals."""
-        return self._told is None and self._met is not None
+        return not self._limits and self._passed is not None
 
-    def configure(self, limit: float | None) -> None:
-        """Take over another cap from the config."""
-        self._configured = limit
+    @property
+    def _is_guess(self) -> bool:
+        """Whether the rate is not measured yet."""
+        return self._rate is not None and self._passed is None
+
+    def _is_near(self, units: float, now: float) -> bool:
+        """Whether the rate is near the server's limit: worth 73 used, 5 refused. `units` is what a call uses."""
+        if self._rate is None or self._passed is None:
+            return False
+        return self._rate < NEAR * self._passed or now - self._cut_at < NEAR_ANSWERS * 60 * units / self._rate
 
     def on_headers(self, limit: int | None, reset_s: float | None, left: int | None = None) -> None:
-        """Take over what the headers of an answer say: worth 11 refused. Limits a day are none of this meter's.
-
-        That a slip has to be said again is worth 97 used.
-        """
+        """Take over what the headers of an answer say: worth 11 refused. Limits a day are none of this meter's."""
         if limit is None or limit <= 0 or (reset_s is not None and reset_s > MINUTE_RESET_S):
             return
-        if self._told is not None and limit < self._told and self._slips < SLIP_ANSWERS - 1:
-            self._slips += 1
-            return
-        self._told, self._slips = float(limit), 0
-        if left is not None and reset_s is not None:
-            self._others.on_headers(self._told, left, reset_s)
+        self._limits.append(float(limit))
+        if limit == self._server_limit and left is not None and reset_s is not None:
+            if limit != self._others.limit:
+                self._others = OtherClients(limit)
+            self._others.on_headers(left, reset_s)
 
     def on_send(self, now: float) -> None:
         """A call leaves."""
@@ -169,8 +171,8 @@ class Pace:
             self._steps[-1].sent += 1
         else:
             self._sent_first += 1
-        if self._since is not None:
-            self._since.on_send(now)
+        if self._refusing is not None:
+            self._refusing.sent_at.append(now)
 
     def on_answer(self, units: float, now: float, sent_at: float | None = None) -> None:
         """An answer came: `units` passed the server's limit."""
@@ -179,15 +181,11 @@ class Pace:
         step.answers += 1
         if sent_at is not None:
             self._on_return(sent_at, now, refused=False)
-        self._others.on_answer(units, now)
-        if self._learned is not None:
-            self._grow(self._learned, now)
+        if self._rate is not None:
+            self._grow(self._rate, units, now)
 
     def on_refusal(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
-        """A 429 came. True: such come whatever the rate, so it says nothing to other calls.
-
-        Those of calls that were sent before the last cut are its reason once more, and not counted.
-        """
+        """A 429 came. True: such come whatever the rate, so it says nothing to other calls."""
         if self._on_return(sent_at, now, refused=True):
             return True
         share = self._baseline.share(now)
@@ -198,30 +196,27 @@ class Pace:
         before = self._baseline.on_return(sent_at, now, refused=refused)
         if before is None:
             return False
-        (self._learned,) = before
+        (self._rate,) = before
         self._cut_at = self._grown_at = now
-        self._found = self._met = self._since = None  # whether there is a limit at all is open again
+        self._passed = self._refusing = None  # whether there is a limit at all is open again
         self._steps.clear()
         return True
 
     def _is_cut(self, now: float, sent_at: float, wait_s: float, share: float) -> bool:
         """Whether the refusal is one of those that a limit makes; the rate falls when there are enough of them.
 
-        Worth 40 used, 60 refused.
+        Those of calls that were sent before the last cut are its reason once more. Worth 40 used, 60 refused.
         """
         if sent_at <= self._cut_at:
             return False
-        if self._since is None or now - self._since.refused_at > MEASURE_S + self._since.wait_s:
-            self._since = _Since(now)
-        self._since.on_refusal(now, sent_at, wait_s)
+        if self._refusing is None or now - self._refusing.refused_at > MEASURE_S + self._refusing.wait_s:
+            self._refusing = _Refusing(now)
+        self._refusing.on_refusal(now, sent_at, wait_s)
         self._step(now).refused += 1
-        refused = sum(step.refused for step in self._steps)
-        # A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back.
-        calls = sum(max(step.sent, step.refused + step.answers) for step in self._steps)
-        noise = (NOISE_SHARE + share) * calls
+        refused, noise = _sum(self._steps).refused, (NOISE_SHARE + share) * sum(step.calls for step in self._steps)
         is_much = refused >= NOISE_COUNT and refused > noise + (2 if share else 1) * math.sqrt(noise)
         if is_much and not self._baseline.is_testing:
-            self._cut(now)
+            self._cut(now, self._refusing)
             if self.per_minute is None:
                 self._guess(now)
         if self._is_guess and sent_at >= self._guessed_at:
@@ -233,98 +228,79 @@ class Pace:
 
         Else all that wait would leave at once after each moment of waiting. Worth 3 used, 25 refused.
         """
-        seconds = now - self._steps[0].since
-        if seconds > 0 and (passed := _per_minute(self._steps, seconds)):
-            self._test(now)
-            self._since = None  # what follows is another rate
-            self._take_guess(DEEPEST_CUT * passed, now)
-
-    def _test(self, now: float) -> None:
-        """The rate falls: does that help?"""
-        refused = sum(step.refused for step in self._steps)
-        self._baseline.test(self._learned, refused, sum(step.sent for step in self._steps), now)
+        total = _sum(self._steps)
+        if total.units and now > total.since:
+            self._fall_to(DEEPEST_CUT * total.per_minute(now), None, now)
+            self._guessed_at = now
 
     def _guess_lower(self, now: float) -> None:
         """Since the last guess more is refused than answered: what is in store was counted too. Worth 2 refused."""
-        since = [step for step in self._steps if step.since >= self._guessed_at]
-        refused, sent = sum(step.refused for step in since), sum(step.sent for step in since)
-        if self._learned is not None and max(2 * NOISE_COUNT, sent) <= 2 * refused and any(s.answers for s in since):
-            self._take_guess(DEEPEST_CUT * self._learned, now)
+        steps = [step for step in self._steps if step.since >= self._guessed_at]
+        total = _sum(steps)
+        if self._rate is not None and max(2 * NOISE_COUNT, total.sent) <= 2 * total.refused and total.answers:
+            self._rate, self._guessed_at = max(1.0, DEEPEST_CUT * self._rate), now
             self._steps.clear()  # what was in store is in them
-
-    def _take_guess(self, per_minute: float, now: float) -> None:
-        self._learned, self._met = max(1.0, per_minute), None
-        self._guessed_at = self._grown_at = now
 
     def _step(self, now: float) -> _Step:
         if not self._steps or now - self._steps[-1].since >= 1.0:
-            self._steps.append(_Step(now))
-            self._steps[-1].sent, self._sent_first = self._sent_first, 0
+            self._steps.append(_Step(now, sent=self._sent_first))
+            self._sent_first = 0
         return self._steps[-1]
 
-    def _cut(self, now: float) -> None:
-        steps = self._measured(now)
-        answers = sum(step.answers for step in steps)
-        refused = sum(step.refused for step in steps)
-        exact = self._exact(now)
-        is_little = answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S
-        if exact is None and (is_little or self._is_soon_known(now)):
+    def _cut(self, now: float, refusing: _Refusing) -> None:
+        latest = self._latest(now)
+        exact = self._exact(refusing, latest, now)
+        is_little = latest.answers < MEASURE_ANSWERS or now - latest.since < MEASURE_S
+        if exact is None and (is_little or self._is_soon_known(now, refusing)):
             return
-        accepted = (exact or _per_minute(steps, now - steps[-1].since)) / (1 - self._baseline.share(now))
+        accepted = (exact or latest.per_minute(now)) / (1 - self._baseline.share(now))
         if exact is None and (self._is_guess or self.per_minute is None):
             # A window that was used up in a burst: of late little was sent, and no limit says how little is too little.
-            accepted = max(accepted, _per_minute(self._steps, now - self._steps[0].since))
-        current = self.per_minute or exact or accepted * (answers + refused) / answers
-        deepest = self._deepest(now, is_most_refused=refused >= 2 * answers) / CUT_TO * current
-        if exact is not None and self._found is not None:
-            deepest = min(deepest, self._found)  # it was measured twice
+            accepted = max(accepted, _sum(self._steps).per_minute(now))
+        current = self.per_minute or exact or accepted * (latest.answers + latest.refused) / latest.answers
+        deepest = self._deepest(latest, now) / CUT_TO * current
+        if exact is not None and self._passed is not None:
+            deepest = min(deepest, self._passed)  # it was measured twice
         is_still_guess = self._is_guess and not deepest <= accepted < current
-        self._test(now)
-        self._cut_to(min(max(accepted, deepest), current), now)
-        if is_still_guess:
-            self._met = None
-        if exact is not None:
-            self._found = exact
+        passed = min(max(accepted, deepest), current)
+        self._fall_to(CUT_TO * passed, None if is_still_guess else passed, now)
+        self._cut_at = now
+        self._steps.clear()
 
-    def _exact(self, now: float) -> float | None:
+    def _fall_to(self, rate: float, passed: float | None, now: float) -> None:
+        """The rate falls; whether that helps is tested."""
+        total = _sum(self._steps)
+        self._baseline.test(self._rate, total.refused, total.sent, now)
+        self._rate, self._passed = max(1.0, rate), passed
+        self._refusing, self._grown_at = None, now
+
+    def _exact(self, refusing: _Refusing, latest: _Step, now: float) -> float | None:
         """What passes now that nothing is in store. The first time it has to be known soon, then without much noise.
 
-        Worth 17 refused.
+        Worth 17 refused. If nothing was answered of late, it means nothing.
         """
-        units = self._units_per_call(now)
-        if self._since is None or units is None:
+        per_s = refusing.passed_per_s(now, ENOUGH_PASSED if self._passed is None else 3 * ENOUGH_PASSED)
+        if per_s is None or not latest.answers:
             return None
-        per_s = self._since.calls_per_s(now, ENOUGH_PASSED if self._found is None else 3 * ENOUGH_PASSED)
-        return None if per_s is None else per_s * units * 60
+        total = _sum(self._steps)
+        return per_s * 60 * total.units / total.answers
 
-    def _units_per_call(self, now: float) -> float | None:
-        """What a call uses; None if none was answered of late, for then nothing that is measured means anything."""
-        if not sum(step.answers for step in self._measured(now)):
-            return None
-        return sum(step.units for step in self._steps) / sum(step.answers for step in self._steps)
-
-    def _is_soon_known(self, now: float) -> bool:
+    def _is_soon_known(self, now: float, refusing: _Refusing) -> bool:
         """The first such measurement is about to come. Until then steps would count what was in store.
 
         Worth 23 refused.
         """
-        return self._found is None and self._since is not None and self._since.is_young(now)
+        return self._passed is None and refusing.is_young(now)
 
-    def _deepest(self, now: float, *, is_most_refused: bool) -> float:
+    def _deepest(self, latest: _Step, now: float) -> float:
         """The share of the rate that is left by a cut, whatever was accepted: worth 27 used, and if gentle 6."""
         if self._is_guess:
             return GUESS_CUT
-        return GENTLE_CUT if self._is_near(now) and not is_most_refused else DEEPEST_CUT
+        is_most_refused = latest.refused >= 2 * latest.answers
+        return DEEPEST_CUT if is_most_refused or not self._is_near(latest.units / latest.answers, now) else GENTLE_CUT
 
-    def _cut_to(self, per_minute: float, now: float) -> None:
-        self._learned, self._met = max(1.0, CUT_TO * per_minute), per_minute
-        self._since = None
-        self._cut_at = self._grown_at = now
-        self._answers_since_cut = 0
-        self._steps.clear()
-
-    def _measured(self, now: float) -> list[_Step]:
-        """The latest steps, newest first: as many as a measurement needs, no more."""
+    def _latest(self, now: float) -> _Step:
+        """The latest steps: as many as a measurement needs, no more."""
         answers = 0
 
         def wanted(step: _Step) -> bool:
@@ -332,32 +308,31 @@ class Pace:
             before, answers = answers, answers + step.answers
             return before < MEASURE_ANSWERS or now - step.since < MEASURE_S + 1.0
 
-        return list(takewhile(wanted, reversed(self._steps)))
+        return _sum(takewhile(wanted, reversed(self._steps)))
 
-    def _is_near(self, now: float) -> bool:
-        """Whether the last cut is fresh: then the server's limit is not far. Worth 73 used, 5 refused."""
-        return self._learned is not None and (now - self._cut_at < NEAR_S or self._answers_since_cut < NEAR_ANSWERS)
-
-    def _faster(self, now: float) -> int:
+    def _faster(self, units: float, now: float) -> int:
         """How many times as fast it grows: far from the last cut worth 26 used, after a guess 82."""
         if self._is_guess:
             return FASTER**2
-        return 1 if self._is_near(now) else FASTER
+        return 1 if self._is_near(units, now) else FASTER
 
-    def _grow(self, learned: float, now: float) -> None:
+    def _grow(self, rate: float, units: float, now: float) -> None:
         """With each answer; so neither while the gate is shut nor in an outage. Worth 81 used."""
         passed_s, self._grown_at = now - self._grown_at, now
-        self._answers_since_cut += 1
-        grown = learned * (1 + self._faster(now) * min(GROW * passed_s, GROW_MOST))
-        cap = _least(self._configured, self._told)
+        grown = rate * (1 + self._faster(units, now) * min(GROW * passed_s, GROW_MOST))
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.
-        self._learned = None if grown >= (cap or 1e9) else grown
-        if self._learned is None:
-            self._found = self._met = None
+        if grown < (_least(self.configured, self._server_limit) or 1e9):
+            self._rate = grown
+        else:
+            self._rate = self._passed = None
 
 
-def _per_minute(steps: Iterable[_Step], seconds: float) -> float:
-    return sum(step.units for step in steps) / seconds * 60
+def _sum(steps: Iterable[_Step]) -> _Step:
+    """Steps as one."""
+    known = list(steps)
+    since = min((step.since for step in known), default=0.0)
+    units, answers = sum(step.units for step in known), sum(step.answers for step in known)
+    return _Step(since, units, answers, sum(step.refused for step in known), sum(step.sent for step in known))
 
 
 def _least(*limits: float | None) -> float | None:

@@ -14,7 +14,7 @@ ANSWERS_BEFORE = 5
 #: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
 #: few calls more than so many. After so many calls it ends well, and the next one begins.
 MOST_OF_FEW, ENOUGH_SENT = 2, 50
-#: After a bad end the next trial is this far. Worth 4 used, 18 refused.
+#: From the beginning of one that ended badly, the next is this far. Worth 4 used, 18 refused.
 NEXT_TRIAL_S = 60.0
 
 
@@ -42,19 +42,18 @@ class RetryScope:
     """
 
     def __init__(self) -> None:
-        # All state that changes: the trial under way, one after the other as long as they end well; when the next may
-        # begin after one that did not; and the answers since the last refusal.
+        # All state that changes: the last trial (one after the other as long as they end well), and the answers since
+        # the last refusal.
         self._trial: _Trial | None = None
-        self._next_at = float("-inf")
         self._answers = 0
 
     def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves."""
-        if self._trial is None:
-            return
-        if self._trial.sent >= ENOUGH_SENT:
-            self._trial = _Trial(now, in_flight)
-        self._trial.sent += 1
+        trial = self._trial
+        if trial is not None and not trial.is_bad:
+            if trial.sent >= ENOUGH_SENT:
+                trial = self._trial = _Trial(now, in_flight)
+            trial.sent += 1
 
     def on_answer(self) -> None:
         """An answer came."""
@@ -65,17 +64,15 @@ class RetryScope:
         answers, self._answers = self._answers, 0
         if not LEAST_WAIT_S <= wait_s <= MINUTE_RESET_S:
             return True
-        if self._trial is None:
-            if now >= self._next_at and answers >= ANSWERS_BEFORE:
-                self._trial = _Trial(now, in_flight)
+        trial = self._trial
+        if trial is None or (trial.is_bad and now >= trial.begun_at + NEXT_TRIAL_S):
+            self._trial = _Trial(now, in_flight) if answers >= ANSWERS_BEFORE else None
             return self._trial is None
-        if sent_at > self._trial.begun_at:
-            self._trial.refused += 1
+        if sent_at > trial.begun_at:
+            trial.refused += 1
         else:
-            self._trial.refused_in_flight += 1
-        if self._trial.is_bad:
-            self._trial, self._next_at = None, now + NEXT_TRIAL_S
-        return self._trial is None
+            trial.refused_in_flight += 1
+        return trial.is_bad
 
 
 def _is_much(refused: int, calls: int) -> bool:

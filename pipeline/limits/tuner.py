@@ -59,9 +59,8 @@ class Tuner:
         window = self._window or self._open(now)
         if now < window.began_at:
             return
-        window.latencies.append(latency_s)
-        window.in_flight += in_flight
-        is_full = len(window.latencies) >= max(ENOUGH, self.limit / 2)
+        window.answers.append((latency_s, in_flight))
+        is_full = len(window.answers) >= max(ENOUGH, self.limit / 2)
         if is_full and now >= window.began_at + WINDOW_LATENCIES * self._latency_s:
             self._look(window, now)
 

@@ -78,14 +78,14 @@ def test_a_busy_loop_is_caught_up(moved_clock: RunOn) -> None:
 
 
 def test_tokens_are_paid_by_weight(moved_clock: RunOn) -> None:
-    stamps = moved_clock(_stamps(Meter(200_000, weighted=True), 60, units=500))
+    stamps = moved_clock(_stamps(Meter(200_000), 60, units=500))
 
     assert 0.96 * 200_000 < len(stamps) * 500 <= 200_000
 
 
 def test_a_request_larger_than_a_slice_waits_its_time(moved_clock: RunOn) -> None:
     async def main() -> float:
-        meter, loop = Meter(60_000, weighted=True), asyncio.get_running_loop()
+        meter, loop = Meter(60_000), asyncio.get_running_loop()
         await meter.acquire(1)
         before = loop.time()
         await meter.acquire(10_000)
@@ -96,7 +96,7 @@ def test_a_request_larger_than_a_slice_waits_its_time(moved_clock: RunOn) -> Non
 
 def test_refunds_let_more_through(moved_clock: RunOn) -> None:
     async def main() -> int:
-        meter, loop = Meter(60_000, weighted=True), asyncio.get_running_loop()
+        meter, loop = Meter(60_000), asyncio.get_running_loop()
         end, count = loop.time() + 60, 0
         while loop.time() < end:
             await meter.acquire(1000)
@@ -109,7 +109,7 @@ def test_refunds_let_more_through(moved_clock: RunOn) -> None:
 
 def test_a_cancelled_wait_gives_its_units_back(moved_clock: RunOn) -> None:
     async def main() -> float:
-        meter, loop = Meter(60_000, weighted=True), asyncio.get_running_loop()
+        meter, loop = Meter(60_000), asyncio.get_running_loop()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await meter.acquire(50_000)
