@@ -1,5 +1,6 @@
 """What happened at the endpoint, in numbers and for each record: the proof that tests read."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +10,9 @@ from typing import IO, Any
 
 from pipeline.codec import JSONDecodeError, dumps, loads
 
-#: how a call ended, where it did not end in a fault kind, "outage", "quota" or "invalid"
+#: how a call ended, unless it ended in a fault kind, "outage", "quota" or "invalid"
 ANSWERED = "answered"
 REFUSED = "refused"
-
-#: label texts that are kept once, however many records have them
-_KEEP_TEXTS = 4096
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +115,6 @@ class CallLog:
         self._file: IO[bytes] | None = None
         if path:
             self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - open as long as the books are
-        self._texts: dict[str, str] = {}
         self.in_flight = 0
         self.reset()
 
@@ -181,14 +178,9 @@ class CallLog:
             entry.lost += ending.lost
             entry.changed = self.sequence
             if ending.text is not None:
-                entry.text = self._intern(ending.text)
+                entry.text = sys.intern(ending.text)  # many records have the same one
         if self._file is not None:
             self._file.write(_line(entry, ending, self.since_first_s()))
-
-    def _intern(self, text: str) -> str:
-        if len(self._texts) >= _KEEP_TEXTS:
-            return text
-        return self._texts.setdefault(text, text)
 
     def __getitem__(self, name: str) -> RecordCalls:
         """The entry of a record; KeyError for one that never called."""

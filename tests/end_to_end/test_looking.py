@@ -139,7 +139,7 @@ def test_the_status_for_scripts_has_all_of_it(tmp_path: Path, endpoints: Endpoin
     assert live["limits"]["limits.budget_tokens"] == 50_000_000
     assert live["ends_at"].split("T")[1].startswith("03:33")
     assert 0 < live["requests_left_today"] < 9_000
-    assert live["learned"] == {}
+    assert (live["learned"], live["estimated"]) == ({}, [])
     assert live["usage"]["cached"] > 0
     shown = user.do("status", "run").expect(0).out
     for words in ("gate open", "budget: $", "tokens used", "of 9,000 requests left", "the run ends at", " saved"):
