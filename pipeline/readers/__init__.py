@@ -1,4 +1,4 @@
-"""Readers: what the user named as input becomes numbered records, a batch at a time."""
+"""Turns the user's input into numbered records, in batches."""
 
 from pipeline.readers.dataset import is_plain_folder
 from pipeline.readers.dialect import TextDialect

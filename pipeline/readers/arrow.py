@@ -1,4 +1,4 @@
-"""Arrow record batches to rows, and Parquet: a row at a time for the caller, a slice of a row group for the disk."""
+"""Reads rows from Arrow record batches and Parquet files, a slice of a row group at a time."""
 
 import asyncio
 import base64
@@ -13,11 +13,11 @@ from pipeline.readers.rows import BrokenStreamError, ReadContext, Row, Rows
 from pipeline.readers.values import Unreadable, all_to_json, to_json
 from pipeline.records import JSON
 
-#: so many bytes of Arrow data become Python values at once
+#: At most this many bytes of Arrow data become Python values at once.
 PIECE_BYTES = 4 * 1024 * 1024
 SLICE_ROWS = 1024
 
-#: the first bytes of pictures and sounds -> what they are
+#: The first bytes of images and audio -> the MIME type.
 _KINDS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -33,12 +33,12 @@ _KINDS = (
 )
 _RIFF = {b"WAVE": "audio/wav", b"WEBP": "image/webp"}
 
-#: a local file, or what opens one that lies elsewhere
+#: A local file, or a function that opens a remote one.
 ParquetSource = Path | Callable[[], Any]
 
 
 def slices(batch: Any) -> Iterator[Any]:
-    """The batch in slices that are small enough to become Python values at once."""
+    """Yield slices of the batch that are small enough to become Python values at once."""
     count = batch.num_rows
     size = max(1, min(SLICE_ROWS, PIECE_BYTES * count // max(1, batch.nbytes)))
     for start in range(0, count, size):
@@ -46,9 +46,9 @@ def slices(batch: Any) -> Iterator[Any]:
 
 
 def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False) -> list[Row]:
-    """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs.
+    """Return the rows of a record batch, numbered from `first`. With `media`, images and audio become data URLs.
 
-    `names` are those of its columns, each once.
+    `names` are the unique names of its columns.
     """
     prefix = codec.column_names_digest(names)
     faults: dict[int, str] = {}
@@ -66,10 +66,10 @@ def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False
 
 
 def _values(column: Any, media: bool, name: str, faults: dict[int, str]) -> list[JSON]:
-    """The values of a column; of those that cannot be had the places, and what is wrong, go to `faults`."""
+    """Return the values of a column. `faults` gets the position of each unreadable value, and what is wrong with it."""
     try:
         values = column.to_pylist()
-    except Exception:  # what there is in types, time zones and bytes is foreign
+    except Exception:  # foreign types, time zones, and bytes may raise anything
         values = [_read_scalar(scalar) for scalar in column]
         faults |= {
             place: f"{name!r}: {value.trouble}" for place, value in enumerate(values) if type(value) is Unreadable
@@ -80,7 +80,7 @@ def _values(column: Any, media: bool, name: str, faults: dict[int, str]) -> list
 
 
 def _has_media(kind: Any) -> bool:
-    """Whether the type is what Hugging Face keeps pictures and sounds in, or a list of it."""
+    """Whether the type is the one in which Hugging Face stores images and audio, or a list of it."""
     import pyarrow
 
     while pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
@@ -95,7 +95,7 @@ def _has_media(kind: Any) -> bool:
 
 
 def _media_to_json(value: Any) -> JSON:
-    """A picture or sound as a data URL; its path where its bytes are not there."""
+    """Return an image or audio as a data URL, or its path if its bytes are missing."""
     if isinstance(value, list):
         return [_media_to_json(each) for each in value]
     if not isinstance(value, Mapping):
@@ -128,7 +128,7 @@ def _raw_bytes(scalar: Any) -> bytes:
 
 
 def _scalar_value(scalar: Any) -> Any:
-    """A value where some cannot be had: nanoseconds and far years, which Python's own types do not hold, as text."""
+    """Convert a scalar. Nanoseconds and distant years, which Python's types cannot hold, become text."""
     import pyarrow
 
     if scalar.is_valid and isinstance(scalar, pyarrow.StructScalar):
@@ -139,18 +139,18 @@ def _scalar_value(scalar: Any) -> Any:
         return scalar.as_py()
     except UnicodeDecodeError:
         raise
-    except (ValueError, OverflowError, LookupError, pyarrow.ArrowException):  # a LookupError: no such time zone
+    except (ValueError, OverflowError, LookupError, pyarrow.ArrowException):  # LookupError: an unknown time zone
         pass
     try:
         text = str(scalar.cast(pyarrow.string()).as_py())
     except pyarrow.ArrowException:
         return str(scalar.value)
-    # Beyond the year 32767 Arrow writes "<value out of range: ...>".
+    # Beyond the year 32767, Arrow writes "<value out of range: ...>".
     return str(scalar.value) if text.startswith("<") else text.replace(" ", "T", 1)
 
 
 def count_rows(source: ParquetSource, name: str) -> int:
-    """How many rows the file says it has."""
+    """Return the number of rows that the file's metadata declares."""
     file = _open_parquet(source, name)
     try:
         return int(file.metadata.num_rows)
@@ -159,15 +159,15 @@ def count_rows(source: ParquetSource, name: str) -> int:
 
 
 async def parquet(source: ParquetSource, size_bytes: int, context: ReadContext) -> Rows:
-    """The rows of a file, with values that JSON can hold; the line of a row is its number."""
+    """Yield the rows of a file, with values that JSON can hold. The line of a row is its number."""
     file = await asyncio.to_thread(_open_parquet, source, context.name)
     total = max(1, file.metadata.num_rows)
-    # Files of the Hugging Face Hub say so, and hold pictures as bytes beside a path.
+    # Files of the Hugging Face Hub have this key, and store images as bytes and a path.
     media = b"huggingface" in (file.schema_arrow.metadata or {})
     batches, names = file.iter_batches(batch_size=SLICE_ROWS), context.columns(file.schema_arrow.names)
     number = 1
     progress, before = context.progress, context.progress.bytes_read
-    # Closed at the end only: while a cancelled read still runs in its thread, the file must stay open.
+    # Closed only at the end: the file must stay open while a canceled read still runs in its thread.
     while rows := await asyncio.to_thread(_next_rows, batches, number, names, media):
         number += len(rows)
         progress.lines_read += len(rows)
@@ -183,14 +183,14 @@ def _open_parquet(source: ParquetSource, name: str) -> Any:
     except ImportError:
         raise MissingExtraError("Reading a Parquet file", "parquet") from None
     try:
-        # Without these two a whole row group's columns would be fetched at once.
+        # Without these two arguments, the columns of a whole row group would be fetched at once.
         return ParquetFile(source() if callable(source) else source, pre_buffer=False, buffer_size=1024 * 1024)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{name}: not a Parquet file that can be read: {error}") from error
 
 
 def _next_rows(batches: Iterator[Any], number: int, names: Sequence[str], media: bool) -> list[Row]:
-    """The rows of the next batch, the first of which is row `number`; none at the end."""
+    """Return the rows of the next batch, numbered from `number`; none at the end."""
     import pyarrow
 
     try:

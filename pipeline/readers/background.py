@@ -1,6 +1,6 @@
-"""What blocks, read in a thread of its own: handed on in memory as it comes, or by way of a file on the disk.
+"""Runs blocking reads in threads of their own, and passes the results on through memory or a file.
 
-The threads are daemons: a database or an iterator that never answers keeps no process from ending.
+The threads are daemons, so that a database or an iterator that never answers does not keep the process alive.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """A thread that does `run`, learns when nobody wants more, and notifies the loop when there is more."""
+    """A thread that runs `run`, is notified when nothing more is needed, and notifies the loop when there is more."""
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self._run = run
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
         self.lock = threading.Condition()
-        # All state that changes: whether more will come, what ended it, and whether anybody still wants it.
+        # Mutable state: whether the thread has ended, the error that ended it, and whether nothing more is needed.
         self.ended = False
         self.error: BaseException | None = None
         self.stopped = False
@@ -34,36 +34,36 @@ class _Worker:
     def _work(self) -> None:
         try:
             self._run()
-        except BaseException as error:  # it is the reader's to raise
+        except BaseException as error:  # the reader raises it
             self.error = error
         self.ended = True
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits in the loop."""
-        with suppress(RuntimeError):  # the loop may be gone by now
+        """Wake whatever waits in the loop."""
+        with suppress(RuntimeError):  # the loop may be closed by now
             self._loop.call_soon_threadsafe(self._more.set)
 
     async def wait(self) -> None:
-        """Wait until there is more, or the end."""
+        """Wait until there is more, or until the thread ends."""
         await self._more.wait()
         self._more.clear()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Want no more; the thread ends at its next item."""
+        """Make the thread end at its next item."""
         with self.lock:
             self.stopped = True
             self.lock.notify_all()
 
 
 async def iterate_in_thread(make: Callable[[], Iterator[T]], *, ahead: int) -> AsyncGenerator[list[T], None]:
-    """The items of a blocking iterator as they come, in lists; never more than `ahead` wait in memory.
+    """Yield the items of a blocking iterator as they come, in lists. At most `ahead` items wait in memory.
 
-    Raises what the iterator raised, after what came before it.
+    Raises the iterator's error after the items that came before it.
     """
     items: deque[T] = deque()
 
@@ -82,7 +82,7 @@ async def iterate_in_thread(make: Callable[[], Iterator[T]], *, ahead: int) -> A
     worker.start()
     try:
         while True:
-            ended = worker.ended  # asked first: what came before the end is there then
+            ended = worker.ended  # read first, so that everything before the end is in `items`
             with worker.lock:
                 batch = list(items)
                 items.clear()
@@ -100,17 +100,17 @@ async def iterate_in_thread(make: Callable[[], Iterator[T]], *, ahead: int) -> A
 
 
 class _Spool(_Worker):
-    """Bytes in a file that has no name, written as fast as they come."""
+    """Bytes in a file without a name, written as fast as they arrive."""
 
     def __init__(self, make: Callable[[], Generator[bytes, None, None]]) -> None:
         super().__init__("labelpipe-spool", self._write)
         self._make = make
         self.file = tempfile.TemporaryFile(prefix="labelpipe-")  # noqa: SIM115 - `leave` closes it
         self.written = 0
-        self._users = 2  # the thread and the reader: the last to leave closes the file
+        self._users = 2  # the thread and the reader; the last one to leave closes the file
 
     def leave(self) -> None:
-        """Need the file no more."""
+        """Release the file. The last user closes it."""
         with self.lock:
             self._users -= 1
             if not self._users:
@@ -131,10 +131,10 @@ class _Spool(_Worker):
 
 
 async def spool_to_disk(make: Callable[[], Generator[bytes, None, None]], *, chunk_bytes: int) -> Blocks:
-    """Bytes that should not wait for the labels: they go to a nameless file in the folder of temporary files.
+    """Yield bytes by way of a nameless temporary file, so that the source does not wait for the labels.
 
-    A connection that is read at the speed of labelling is open all night, and cut by its server long before.
-    What ended the writing is raised after what was written, if it was an error.
+    A connection that is read only as fast as the labels come would be open for hours, and its server would close it.
+    An error that ended the writing is raised after the bytes that came before it.
     """
     spool = _Spool(make)
     spool.start()

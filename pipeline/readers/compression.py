@@ -1,4 +1,4 @@
-"""gzip, bz2, xz and zstd, told by the first bytes and undone bit by bit."""
+"""Detects gzip, bz2, xz, and zstd by their first bytes, and decompresses them piece by piece."""
 
 import bz2
 import lzma
@@ -14,18 +14,18 @@ from pipeline.readers.rows import BrokenStreamError
 
 ENDINGS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 
-#: so many bytes from the start tell the compression
+#: The number of first bytes that identify the compression.
 HEAD_BYTES = 10
-#: plain blocks are about as large, so that what follows can hand the event loop back now and then
+#: The approximate size of decompressed blocks, so that their reader can yield to the event loop now and then.
 BLOCK_BYTES = 256 * 1024
-#: What a damaged place can cost of the records before it is what came of one slice. A call for each slice gives up
-#: the interpreter lock, so slices must not be tiny either.
+#: A damaged place can cost at most the output of one slice before it. Each slice is a call that releases the
+#: interpreter lock, so slices must not be tiny either.
 SLICE_BYTES = 16 * 1024
-#: no more plain bytes come at once; without a bound a bz2 file of 5 kB would be 5 GB in memory
+#: The most decompressed bytes of one step. Without this limit, a bz2 file of 5 kB could take 5 GB of memory.
 STEP_BYTES = 1024 * 1024
-#: of zstd, whose blocks of 4 bytes may hold 128 KiB each
+#: The compressed bytes of one zstd step: its blocks of 4 bytes may hold 128 KiB each.
 ZSTD_BYTES = 256
-#: an xz file may ask for gigabytes before its first byte; `xz -9` takes 65 MiB
+#: An xz file may request gigabytes before its first byte; `xz -9` takes 65 MiB.
 XZ_MEMORY_BYTES = 256 * 1024 * 1024
 
 
@@ -39,7 +39,7 @@ def _zstd() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one compression begins, how it is undone and what its decompressor raises."""
+    """How one compression begins, its decompressor, and the error that this raises."""
 
     magic: re.Pattern[bytes]
     new: Callable[[], Any]
@@ -48,7 +48,7 @@ class _Kind:
 
 _KINDS = {
     "gzip": _Kind(re.compile(rb"\x1f\x8b"), lambda: zlib.decompressobj(wbits=31), lambda: zlib.error),
-    # A bz2 file goes on with the first digits of pi, or of its root where the file is empty: text could begin "BZh".
+    # Text may begin with "BZh". A file goes on with the first digits of pi, or of its square root if it is empty.
     "bz2": _Kind(re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor, lambda: OSError),
     "xz": _Kind(
         re.compile(rb"\xfd7zXZ\x00"), partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY_BYTES), lambda: lzma.LZMAError
@@ -62,21 +62,21 @@ _KINDS = {
 
 
 def detect(head: bytes, name: str) -> str | None:
-    """The compression of a source that begins with `head`; None where it is plain.
+    """Return the compression of a source that begins with `head`; None if it is not compressed.
 
-    Raises InputError where the name's ending says one thing and the content another.
+    Raises InputError if the ending of the name contradicts the content.
     """
     detected = next((kind for kind, how in _KINDS.items() if how.magic.match(head)), None)
     expected = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
     if detected or not expected or not head:
         return detected
     if len(head) < HEAD_BYTES:
-        return expected  # cut off within its first bytes: the decompressor will say so
+        return expected  # cut off within its first bytes; the decompressor reports it
     raise InputError(f"{name}: named like a {expected} file, but its content is not {expected}; rename it")
 
 
 class Inflater:
-    """Undoes one compression, chunk by chunk, through any number of members (frames) set end to end."""
+    """Decompresses one compression, chunk by chunk, across any number of consecutive members (frames)."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -84,12 +84,12 @@ class Inflater:
         self._error = _KINDS[kind].error()
         self._member: Any = None
         self._members = 0
-        self._full = False  # whether the last step gave all that it might
+        self._full = False  # whether the last step returned as much as it may
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """Plain blocks, each with how many bytes of `data` it took: a few kilobytes may become gigabytes.
+        """Yield plain blocks, each with the number of bytes of `data` that it took. A few kB may become gigabytes.
 
-        Raises BrokenStreamError at a damaged place, after what came before it.
+        Raises BrokenStreamError at a damaged place, after the blocks before it.
         """
         out, size, consumed = [], 0, 0
         for start in range(0, len(data), SLICE_BYTES):
@@ -107,15 +107,15 @@ class Inflater:
             yield b"".join(out), consumed
 
     def finish(self) -> None:
-        """Nothing more will come. Raises BrokenStreamError if there should."""
+        """Require that the data are complete. Raises BrokenStreamError."""
         if self._member is not None:
             raise BrokenStreamError(f"the {self._kind} data are cut off here: the file is not complete")
 
     def _undo(self, data: bytes) -> Iterator[tuple[bytes, Exception | None]]:
-        """What comes of `data`, in steps of bounded size, and the error that ended it."""
+        """Yield the decompressed `data` in steps of bounded size, and the error that ended it."""
         while data or self._holds_more():
             if self._member is None:
-                # Members may be padded with zeros, as on tape.
+                # Members may be padded with zeros, as on tapes.
                 data = data.lstrip(b"\0") if self._members else data
                 self._member = self._new() if data else None
                 continue
@@ -131,14 +131,14 @@ class Inflater:
                 self._members += 1
 
     def _holds_more(self) -> bool:
-        """Whether there is more to be had of what the decompressor has taken."""
+        """Whether the decompressor still has output for the bytes that it has taken."""
         if self._member is None or self._kind == "zstd":
             return False
         return self._full if self._kind == "gzip" else not self._member.needs_input
 
     def _step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Some plain bytes, and what is left of `data`. Raises the decompressor's own error."""
-        if self._kind == "zstd":  # it knows no bound: a few bytes at a time are one
+        """Return some plain bytes, and the rest of `data`. Raises the decompressor's own error."""
+        if self._kind == "zstd":  # it has no limit of its own, so it gets only a few bytes at a time
             plain = self._member.decompress(data[:ZSTD_BYTES])
             return plain, (self._member.unused_data if self._member.eof else b"") + data[ZSTD_BYTES:]
         plain = self._member.decompress(data, STEP_BYTES)
@@ -149,7 +149,7 @@ class Inflater:
 
 
 def _salvage(member: Any, data: bytes) -> bytes:
-    """What a gzip member gives before its damaged place: byte by byte, for an error takes its whole call's output."""
+    """Return a gzip member's output before its damaged place, byte by byte: an error loses the output of its call."""
     plain = bytearray()
     try:
         for index in range(len(data) if member else 0):

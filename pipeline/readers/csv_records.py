@@ -1,4 +1,4 @@
-"""CSV records out of lines that come bit by bit, by the standard library's parser in its strict mode."""
+"""Parses CSV records from lines that arrive in pieces, with the standard library's parser in strict mode."""
 
 import csv
 import re
@@ -7,24 +7,24 @@ from itertools import chain
 
 from pipeline.readers.dialect import Layout
 
-#: A record of more characters than this has a quote that was never closed: no model reads 4 MiB at once.
+#: A record with more characters has a quote that was never closed: no model reads 4 MiB at once.
 RECORD_CHARS = 4 * 1024 * 1024
-#: After quotes that never closed the search for a closing one is cut to as little as this (a tenth of a millisecond).
+#: After quotes that never closed, the search for a closing one reaches at least this far (a tenth of a millisecond).
 _LEAST_CHARS = 16 * 1024
-#: ... and grows again by this much with each good record.
+#: The reach grows again by this much with each good record.
 _REGAIN_CHARS = 4096
-#: An open record that is larger waits until twice as much is there before it is tried again.
+#: A larger unfinished record is not tried again before it has twice its size.
 _WAIT_CHARS = 8 * 1024
 
 _SPACE_HINT = "; a space stands after a closing quote: set input.skip_initial_space = true to leave such spaces out"
 UNCLOSED_QUOTE = "a quote is opened here and never closed"
 
-#: first line, the lines as they stand in the file, the cells, what is wrong ("" if nothing)
+#: The first line's number, the lines as in the file, the cells, and what is wrong ("" if nothing).
 CsvRecord = tuple[int, list[str], list[str], str]
 
 
 class _RunDryError(Exception):
-    """The parser asks for a line that has not come yet."""
+    """The parser needs a line that has not arrived yet."""
 
 
 def _run_dry() -> Iterator[str]:
@@ -33,35 +33,35 @@ def _run_dry() -> Iterator[str]:
 
 
 class CsvParser:
-    """Lines in, records out; the lines of an unfinished record are kept and parsed again when more have come.
+    """Takes lines and yields records. The lines of an unfinished record are parsed again when more have arrived.
 
-    A record that cannot be parsed costs its first line only: that line comes out with what is wrong, and parsing
-    goes on at the next. So one stray quote cannot swallow a file. To find that a quote never closes takes a look at
-    all that may belong to it; in a file full of stray quotes that would be each time the same text, so the reach of
-    the look shrinks with each such quote and grows again with good records.
+    A record that cannot be parsed costs only its first line, which is reported with what is wrong. Parsing continues at
+    the next line, so one stray quote cannot swallow a file. To find that a quote never closes, the parser must look at
+    everything that may belong to it. In a file full of stray quotes, this would be the same text each time. Therefore
+    the reach of the search shrinks with each such quote, and grows again with good records.
     """
 
     def __init__(self, layout: Layout, *, max_chars: int = RECORD_CHARS, skipped: int = 0) -> None:
         self._layout = layout
         self._max_chars = max_chars
-        # All that changes: lines not yet cut (from `_at` on, `_chars` long, the first is line `_number` of the file),
-        # the size at which another try is worth it, and the reach of the search for a closing quote.
+        # Mutable state: the lines not yet parsed (from `_at` on, `_chars` characters, the first is line `_number` of
+        # the file), the size at which another try is worthwhile, and the reach of the search for a closing quote.
         self._lines: list[str] = []
         self._at = 0
         self._chars = 0
         self._number = skipped + 1
         self._try_at = 0
         self._reach = max_chars
-        # The parser's limit is the process's. It must lie above any record that is let through here.
+        # The parser's limit belongs to the whole process. It must be above any record that is accepted here.
         csv.field_size_limit(max(csv.field_size_limit(), 8 * max_chars))
 
     @property
     def pending(self) -> tuple[int, str]:
-        """Where the unfinished record begins, and its text so far."""
+        """The line where the unfinished record begins, and its text so far."""
         return self._number, "".join(self._lines[self._at :])
 
     def feed(self, lines: list[str], *, end: bool = False) -> Iterator[CsvRecord]:
-        """The records that `lines` (with their endings) finish; with `end`, also what is left."""
+        """Yield the records that `lines` (with their line ends) complete; if `end`, also the rest."""
         del self._lines[: self._at]
         self._at = 0
         self._lines += lines
@@ -72,9 +72,9 @@ class CsvParser:
                 yield from self._pass(end)
 
     def rows_of(self, lines: list[str]) -> list[list[str]] | None:
-        """The cells of lines each of which is a record; none of a blank line. None where there is more to it.
+        """Return the cells of lines that are one record each, [] for a blank line. None if it is not so simple.
 
-        Nothing is taken by it: `skip` says that these lines are done with.
+        This does not consume the lines; `skip` does.
         """
         layout = self._layout
         if self._chars or self._reach < self._max_chars or layout.escape or max(map(len, lines)) > self._max_chars:
@@ -88,16 +88,16 @@ class CsvParser:
         return rows if len(rows) == len(lines) else None
 
     def skip(self, lines: list[str]) -> None:
-        """Count these lines as done with."""
+        """Count these lines as processed."""
         self._number += len(lines)
 
     def flush(self) -> Iterator[CsvRecord]:
-        """The records that are whole, where no more lines will come but the last record is torn."""
+        """Yield the complete records if no more lines will come and the last record is cut off."""
         self._try_at = 0
         yield from self.feed([])
 
     def _pass(self, end: bool) -> Iterator[CsvRecord]:
-        """Cut until the lines in reach run out or one is broken."""
+        """Yield records until the lines in reach run out or one is broken."""
         window, whole = self._window()
         reader = self._layout.cells(chain(window, _run_dry()), strict=True)
         done, trouble = 0, ""
@@ -122,7 +122,7 @@ class CsvParser:
             yield self._fail(window[done], trouble, spanned)
 
     def _window(self) -> tuple[list[str], bool]:
-        """The lines in reach (the last may lie half beyond it), and whether they are all that there are."""
+        """Return the lines in reach (the last may be partly beyond it), and whether they are all the lines."""
         if self._chars <= self._reach:
             return self._lines[self._at :], True
         chars, stop = 0, self._at
@@ -144,17 +144,17 @@ class CsvParser:
         return f"not valid CSV: {error}{_SPACE_HINT if self._has_space_behind(raw) else ''}"
 
     def _has_space_behind(self, raw: list[str]) -> bool:
-        """Whether a space stands between a quote that may be a closing one and the end of its cell."""
+        """Whether there is a space between a possible closing quote and the end of its cell."""
         ends = f"{self._layout.quote} +(?={re.escape(self._layout.delimiter)}|[\r\n]|$)"
         return not self._layout.skip_initial_space and any(re.search(ends, line) for line in raw)
 
     def _judge_rest(self, rest: list[str], whole: bool, end: bool) -> str:
-        """What is wrong with a record that is not finished; nothing if lines to come may finish it."""
+        """Return what is wrong with an unfinished record; "" if later lines may finish it."""
         chars = sum(map(len, rest))
         if rest and (chars > self._reach or (whole and end)):
             return self._name_trouble(rest)
         if whole:
-            # Twice as much each time: then all tries together cost little more than the last.
+            # Twice as much each time, so that all tries together cost little more than the last.
             self._try_at = 2 * chars if chars > _WAIT_CHARS else chars + 1
         return ""
 
@@ -166,6 +166,6 @@ class CsvParser:
     def _fail(self, line: str, trouble: str, spanned: int) -> CsvRecord:
         number = self._number
         self._drop([line])
-        if spanned > 1:  # lines behind the first were looked at for nothing
+        if spanned > 1:  # the lines after the first were parsed in vain
             self._reach = max(min(_LEAST_CHARS, self._max_chars), self._reach // 8)
         return number, [line], [], trouble

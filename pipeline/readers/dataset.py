@@ -1,4 +1,4 @@
-"""Hugging Face datasets on the disk, as `save_to_disk` writes them: Arrow streams, read without that package."""
+"""Reads Hugging Face datasets that `save_to_disk` wrote: Arrow streams, without the `datasets` package."""
 
 import asyncio
 import mmap
@@ -18,17 +18,17 @@ _SPLITS = "dataset_dict.json"
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether the folder is a saved dataset, or one of several splits."""
+    """Whether the folder is a saved dataset, or several splits of one."""
     return (path / _STATE).is_file() or (path / _SPLITS).is_file()
 
 
 def is_plain_folder(path: Path) -> bool:
-    """Whether the path is a folder of files that is no saved dataset."""
+    """Whether the path is a folder of files, and not a saved dataset."""
     return path.is_dir() and not is_dataset(path)
 
 
 def dataset_source(name: str, path: Path) -> Source:
-    """A saved dataset. Raises InputError where it is none, or is several splits of which none is named."""
+    """Return a saved dataset as a source. Raises InputError if it is not one, or has splits and none is named."""
     if (path / _SPLITS).is_file():
         splits = _json(name, path / _SPLITS).get("splits") or []
         raise InputError(
@@ -70,7 +70,7 @@ def _stamp(name: str, files: Sequence[Path]) -> Stamp:
 
 
 def _count(name: str, files: Sequence[Path]) -> int | None:
-    """The number of rows: of a file that is mapped only the batches' heads are looked at."""
+    """Return the number of rows. In a mapped file, only the heads of the batches are read."""
     count = 0
     for file in files:
         try:
@@ -91,7 +91,7 @@ async def _rows(files: Sequence[Path], context: ReadContext) -> Rows:
 
 
 def _steps(context: ReadContext, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
-    """Rows, a few MiB of them at a time, with the bytes of the file that ends with them."""
+    """Yield rows, a few MiB of them at a time, with the size of the file that ends with them."""
     number = 1
     for file in files:
         try:
@@ -106,7 +106,7 @@ def _steps(context: ReadContext, files: Sequence[Path]) -> Iterator[tuple[list[R
 
 
 def _map_file(file: Path) -> mmap.mmap:
-    """The file, mapped and not read: a batch of photos is then never whole in memory. Raises OSError, ValueError."""
+    """Map the file, so that a batch of photos is never in memory as a whole. Raises OSError, ValueError."""
     with file.open("rb") as opened:
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -122,6 +122,6 @@ def _slices(name: str, file: Path) -> Iterator[Any]:
             for piece in (piece for batch in stream for piece in slices(batch)):
                 yield piece
                 if hasattr(mapping, "madvise"):
-                    mapping.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+                    mapping.madvise(mmap.MADV_DONTNEED)  # pages that were read would count as this process's memory
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise BrokenStreamError(f"{file.name} is damaged here and the rest is lost: {error}") from error

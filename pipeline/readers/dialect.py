@@ -1,4 +1,4 @@
-"""How a table of text is written: what separates its cells, whether quotes are part of them, what its columns are."""
+"""Detects how a table of text is written: its delimiter, its quotes and escapes, and whether it has a header."""
 
 import csv
 import io
@@ -13,25 +13,25 @@ from pipeline.errors import InputError
 from pipeline.readers.headers import MIN_SHARE, find_header, format_row, looks_like_a_record
 from pipeline.readers.stray_quotes import LOOK_ROWS, StrayQuoteDetector, is_quoted_behind_space
 
-LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is written
+LOOK_BYTES = 64 * 1024  #: How much of a text is read to detect its layout.
 
-#: what may separate cells -> what a person calls it
+#: Common delimiters -> their names in messages.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
-#: what separates cells rarely enough to be asked about
+#: Delimiters that are so rare that the user must confirm them.
 _RARE = ("~", "^", ":", "\x01", "\x1f", "\u00a6", "\u00a7")
-#: Excel's first line that names the separator; it is no record
+#: Excel's first line that names the delimiter; it is not a record.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?')
 
 
 @dataclass(frozen=True, slots=True)
 class TextDialect:
-    """What the user says of how a text is written; None is to be recognised where the text begins.
+    """How the user says a text is written. None is detected from the beginning of the text.
 
-    `quote` and `escape` are one character, or empty where there is none. `header` is True where the first row names the
-    columns, False where there is none, or the names themselves. `records` is the member of a JSON object, or its path
-    with dots, that holds the records in a list; empty where the object is one record. `skip_lines` stand before the
-    table and are not part of it. `skip_initial_space`: spaces after a delimiter are not part of the cell, nor are those
-    between a closing quote and a delimiter.
+    `quote` and `escape` are one character, or empty if there is none. `header` is True if the first row names the
+    columns, False if there are no names, or the names themselves. `records` is the member of a JSON object, or its
+    dotted path, that holds the list of records; empty if the object is one record. `skip_lines` lines before the table
+    are not part of it. With `skip_initial_space`, spaces after a delimiter, and between a closing quote and a
+    delimiter, are not part of the cell.
     """
 
     encoding: str | None = None
@@ -46,12 +46,12 @@ class TextDialect:
 
 
 AUTO_DIALECT = TextDialect()
-NULL = "\ud800"  #: stands for MySQL's and Hive's sign of an empty cell; no text can hold it
+NULL = "\ud800"  #: Replaces the mark of an empty cell from MySQL and Hive. No text can contain it.
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table is cut."""
+    """How a table is split into cells."""
 
     delimiter: str
     quote: str
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def form(self) -> dict[str, Any]:
-        """What tells the standard library's parser how rows are cut."""
+        """The arguments of the standard library's parser."""
         return {
             "delimiter": self.delimiter,
             "quotechar": self.quote or None,
@@ -70,7 +70,7 @@ class Layout:
         }
 
     def lines(self, lines: Iterable[str]) -> Iterable[str]:
-        """The lines for that parser: it would drop an escape before anything, and what is no escape is text."""
+        """Return the lines for that parser, which would drop any escape character, even one that is plain text."""
         if not self.escape:
             return self._strip_after_quotes(lines) if self.skip_initial_space and self.quote else lines
         escapable = "".join(map(re.escape, (self.escape, self.quote, self.delimiter, "\r", "\n", "N")))
@@ -82,8 +82,8 @@ class Layout:
         return (alone.sub(plain, line) if self.escape in line else line for line in lines)
 
     def _strip_after_quotes(self, lines: Iterable[str]) -> Iterator[str]:
-        """The lines without the spaces between a closing quote and the delimiter, which are no text to the parser."""
-        quotes = 0  # so far: after an even number of them it is outside of any
+        """Remove the spaces between a closing quote and the delimiter, which the parser rejects."""
+        quotes = 0  # the number so far; after an even number, the position is outside of quotes
         for line in lines:
             parts = line.split(self.quote)
             for at, part in enumerate(parts[1:], 1):
@@ -95,29 +95,29 @@ class Layout:
             yield self.quote.join(parts)
 
     def restore_nulls(self, cells: list[str]) -> list[str]:
-        """The cells that came of such lines: one that holds nothing is empty."""
+        """Return the cells of such lines, with NULL as an empty cell, or as the original text within one."""
         if not self.escape:
             return cells
         return ["" if cell == NULL else cell.replace(NULL, f"{self.escape}N") for cell in cells]
 
     def cells(self, lines: Iterable[str], *, strict: bool = False) -> Any:
-        """A reader of the standard library's, which counts the lines that it has read."""
+        """Return a reader of the standard library, which counts the lines that it has read."""
         return csv.reader(self.lines(lines), strict=strict, **self.form)
 
 
 def declared_separator(line: str) -> str | None:
-    """The separator that Excel's first line names, if it is one."""
+    """Return the delimiter that Excel's first line names; None if it is another line."""
     match = _SEPARATOR_LINE.fullmatch(line)
     return match[1] if match else None
 
 
 def detect_layout(head: str, dialect: TextDialect, *, usual: str, whole: bool, name: str) -> Layout:
-    """The layout of a table that begins with `head`; `whole` says that this is all of it.
+    """Return the layout of a table that begins with `head`; if `whole`, this is all of it.
 
-    `usual` separates where nothing tells otherwise. Raises InputError, which names the key to set, where several
-    would do, or the first row is hardly a header.
+    `usual` is the default delimiter. Raises InputError, which names the key to set, if several layouts fit or if the
+    first row is hardly a header.
     """
-    lines = list(io.StringIO(head, newline=""))  # str.splitlines would cut at U+2028 and others too
+    lines = list(io.StringIO(head, newline=""))  # str.splitlines would also split at U+2028 and others
     if not whole and len(lines) > 1:
         del lines[-1]
     declared = declared_separator(lines[0]) if lines else None
@@ -145,7 +145,7 @@ def detect_layout(head: str, dialect: TextDialect, *, usual: str, whole: bool, n
 
 
 def _cells(lines: Sequence[str], layout: Layout) -> Iterator[list[str]]:
-    """The rows of cells, as far as they can be cut at all."""
+    """Yield the rows of cells up to the first one that cannot be parsed."""
     try:
         yield from map(layout.restore_nulls, filter(None, layout.cells(lines)))
     except csv.Error:
@@ -153,11 +153,11 @@ def _cells(lines: Sequence[str], layout: Layout) -> Iterator[list[str]]:
 
 
 def _detect_escape(lines: Sequence[str], layout: Layout, dialect: TextDialect, *, whole: bool, name: str) -> Layout:
-    """The layout with a backslash before quotes, delimiters or line breaks, where the rows are even only so."""
+    """Add a backslash as the escape character if the rows have equal widths only with it."""
     if not any("\\" in line for line in lines) or layout.delimiter == "\\":
         return layout
     plain = _even_share(lines, layout, whole)
-    # Where quotes are part of the text they are so because they do not pair up; with a backslash they may.
+    # Quotes count as text because they do not pair up. With a backslash, they may.
     if plain == 1 and (layout.quote or not any(re.search(r'(^|\W)"[^"]*\\"', line) for line in lines)):
         return layout
     quotes = ['"', ""] if dialect.quote is None and plain < 1 else [dialect.quote or '"']
@@ -174,13 +174,13 @@ def _detect_escape(lines: Sequence[str], layout: Layout, dialect: TextDialect, *
 
 
 def _detect_spaces(lines: Sequence[str], layout: Layout, *, whole: bool, name: str) -> Layout:
-    """The layout that drops spaces around quotes, where that shows quotes around cells."""
+    """Return the layout that drops spaces around quotes, if this shows that the quotes enclose cells."""
     behind = any(f"{layout.quote} " in line for line in lines) and _even_share(lines, layout, whole) < 1
     if not behind and not any(f" {layout.quote}" in line for line in lines):
         return layout
     plain, spaced = list(_cells(lines, layout)), replace(layout, skip_initial_space=True)
     if _lstripped(plain) == _lstripped(_cells(lines, spaced)):
-        return layout  # spaces and quotes within cells that have quotes of their own
+        return layout  # the spaces and quotes are within quoted cells
     if _even_share(lines, spaced, whole) == 1:
         return spaced
     if not any(is_quoted_behind_space(cell, layout.quote) for row in plain for cell in row):
@@ -196,7 +196,7 @@ def _lstripped(rows: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def _refuse_title(lines: Sequence[str], layout: Layout, skipped: int, name: str, *, sure: bool) -> None:
-    """Ask where the first line does not name the columns; `sure` says that the delimiter is no guess."""
+    """Raise InputError if the first line does not name the columns. `sure`: the delimiter is not a guess."""
     rows, starts = _rows_with_lines(lines, layout)
     if not rows:
         return
@@ -208,7 +208,7 @@ def _refuse_title(lines: Sequence[str], layout: Layout, skipped: int, name: str,
     for delimiter in delimiters:
         rows_then, places = _rows_with_lines(lines, replace(layout, delimiter=delimiter))
         at = find_header(rows_then)
-        # By a delimiter that is only tried, two rows may be even by accident.
+        # With a delimiter that is only a try, two rows may have equal widths by accident.
         if at and (delimiter == layout.delimiter or len(rows_then) - at > 2):
             raise InputError(
                 f"{name}: line {places[0] + skipped + 1} ({format_row(rows_then[0])}) does not look like the columns' "
@@ -223,7 +223,7 @@ def _refuse_title(lines: Sequence[str], layout: Layout, skipped: int, name: str,
 
 
 def _rows_with_lines(lines: Sequence[str], layout: Layout) -> tuple[list[list[str]], list[int]]:
-    """The first rows that are not blank, and how many lines stand before each."""
+    """Return the first rows that are not blank, and the number of lines before each."""
     reader = replace(layout, skip_initial_space=True).cells(lines)
     rows, starts, before = [], [], 0
     with suppress(csv.Error):
@@ -236,14 +236,14 @@ def _rows_with_lines(lines: Sequence[str], layout: Layout) -> tuple[list[list[st
 
 
 def _absent(lines: Sequence[str]) -> str:
-    """A delimiter that no line holds, as the config names it."""
+    """Return a delimiter that no line contains, as the config spells it."""
     signs = ("\t", "|", "~", "^", "\x1f")
     sign = next((sign for sign in signs if not any(sign in line for line in lines)), signs[-1])
     return "tab" if sign == "\t" else sign
 
 
 def _even_share(lines: Sequence[str], layout: Layout, whole: bool) -> float:
-    """The share of the lines that are in even rows; what is cut off at the end counts for no fault."""
+    """Return the share of lines in rows of equal width. A row that is cut off at the end is not a fault."""
     reader = layout.cells(lines, strict=True)
     width = even_lines = 0
     try:
@@ -259,7 +259,7 @@ def _even_share(lines: Sequence[str], layout: Layout, whole: bool) -> float:
 
 
 def _detect_delimiter(lines: Sequence[str], usual: str, name: str, escape: str | None) -> str:
-    """What separates: what gives more than one column, and the same number in nearly all rows."""
+    """Return the delimiter that gives more than one column, and the same number in nearly all rows."""
     shares = {sign: _evenness(lines, sign, escape) for sign in SEPARATORS}
     fit = [sign for sign, share in shares.items() if share == 1]
     if not fit and shares[usual] < MIN_SHARE:
@@ -280,7 +280,7 @@ def _detect_delimiter(lines: Sequence[str], usual: str, name: str, escape: str |
 
 
 def _evenness(lines: Sequence[str], delimiter: str, escape: str | None) -> float:
-    """The share of rows that are as wide as the first, which has two columns or more; else nothing."""
+    """Return the share of rows as wide as the first one; 0 if that has fewer than two columns."""
     escapes = [escape] if escape is not None else ["", "\\"] if any("\\" in line for line in lines) else [""]
     spaces = [False, True] if any(' "' in line for line in lines) else [False]
     layouts = (Layout(delimiter, *rest) for rest in product(('"', ""), escapes, spaces))
@@ -293,10 +293,10 @@ def _share(rows: Sequence[Sequence[str]]) -> float:
 
 
 def _detect_quote(lines: Sequence[str], delimiter: str) -> str:
-    """A quotation mark, or nothing where quotes are plainly part of the text.
+    """Return a quotation mark, or "" if quotes are plainly part of the text.
 
-    That is where every line has its cells without regard to quotes, but with regard to them lines would be broken or
-    merged. Only tables with tabs are commonly written so; of others the quotes are as usual.
+    This is so if every line has its cells without parsing quotes, while parsing them would break or merge lines. Only
+    tables with tabs are commonly written this way; others always have quotes.
     """
     if delimiter != "\t" or not any('"' in line for line in lines):
         return '"'
@@ -312,11 +312,11 @@ def _detect_quote(lines: Sequence[str], delimiter: str) -> str:
 
 
 def _refuse_merged(lines: Sequence[str], layout: Layout, name: str) -> None:
-    """Ask where quotes merge lines that are rows without them."""
+    """Raise InputError if quotes merge lines that are rows without them."""
     detector = StrayQuoteDetector(layout.delimiter)
     reader = layout.cells(lines, strict=True)
     width = before = 0
-    with suppress(csv.Error):  # what is broken is told when it is read
+    with suppress(csv.Error):  # broken records are reported when they are read
         for cells in reader:
             raw = lines[before : reader.line_num]
             before = reader.line_num

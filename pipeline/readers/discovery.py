@@ -1,4 +1,4 @@
-"""What the user named as input, as a list of sources: paths, globs, folders, addresses and stdin."""
+"""Resolves the user's input to a list of sources: paths, globs, folders, addresses, and stdin."""
 
 import glob
 import os
@@ -29,15 +29,15 @@ from pipeline.readers.sql import DIALECTS, Query, sql_source
 from pipeline.records import JSON
 
 STDIN = "-"
-#: what Windows leaves in a folder; no glob stands for it (names with a dot in front are passed over anyway)
+#: Files that Windows leaves in folders. No glob matches them (nor names that begin with a dot).
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
-#: what a shell makes of `<(...)`, and what we call it
+#: The names that a shell gives to `<(...)`, and ours for them.
 _WITHOUT_NAME = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+|/dev/stdin")
 PIPE = "pipe"
-#: what a run's folder holds, whatever else is in it
+#: Files that every run folder contains.
 _OF_A_RUN = ("manifest.json", "ledger.db")
 _APART = "set output.dir to another folder"
-#: how Hive writes a partition that has no value
+#: Hive's name for a partition without a value.
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -51,12 +51,12 @@ def resolve_sources(
     dialect: TextDialect = AUTO_DIALECT,
     run_dir: Path | None = None,
 ) -> list[Source]:
-    """The sources that `path` names, relative to `base`, in the order in which they are read.
+    """Return the sources that `path` names, relative to `base`, in reading order.
 
-    That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
-    numbers in a name compared as numbers: part-2 before part-10. With a `query` each path is a database's address.
-    Of an address that is a `secret` only what is none gets into a name. `dialect` is how texts are written;
-    `run_dir` the run's folder, whose files are never input. Raises InputError, which says what to do.
+    This is the order of the list. Within a glob (`**` matches all folders), it is by name, folder by folder, and
+    numbers in names compare as numbers: part-2 before part-10. With a `query`, each path is the address of a database.
+    If the address is a `secret`, no secret part of it is in a name. `dialect` describes how texts are written. Files in
+    `run_dir`, the run's folder, are never input. Raises InputError, which says what to do.
     """
     if format not in FORMAT_NAMES:
         raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
@@ -76,7 +76,7 @@ def resolve_sources(
 
 
 def _number_pipes(sources: list[Source]) -> list[Source]:
-    """Each pipe without a name of its own under another one: what a shell calls them differs from time to time."""
+    """Give unnamed pipes numbered names, because the shell's names for them differ each time."""
     pipes = [source for source in sources if source.name == PIPE]
     names = {id(source): f"{PIPE}-{number}" for number, source in enumerate(pipes[1:], 2)}
     return [replace(source, name=names[id(source)]) if id(source) in names else source for source in sources]
@@ -119,9 +119,9 @@ def _expand_home(pattern: str) -> str:
 def _match(
     pattern: str, base: Path, is_wanted: Callable[[str], bool], run_dir: Path | None
 ) -> tuple[list[str], list[str]]:
-    """The names that a pattern stands for, in their order, and those left out of it as another run's.
+    """Return the names that a pattern matches, in order, and those left out because another run wrote them.
 
-    A file whose real name looks like a glob is that file.
+    A file whose real name looks like a glob is matched as that file.
     """
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return _exclude_run_files([PurePath(pattern).as_posix()], glob.escape(pattern), base, run_dir)
@@ -134,12 +134,12 @@ def _match(
 
 
 def is_system_file(name: str) -> bool:
-    """Whether the file is one that the system has put there."""
+    """Whether the operating system put the file there."""
     return os.path.basename(name).lower() in _LITTER  # noqa: PTH119 - there may be 100,000: no Path for each
 
 
 def _posix(name: str) -> str:
-    # There may be 100,000: most are as they should be, and a Path for each takes its time.
+    # There may be 100,000 names. Most are fine as they are, and a Path for each takes time.
     is_posix = os.sep == "/" and "/." not in name and "//" not in name and name[0] != "."
     return name if is_posix else PurePath(name).as_posix()
 
@@ -147,13 +147,13 @@ def _posix(name: str) -> str:
 def _folder_sources(
     paths: Sequence[str], format_name: str, base: Path, secret: bool, run_dir: Path | None
 ) -> list[Source]:
-    """Each path as one source whose files are the records; a folder stands for all that is in it."""
+    """Return each path as one source whose files are the records. A folder includes everything in it."""
     names_by_path: list[tuple[str, Sequence[str]]] = []
     for each in paths:
         if each == STDIN:
             raise InputError(f'input.path: format = "{format_name}" needs a folder or a glob, not stdin')
         if is_url(each):
-            list(remote_sources(each, format_name, secret=secret))  # refuses it
+            list(remote_sources(each, format_name, secret=secret))  # raises InputError
         plain = _expand_home(each)
         pattern = f"{glob.escape(plain.rstrip('/'))}/**/*" if (base / plain).is_dir() else plain
         names_by_path.append((plain, _match(pattern, base, os.path.isfile, run_dir)[0]))
@@ -181,12 +181,12 @@ def _source(name: str, path: Path, format_name: str) -> Source:
     if not os.access(path, os.R_OK):
         raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")
     regular = stat.S_ISREG(status.st_mode)
-    # What can be read only once is looked into when it is read.
+    # A source that can be read only once is inspected when it is read.
     head = (lambda: _head(name, path)) if regular else None
     kind = detect_format(name, format_name, head) if regular or PurePath(name).suffix else format_name
     if kind == "parquet" and (not regular or compression_suffix(name)):
         raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
-    # What no UTF-8 can hold is in no key, file or message.
+    # Bytes that are not UTF-8 must not get into keys, files, and messages.
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     name = PIPE if not regular and _WITHOUT_NAME.fullmatch(str(path)) else name
     return Source(name, path, kind, status.st_size if regular else None)
@@ -215,10 +215,10 @@ def _reject_duplicates(sources: list[Source]) -> None:
 def _exclude_run_files(
     names: Sequence[str], pattern: str, base: Path, run_dir: Path | None
 ) -> tuple[list[str], list[str]]:
-    """The names without those of files that runs have written, and which of these were another run's.
+    """Return the names without files that runs wrote, and the ones left out because another run wrote them.
 
     Files in the run's own folder (`run_dir`) are never input: a run would read what it writes. Those of other runs are
-    taken where the pattern names them (`runs/*/labels.csv`), not where it only covers them. Raises InputError where
+    included if the pattern names them (`runs/*/labels.csv`), but not if it only matches them. Raises InputError if
     nothing remains.
     """
     kind_of = cache(lambda folder: _owner(folder, None if run_dir is None else os.path.realpath(run_dir)))
@@ -241,13 +241,13 @@ def _exclude_run_files(
 
 
 def _folder(name: str, base: Path) -> str:
-    """Where the file lies, were it not for a link; there may be 100,000, so no Path."""
+    """Return the folder of the file, with links resolved; without a Path, because there may be 100,000 files."""
     path = os.path.join(base, name)  # noqa: PTH118
     return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
 
 
 def _owner(folder: str, run_dir: str | None) -> str:
-    """Whose files are in the folder: this run's `own`, those of another `run`, or nobody's."""
+    """Return the owner of the folder's files: `own` (this run), `run` (another run), or "" (no run)."""
     real = os.path.realpath(folder)
     if run_dir is not None and (real == run_dir or real.startswith(run_dir + os.sep)):
         return "own"
@@ -255,7 +255,7 @@ def _owner(folder: str, run_dir: str | None) -> str:
 
 
 def _partition_of(name: str) -> Mapping[str, JSON]:
-    """The columns that the names of a file's folders give, as Hive, Spark and pyarrow write them; values are texts."""
+    """Return the columns in the names of a file's folders, as Hive, Spark, and pyarrow write them. Values are texts."""
     if "=" not in name:
         return {}
     pairs = (part.partition("=") for part in name.split("/")[:-1])

@@ -1,4 +1,4 @@
-"""In which encoding a text is: what its first bytes say plainly, and what has to be asked."""
+"""Detects the encoding of a text, and asks the user if its first bytes do not show it plainly."""
 
 import codecs
 import re
@@ -11,7 +11,7 @@ from pipeline.readers.compression import Inflater, detect
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.rows import BrokenStreamError
 
-#: the mark at the start of a text -> the encoding; the longer ones first
+#: Byte order mark -> encoding. The longer marks come first.
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -19,12 +19,12 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-#: as much of a file may hold no more than the beginning of a text, compressed in large blocks
+#: How much of a file is read for its beginning: a text that is compressed in large blocks may need as much.
 _BEGINNING_BYTES = 1024 * 1024
-#: what no text has many of: \x01 and \x1e to \x1f separate cells and records, \x1b begins a color
+#: Bytes that are rare in text. \x01 and \x1e to \x1f separate cells and records, and \x1b begins a color.
 _CONTROLS = bytes({*range(9), *range(14, 32)} - {1, 0x1B, 0x1E, 0x1F})
 _FEW_CONTROLS = 8
-#: encodings without a mark, in the order in which they are tried -> what nearly all of their letters are then
+#: Encodings without a mark, in the order in which they are tried -> nearly all of their letters.
 _REGIONAL = {
     "shift_jis": re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u3000-\u303f]"),
     "cp949": re.compile(r"[\uac00-\ud7a3]"),
@@ -35,11 +35,11 @@ _REGIONAL = {
 
 
 def canonical_encoding(name: str) -> str:
-    """The canonical name of an encoding. Raises InputError if there is none of that name."""
+    """Return the canonical name of an encoding. Raises InputError if there is none with this name."""
     try:
         codec_info = codecs.lookup(name)
         codecs.getincrementaldecoder(name)
-        " ".encode(name)  # refuses codecs that are no text encodings, like base64
+        " ".encode(name)  # refuses codecs that are not text encodings, like base64
     except (LookupError, ValueError):
         raise InputError(
             f"input.encoding: {name!r} is not a known encoding; try utf-8, utf-16, cp949, latin-1"
@@ -48,9 +48,9 @@ def canonical_encoding(name: str) -> str:
 
 
 def detect_encoding(head: bytes, requested: str | None, name: str) -> str:
-    """The encoding of a text that begins with `head`: what was said or, where nothing was, what is plain to see.
+    """Return the encoding of a text that begins with `head`: the requested one, or the one that is plainly visible.
 
-    Raises InputError, which names the key to set, where it is not plain, or what was said is wrong.
+    Raises InputError, which names the key to set, if it is not plain, or if the requested one is wrong.
     """
     by_bom = next((encoding for mark, encoding in _BOMS.items() if head.startswith(mark)), None)
     if requested is not None:
@@ -73,7 +73,7 @@ def detect_encoding(head: bytes, requested: str | None, name: str) -> str:
 
 
 def read_text_head(path: Path) -> str:
-    """The beginning of a file as text, also of one that is compressed; what is wrong with it is told when it is read.
+    """Return the beginning of a file, which may be compressed, as text. Its faults are reported when it is read.
 
     Raises OSError.
     """
@@ -88,22 +88,22 @@ def read_text_head(path: Path) -> str:
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether this is the beginning of a text, in whatever encoding."""
+    """Whether this is the beginning of a text in any encoding."""
     return head.startswith(tuple(_BOMS)) or not _many_controls(head[:LOOK_BYTES])
 
 
 def _many_controls(sample: bytes) -> int:
-    """How many control characters there are, where they are more than a few: it is no text in any encoding then."""
+    """Return the number of control characters if it is too large for text in any encoding, otherwise 0."""
     count = len(sample) - len(sample.translate(None, _CONTROLS))
     return count if count > max(_FEW_CONTROLS, len(sample) // 20) else 0
 
 
 def _detect_utf16(sample: bytes) -> str | None:
-    """UTF-16 of one byte order or the other, if it makes text of bytes among which there are zeros."""
+    """Return the byte order of UTF-16 in which bytes with zeros among them make a text; None if there is none."""
     for encoding in ("utf-16-le", "utf-16-be"):
         text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
         plain = len(re.findall(r"[\t\n\r -~]", text))
-        # Half of it ASCII, or else lines of what would be no UTF-8: a stray zero makes neither.
+        # Half of it is ASCII, or it has lines and is not UTF-8. A stray zero causes neither.
         if not re.search(r"[\0-\x08\x0e-\x1f\ufffd]", text[:-1]) and (
             plain > len(text) / 2 or ("\n" in text and not _is_utf8(sample))
         ):
@@ -112,7 +112,7 @@ def _detect_utf16(sample: bytes) -> str | None:
 
 
 def _refuse_regional(sample: bytes, *, whole: bool, name: str) -> None:
-    """Ask where several lines are no UTF-8 and none with such letters is: that is no damage but another encoding."""
+    """Raise InputError if several lines and all lines with such letters are not UTF-8: this is not mere damage."""
     lines = sample.split(b"\n")
     if not whole and len(lines) > 1:
         del lines[-1]
@@ -144,7 +144,7 @@ def _is_utf8(line: bytes) -> bool:
 
 def _guess_encoding(data: bytes) -> str | None:
     runs = re.findall(rb"[\x80-\xff]+", data)
-    # Letters of western Europe stand alone among those of ASCII; all others have neighbours, or two bytes.
+    # Western European letters stand alone between ASCII letters. All others have neighbors, or two bytes.
     alone = sum(len(run) == 1 for run in runs) > len(runs) / 4
     for encoding, letters in _REGIONAL.items():
         if alone and encoding != "cp1252":
@@ -160,7 +160,7 @@ def _guess_encoding(data: bytes) -> str | None:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Each byte that cannot be decoded as a lone surrogate (Python's own handler leaves out the bytes below 128)."""
+    """Return lone surrogates for bytes that cannot be decoded. Python's own handler omits bytes below 128."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
@@ -171,12 +171,12 @@ codecs.register_error(ESCAPE, _escape)
 
 
 def utf8_converter(encoding: str, name: str) -> Callable[[bytes, bool], bytes]:
-    """What brings blocks of a text to UTF-8; bytes that are not in the encoding come as what is no valid UTF-8."""
+    """Return a function that converts blocks to UTF-8. Bytes that are not in the encoding become invalid UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)(errors=ESCAPE)
 
     def decode(block: bytes, final: bool) -> bytes:
         try:
-            # The surrogates of escaped bytes pass as what is no valid UTF-8: the line that holds them is unreadable.
+            # The surrogates of escaped bytes become invalid UTF-8, so that the line with them is unreadable.
             return decoder.decode(block, final).encode("utf-8", "surrogatepass")
         except UnicodeError as error:
             hint = f"; write {encoding}-le or {encoding}-be" if encoding in ("utf-16", "utf-32") else ""

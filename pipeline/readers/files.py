@@ -1,4 +1,4 @@
-"""A folder of files as an input: each file is a record, known by its path and by what is in it."""
+"""Reads a folder of files as input: each file is a record, identified by its path and its content."""
 
 import asyncio
 import hashlib
@@ -16,21 +16,21 @@ from pipeline.readers.rows import ReadContext, Row, Rows
 from pipeline.readers.source import Source, Stamp
 from pipeline.records import JSON
 
-#: so many bytes at the start and at the end of a file stand for its content, beside its size
+#: The bytes at each end of a file that represent its content, together with its size.
 EDGE_BYTES = 64 * 1024
-#: A longer text is no record: as many files as are looked at in one go must fit into memory.
+#: A longer text is not a record: the texts of AT_ONCE files must fit into memory.
 MOST_TEXT_BYTES = 4 * 1024 * 1024
-#: files that one thread looks at in one go
+#: The number of files that a thread reads in one go.
 AT_ONCE = 64
 
-#: Takes a path, and how it is called, and gives what a record says of that file beside its name, and the digest of it.
+#: Takes the path and name of a file, and returns its record's fields beyond those of the name, and its digest.
 FileReader = Callable[[str, str], tuple[dict[str, JSON], int]]
 
 
 def files_source(pattern: str, names: Sequence[str], base: Path, format_name: str = "files") -> Source:
-    """The files of these names, in this order, as one source. Its records are named by their paths.
+    """Return these files, in this order, as one source. Its records' keys are their paths.
 
-    With the format "text_files" a record holds the text of its file too.
+    With the format "text_files", a record also contains the text of its file.
     """
     rows = partial(_rows, names, base, format_name == "text_files")
     stamp = partial(_stamp, pattern, names, base)
@@ -39,7 +39,7 @@ def files_source(pattern: str, names: Sequence[str], base: Path, format_name: st
 
 
 def reject_overlap(names_by_pattern: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """No file under two patterns. Raises InputError."""
+    """Require that no file is under two patterns. Raises InputError."""
     owners: dict[str, str] = {}
     for pattern, names in names_by_pattern if len(names_by_pattern) > 1 else ():
         for name in names:
@@ -77,7 +77,7 @@ def _read_files(first: int, names: Sequence[str], base: Path, read: FileReader) 
 
 
 def _fields(name: str) -> tuple[dict[str, str | int], bool]:
-    """What a name says, and whether it can be said in UTF-8; where not, the bytes at fault as escapes."""
+    """Return the fields of a name, and whether it is UTF-8. If not, the bytes at fault are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     path = PurePosixPath(text)
     folder = path.parent.as_posix()
@@ -91,7 +91,7 @@ def _fields(name: str) -> tuple[dict[str, str | int], bool]:
 
 
 def _read_edges(path: str, _name: str) -> tuple[dict[str, JSON], int]:
-    """Size and digest; the digest is of the size and of both ends of the file. Raises OSError."""
+    """Return the size, and a digest of the size and both ends of the file. Raises OSError."""
     with _open_regular_file(path) as (file, size):
         content = os.read(file, min(size, EDGE_BYTES))
         if size > EDGE_BYTES:
@@ -101,7 +101,7 @@ def _read_edges(path: str, _name: str) -> tuple[dict[str, JSON], int]:
 
 
 def is_text_file(path: Path) -> bool:
-    """Whether the file is a text, by its beginning."""
+    """Whether the file looks like text at its beginning."""
     try:
         with _open_regular_file(str(path)) as (file, _size):
             return looks_like_text(os.read(file, EDGE_BYTES))
@@ -110,7 +110,7 @@ def is_text_file(path: Path) -> bool:
 
 
 def _read_text(path: str, name: str, *, encoding: str | None) -> tuple[dict[str, JSON], int]:
-    """Size and text, and the digest of all of it. Raises OSError, and InputError for what is no text."""
+    """Return size and text, and the digest of the whole text. Raises OSError, and InputError if it is not text."""
     content = b""
     with _open_regular_file(path) as (file, size):
         if size > MOST_TEXT_BYTES:
@@ -128,8 +128,8 @@ def _read_text(path: str, name: str, *, encoding: str | None) -> tuple[dict[str,
 
 @contextmanager
 def _open_regular_file(path: str) -> Iterator[tuple[int, int]]:
-    """The descriptor of a regular file, and its size in bytes. Raises OSError."""
-    # Not blocking: to open a pipe might wait for ever. There may be 100,000 of these: no Path, no buffer.
+    """Open a regular file; yield its descriptor and its size in bytes. Raises OSError."""
+    # Nonblocking, because opening a pipe may wait forever. There may be 100,000 files, so no Path and no buffer.
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)
@@ -141,7 +141,7 @@ def _open_regular_file(path: str) -> Iterator[tuple[int, int]]:
 
 
 def _stamp(pattern: str, names: Sequence[str], base: Path) -> Stamp:
-    """Names, sizes and times of all the files, as one digest."""
+    """Return one digest of the names, sizes, and times of all the files."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
         try:

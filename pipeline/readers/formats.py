@@ -1,4 +1,4 @@
-"""The text formats: each is a function from a stream of UTF-8 blocks to rows, and a dictionary chooses it."""
+"""Maps the names of the text formats to functions that turn a stream of UTF-8 blocks into rows."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from pipeline.readers.table import delimited
 
 Format = Callable[[Blocks, ReadContext], Rows]
 
-#: goes before a line of text in its digest: the same line read as JSON is another record
+#: Precedes a line of text in its digest: the same line read as JSON is another record.
 _TEXT = b"text\0"
 
 
@@ -29,17 +29,17 @@ async def _rows_by_line(
             yield list(to_rows(first, batch, context))
 
 
-#: one JSON object a line; blank lines are skipped
+#: One JSON object per line. Blank lines are skipped.
 jsonl = partial(_rows_by_line, to_rows=json_rows)
 
 
 async def json(blocks: Blocks, context: ReadContext, *, lines: bool) -> Rows:
-    """Objects, one a line or otherwise, as the beginning of the text tells; `lines` where its name says a line each."""
+    """Yield objects, one per line or otherwise, as the text begins. `lines`: its name says one per line."""
     async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if context.single_pass else b"")) as stream:
         head = await anext(stream, b"")
         one_text = is_single_document(head) if lines else not has_object_per_line(head)
         if context.dialect.records:
-            one_text = True  # it is one object, or refused
+            one_text = True  # it is one object, or it is refused
         elif one_text and lines:
             _note_misnamed(context)
         elif one_text and head.lstrip().startswith(b"["):
@@ -62,7 +62,7 @@ def _note_misnamed(context: ReadContext) -> None:
 
 
 def _text_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Iterator[Row]:
-    """The field `text` from each line; blank lines are skipped."""
+    """Yield each line as the field `text`. Blank lines are skipped."""
     for number, line in enumerate(batch, first):
         raw = line.removesuffix(b"\r")
         if not line.strip():
@@ -77,7 +77,7 @@ def _text_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Iter
 
 
 async def auto(blocks: Blocks, context: ReadContext) -> Rows:
-    """JSON, if the input begins like it; for stdin, which has no name to go by."""
+    """Yield JSON if the input begins like it. This is for stdin, which has no name that shows its format."""
     head = b""
     async with aclosing(blocks):
         async for block in blocks:

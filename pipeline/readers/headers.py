@@ -1,17 +1,17 @@
-"""The row that names a table's columns: which row it is, and what the columns are called by it."""
+"""Finds the row that names a table's columns, and makes the names unique."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-#: as many rows are looked at for the columns' names where something stands before them
+#: The number of rows to search for column names after a title.
 _TITLE_ROWS = 20
-#: a share of the rows has to have as many cells as the header, for it is no accident then
+#: The share of rows that must have as many cells as the header, so that it is no accident.
 MIN_SHARE = 0.8
 
 
 def find_header(rows: Sequence[Sequence[str]]) -> int:
-    """Which row names the columns where the first is plainly a title or a comment; else 0."""
+    """Return the index of the row that names the columns if the first is plainly a title or a comment; else 0."""
     widths = Counter(map(len, rows))
     width = max(widths, key=lambda each: (widths[each], each), default=0)
     if width < 2 or not _is_title(rows[0], width):
@@ -24,21 +24,21 @@ def find_header(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _is_title(row: Sequence[str], width: int) -> bool:
-    """Whether no table of this width has such a row at its top: one cell, hardly any that is filled, or a comment."""
+    """Whether the row cannot be the header of such a table: one cell, hardly any filled, or a comment."""
     filled = sum(1 for cell in row if cell.strip())
     return len(row) == 1 or 2 * filled < width or (len(row) != width and row[0].lstrip().startswith("#"))
 
 
 def format_row(row: Sequence[str]) -> str:
-    """The first cells, for a message."""
+    """Format the first cells for a message."""
     return ", ".join(repr(cell[:40]) for cell in row[:4]) + (", ..." if len(row) > 4 else "")
 
 
 def looks_like_a_record(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row begins with a number, as they all do."""
+    """Whether the first row begins with a number, as all of them do."""
     if len(rows) < 2 or len(rows[0]) < 2 or not all(_is_number(row[0]) for row in rows):
         return False
-    # pandas names by their numbers columns that have no names
+    # pandas numbers columns that have no names.
     return list(rows[0]) != [str(number) for number in range(len(rows[0]))]
 
 
@@ -47,7 +47,7 @@ def _is_number(cell: str) -> bool:
 
 
 def unique_columns(cells: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The columns that a header names, each once, and what is to be told of those that had to be given a name."""
+    """Return the column names of a header, each only once, and notes about names that were made up."""
     names, notes = [], []
     used = set(cells)
     for number, cell in enumerate(cells, 1):
@@ -65,7 +65,7 @@ def unique_columns(cells: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def unused_name(name: str, used: Collection[str]) -> str:
-    """A name like this, which ends with a number, that is not taken: the number grows until it is free."""
+    """Return this name, which ends with a number. The number increases until the name is unused."""
     stem, _, number = name.rpartition("_")
     at = int(number)
     while f"{stem}_{at}" in used:

@@ -1,4 +1,4 @@
-"""Records that a program hands over: any iterable of mappings, a stream of them, a pandas or polars frame."""
+"""Reads records from a program: any iterable of mappings, an async one, or a pandas or polars frame."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
@@ -13,16 +13,16 @@ from pipeline.readers.rows import SPLIT_CHARACTERS, ReadContext, Row, Rows, bad_
 from pipeline.readers.source import Source
 from pipeline.readers.values import to_json
 
-#: records that may wait in memory
+#: The most records that wait in memory.
 AHEAD = 256
 NAME = "records"
 
-#: what a program may hand over: an iterable of mappings, a stream of them, or a frame of pandas or polars
+#: What a program may pass: an iterable of mappings, an async one, or a pandas or polars frame.
 RecordInput: TypeAlias = Any
 
 
 def iterable_source(records: RecordInput) -> Source:
-    """The records as a source, named `records`. Raises InputError where it is nothing that gives records."""
+    """Return the records as a source named `records`. Raises InputError if they are not iterable."""
     if isinstance(records, str | bytes | Mapping):
         raise InputError(f"records: a {type(records).__name__} is a single object; give a list of mappings")
     if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):
@@ -46,7 +46,7 @@ def _is_frame(records: RecordInput) -> bool:
 
 
 def _mappings(records: RecordInput, context: ReadContext) -> Iterator[Any]:
-    """One mapping after the other. polars' frames know `iter_rows`, those of pandas `itertuples`."""
+    """Yield one mapping after another. polars frames have `iter_rows`, pandas frames `itertuples`."""
     if not _is_frame(records):
         yield from records
     elif hasattr(records, "iter_rows"):
@@ -69,7 +69,7 @@ def _rows(records: RecordInput, context: ReadContext) -> Iterator[Row]:
 
 
 def _row(number: int, record: Any, context: ReadContext) -> Row:
-    """The row of a record. Raises InputError where the first of all is no mapping: then none will be."""
+    """Return a record as a row. Raises InputError if the very first is not a mapping: then none will be."""
     if not isinstance(record, Mapping):
         trouble = f"a mapping of names to values is needed, but this is a {type(record).__name__}"
         if number == 1:
@@ -78,7 +78,7 @@ def _row(number: int, record: Any, context: ReadContext) -> Row:
     try:
         fields = {str(name): to_json(value) for name, value in record.items()}
         data = codec.dumps(fields)
-    except Exception as error:  # a value's own class may raise anything
+    except Exception as error:  # the class of a value may raise anything
         return bad_row(number, _repr(record), f"cannot be read: {_describe_error(error)}")
     if b"\\ud" in data and (whole := codec.clean(fields)) != fields:
         context.progress.note(SPLIT_CHARACTERS, context.name)
@@ -109,7 +109,7 @@ async def _sync_rows(records: RecordInput, context: ReadContext) -> Rows:
 
 
 async def _async_rows(records: AsyncIterable[Any], context: ReadContext) -> Rows:
-    """The rows of a stream, as many as are there; the stream is read by one task from its first record to its last."""
+    """Yield the rows of an async iterable, as many as are ready. One task reads it from beginning to end."""
     queue: asyncio.Queue[Row | Exception | None] = asyncio.Queue(AHEAD)
     task = asyncio.create_task(_fill(records, queue, context), name="labelpipe-records")
     try:
