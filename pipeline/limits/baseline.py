@@ -17,8 +17,8 @@ MOST_SHARE, NOISE_SHARE = 0.25, 0.015
 ENOUGH_REFUSED, SMALLER, APART = 5, 0.6, 1.5
 #: What was found is half forgotten after so long. Then the next cut tests it again, which costs a few calls' time.
 HALF_LIFE_S = 300.0
-#: Where soon so many times as much is refused it was a limit after all: for a half-life no test is trusted. Worth 3
-#: used, 11 refused.
+#: Where soon so many times as much is refused it was a limit after all: for a half-life no test is trusted. Worth 2
+#: used, 6 refused.
 FAR_MORE = 2.5
 
 
@@ -49,7 +49,7 @@ class _Test:
 
     @property
     def is_more(self) -> bool:
-        """Whether a clearly larger share is, or one that is no noise. Worth 6 refused."""
+        """Whether a clearly larger share is, or one that is no noise. Worth 5 refused."""
         least, most = _bound(self.refused, -APART, self.sent), _bound(self.refused_before, APART, self.sent_before)
         return least > min(most, MOST_SHARE)
 
@@ -63,7 +63,7 @@ class Baseline:
         self._test: _Test | None = None
 
     def share(self, now: float) -> float:
-        """The share that is known of; 0 where there is none. That it is forgotten is worth 62 used."""
+        """The share that is known of; 0 where there is none. That it is forgotten is worth 62 used, 5 refused."""
         share: float = self._share * 0.5 ** ((now - self._measured_at) / HALF_LIFE_S)
         return share if share >= NOISE_SHARE else 0.0
 

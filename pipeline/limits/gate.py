@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import StoppedError
 from pipeline.limits.resource import Hold
 
-#: Distinct records that must fail in a row, with no answer between, before it is an outage. Worth 11 refused.
+#: Distinct records that must fail in a row, with no answer between, before it is an outage. Worth 19 refused.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
 #: What begins so soon after an outage's end, while the window is ramping, goes on with it; later in the first second.
@@ -32,7 +32,7 @@ FEW_PATIENCE_S = 600.0
 #: where those are fewer. One lucky answer in the middle of an outage blames nobody.
 BLAME_ANSWERS = 10
 #: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
-#: a few more follow. Worth 12 used, 23 refused.
+#: a few more follow. Worth 11 used, 13 refused.
 ALONE_S = 1.0
 #: The same where the server keeps the prompts' beginning: those that leave before it is read pay for it once more.
 WARM_UP_S = 15.0

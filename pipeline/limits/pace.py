@@ -21,7 +21,7 @@ from pipeline.units import MINUTE_RESET_S
 #: How much is remembered: so many steps of a second in which something came back. At low rates that is longer. So many
 #: calls that passed are also enough to measure what does.
 STEPS = ENOUGH_PASSED = 20
-#: Fewer refusals than these are noise, which is worth 67 used and 20 refused; and in fewer answers in a row a lower
+#: Fewer refusals than these are noise, which is worth 67 used and 22 refused; and in fewer answers in a row a lower
 #: limit may be a slip, which is worth 97 used.
 NOISE_COUNT = SLIP_ANSWERS = 3
 #: The accepted rate is measured over at least so many answers and seconds.
@@ -29,7 +29,7 @@ MEASURE_ANSWERS, MEASURE_S = 6, 2.0
 #: Or, of what was sent since the refusals began, over this many seconds and times what the server asked to wait. They
 #: begin anew after as long without any as the other measurement takes.
 SINCE_S, SINCE_WAITS, SINCE_MOST = 0.5, 3.0, 1000
-#: The share of the accepted rate that is aimed at after a cut (worth 59 used); the deepest cut at once, near the rate
+#: The share of the accepted rate that is aimed at after a cut (worth 57 used); the deepest cut at once, near the rate
 #: of the last one, and of a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
 #: Below so many times what passed at the last cut, and for the time of so many answers after it, the rate grows slowly,
@@ -149,7 +149,7 @@ class Pace:
         return self._rate is not None and self._passed is None
 
     def _is_near(self, units: float, now: float) -> bool:
-        """Whether the rate is near the server's limit: worth 73 used, 5 refused. `units` is what a call uses."""
+        """Whether the rate is near the server's limit: worth 73 used, 6 refused. `units` is what a call uses."""
         if self._rate is None or self._passed is None:
             return False
         return self._rate < NEAR * self._passed or now - self._cut_at < NEAR_ANSWERS * 60 * units / self._rate
@@ -226,7 +226,7 @@ class Pace:
     def _guess(self, now: float) -> None:
         """No limit is known, but there is one: until it is measured, half of what was accepted, evenly.
 
-        Else all that wait would leave at once after each moment of waiting. Worth 3 used, 25 refused.
+        Else all that wait would leave at once after each moment of waiting. Worth 7 used, 24 refused.
         """
         total = _sum(self._steps)
         if total.units and now > total.since:
@@ -234,7 +234,7 @@ class Pace:
             self._guessed_at = now
 
     def _guess_lower(self, now: float) -> None:
-        """Since the last guess more is refused than answered: what is in store was counted too. Worth 2 refused."""
+        """Since the last guess more is refused than answered: what is in store was counted too. Worth 14 refused."""
         steps = [step for step in self._steps if step.since >= self._guessed_at]
         total = _sum(steps)
         if self._rate is not None and max(2 * NOISE_COUNT, total.sent) <= 2 * total.refused and total.answers:
@@ -277,7 +277,7 @@ class Pace:
     def _exact(self, refusing: _Refusing, latest: _Step, now: float) -> float | None:
         """What passes now that nothing is in store. The first time it has to be known soon, then without much noise.
 
-        Worth 17 refused. If nothing was answered of late, it means nothing.
+        Worth 5 used, 8 refused. If nothing was answered of late, it means nothing.
         """
         per_s = refusing.passed_per_s(now, ENOUGH_PASSED if self._passed is None else 3 * ENOUGH_PASSED)
         if per_s is None or not latest.answers:
@@ -288,12 +288,12 @@ class Pace:
     def _is_soon_known(self, now: float, refusing: _Refusing) -> bool:
         """The first such measurement is about to come. Until then steps would count what was in store.
 
-        Worth 23 refused.
+        Worth 22 refused.
         """
         return self._passed is None and refusing.is_young(now)
 
     def _deepest(self, latest: _Step, now: float) -> float:
-        """The share of the rate that is left by a cut, whatever was accepted: worth 27 used, and if gentle 6."""
+        """The share of the rate that is left by a cut, whatever was accepted: worth 75 used, and if gentle 3."""
         if self._is_guess:
             return GUESS_CUT
         is_most_refused = latest.refused >= 2 * latest.answers
@@ -311,13 +311,13 @@ class Pace:
         return _sum(takewhile(wanted, reversed(self._steps)))
 
     def _faster(self, units: float, now: float) -> int:
-        """How many times as fast it grows: far from the last cut worth 26 used, after a guess 82."""
+        """How many times as fast it grows: far from the last cut worth 24 used, after a guess 83."""
         if self._is_guess:
             return FASTER**2
         return 1 if self._is_near(units, now) else FASTER
 
     def _grow(self, rate: float, units: float, now: float) -> None:
-        """With each answer; so neither while the gate is shut nor in an outage. Worth 81 used."""
+        """With each answer; so neither while the gate is shut nor in an outage. Worth 83 used."""
         passed_s, self._grown_at = now - self._grown_at, now
         grown = rate * (1 + self._faster(units, now) * min(GROW * passed_s, GROW_MOST))
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.

@@ -14,7 +14,7 @@ ANSWERS_BEFORE = 5
 #: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
 #: few calls more than so many. After so many calls it ends well, and the next one begins.
 MOST_OF_FEW, ENOUGH_SENT = 2, 50
-#: From the beginning of one that ended badly, the next is this far. Worth 4 used, 18 refused.
+#: From the beginning of one that ended badly, the next is this far. Worth 9 used, 18 refused.
 NEXT_TRIAL_S = 60.0
 
 
@@ -35,7 +35,7 @@ class _Trial:
 
 
 class RetryScope:
-    """Says of each refusal whether all have to wait: worth 15 used. `now` and `sent_at` are the run's clock in seconds.
+    """Says of each refusal whether all have to wait: worth 18 used. `now` and `sent_at` are the run's clock in seconds.
 
     Where a limit is used up, what is sent before the wait is over is refused as well. Where it is answered, the server
     is only busy, or asks for too much: to wait with all calls for each refusal would cost most of the time.

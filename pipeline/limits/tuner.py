@@ -27,7 +27,7 @@ FOLLOWS = 0.25
 #: Steps as shares of the base: a doubling (down: half of that), and after a trial that failed; half of that is the
 #: smallest, and worth 9 used.
 STEP_WIDE, STEP_FIRST = 1.0, 0.25
-#: Typical latencies between trials: first, and after many that brought nothing. Worth 14 used.
+#: Typical latencies between trials: first, and after many that brought nothing. Worth 12 used.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
 #: What lies so many standard errors apart is not the same by chance.
 SIGMAS = 2.0
