@@ -11,8 +11,8 @@ it wants, and is told what came.
             interview.called_back(...)   # what the callback made of interview.callback; or interview.failed(error)
     outcome = interview.outcome(now)
 
-The drivers are the live caller (`attempt`), the reader of kept answers (`kept`), and the preview, which is the live
-caller without callbacks.
+The drivers are the live caller (`attempt`), the reader of saved answers (`saved_answers`), and the preview, which is
+the live caller without callbacks.
 """
 
 import enum

@@ -1,8 +1,8 @@
 """What a server says is wrong, read from the body before the status is looked at.
 
 Servers and gateways wrap errors in each other, in JSON, in texts that hold JSON, and in Python's spelling of it. So the
-codes are collected wherever they stand, and the tables in `signs` say what they mean. What repeats the request is left
-out: a record's own text must never be taken for the server's word.
+codes are collected wherever they stand, and the tables in `error_patterns` say what they mean. What repeats the
+request is left out: a record's own text must never be taken for the server's word.
 """
 
 import re
