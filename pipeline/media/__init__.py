@@ -1,4 +1,4 @@
-"""Media: the pictures, sounds and documents of a record, read safely and within bounds, just before they are sent."""
+"""Reads images, audio, and documents of records, safely and within limits, just before they are sent."""
 
 from pipeline.media.content import MediaOptions
 from pipeline.media.images import has_pillow

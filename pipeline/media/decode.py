@@ -1,8 +1,8 @@
-"""The process that takes hostile bytes apart: heads read to their ends, pictures scaled, pages drawn.
+"""The process that decodes hostile bytes: it reads headers to their ends, scales images, and draws pages.
 
-Jobs come on stdin, their results go to stdout, one after another. The process has a bound of memory for its life and of
-CPU for each job, held by the system: a decoder that does not come back is ended in the middle of its own code. Each
-message is a line of JSON and the bytes that the line names.
+Jobs arrive on stdin, and their results go to stdout, one after another. The operating system limits the memory of the
+process and the CPU time of each job, so a decoder that does not return is killed in the middle of its own code. Each
+message is a line of JSON and the bytes that the line announces.
 """
 
 import math
@@ -23,16 +23,16 @@ from pipeline.media.pdf import count_pages, render_pages
 from pipeline.media.sniff import Size, validate_image
 
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
-_BYTES_A_PAGE = 50_000  #: of a document whose pages cannot be counted here
+_BYTES_A_PAGE = 50_000  #: For documents whose pages cannot be counted here.
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """What is to be made of some bytes.
+    """What to do with some bytes.
 
-    `kind` is image, audio, document (its pages as pictures) or file (a document as it is); `bound` the size that a
-    picture, or each page, is scaled down to; `draws` whether the package that takes it apart is there; `work_bytes`
-    what that takes of memory. `pages` are those wanted (None: all), `most_pages` and `dpi` are those of MediaOptions.
+    `kind` is image, audio, document (its pages as images), or file (a document as it is). `bound` is the size that an
+    image, or each page, is scaled down to. `draws`: the package that decodes it is installed. `work_bytes` is the
+    memory that this takes. `pages` is how many are wanted (None: all); `most_pages` and `dpi` are from MediaOptions.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class DecodeJob:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """What came of it: pictures, a sound's length, or a document's number of pages."""
+    """The result of a job: images, the length of audio, or the number of pages."""
 
     images: tuple[EncodedImage, ...] = ()
     seconds: float = 0.0
@@ -56,7 +56,7 @@ class DecodeResult:
 
 
 def decode(data: bytes, job: DecodeJob) -> DecodeResult:
-    """What the bytes show. Raises MediaError."""
+    """Decode the bytes. Raises MediaError."""
     return _KINDS[job.kind](data, job)
 
 
@@ -90,9 +90,9 @@ _KINDS: Mapping[str, Callable[[bytes, DecodeJob], DecodeResult]] = {
 
 
 def main(memory_bytes: int) -> None:
-    """Work until stdin ends."""
+    """Run jobs until stdin ends."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # What a decoder prints, in C too, must not get between the messages.
+    # What a decoder prints, even in C, must not get between the messages.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _bound_memory(memory_bytes)
@@ -132,17 +132,17 @@ def _send(results: BinaryIO, message: dict[str, object], blobs: Sequence[bytes])
 def _bound_memory(most_bytes: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows: the wait for an answer is the bound there
+    except ImportError:  # on Windows, the timeout of the answer is the only limit
         return
     for name, most in (("RLIMIT_AS", most_bytes), ("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0)):
         kind = getattr(resource, name)
         hard = resource.getrlimit(kind)[1]
-        with suppress(ValueError, OSError):  # a system that has no such limit
+        with suppress(ValueError, OSError):  # the system does not have this limit
             resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))
 
 
 def _bound_cpu(seconds: int) -> None:
-    """So much CPU from now on; then the system ends the process."""
+    """Allow this much CPU time from now on. Beyond it, the system ends the process."""
     try:
         import resource
     except ImportError:

@@ -1,6 +1,6 @@
-"""Processes that take media apart, a job at a time; one that does not come back is ended, and replaced.
+"""Runs processes that decode media, one job at a time, and replaces a process that does not return.
 
-A picture of half a megabyte can take a minute of CPU, a PDF of 3 kB all memory there is: a thread could not be stopped.
+An image of half a megabyte can take a minute of CPU, and a PDF of 3 kB all memory. A thread could not be stopped.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from pipeline.media.images import EncodedImage
 from pipeline.media.sniff import Size
 
 _T = TypeVar("_T")
-#: What a process may take: Python, the largest picture that is decoded (89 megapixels of 6 bytes), and as much again.
+#: The memory of a process: Python, the largest image that is decoded (89 megapixels of 6 bytes), and as much again.
 MEMORY_BYTES = 1_536 * 1024 * 1024
-#: What one job may take of the CPU. The largest picture takes 5 s of a slow one; a document may have many pages.
+#: The CPU seconds of one job. The largest image takes 5 s on a slow CPU; a document may have many pages.
 CPU_S = {"image": 20, "audio": 20, "document": 60, "file": 20}
-#: For a process that does not use the CPU at all, or has to wait for it: so many times as long.
+#: The factor from CPU time to the timeout, for a process that does not use the CPU or must wait for it.
 PATIENCE = 10
-#: Pictures have megabytes; 64 kB at a time would be a hundred switches from one process to the other.
+#: Images have megabytes. With 64 kB at a time, there would be a hundred switches between the processes.
 PIPE_BYTES = 1024 * 1024
-#: In the child: the modules are those of this process, and none that lies in the working directory.
+#: The child imports the same modules as this process, and none from the working directory.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.media.decode import main; main(int(sys.argv[1]))"
-#: What one picture took is used for the next: a tenth of the CPU.
+#: Reuses the memory of one image for the next, which saves a tenth of the CPU time.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
-#: The environment, which may hold keys, stays here but for what finds libraries.
+#: The child receives only the variables that locate libraries. The others may contain keys.
 _INHERITED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
 
 
 class DecoderEndedError(Exception):
-    """The process has ended: `code` is its exit code, or less than 0 the signal that ended it."""
+    """The process has ended. `code` is its exit code, or minus the number of the signal that ended it."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"the process that decodes media ended with exit code {code}")
@@ -46,24 +46,24 @@ class DecoderEndedError(Exception):
 
 
 class DecoderProcess:
-    """One process. Its methods block, and are called by one thread at a time; `kill` by any."""
+    """One process. Its methods block and are called by one thread at a time, `kill` by any."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own words
+        self._process = subprocess.Popen(  # noqa: S603 - only our own arguments
             [sys.executable, "-I", "-c", _PROGRAM, str(MEMORY_BYTES), *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pipesize=PIPE_BYTES,
             stderr=subprocess.DEVNULL,
             env={**_MALLOC, **{name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}},
-            start_new_session=True,  # a Ctrl-C is the run's affair
+            start_new_session=True,  # Ctrl-C is for the run to handle
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._jobs, self._results = self._process.stdin, self._process.stdout
 
     def decode(self, data: bytes, job: DecodeJob) -> DecodeResult:
-        """The result of the job. Raises MediaError for bad data, and DecoderEndedError where the process has ended."""
+        """Return the result of the job. Raises MediaError for bad data, DecoderEndedError if the process has ended."""
         head = {**asdict(job), "bytes": len(data), "cpu_s": CPU_S[job.kind]}
         try:
             self._jobs.write(codec.dumps(head) + b"\n")
@@ -85,13 +85,13 @@ class DecoderProcess:
         return EncodedImage(data, reply["mime"], Size(**reply["size"]))
 
     def kill(self) -> None:
-        """End the process, whatever it is at; may be called twice."""
+        """Kill the process, whatever it does. May be called twice."""
         self._process.kill()
 
     def reap(self) -> int:
-        """End the process and let go of it; gives its exit code. May be called twice."""
+        """End the process, release its resources, and return its exit code. May be called twice."""
         with suppress(subprocess.TimeoutExpired):
-            # One that has closed its pipe is about to end by itself, and the code says why.
+            # A process that has closed its pipe is about to end by itself, and its code shows why.
             self._process.wait(1)
         self.kill()
         for pipe in (self._jobs, self._results):
@@ -101,11 +101,11 @@ class DecoderProcess:
 
 
 class DecoderPool:
-    """At most `size` decoder processes, made when they are needed."""
+    """At most `size` decoder processes, started when they are needed."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # All state that changes: idle processes, all processes, whose turn it is, the threads, the end.
+        # Mutable state: idle processes, all processes, the free slots, the threads, and whether it is closed.
         self._idle: list[DecoderProcess] = []
         self._all: set[DecoderProcess] = set()
         self._turns = asyncio.Semaphore(size)
@@ -113,7 +113,7 @@ class DecoderPool:
         self._closed = False
 
     async def decode(self, data: bytes, job: DecodeJob) -> DecodeResult:
-        """What the bytes show. Raises MediaError, also where it takes more time or memory than it may."""
+        """Decode the bytes. Raises MediaError, also if this takes too much time or memory."""
         async with self._turns:
             process = self._idle.pop() if self._idle else await self.run_in_thread(self._start_process)
             try:
@@ -124,11 +124,11 @@ class DecoderPool:
                 raise
             except DecoderEndedError as error:
                 self._all.discard(process)
-                if error.code > 0:  # no decoder does that: it could not begin
+                if error.code > 0:  # no decoder exits like this: the process could not start
                     raise
                 raise MediaError(_describe_signal(job, -error.code)) from None
             except BaseException as error:
-                process.kill()  # its thread sees that, and lets go of it
+                process.kill()  # its thread notices this and cleans up
                 if isinstance(error, TimeoutError):
                     raise MediaError(f"{job.name} cannot be decoded: it takes too long") from None
                 raise
@@ -136,13 +136,13 @@ class DecoderPool:
             return result
 
     async def run_in_thread(self, call: Callable[..., _T], *args: Any) -> _T:
-        """What `call` gives, in one of a few threads."""
+        """Return the result of `call`, run in one of a few threads."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._size, "labelpipe-media")
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     def close(self) -> None:
-        """End everything; may be called twice."""
+        """End all processes and threads. May be called twice."""
         self._closed = True
         processes = list(self._all)
         for process in processes:
@@ -158,7 +158,7 @@ class DecoderPool:
     def _start_process(self) -> DecoderProcess:
         process = DecoderProcess()
         self._all.add(process)
-        if self._closed:  # while it was made: nobody else would end it
+        if self._closed:  # closed during the start: nothing else would end it
             process.kill()
             process.reap()
         return process

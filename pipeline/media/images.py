@@ -1,4 +1,4 @@
-"""Pictures made smaller, turned upright and put into colours that models take. Pillow, only where it is needed."""
+"""Scales images, turns them upright, and converts their colors to what models accept. Loads Pillow only if needed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pipeline.media.tokens import HIGH_PATCHES, LOW_SIDE, MOST_PATCHES, scale_to
 if TYPE_CHECKING:
     from PIL import Image
 
-#: EXIF's tag for how the camera was held; 1 is upright
+#: EXIF's tag for the position of the camera; 1 is upright.
 _ORIENTATION, _UPRIGHT = 0x0112, 1
-#: orientation -> Pillow's number of the turn that undoes it
+#: Orientation -> the number of Pillow's transposition that undoes it.
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
-#: colour modes that every model takes as they are
+#: Color modes that every model accepts unchanged.
 _PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "RGBA", "LA"})
 _QUALITY = 90
-#: of pictures that came without loss: text on them stays sharp
+#: For images from lossless formats, so that text in them stays sharp.
 _FINE_QUALITY = 95
 _MOST_PROFILE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """What is sent: the bytes, their type, and the size as it is seen."""
+    """An image that is sent: its bytes, their type, and the size when upright."""
 
     data: bytes
     mime: str
@@ -39,19 +39,19 @@ class EncodedImage:
 
 @cache
 def has_pillow() -> bool:
-    """Whether pictures can be scaled here."""
+    """Whether images can be scaled here."""
     return find_spec("PIL") is not None
 
 
 def target_size(size: Size, detail: str, max_pixels: int | None) -> Size:
-    """The size to which a picture is scaled down, as the server would do it for this detail; never larger."""
+    """Return the size to which an image is scaled down, as the server would for this detail; never larger."""
     bound = {"low": scale_to_fit(size, side=LOW_SIDE), "high": scale_to_fit(size, patches=HIGH_PATCHES)}.get(detail)
     target = bound or scale_to_fit(size, patches=MOST_PATCHES)
     return scale_to_fit(target, pixels=max_pixels) if max_pixels is not None else target
 
 
 def work_bytes(size: Size, mime: str, target: Size) -> int:
-    """What decoding takes at the most. A JPEG is decoded at the half, quarter or eighth that is still large enough."""
+    """Return the most memory for decoding. A JPEG is decoded at 1/2, 1/4, or 1/8 if that is still large enough."""
     if mime != "image/jpeg":
         return 6 * size.pixels
     fraction = 1
@@ -61,7 +61,7 @@ def work_bytes(size: Size, mime: str, target: Size) -> int:
 
 
 def fit_image(data: bytes, mime: str, size: Size, target: Size, name: str) -> EncodedImage:
-    """The picture within the target size; its own bytes where nothing has to be done. Raises MediaError."""
+    """Return the image within the target size, or its own bytes if nothing must change. Raises MediaError."""
     from PIL import Image
 
     try:
@@ -75,12 +75,12 @@ def fit_image(data: bytes, mime: str, size: Size, target: Size, name: str) -> En
             return _resize(image, mime, target, turn)
     except MemoryError:
         raise
-    except Exception as error:  # hostile bytes make Pillow raise nearly anything
+    except Exception as error:  # with hostile bytes, Pillow raises nearly anything
         raise MediaError(f"{name} cannot be decoded: {error}") from None
 
 
 def encode_image(image: Image.Image, *, lossy: bool) -> EncodedImage:
-    """A decoded picture, as bytes: PNG where it has an alpha channel or few colours, else JPEG."""
+    """Encode a decoded image as JPEG, or as PNG if it has an alpha channel."""
     keep: dict[str, Any] = {}
     profile = image.info.get("icc_profile")
     if profile and len(profile) <= _MOST_PROFILE_BYTES:
@@ -98,9 +98,9 @@ def _resize(image: Image.Image, mime: str, target: Size, turn: int) -> EncodedIm
     from PIL import Image
 
     if mime != "image/jpeg":
-        image = _to_plain_mode(image)  # palettes and 16 bits cannot be scaled well as they are
-    # First of all smaller: libjpeg leaves out most of the work for a picture that is read at a fraction of its size.
-    # At any fraction that is large enough (a gap of 1.0): half the CPU of Pillow's own choice, for the same picture.
+        image = _to_plain_mode(image)  # palettes and 16 bits do not scale well unconverted
+    # Scaled before anything else, because libjpeg skips most of the work if it reads at a fraction of the size.
+    # reducing_gap=1.0 allows any fraction that is large enough: half the CPU of Pillow's default for the same image.
     image.thumbnail((target.width, target.height), Image.Resampling.LANCZOS, reducing_gap=1.0)
     if turn in _TURNS:
         image = image.transpose(Image.Transpose(_TURNS[turn]))
@@ -108,12 +108,12 @@ def _resize(image: Image.Image, mime: str, target: Size, turn: int) -> EncodedIm
 
 
 def _to_plain_mode(image: Image.Image) -> Image.Image:
-    """In a mode that goes into JPEG or, with an alpha channel, into PNG."""
+    """Convert the image to a mode that fits into JPEG or, with an alpha channel, into PNG."""
     if image.mode in ("RGB", "L", "RGBA", "LA"):
         return image
     if image.has_transparency_data:
         return image.convert("RGBA")
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel: a plain conversion would cut, not scale
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits per pixel: `convert` would clip, not scale
         return image.convert("I").point(lambda value: value / 256).convert("L")
     converted = image.convert("RGB")
     if image.mode == "CMYK":

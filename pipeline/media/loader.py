@@ -1,7 +1,7 @@
-"""From the request that is asked to the one that is sent: each attachment's place is taken by what it shows.
+"""Replaces the attachments in a request with the media that are sent.
 
-Files are read in a few threads, decoded and scaled in a few processes. Their bytes are held from just before the
-record's first call until its outcome, and no more of them at once than was allowed.
+A few threads read files, and a few processes decode and scale them. Their bytes are in memory from just before the
+record's first call until its outcome, and never more of them at once than allowed.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from pipeline.media.sources import MediaFetcher, decode_data_url, display_path, 
 from pipeline.media.tokens import TokenCost
 from pipeline.records import JSON, Attachment, Request
 
-#: Processes beyond eight would only take turns.
+#: More than eight processes would only take turns.
 THREADS = min(8, os.cpu_count() or 1)
-#: What decoding may take at once, beside what is held: a large picture goes alone.
+#: The memory for decoding, in addition to what is loaded: a large image is decoded alone.
 WORK_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An attachment that may be loaded: `size_bytes` is what that can take at the most.
+    """An attachment that may be loaded. `size_bytes` is the most memory that it can take.
 
-    `read` gives its bytes, in a thread; without it they are fetched, or passed on as an address (`is_url`).
+    `read` returns its bytes, in a thread. Without it, they are fetched, or passed on as an address (`is_url`).
     """
 
     attachment: Attachment
@@ -41,13 +41,13 @@ class _Pending:
 
 
 class MediaLoader:
-    """Loads what requests show. Threads and processes begin with the first one; `close` ends them."""
+    """Loads the attachments of requests. Threads and processes start with the first one; `close` ends them."""
 
     def __init__(self, options: MediaOptions, fetcher: MediaFetcher | None = None) -> None:
         self._options = options
         self._fetcher = fetcher
         self._folder = MediaFolder(options.root)
-        # All state that changes: what is held, what is being decoded, whose turn it is, and who decodes.
+        # Mutable state: the memory for media and for decoding, the slots for reading, and the decoders.
         self._memory = WeightedSemaphore(options.hold_bytes)
         self._decode_memory = WeightedSemaphore(WORK_BYTES)
         self._read_slots = asyncio.Semaphore(2 * THREADS)
@@ -55,25 +55,25 @@ class MediaLoader:
 
     @asynccontextmanager
     async def attach(self, request: Request) -> AsyncIterator[Request]:
-        """The request that is sent, for as long as the block lasts. Raises MediaError, or what the block raises."""
+        """Yield the request that is sent, valid within the block. Raises MediaError, or what the block raises."""
         if not request.attachments:
             yield request
             return
         pending = await self._pool.run_in_thread(lambda: [self._plan(one) for one in request.attachments])
-        # All of a record's bytes are taken at once, so that no two records wait for each other's rest.
+        # The memory of all attachments is acquired at once, so that no two records wait for each other's rest.
         async with self._memory.acquire(sum(one.size_bytes for one in pending)) as resize:
             loaded = [await self._load(one) for one in pending]
             resize(sum(one.size_bytes for one in loaded))
             yield _fill(request, loaded)
 
     async def close(self) -> None:
-        """End what decodes, and the connections; may be called twice."""
+        """End the decoders and the connections. May be called twice."""
         self._pool.close()
         if self._fetcher is not None:
             await self._fetcher.close()
 
     def _plan(self, attachment: Attachment) -> _Pending:
-        """What the attachment is, before any of it is read. Raises MediaError."""
+        """Return what the attachment is, before any of it is read. Raises MediaError."""
         source, most = attachment.source, self._options.max_bytes
         scheme = scheme_of(source)
         if scheme is None:
@@ -100,20 +100,20 @@ class MediaLoader:
             assert self._fetcher is not None
             data = await self._fetcher.load(pending.attachment.source, self._options.max_bytes)
             return await self._decode(data, pending)
-        # No more files are read than can be decoded soon: what waits for a thread waits on the disk, not in memory.
+        # Only files that can soon be decoded are read, so that the others wait on the disk and not in memory.
         async with self._read_slots:
             return await self._decode(await self._pool.run_in_thread(pending.read), pending)
 
     async def _decode(self, data: bytes, pending: _Pending) -> LoadedAttachment:
         job = plan_decoding(data, pending.attachment, pending.name, self._options)
-        # Nobody who is at work waits for bytes, so those who hold bytes may wait for work.
+        # A job that is being decoded never waits for `_memory`, so holding that while waiting here is no deadlock.
         async with self._decode_memory.acquire(job.work_bytes):
             result = await self._pool.decode(data, job)
         return build_attachment(result, data, pending.attachment, job, self._options)
 
 
 def _fill(request: Request, loaded: Sequence[LoadedAttachment]) -> Request:
-    """The request with the parts in their places, and what they cost."""
+    """Return the request with the parts in their places, and their cost."""
     cost = sum((one.cost for one in loaded), TokenCost())
     return replace(
         request,

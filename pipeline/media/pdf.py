@@ -1,4 +1,4 @@
-"""The pages of a PDF as pictures. PDFium, one document at a time: it is not made for threads."""
+"""Renders the pages of a PDF as images with PDFium, one document at a time because it is not thread-safe."""
 
 import threading
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ _LOCK = threading.Lock()
 
 @cache
 def has_pdfium() -> bool:
-    """Whether pages can be drawn here."""
+    """Whether pages can be rendered here."""
     return find_spec("pypdfium2") is not None and find_spec("PIL") is not None
 
 
 def render_pages(data: bytes, name: str, *, dpi: int, bound: Size, most: int, pages: int | None) -> list[EncodedImage]:
-    """The first `pages` pages (None: all), each no larger than `bound`. Raises MediaError, also for too many pages."""
+    """Render the first `pages` pages (None: all), none larger than `bound`. Raises MediaError, also if too many."""
     with _open_pdf(data, name) as document:
         count = len(document)
         shown_count = count if pages is None else min(count, pages)
@@ -36,7 +36,7 @@ def render_pages(data: bytes, name: str, *, dpi: int, bound: Size, most: int, pa
 
 
 def count_pages(data: bytes, name: str) -> int:
-    """The number of pages. Raises MediaError."""
+    """Return the number of pages. Raises MediaError."""
     with _open_pdf(data, name) as document:
         return len(document)
 
@@ -62,7 +62,7 @@ def _render_page(page: Any, dpi: int, bound: Size) -> EncodedImage:
     width, height = page.get_size()  # in points
     scale = dpi / POINTS_AN_INCH
     size = Size(max(1, round(width * scale)), max(1, round(height * scale)))
-    # A page may say that it is as large as a wall.
+    # A page may declare that it is as large as a wall.
     fit = scale_to_fit(size, side=max(bound.width, bound.height), pixels=bound.pixels)
     bitmap = page.render(scale=max(0.001, scale * fit.width / size.width))
     try:

@@ -1,4 +1,4 @@
-"""A semaphore of amounts: how much may be in use at once. Amounts are granted in turn and given back."""
+"""Defines a semaphore of amounts, which limits how much is in use at once."""
 
 import asyncio
 from collections import deque
@@ -7,20 +7,19 @@ from contextlib import asynccontextmanager, suppress
 
 
 class WeightedSemaphore:
-    """At most `capacity` at once, first come first served. More than all of it passes when nothing else is in use."""
+    """Grants at most `capacity` at once, in order. A larger amount is granted if nothing else is in use."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # All state that changes: what is in use, and who waits for how much.
+        # Mutable state: how much is in use, and the waiting amounts.
         self.used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def acquire(self, amount: int) -> AsyncIterator[Callable[[int], None]]:
-        """Wait until the amount fits; it is given back at the end of the block.
+        """Wait until the amount fits; it is released at the end of the block.
 
-        Yields a function that changes the amount once it is known. It never waits, so that nobody who holds something
-        waits for more.
+        Yields a function that changes the amount once it is known. It never waits, so that no holder waits for more.
         """
         if self._waiting or not self._fits(amount):
             await self._wait(amount)
@@ -45,11 +44,11 @@ class WeightedSemaphore:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
-                self._release(amount)  # it was granted in the same moment
+                self._release(amount)  # it was granted at the same moment
             else:
-                with suppress(ValueError):  # it may have been passed over already
+                with suppress(ValueError):  # `_wake` may have removed it already
                     self._waiting.remove(entry)
-                self._wake()  # those behind may be small enough
+                self._wake()  # the next ones may be small enough
             raise
 
     def _release(self, amount: int) -> None:

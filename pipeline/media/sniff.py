@@ -1,4 +1,4 @@
-"""What bytes are, read from the bytes: a file's name and a server's word are never believed."""
+"""Detects the type of bytes from the bytes alone, and never trusts a file's name or a server."""
 
 import re
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 from pipeline.errors import MediaError
 
-#: a kind of attachment -> the types that models take of it
+#: Kind of attachment -> the types that models accept for it.
 TYPES = {
     "image": ("image/png", "image/jpeg", "image/gif", "image/webp"),
     "audio": ("audio/wav", "audio/mpeg"),
     "document": ("application/pdf",),
 }
-#: Pixels beyond which a picture is refused before anything decodes it; Pillow's own line is here too.
+#: An image with more pixels is refused before it is decoded. Pillow's own limit is about the same.
 MOST_PIXELS = 89_000_000
-#: Scans of a progressive JPEG; writers make about ten. Each costs a pass over the whole picture.
+#: Scans of a progressive JPEG; writers make about ten. Each costs a pass over the whole image.
 MOST_SCANS = 100
-#: Blocks of a GIF that are looked at, and bytes that are none.
+#: The most steps through a GIF, over blocks and bytes between them.
 MOST_BLOCKS = 1_000_000
-#: Segments of a JPEG before its picture; they hold up to 64 kB each.
+#: Segments of a JPEG before its image data, of up to 64 kB each.
 MOST_SEGMENTS = 10_000
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: JPEG markers that have no length
+#: JPEG markers without a length.
 _BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
-#: the signs that blocks of a GIF begin with
+#: The first bytes of a GIF's blocks.
 _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, 0x3B
 _TEXT = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]+")
 
@@ -42,7 +42,7 @@ class Size:
 
 
 def detect_type(data: bytes) -> str | None:
-    """The MIME type, one of TYPES; None for anything else."""
+    """Return the MIME type, one of TYPES; None for anything else."""
     if data.startswith(_PNG):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -61,7 +61,7 @@ def is_mp3_frame(head: bytes) -> bool:
     return (
         len(head) == 4
         and head[0] == 0xFF
-        and head[1] & 0xE6 == 0xE2  # the sync, and the layer
+        and head[1] & 0xE6 == 0xE2  # the sync bits and the layer
         and (head[1] >> 3) & 3 != 1
         and head[2] >> 4 not in (0, 15)
         and (head[2] >> 2) & 3 != 3
@@ -69,7 +69,7 @@ def is_mp3_frame(head: bytes) -> bool:
 
 
 def require_type(data: bytes, kind: str, name: str) -> str:
-    """The MIME type, which must be one that this kind of attachment may have. Raises MediaError."""
+    """Return the MIME type, and require that this kind of attachment may have it. Raises MediaError."""
     mime = detect_type(data)
     if mime in TYPES[kind]:
         return str(mime)
@@ -82,14 +82,14 @@ def require_type(data: bytes, kind: str, name: str) -> str:
 def _describe_unknown(data: bytes) -> str:
     if not data:
         return "empty"
-    # At most the last letter of the piece is cut in two.
+    # At most the last character of the piece is cut.
     start = data[:64].decode("utf-8", "ignore")
     is_text_file = len(start.encode()) >= len(data[:64]) - 3 and _TEXT.fullmatch(start)
     return "text" if is_text_file else "of no type that is known here"
 
 
 def read_dimensions(data: bytes, mime: str, name: str) -> Size:
-    """A picture's size as its head says it, after a short look. Raises MediaError: no head, or over MOST_PIXELS."""
+    """Return an image's size from its header, after a quick look. Raises MediaError: no size, or over MOST_PIXELS."""
     size = _READ[mime](data)
     if size is None or not size.pixels:
         raise MediaError(f"{name} has no size in its header: a damaged {mime.partition('/')[2]}")
@@ -100,7 +100,7 @@ def read_dimensions(data: bytes, mime: str, name: str) -> Size:
 
 
 def validate_image(data: bytes, mime: str, name: str) -> Size:
-    """The same, of a picture that is whole. Raises MediaError for one that is animated, cut off or overfull too."""
+    """Return the same after a full check. Raises MediaError also if it is animated, cut off, or has too many scans."""
     size = read_dimensions(data, mime, name)
     if mime == "image/jpeg" and (scans := _scans(data)) > MOST_SCANS:
         raise MediaError(f"{name} has {scans:,} scans; at most {MOST_SCANS} are decoded")
@@ -138,7 +138,7 @@ def _webp(data: bytes) -> Size | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment of a JPEG, up to the first scan."""
+    """Yield the marker and position of each segment of a JPEG, up to the first scan."""
     at = 2
     for _ in range(MOST_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF:
@@ -161,7 +161,7 @@ def _jpeg(data: bytes) -> Size | None:
 
 
 def _scans(data: bytes) -> int:
-    """The scans of a JPEG. Most have one, with all of its colours, and need no search through all of the bytes."""
+    """Return the number of scans of a JPEG. Most have one with all colors, and need no search through all bytes."""
     kind = colours = 0
     for marker, at in _segments(data):
         if marker in _JPEG_SIZES and at + 9 < len(data):
@@ -175,9 +175,9 @@ _READ = {"image/png": _png, "image/jpeg": _jpeg, "image/gif": _gif, "image/webp"
 
 
 def _is_whole(data: bytes, mime: str) -> bool:
-    """Whether the end is there. What follows it is no fault: cameras put things behind their pictures."""
+    """Whether the image has its end. Anything may follow: cameras append data to their images."""
     if mime == "image/jpeg":
-        # The preview within a head has an end of its own, so it is looked for behind the head.
+        # The preview within the headers has an end of its own, so the search begins after them.
         scan = next((at for marker, at in _segments(data) if marker == 0xDA), None)
         return scan is not None and data.rfind(b"\xff\xd9") > scan
     if mime == "image/png":
@@ -197,7 +197,7 @@ def _is_animated(data: bytes, mime: str) -> bool:
 
 
 def _gif_blocks(data: bytes) -> Iterator[int]:
-    """The signs of a GIF's blocks, up to its end. Between blocks decoders pass over what is none, and so does this."""
+    """Yield the first bytes of a GIF's blocks, up to its end. Like decoders, skip bytes between blocks."""
     at = 13 + _colours(data[10]) if len(data) > 10 else len(data)
     for _ in range(MOST_BLOCKS):
         if at >= len(data):
@@ -216,26 +216,26 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
 
 
 def _colours(flags: int) -> int:
-    """How many bytes a table of colours takes."""
+    """Return the size of a color table in bytes."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _after_pieces(data: bytes, at: int) -> int:
-    """Where a block ends whose content comes in pieces of up to 255 bytes; beyond the end where it is cut off."""
+    """Return the end of a block that has pieces of up to 255 bytes; beyond the end of the data if it is cut off."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1
 
 
 def _png_frames(data: bytes) -> int:
-    """How many frames an animated PNG says it has; that stands before the picture."""
+    """Return the number of frames that an animated PNG declares before the image data."""
     controls = (at for name, at in _png_chunks(data) if name == b"acTL")
     at = next(controls, None)
     return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Name and place of each chunk of a PNG, up to the picture itself."""
+    """Yield the name and position of each chunk of a PNG, up to the image data."""
     at = len(_PNG)
     while at + 12 <= len(data) and (name := data[at + 4 : at + 8]) != b"IDAT":
         yield name, at

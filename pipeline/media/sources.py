@@ -1,4 +1,4 @@
-"""Where an attachment's bytes come from: a local file, a data URL, an address; and which of these may be."""
+"""Parses the sources of attachments (local files, data URLs, and addresses) and formats them for messages."""
 
 import base64
 import binascii
@@ -14,20 +14,20 @@ _WEB = ("https", "http")
 
 
 class MediaFetcher(Protocol):
-    """What loads addresses, and knows which of them may be asked for."""
+    """Loads addresses, and knows which are allowed."""
 
     def check(self, url: str) -> None:
-        """Raises MediaError for an address that may not be used."""
+        """Require that the address may be used. Raises MediaError."""
 
     async def load(self, url: str, most_bytes: int) -> bytes:
-        """The bytes at the address. Raises MediaError."""
+        """Return the bytes at the address. Raises MediaError."""
 
     async def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close all connections. May be called twice."""
 
 
 def scheme_of(source: str) -> str | None:
-    """`data`, `https`, `http`; None for a path. Raises MediaError for any other scheme."""
+    """Return `data`, `https`, or `http`; None for a path. Raises MediaError for any other scheme."""
     match = _SCHEME.match(source)
     if match is None:
         return None
@@ -38,7 +38,7 @@ def scheme_of(source: str) -> str | None:
 
 
 def display_source(source: str) -> str:
-    """A source as a message may show it: short, on one line, without what a query may hold."""
+    """Format a source for a message: short, on one line, and without its query, which may contain secrets."""
     if source[:5].lower() == "data:":
         return f"{source[:40].partition(',')[0]},... ({len(source):,} characters)"
     plain = " ".join(source.split()).partition("?")[0] if source[:4].lower() == "http" else " ".join(source.split())
@@ -46,7 +46,7 @@ def display_source(source: str) -> str:
 
 
 def display_path(path: str) -> str:
-    """A local path as a message may show it: of a long one both ends, for the end is what tells it from others."""
+    """Format a local path for a message. A long path shows both ends, because its end identifies it."""
     half = SHOWN_CHARS // 2
     return (
         repr(path) if len(path) <= 2 * SHOWN_CHARS else f"{path[:half]!r}...{path[-half:]!r} ({len(path):,} characters)"
@@ -54,11 +54,11 @@ def display_path(path: str) -> str:
 
 
 def decode_data_url(source: str, most_bytes: int) -> bytes:
-    """The bytes in a data URL; its type is not believed. Raises MediaError."""
+    """Return the bytes of a data URL. Its type is not trusted. Raises MediaError."""
     head, comma, body = source.partition(",")
     if not comma:
         raise MediaError(f"{display_source(source)} is not a data URL: it has no comma")
-    # Even written out as %41%42 no byte takes less than its share here.
+    # A body this long is too large even if each byte takes three characters, as in %41%42.
     if len(body) * 3 // 4 > most_bytes * 3:
         raise MediaError(f"{display_source(source)} is too large: task.media.max_bytes allows {most_bytes:,} bytes")
     try:

@@ -1,9 +1,9 @@
-"""What media cost in tokens, by the rules of OpenAI's documentation as they stood in September and October 2026.
+"""Estimates the tokens of media, by the rules of OpenAI's documentation as of September and October 2026.
 
-Pictures: developers.openai.com/api/docs/guides/images-vision, "Model sizing behavior" and "Calculating costs". Newer
-models cover a picture with patches of 32 x 32 pixels, within a budget of patches that the detail sets, and multiply
-their count; older ones count tiles of 512 pixels. Sound: .../guides/realtime-costs, a token each 100 ms of what a user
-says. What the documentation does not say (another maker's model, a document sent as a file) is a guess, and named so.
+Images: developers.openai.com/api/docs/guides/images-vision, "Model sizing behavior" and "Calculating costs". Newer
+models cover an image with patches of 32 x 32 pixels, within a budget of patches that depends on the detail, and
+multiply their count. Older models count tiles of 512 pixels. Audio: .../guides/realtime-costs, one token per 100 ms of
+user audio. Whatever is not documented (other makers' models, documents sent as files) is a guess, and marked as one.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pipeline.media.sniff import Size
 
 PATCH = 32
-#: Patches that a picture may have in low detail are those of 512 x 512 pixels.
+#: In low detail, an image may have as many patches as 512 x 512 pixels.
 LOW_SIDE = 512
 HIGH_PATCHES = 2_500
-#: A picture with more is refused by the models that do not scale it down.
+#: Models that do not scale images down refuse an image with more patches.
 MOST_PATCHES = 30_000
 AUDIO_TOKENS_A_SECOND = 10.0
-#: of a page of a document that is sent as a file: its text and its picture; a guess
+#: For a page of a document that is sent as a file: its text and its image. A guess.
 PAGE_TOKENS = 3_000
-#: How far a bound lies above the estimate where a rule is written down, and where it is guessed.
+#: The factors from the estimate to the limit: for documented rules, and for guesses.
 SURE, UNSURE = 1.1, 3.0
 
 _VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
 _SMALL = re.compile(r"(gpt-5|gpt-5\.4|gpt-4\.1)-(mini|nano)|o4-mini")
-#: the models that count tiles: what a picture costs, and what each tile adds
+#: Models that count tiles: the cost of an image, and of each tile.
 _TILES = (
     (re.compile(r"gpt-4o-mini"), 2_833, 5_667),
     (re.compile(r"gpt-4(o|\.1|\.5)"), 85, 170),
@@ -39,7 +39,7 @@ _TILES = (
 
 @dataclass(frozen=True, slots=True)
 class TokenCost:
-    """Tokens: the estimate, and what it can be at the most."""
+    """Tokens: the estimate, and the most that it can be."""
 
     tokens: int = 0
     most: int = 0
@@ -59,7 +59,7 @@ class _Patches:
 
 
 def image_cost(size: Size | None, detail: str, model: str) -> TokenCost:
-    """What a picture costs; `size` None is a picture that only the server sees."""
+    """Return the cost of an image. `size` is None if only the server sees the image."""
     for pattern, base, tile in _TILES:
         if pattern.search(model):
             tokens = base if detail == "low" else base + tile * _tiles(size)
@@ -73,12 +73,12 @@ def image_cost(size: Size | None, detail: str, model: str) -> TokenCost:
 
 
 def audio_cost(seconds: float) -> TokenCost:
-    """What a recording costs."""
+    """Return the cost of a recording."""
     return _documented_cost(math.ceil(seconds * AUDIO_TOKENS_A_SECOND) + 2)
 
 
 def document_cost(pages: int) -> TokenCost:
-    """What a document that is sent as a file costs; a guess."""
+    """Guess the cost of a document that is sent as a file."""
     return TokenCost(pages * PAGE_TOKENS, math.ceil(pages * PAGE_TOKENS * UNSURE))
 
 
@@ -111,26 +111,26 @@ def _patches(size: Size, detail: str, rule: _Patches) -> int:
 
 
 def _cost_of_unknown_size(rule: _Patches, detail: str) -> TokenCost:
-    """A picture of unknown size: the estimate is a photo of usual size, the bound what its detail allows."""
+    """Return the cost of an image of unknown size: estimated as a usual photo, and at most what its detail allows."""
     level = rule.auto if detail == "auto" else detail
     most = {"low": (LOW_SIDE // PATCH) ** 2, "high": rule.high[0]}.get(level, rule.full[0])
     return TokenCost(math.ceil(min(most, HIGH_PATCHES) * rule.times), math.ceil(most * rule.times * SURE))
 
 
 def patches_of(size: Size) -> int:
-    """The patches that cover a picture."""
+    """Return the number of patches that cover an image."""
     return math.ceil(size.width / PATCH) * math.ceil(size.height / PATCH)
 
 
 def _tiles(size: Size | None) -> int:
-    """Tiles of 512 pixels, after the server has scaled to 2,048 at most and 768 on the short side."""
+    """Return the tiles of 512 pixels, after the server has scaled to at most 2,048, and 768 on the short side."""
     scaled = Size(2_048, 768) if size is None else scale_to_fit(size, side=2_048)
     scale = min(1.0, 768 / max(1, min(scaled.width, scaled.height)))
     return math.ceil(scaled.width * scale / 512) * math.ceil(scaled.height * scale / 512)
 
 
 def scale_to_fit(size: Size, *, side: int | None = None, patches: int | None = None, pixels: int | None = None) -> Size:
-    """The size within all of the bounds, its shape kept; never larger than it is."""
+    """Return the size within all limits, with the same shape and never larger than before."""
     scale = 1.0
     if side is not None:
         scale = min(scale, side / max(size.width, size.height))
@@ -142,10 +142,10 @@ def scale_to_fit(size: Size, *, side: int | None = None, patches: int | None = N
 
 
 def _patch_scale(size: Size, patches: int) -> float:
-    """The documentation's own formula: shrink by area, then once more to whole patches."""
+    """Apply the documentation's formula: shrink by area, then once more to whole patches."""
     scale = math.sqrt(PATCH**2 * patches / size.pixels)
     wide, high = size.width * scale / PATCH, size.height * scale / PATCH
-    if wide < 1 or high < 1:  # a strip: its short side is one patch
+    if wide < 1 or high < 1:  # a strip whose short side is one patch
         return min(1.0, PATCH * patches / max(size.width, size.height))
     return scale * min(math.floor(wide) / wide, math.floor(high) / high)
 

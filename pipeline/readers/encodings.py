@@ -112,7 +112,7 @@ def _detect_utf16(sample: bytes) -> str | None:
 
 
 def _refuse_regional(sample: bytes, *, whole: bool, name: str) -> None:
-    """Raise InputError if several lines and all lines with such letters are not UTF-8: this is not mere damage."""
+    """Raise InputError if several lines go beyond ASCII and none of them is UTF-8: that is another encoding."""
     lines = sample.split(b"\n")
     if not whole and len(lines) > 1:
         del lines[-1]

@@ -1,4 +1,4 @@
-"""JSON that is not a line a record: an array of objects, or objects one after the other, indented or not."""
+"""Reads JSON that is not one record per line: an array of objects, or consecutive objects, indented or not."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,16 @@ from pipeline.readers.json_rows import LINE_BYTES, describe_non_object, json_row
 from pipeline.readers.rows import Blocks, BrokenStreamError, ReadContext, Row, Rows, bad_row
 from pipeline.records import JSON
 
-#: a whole text in quotes, what opens and closes, or a quote whose text has not come to its end
+#: A whole quoted text, an opening or closing sign, or a quote whose text is not complete.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]|"', re.DOTALL)
-#: what may stand between records; \x1e is that of RFC 7464, the last three bytes are the mark of a file that was joined
+#: What may be between records. \x1e is from RFC 7464; the last three bytes are the byte order mark of a joined file.
 _BETWEEN = b" \t\r\n,\x1e\xef\xbb\xbf"
 
 TRUNCATED = "the JSON is cut off here: the file is not complete"
 
 
 def is_single_document(head: bytes) -> bool:
-    """Whether what begins so is an array, or an object over several lines, and not a line a record."""
+    """Whether a text that begins like this is an array or an object over several lines, not one record per line."""
     line, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if line.rstrip() in (b"{", b"["):
         return True
@@ -29,27 +29,27 @@ def is_single_document(head: bytes) -> bool:
         codec.loads(line)
     except codec.JSONDecodeError:
         return True
-    return not rest.strip()  # else each line may be a list
+    return not rest.strip()  # otherwise, each line may be a list
 
 
 def has_object_per_line(head: bytes) -> bool:
-    """Whether what begins so has an object a line, and more than one."""
+    """Whether a text that begins like this has one object per line, and more than one."""
     line, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     try:
         value = codec.loads(line)
     except codec.JSONDecodeError:
         return False
-    # An empty object tells nothing: it is on one line however the others are indented.
+    # An empty object shows nothing: it is on one line even if the others are indented.
     return bool(value) and isinstance(value, dict) and bool(rest.strip())
 
 
 class _Splitter:
-    """Cuts blocks into the texts of records, however the blocks fall; of one that is too long only its beginning."""
+    """Splits blocks of any size into the texts of records. Only the beginning of a record that is too long remains."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # All state that changes: bytes from the start of the open record or gap on, how far they were looked at, how
-        # deep in a record that is, whether that is in an array, and what was cut off a record that is too long.
+        # Mutable state: the bytes from the start of the open record or gap, how far they were scanned, how deep in a
+        # record that is, whether it is in an array, and the beginning of a record that is too long.
         self._buffer = bytearray()
         self._at = 0
         self._depth = 0
@@ -58,11 +58,11 @@ class _Splitter:
 
     @property
     def rest(self) -> bytes:
-        """What is no whole record yet."""
+        """The bytes that are not a whole record yet."""
         return self._prefix + self._buffer.strip(_BETWEEN)
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        """The records that the block finishes, and what stands between them and should not."""
+        """Yield the records that the block completes, and anything between them that should not be there."""
         self._buffer += block
         start, end = 0, len(self._buffer)
         for token in _TOKEN.finditer(self._buffer, self._at):
@@ -75,9 +75,9 @@ class _Splitter:
             opens = sign in b"{["
             if not self._depth:
                 if sign == b"}" or (sign == b"]" and not self.in_array):
-                    continue  # it is told as what stands between
+                    continue  # it is reported as part of the gap
                 if gap := bytes(self._buffer[start : token.start()]).strip(_BETWEEN):
-                    yield gap  # no object, as its first character tells
+                    yield gap  # not an object, as its first character shows
                 start = token.start()
                 if sign == b"]" or (sign == b"[" and not self.in_array):
                     self.in_array = opens
@@ -93,7 +93,7 @@ class _Splitter:
         self._bound()
 
     def _bound(self) -> None:
-        """Hold no more of an open record than tells that it is too long."""
+        """Drop the rest of an open record that is too long."""
         if self._at > self._max_bytes:
             self._prefix = self._prefix or bytes(self._buffer[: self._max_bytes + 1])
             del self._buffer[: self._at]
@@ -101,11 +101,11 @@ class _Splitter:
 
 
 async def json_documents(blocks: Blocks, context: ReadContext) -> Rows:
-    """The objects of an array, or one after the other; a record's number is its place among them."""
+    """Yield the objects of an array, or consecutive objects. A record's number is its position among them."""
     splitter = _Splitter(LINE_BYTES)
     context.unit = "record"
     number = 1
-    first: bytes | None = None  # the first record, until it is known to be no list of records with a head
+    first: bytes | None = None  # the first record, until another one shows that it is not the whole document
     try:
         async with aclosing(blocks):
             async for block in blocks:
@@ -139,7 +139,7 @@ def _rows(number: int, texts: Sequence[bytes], context: ReadContext) -> Iterator
 
 
 def _rows_of_document(text: bytes, context: ReadContext) -> Iterator[list[Row]]:
-    """The rows of a text that is one object: those of the list in it that holds the records, or the object itself."""
+    """Yield the rows of a text that is one object: those of its list of records, or the object itself."""
     if len(text) > LINE_BYTES:
         raise InputError(
             f"{context.name}: is one object of more than {LINE_BYTES:,} bytes; if it holds the records in a list, take "
@@ -163,7 +163,7 @@ def _to_row(number: int, value: JSON) -> Row:
 
 
 def _find_records(value: dict[str, JSON], context: ReadContext) -> list[JSON] | None:
-    """The records that an object holds in a list; None where it is a record itself. Raises InputError where to ask."""
+    """Return an object's list of records; None if it is a record itself. Raises InputError if the user must choose."""
     wanted, lists = context.dialect.records, _object_lists(value)
     if wanted == "":
         return None
@@ -193,7 +193,7 @@ def _find_records(value: dict[str, JSON], context: ReadContext) -> list[JSON] | 
 
 
 def _object_lists(value: Mapping[str, JSON]) -> dict[str, list[JSON]]:
-    """The lists of objects in an object, by their paths; of those deeper in it only where it has none itself."""
+    """Return the lists of objects in an object, by path. Nested lists count only if it has none at the top level."""
     lists = {
         name: records
         for name, records in value.items()
@@ -208,7 +208,7 @@ def _object_lists(value: Mapping[str, JSON]) -> dict[str, list[JSON]]:
 
 
 def _is_table(value: Mapping[str, JSON]) -> bool:
-    """Whether all that is in the object are lists of one length, or objects with the same keys: columns, or rows."""
+    """Whether the object contains only lists of one length, or objects with the same keys: columns, or rows."""
     shapes = {
         len(one) if isinstance(one, list) else tuple(one) if isinstance(one, dict) else None for one in value.values()
     }
@@ -216,12 +216,12 @@ def _is_table(value: Mapping[str, JSON]) -> bool:
 
 
 def _has_prose(value: Mapping[str, JSON]) -> bool:
-    """Whether the object has a text of its own, as a record has, and what goes with a list of records has not."""
+    """Whether the object has a text of its own, as records do, unlike the object around a list of records."""
     return any(isinstance(one, str) and " " in one.strip() for one in value.values())
 
 
 def _value_at(value: JSON, path: str) -> JSON:
-    """What stands at a path with dots; a name may hold dots itself."""
+    """Return the value at a dotted path. Names may contain dots themselves."""
     if not isinstance(value, dict):
         return None
     if path in value:

@@ -1,4 +1,4 @@
-"""JSON texts to rows: what is JSON, what is so but for what other programs write, and what is wrong with the rest."""
+"""Turns JSON texts into rows, tolerates the deviations of other programs, and describes what is wrong with the rest."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +7,13 @@ from pipeline.readers.headers import unused_name
 from pipeline.readers.rows import SPLIT_CHARACTERS, ReadContext, Row, bad_row, describe_decoding_error
 from pipeline.records import JSON
 
-LINE_BYTES = 64 * 1024 * 1024  #: a longer line of JSONL or text is unreadable; it is never held whole
+LINE_BYTES = 64 * 1024 * 1024  #: A longer line of JSONL or text is unreadable. It is never in memory as a whole.
 _EXCERPT_CHARS = 80
 
 
 def json_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Iterator[Row]:
-    """The rows of JSON texts, the first of which has this number; blank ones are skipped."""
-    # Numbers that lose digits are rare: a look at all lines at once is cheaper than one at each.
+    """Yield the rows of JSON texts, numbered from `first`. Blank texts are skipped."""
+    # Numbers that would lose digits are rare, so one check of all lines is cheaper than one for each.
     loads = codec.loads_numbers if codec.may_lose_digits(b"\n".join(batch)) else codec.loads
     for number, line in enumerate(batch, first):
         raw = line.rstrip(b"\r")
@@ -38,9 +38,9 @@ def json_rows(first: int, batch: Sequence[bytes], context: ReadContext) -> Itera
 
 
 def _parse_loosely(raw: bytes, context: ReadContext) -> JSON:
-    """The value of a line that is no JSON only for what other programs write; None where that is not all."""
+    """Return the value of a line that is JSON except for known deviations of other programs; otherwise None."""
     try:
-        # A line of an array without its brackets ends with a comma.
+        # A line of an array without brackets ends with a comma.
         value = codec.loads_loosely(raw.rstrip().removesuffix(b","))
     except ValueError:
         return None
@@ -50,13 +50,13 @@ def _parse_loosely(raw: bytes, context: ReadContext) -> JSON:
 
 
 def _may_repeat_keys(raw: bytes, value: dict[str, JSON]) -> bool:
-    """Whether a key may stand twice in an object: there are more of what looks like one. Few texts in texts do so."""
+    """Whether an object may contain a key twice: more texts look like keys than there are. False alarms are rare."""
     looks = raw.count(b'":') + raw.count(b'" :')
     return looks > len(value) and looks > codec.keys_in(value)
 
 
 def _rename_repeated_keys(raw: bytes, value: dict[str, JSON], context: ReadContext) -> dict[str, JSON]:
-    """The object of a line, in which a key that comes again with another value gets another name, as a column does."""
+    """Return a line's object in which a repeated key with another value has a new name, like a repeated column."""
     repeated: list[str] = []
 
     def unique_pairs(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
@@ -94,11 +94,11 @@ def _describe_json_error(raw: bytes, error: Exception, context: ReadContext) -> 
 
 
 def describe_non_object(value: object) -> str:
-    """What is wrong with a value that should be a record."""
+    """Describe a value that should be an object."""
     names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return f"a JSON object is needed, but this is {names.get(type(value), 'a number')}"
 
 
 def describe_long_line() -> str:
-    """What is wrong with a line that is."""
+    """Describe what is wrong with a line that is too long."""
     return f"a line longer than {LINE_BYTES:,} bytes"

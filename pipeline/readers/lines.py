@@ -1,4 +1,4 @@
-"""Bytes to lines, exactly and in flat memory: one unfinished line is all that is held."""
+"""Splits bytes into lines in constant memory: only one unfinished line is stored."""
 
 import codecs
 from collections.abc import AsyncGenerator
@@ -10,12 +10,12 @@ Lines = AsyncGenerator[tuple[int, list[bytes]], None]
 
 
 class LineSplitter:
-    r"""Cuts blocks into lines, however the blocks fall.
+    r"""Splits blocks of any size into lines.
 
-    Lines end at \n and come without it; with `universal_newlines` they end at \n, \r\n or \r, as CSV has them, and keep
-    their ending. No other character ends a line. A line longer than `max_bytes` comes as its first `max_bytes` + 1
-    bytes, by which it is known. Without `universal_newlines` a line comes without a byte order mark at its start: files
-    that have one are joined by `cat`. (A line of CSV may lie within a cell.)
+    Lines end at \n and are returned without it. With `universal_newlines`, they end at \n, \r\n, or \r, as in CSV, and
+    keep their endings. No other character ends a line. If a line is longer than `max_bytes`, only its first `max_bytes`
+    + 1 bytes are returned, which shows that it is too long. Without `universal_newlines`, byte order marks at the
+    beginning of lines are removed, because `cat` joins files that have one. (A line of CSV may be within a cell.)
     """
 
     def __init__(self, max_bytes: int, *, universal_newlines: bool = False) -> None:
@@ -29,9 +29,9 @@ class LineSplitter:
         return bytes(self._tail)
 
     def feed(self, block: bytes) -> list[bytes]:
-        """The lines that `block` finishes."""
+        """Return the lines that `block` completes."""
         if self._universal_newlines and self._tail.endswith(b"\r"):
-            # Held back because \n might follow. Joined first, so that it cannot grow into the next line.
+            # Held back because \n might follow. Joined first, so that it cannot become part of the next line.
             block = self.tail + block
             self._tail.clear()
         end = self._last_ending(block)
@@ -42,7 +42,7 @@ class LineSplitter:
         return self._split(whole)
 
     def finish(self) -> list[bytes]:
-        """The last line, where the input does not end with a line ending."""
+        """Return the last line if the input does not end with a line ending."""
         tail = self.tail
         self._tail.clear()
         return self._strip_boms([tail[: self._max_bytes + 1]], tail) if tail else []
@@ -61,7 +61,7 @@ class LineSplitter:
                 self._tail += b"\r"
 
     def _split(self, whole: bytes) -> list[bytes]:
-        # bytes.splitlines knows only \n, \r and \r\n; str.splitlines would cut at U+2028 and others too.
+        # bytes.splitlines knows only \n, \r, and \r\n. str.splitlines would also split at U+2028 and others.
         lines = whole.splitlines(keepends=True) if self._universal_newlines else whole.split(b"\n")[:-1]
         if len(whole) > self._max_bytes:
             lines = [line[: self._max_bytes + 1] for line in lines]
@@ -74,9 +74,9 @@ class LineSplitter:
 
 
 async def split_lines(blocks: Blocks, context: ReadContext, splitter: LineSplitter) -> Lines:
-    """Lines in batches, each with the 1-based number of its first line.
+    """Yield lines in batches, each with the 1-based number of its first line.
 
-    Where the stream breaks, the torn line is not handed on but goes with the error.
+    If the stream breaks, the incomplete line is part of the error instead.
     """
     number = 1
     try:

@@ -1,4 +1,4 @@
-"""Sources to numbered records."""
+"""Reads sources as numbered records."""
 
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -17,11 +17,11 @@ from pipeline.readers.stream import utf8_blocks
 from pipeline.records import JSON, Problem, Record
 from pipeline.threads import in_daemon
 
-#: What a made-up name looks like. A given one that looks so too gets a backslash more: no two of them are ever equal.
+#: The form of made-up keys. A given key of this form gets one more backslash, so that no two keys are ever equal.
 _LIKE_MADE_UP = re.compile(r"\\*\(.*:\d+\)", re.DOTALL)
 
 Records = AsyncGenerator[list[Record], None]
-BATCH = 256  #: records that are handed on at once, at the most
+BATCH = 256  #: The most records that are yielded at once.
 
 
 async def read_records(
@@ -33,10 +33,10 @@ async def read_records(
     batch: int = BATCH,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Records:
-    """The records of all sources in order, in batches of 1 to `batch`; with `limit` the first so many, good or not.
+    """Yield the records of all sources in order, in batches of 1 to `batch`; at most `limit` records, good or bad.
 
-    A record that cannot be read, or has no usable `key` field, has a `problem`. Raises InputError where a source as
-    a whole cannot be read. Close the generator (`contextlib.aclosing`) when leaving it early.
+    A record that cannot be read, or has no usable `key` field, has a `problem`. Raises InputError if a source as a
+    whole cannot be read. Close the generator (`contextlib.aclosing`) if you leave it early.
     """
     progress = ReadProgress() if progress is None else progress
     await _set_totals(sources, limit, progress)
@@ -61,9 +61,9 @@ async def read_records(
 
 
 async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
-    """The rows of one source, for who needs neither records nor their digests: much faster. Raises InputError.
+    """Yield the rows of one source, without records and digests, which is much faster. Raises InputError.
 
-    What is wrong with a row says where it stands.
+    The problem of a row includes its place.
     """
     context = _context(source, batch, ReadProgress(), digests=False)
     async with aclosing(_rows_or_error(source, context, CHUNK_BYTES)) as parts:
@@ -76,9 +76,9 @@ async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
 async def peek(
     source: Source, *, n: int = 50, key: str | None = None, progress: ReadProgress | None = None
 ) -> list[Record]:
-    """The first `n` records, without reading all; `progress` hears what there is to be told of it.
+    """Return the first `n` records without reading everything. `progress` receives the notes about the source.
 
-    stdin, pipes and streams can be read only once, so not here: InputError.
+    Raises InputError for stdin, pipes, and streams, which can be read only once and so not here.
     """
     if source.single_pass:
         raise InputError(f"{source.name}: cannot be examined before the run; it can be read only once")
@@ -90,7 +90,7 @@ async def peek(
 
 
 async def _set_totals(sources: Sequence[Source], limit: int | None, progress: ReadProgress) -> None:
-    """Set what is known of the total before anything is read."""
+    """Set what is known about the total before anything is read."""
     sizes = [source.size_bytes for source in sources]
     progress.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
     progress.limit = limit
@@ -110,7 +110,7 @@ def _context(source: Source, batch: int, progress: ReadProgress, *, digests: boo
 
 
 def _with_place(row: Row, source: Source, unit: str) -> Row:
-    """The row; what is wrong with it says where. What has a name of its own, as a file has, is told by that alone."""
+    """Add the place to the row's problem. The problem of a row with a name of its own, like a file, contains it."""
     line, fields, digest, trouble = row
     if trouble and source.key_field is None:
         trouble = f"{source.name}, {unit} {line}: {trouble}"
@@ -125,7 +125,7 @@ def _add_notes(source: Source, progress: ReadProgress) -> None:
 
 
 def _add_partition(rows: list[Row], source: Source, progress: ReadProgress) -> list[Row]:
-    """The rows with the columns that the folders' names give; a column of the file itself stays as it is."""
+    """Add the columns that the folders' names give to the rows. A column of the file itself wins."""
     if not source.partition:
         return rows
     partition = codec.digest64(codec.canonical(dict(source.partition)))
@@ -139,14 +139,14 @@ def _add_partition(rows: list[Row], source: Source, progress: ReadProgress) -> l
 
 
 def _count(source: Source) -> int | None:
-    """How many records there are, where that is known before they are read."""
+    """Return the number of records if it is known before they are read; otherwise None."""
     if source.format == "parquet" and source.path is not None:
         return count_rows(source.path, source.name)
     return source.read_count()
 
 
 async def _rows_or_error(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
-    """The rows of a source; where it breaks off, one unreadable row in place of the rest."""
+    """Yield the rows of a source. If it breaks off, one unreadable row replaces the rest."""
     _add_notes(source, context.progress)
     try:
         async with aclosing(_rows(source, context, chunk_bytes)) as parts:
@@ -166,7 +166,7 @@ def _rows(source: Source, context: ReadContext, chunk_bytes: int) -> Rows:
 
 
 def _to_records(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
-    """Records of rows, the first of which is number `ordinal`."""
+    """Create the records of rows, numbered from `ordinal`."""
     name = source.name
     field = key or source.key_field
     records = []
@@ -177,7 +177,7 @@ def _to_records(rows: list[Row], source: Source, unit: str, ordinal: int, key: s
             records.append(Record(name, ordinal, f"{name}:{line}", fields, line, digest))
         else:
             value = fields.get(field)
-            # A given name that begins like one of ours is rare: the rest is told by one character.
+            # A given key that begins like a made-up one is rare, and its first character shows that it may be.
             if type(value) is str and value and value[0] not in "(\\":
                 records.append(Record(name, ordinal, value, fields, line, digest))
             else:
@@ -187,7 +187,7 @@ def _to_records(rows: list[Row], source: Source, unit: str, ordinal: int, key: s
 
 
 def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | None) -> Record:
-    """The record of a row that cannot be read."""
+    """Create the record of a row that cannot be read."""
     line, fields, digest, problem = _with_place(row, source, unit)
     place = f"{source.name}:{line}"
     name = placeholder_key(place) if key else str(fields[source.key_field]) if source.key_field else place
@@ -195,7 +195,7 @@ def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | No
 
 
 def _with_key(record: Record, key: str, unit: str) -> Record:
-    """The record with the key that its field gives, or with the problem that it gives none."""
+    """Return the record with the key from its field, or with a problem if there is none."""
     value = record.fields.get(key)
     name = key_from_value(value)
     if name:
@@ -213,14 +213,14 @@ def _describe_value(value: JSON) -> str:
 
 
 def placeholder_key(place: str) -> str:
-    """The name of a record that has none of its own, among records that have: its place, as in `(in.csv:3)`."""
+    """Return the key of a record without one, in an input with a key field: its place, as in `(in.csv:3)`."""
     return f"({place})"
 
 
 def key_from_value(value: JSON) -> str:
-    """The name that a field's value gives; empty where it gives none.
+    """Return the key that a field's value gives; empty if it gives none.
 
-    It depends on the value and not on its type: 1, 1.0 and "1" are one name, for files change the types of numbers.
+    1, 1.0, and "1" are the same key, because files change the types of numbers.
     """
     if isinstance(value, str):
         return f"\\{value}" if _LIKE_MADE_UP.fullmatch(value) else str(value)

@@ -1,4 +1,4 @@
-"""What passes between the stages of reading: rows, the choices of one reading, and the count of it."""
+"""Defines what the stages of reading exchange: rows, and the context and progress of one reading."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -10,42 +10,41 @@ from pipeline.readers.headers import unique_columns
 from pipeline.records import JSON
 from pipeline.units import shorten_list
 
-#: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
-#: mean equal fields, names included, in every format; fields that are equal may have other digests (as of white space).
+#: Line, fields, digest, and what is wrong ("" for a good row). A bare tuple, because there is one for each record.
+#: Equal digests mean equal fields, including names, in every format. White space may change only the digest.
 Row = tuple[int, dict[str, JSON], int, str]
 Rows = AsyncGenerator[list[Row], None]
 Blocks = AsyncGenerator[bytes, None]
 
-#: said of texts that a program has cut in the middle of a character (a lone surrogate), which no UTF-8 can hold
+#: The note about texts that a program has cut within a character (a lone surrogate), which UTF-8 cannot hold.
 SPLIT_CHARACTERS = "characters that were cut in two are read as \ufffd"
 
-RAW_CHARS = 10_000  #: as much of an unreadable line is kept
+RAW_CHARS = 10_000  #: How much of an unreadable line is saved.
 
 
 class BrokenStreamError(Exception):
-    """The rest of a source cannot be had: its compressed data are damaged or cut off.
+    """The rest of a source is lost: its compressed data are damaged or cut off.
 
-    `line` is where it broke and `raw` what had come of the torn record; the line stage fills both in.
+    `line` is where it broke, and `raw` the beginning of the incomplete record. The line stage sets both.
     """
 
     line = 1
     raw = b""
 
     def row(self) -> Row:
-        """The one unreadable row that stands for all that is lost."""
+        """Return the one unreadable row that represents everything that is lost."""
         return bad_row(self.line, self.raw, str(self))
 
 
 @dataclass(slots=True)
 class ReadProgress:
-    """How far the reading has come; all of it changes while records are read.
+    """How far the reading has come. All of it changes while records are read.
 
-    Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
-    Lines count those cut from the input (`lines_read`) and those whose records were handed on (`lines_done`).
-    `notes` are what was detected in reading, each with the sources of which it holds; `detected_options` the same as
-    keys of [input] and their values. `on_note` is called with each note when it is made. `excluded_counts` counts the
-    records that are not taken, by the key of [input] that excludes them; of `unclear_count` ones input.where could not
-    be told.
+    Bytes are those on the disk, so for a compressed file the compressed ones. Lines count those split from the input
+    (`lines_read`) and those whose records were yielded (`lines_done`). `notes` are what was detected, each with the
+    sources that it applies to; `detected_options` are the same as keys of [input] and their values. `on_note` is called
+    with each new note. `excluded_counts` counts the records that are left out, by the key of [input] that excludes
+    them; for `unclear_count` of these, input.where could not be evaluated.
     """
 
     bytes_read: int = 0
@@ -63,9 +62,9 @@ class ReadProgress:
     on_note: Callable[[str], None] = lambda _: None
 
     def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str | bool) -> None:
-        """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for.
+        """Add a note about how this source is read. It is reported only once, and saved with all its sources.
 
-        `doubtful`: it is read so, but somebody should say that this is right.
+        `doubtful`: the source is read this way, but somebody should confirm that this is right.
         """
         self.detected_options |= chosen
         if doubtful:
@@ -77,15 +76,15 @@ class ReadProgress:
             names.append(name)
 
     def format_notes(self) -> list[str]:
-        """What is to be told of how the input reads, a line each."""
+        """Format the notes on how the input is read, one per line."""
         return [line for line, _ in self.notes_with_doubts()]
 
     def notes_with_doubts(self) -> list[tuple[str, bool]]:
-        """The same, each with whether it is doubtful."""
+        """Return the same lines, each with whether it is doubtful."""
         return [(f"{shorten_list(names)}: {text}", text in self.doubtful_notes) for text, names in self.notes.items()]
 
     def describe_empty(self, names: Sequence[str]) -> str:
-        """Why there is nothing to label, where no record of these sources was taken."""
+        """Explain why there is nothing to label if no record of these sources is taken."""
         sources = ", ".join(names[:3]) + " ..." * (len(names) > 3)
         if not self.excluded_counts:
             return f"the input has no records, so there is nothing to label: {sources}"
@@ -93,12 +92,12 @@ class ReadProgress:
         return f"all {self.excluded_counts.total():,} records of {sources} are left out: {counts}"
 
     def estimate(self) -> int | None:
-        """How many records there will be in all; None while nothing can be said, as for stdin."""
+        """Estimate how many records there will be in all; None while nothing is known, as for stdin."""
         if self.exact_total is not None:
             return self.exact_total
         if not self.records or not self.bytes_read or self.bytes_total is None:
             return None
-        # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
+        # A chunk is read at once but yielded in pieces. The lines show how much of it is still to come.
         ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
         selected = self.records - self.excluded_counts.total()
         total = round(selected * ahead * max(1.0, self.bytes_total / self.bytes_read))
@@ -107,11 +106,11 @@ class ReadProgress:
 
 @dataclass(slots=True)
 class ReadContext:
-    """What a format needs to know of the source it reads. At most `batch` lines are handed on at once.
+    """What a format must know about its source. At most `batch` lines are yielded at once.
 
-    A `single_pass` source may come slowly: it is not waited for. Without `digests`, those of a table are 0, for
-    they take a third of the time. `encoding` and `unit`, what a record is called,
-    are what the beginning of the text has told; they are all that changes.
+    A `single_pass` source may be slow, so nothing waits for more of it. Without `digests`, those of a table are 0,
+    because they take a third of the time. `encoding` and `unit` (the word for a record) are detected at the beginning
+    of the text. Nothing else changes.
     """
 
     name: str
@@ -124,7 +123,7 @@ class ReadContext:
     unit: str = "line"
 
     def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns of a table with these names, each once; it is told which of them had to be given another."""
+        """Return the columns of a table with these names, each only once. Notes report the names that were made up."""
         columns, notes = unique_columns(names)
         for note in notes:
             self.progress.note(note, self.name)
@@ -132,13 +131,13 @@ class ReadContext:
 
 
 def bad_row(line: int, raw: bytes, trouble: str) -> Row:
-    """A row that could not be read: what could be saved of it is in the field `raw`."""
+    """Create a row that could not be read. The field `raw` contains the beginning of its bytes as text."""
     text = raw[: 4 * RAW_CHARS].decode("utf-8", errors="replace")[:RAW_CHARS]
     return line, {"raw": text}, digest64(raw), trouble
 
 
 def describe_decoding_error(raw: bytes, encoding: str) -> str:
-    """What is wrong with the bytes; nothing if they are good."""
+    """Describe what is wrong with the bytes; empty if they are valid."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Files that are no text whatever their names say, told by their first bytes, each with what to do."""
+"""Rejects files that are not text, whatever their names say, by their first bytes; messages say what to do."""
 
 import re
 from pathlib import PurePath
@@ -10,7 +10,7 @@ _WORKBOOK = (
     "python -c \"import pandas; pandas.read_excel('{name}').to_csv('{stem}.csv', index=False)\""
 )
 _PICTURE = 'a picture: to make each file a record, set input.format = "files"'
-#: how a file begins -> what it is, and what to do
+#: The first bytes of a file -> what it is, and what to do.
 _STARTS = (
     (b"PAR1", 'a Parquet file: set input.format = "parquet"'),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _WORKBOOK),
@@ -33,7 +33,7 @@ _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<(\?xml|!doctype)\b", re.IGNORECASE)
 
 
 def reject_non_text(head: bytes, name: str, *, markup: bool = False) -> None:
-    """Raises InputError where what begins so is no text, or, unless `markup` is wanted, a page or XML."""
+    """Raise InputError if this is not the beginning of a text or, unless `markup` is wanted, is HTML or XML."""
     what = _what(head, name) or ("" if markup else _what_markup(head[:4096]))
     if what:
         place = name.partition("?")[0]

@@ -1,4 +1,4 @@
-"""One input: what it is called, how it is read, and what tells that it has changed."""
+"""Defines an input: its name, how it is read, and what shows that it has changed."""
 
 import os
 import re
@@ -23,11 +23,11 @@ FORMATS_BY_ENDING = {f".{name}": name for name in ("jsonl", "json", "csv", "tsv"
 FORMATS_BY_ENDING |= {".ndjson": "jsonl", ".txt": "text"}
 FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "text_files", "dataset")
 
-#: formats in which each file is a record
+#: Formats in which each file is a record.
 FILE_FORMATS = frozenset({"files", "text_files"})
 _UNITS = {"parquet": "row", "sql": "row", "dataset": "row", "records": "record", **dict.fromkeys(FILE_FORMATS, "file")}
 
-#: A folder of more is not looked through to its end.
+#: Only this many names in a folder are compared with a missing one.
 NAMES_MAX = 10_000
 
 Stamp = Mapping[str, Any]
@@ -37,17 +37,15 @@ Stamp = Mapping[str, Any]
 class Source:
     """One input and its format: a local file, stdin, or what `rows` or `blocks` of text read.
 
-    `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
-    any secret; it is unique in a run. `format` is one of FORMAT_NAMES, sql or records; for stdin and pipes it may be
-    "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
-    what the user says of how a text is written, `partition` are columns that the folders' names give,
-    `notes` what is to be told of it.
+    `name` is the path or address as written (for a glob: in the form of the pattern), with forward slashes and without
+    secrets. It is unique in a run. `format` is one of FORMAT_NAMES, sql, or records; for stdin and pipes it may be
+    "auto", which the first byte decides. `size_bytes` is None if there is no size, as for a pipe. `dialect` is how the
+    user says a text is written, `partition` are columns from the folders' names, and `notes` are for the user.
 
-    `read_stamp` gives what differs when the content does, without reading it; None where nothing tells. `read_count`
-    gives the number of records, None where it is not known; both may wait for a disk or a server. `key_field` names a
-    record where the config names no key. `identity` is the same for the same place under another name. Where a stamp is
-    what a server said at first, `restamp` asks it anew, for all the files of an address, by their names; it raises
-    InputError.
+    `read_stamp` returns what differs if the content does, without reading it; None if nothing shows this. `read_count`
+    returns the number of records, None if it is unknown. Both may wait for a disk or a server. `key_field` is the key
+    if the config names none. `identity` is the same for the same place under another name. If a stamp is what a server
+    first reported, `restamp` requests the stamps of all files of the address again, by name. It raises InputError.
     """
 
     name: str
@@ -60,7 +58,7 @@ class Source:
     key_field: str | None = None
     is_iterator: bool = False
     identity: str = ""
-    # Not to be shown: they may hold an address that is a secret.
+    # Not in repr, because they may contain a secret address.
     rows: Callable[[ReadContext], Rows] | None = field(default=None, repr=False)
     blocks: Callable[[int], Blocks] | None = field(default=None, repr=False)
     read_stamp: Callable[[], Stamp | None] = field(default=lambda: None, repr=False)
@@ -74,19 +72,19 @@ class Source:
 
     @property
     def single_pass(self) -> bool:
-        """Whether it can be read only once, as stdin or a pipe: not before the run and not after it."""
+        """Whether it can be read only once, like stdin or a pipe, so neither before the run nor after it."""
         return self.is_iterator or (self.size_bytes is None and not self.has_reader)
 
     @property
     def unit(self) -> str:
-        """What a record is in it."""
+        """The word for one record of it."""
         return _UNITS.get(self.format, "line")
 
     def stamp(self) -> Stamp | None:
-        """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
+        """Return what differs if the content does, without reading it; None if nothing shows this. Raises OSError."""
         if self.has_reader:
             return self.read_stamp()
-        # What is read once has nothing that lasts: a pipe's times change as it is written to and read.
+        # A single-pass source has nothing lasting: a pipe's times change as it is written and read.
         stat = self.path.stat() if self.path is not None and not self.single_pass else None
         return {
             "name": self.name,
@@ -96,8 +94,8 @@ class Source:
 
 
 def natural_key(name: str) -> str:
-    """The sorting key by which part-2 comes before part-10, folder by folder."""
-    # One text a name, for there may be 100,000: a number stands there as its length and its digits.
+    """Return the sort key that puts part-2 before part-10, folder by folder."""
+    # One text per name, because there may be 100,000. A number in it becomes its length and its digits.
     numbered = _DIGITS.sub(_number, name)
     return "\0".join([numbered.replace("/", "\0"), "\0", name])
 
@@ -111,18 +109,18 @@ def _number(match: re.Match[str]) -> str:
 
 
 def compression_suffix(name: str) -> str:
-    """The ending that says how a file is compressed, or nothing."""
+    """Return the ending that names a compression; empty if there is none."""
     ending = PurePath(name).suffix.lower()
     return ending if ending in ENDINGS else ""
 
 
 def format_by_ending(name: str) -> str:
-    """The format that the name's ending tells, that of a compression left out; "" where it tells none."""
+    """Return the format that the name's ending, without that of a compression, shows; empty if it shows none."""
     return FORMATS_BY_ENDING.get(PurePath(name.lower().removesuffix(compression_suffix(name))).suffix, "")
 
 
 def detect_format(name: str, format_name: str, head: Callable[[], bytes] | None) -> str:
-    """The format that was given or, under `auto`, by the name's ending, else by the first bytes. Raises InputError."""
+    """Return the given format or, if it is `auto`, that of the ending, else of the first bytes. Raises InputError."""
     if format_name != "auto":
         return format_name
     if known := format_by_ending(name):
@@ -150,7 +148,7 @@ def _decompress_head(data: bytes, name: str) -> bytes:
 
 
 def _format_of_content(head: bytes) -> str | None:
-    """Parquet and JSONL can be told by their first bytes; of the rest any text could be any format."""
+    """Return Parquet, JSON, or JSONL by the first bytes. Any other text could be in any format: None."""
     if head.startswith(b"PAR1"):
         return "parquet"
     if is_single_document(head):
@@ -161,11 +159,11 @@ def _format_of_content(head: bytes) -> str | None:
     try:
         return "jsonl" if isinstance(codec.loads(line), dict) else None
     except codec.JSONDecodeError:
-        return None if ended else "jsonl"  # the first line may be longer than the look
+        return None if ended else "jsonl"  # the first line may be longer than the head
 
 
 def missing_input_error(name: str, path: Path, reason: str = "No such file or directory") -> MissingInputError:
-    """The error for an input of this name, which was looked for at `path`; it says what is like it."""
+    """Create the error for a missing input of this name, which should be at `path`, with a similar name."""
     gone = next((folder for folder in reversed(path.parents) if not folder.is_dir()), None)
     absent = gone or path
     close = get_close_matches(absent.name, _names_in(absent.parent), n=1)

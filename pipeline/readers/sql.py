@@ -1,7 +1,7 @@
-"""A database query as an input, by SQLAlchemy: each row is a record.
+"""Reads a database query with SQLAlchemy: each row is a record.
 
-The rows go to a nameless file on the disk as fast as the database gives them, and are read from there: a query that
-is read at the speed of labelling would hold its connection, and locks, all night.
+The rows go to a nameless temporary file as fast as the database sends them, and are read from there. A query that is
+read only as fast as the labels come would hold its connection, and locks, for hours.
 """
 
 from collections.abc import Generator, Sequence
@@ -21,16 +21,16 @@ from pipeline.readers.rows import RAW_CHARS, ReadContext, Row, Rows
 from pipeline.readers.source import Source, missing_input_error
 from pipeline.readers.values import Unreadable, all_to_json
 
-#: rows that are fetched at once; one of them may hold a photo
+#: The number of rows per fetch. Each may contain a photo.
 FETCH_ROWS = 100
-#: what databases' addresses begin with, before a `+` and the driver's name
+#: The beginnings of database addresses, before a `+` and the name of the driver.
 DIALECTS = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "mssql", "duckdb", "snowflake"})
 _REASON_CHARS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is read of a database: the rows of a `SELECT`, or all of a table, in the order of its primary key."""
+    """What to read from a database: the rows of a `SELECT`, or a whole table in the order of its primary key."""
 
     select: str | None = None
     table: str | None = None
@@ -38,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """An address and what is read there. `name` is the address without what may be a secret."""
+    """An address and what to read there. `name` is the address without possible secrets."""
 
     url: Any = field(repr=False)
     name: str
@@ -46,7 +46,7 @@ class _Database:
 
 
 def sql_source(address: str, query: Query, base: Path) -> Source:
-    """The rows of the query as a source. Raises InputError where the address or the driver is at fault."""
+    """Return the rows of the query as a source. Raises InputError if the address or the driver is wrong."""
     sqlalchemy = _sqlalchemy()
     try:
         url = sqlalchemy.make_url(address)
@@ -54,14 +54,14 @@ def sql_source(address: str, query: Query, base: Path) -> Source:
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise InputError(f"input.path: {_scheme(address)}: {error}") from None
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        # The text is not repeated: a password may stand in it.
+        # The message does not repeat the text, which may contain a password.
         raise InputError(
             "input.path: a query needs the address of a database, like sqlite:///reviews.db or "
             "postgresql://user@host/name; this is not an address of that form"
         ) from None
     if is_async:
         raise InputError(f"input.path: {_scheme(address)}: is an asynchronous driver; name one that is not")
-    # Whatever follows a `?` may be a secret as well as the password.
+    # Anything after a `?` may be a secret, like the password.
     name = url.set(query={}).render_as_string(hide_password=True)
     database = _Database(_locate_database(url, base, name), f"{name}#{query.table}" if query.table else name, query)
     rows, count = partial(_rows, database), partial(_count, database)
@@ -81,7 +81,7 @@ def _scheme(address: str) -> str:
 
 
 def _locate_database(url: Any, base: Path, name: str) -> Any:
-    """The address of a SQLite file that is there: SQLite would make an empty one of a name that is mistaken."""
+    """Require that a SQLite file exists, and return its address. SQLite would create one for a mistaken name."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":memory:", "file:")):
         return url
     path = base / Path(url.database).expanduser()
@@ -98,17 +98,17 @@ async def _rows(database: _Database, context: ReadContext) -> Rows:
 
 
 def _restore_bad_row(row: Row) -> Row:
-    """The row of one that could not be had: its line is a list of what is wrong and what could be saved."""
+    """Return a row that could not be read. Its line lists what is wrong and what could be saved."""
     line, fields, digest, _ = row
     try:
         trouble, fields_read = codec.loads_exact(str(fields["raw"]))
-    except (ValueError, TypeError):  # a row that is too long: it was cut
+    except (ValueError, TypeError):  # the row was too long and is cut
         return row
     return line, fields_read, digest, trouble
 
 
 def _lines(database: _Database, context: ReadContext) -> Generator[bytes, None, None]:
-    """The rows as lines of JSON, some at a time."""
+    """Yield the rows as lines of JSON, several at a time."""
     engine = None
     try:
         engine = _engine(database)
@@ -128,7 +128,7 @@ def _lines(database: _Database, context: ReadContext) -> Generator[bytes, None, 
 
 
 def _line(names: Sequence[str], row: Sequence[Any]) -> bytes:
-    """A row as an object, in which halves of characters are their escapes; or what is wrong with it, as a list."""
+    """Return a row as an object, with halves of characters as escapes; or, as a list, what is wrong with it."""
     values = all_to_json(row)
     if bad := [(name, value) for name, value in zip(names, row, strict=True) if type(value) is Unreadable]:
         return codec.dumps(
@@ -150,7 +150,7 @@ def _engine(database: _Database) -> Any:
 
 
 def _take_any_text(connection: Any, _: Any) -> None:
-    """SQLite takes any bytes for a text. Its module would end the query at the first that are no UTF-8."""
+    """Accept any bytes as text, as SQLite does. Its module would end the query at the first that are not UTF-8."""
 
     def text(data: bytes) -> str | Unreadable:
         try:
@@ -162,9 +162,9 @@ def _take_any_text(connection: Any, _: Any) -> None:
 
 
 def _execute(engine: Any, connection: Any, database: _Database) -> Any:
-    """The result of the query, or of all of the table."""
+    """Return the result of the query, or of the whole table."""
     if database.query.select is not None:
-        # Word for word: to SQLAlchemy's own text a colon or a percent sign would be the start of a parameter.
+        # Verbatim, because in SQLAlchemy's own text a colon or a percent sign would begin a parameter.
         return connection.exec_driver_sql(database.query.select.strip().rstrip(";"))
     sqlalchemy = _sqlalchemy()
     table, keys = _table(engine, database)
@@ -173,7 +173,7 @@ def _execute(engine: Any, connection: Any, database: _Database) -> Any:
 
 
 def _table(engine: Any, database: _Database) -> tuple[Any, list[str]]:
-    """The table, and the columns of its primary key. Raises InputError where there is none of that name."""
+    """Return the table and the columns of its primary key. Raises InputError if there is no table of this name."""
     sqlalchemy = _sqlalchemy()
     inspector, written = sqlalchemy.inspect(engine), database.query.table or ""
     schema, dot, last = written.rpartition(".")
@@ -190,11 +190,11 @@ def _table(engine: Any, database: _Database) -> tuple[Any, list[str]]:
 def _names(result: Any, database: _Database) -> list[str]:
     if not result.returns_rows:
         raise InputError(f"{database.name}: input.query gives no rows; a SELECT is needed")
-    return [str(name) for name in result.keys()]  # noqa: SIM118 - no dict: it would give rows
+    return [str(name) for name in result.keys()]  # noqa: SIM118 - not a dict: iterating would yield rows
 
 
 def _count(database: _Database) -> int | None:
-    """The rows of a table. A query is not asked twice."""
+    """Return the number of rows of a table. A query is not executed twice."""
     if database.query.table is None:
         return None
     sqlalchemy = _sqlalchemy()
@@ -204,11 +204,11 @@ def _count(database: _Database) -> int | None:
             table, _ = _table(engine, database)
             return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(table)).scalar())
     except (sqlalchemy.exc.SQLAlchemyError, OSError):
-        return None  # reading it will tell what is wrong
+        return None  # reading it will report what is wrong
 
 
 def _reason(error: Exception, database: _Database) -> str:
-    """What the database said, without the password."""
+    """Return the database's message without the password."""
     original = getattr(error, "orig", None) or error
     text = " ".join(str(original).split())
     password = database.url.password

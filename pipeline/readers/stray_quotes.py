@@ -1,9 +1,9 @@
-"""Quotes that are part of a text, and have nothing to do with each other: two of them merge the rows between them."""
+"""Detects quotes that are part of a text: two unrelated ones merge the rows between them."""
 
 import re
 from collections.abc import Sequence
 
-LOOK_ROWS = 200  #: as many rows tell what a column's values look like
+LOOK_ROWS = 200  #: The number of rows that show what a column's values look like.
 
 MERGED_ROWS = (
     "a quote is opened and closed again lines later, but each line has its cells without it; "
@@ -17,15 +17,15 @@ SPACE_BEFORE_QUOTE = (
 
 
 def is_quoted_behind_space(cell: str, quote: str) -> bool:
-    """Whether the cell is in quotes, which nobody takes for such because a space stands before them."""
+    """Whether the cell is in quotes that the parser does not recognize because of a space before them."""
     text = cell.strip()
     return cell[:1] == " " and len(text) > 2 and text[0] == text[-1] == quote and quote not in text[1:-1]
 
 
 class StrayQuoteDetector:
-    """Tells records that are several, merged by two quotes that have nothing to do with each other.
+    """Detects records that are several, merged by two unrelated quotes.
 
-    All that changes: the values of the first rows, by column.
+    Mutable state: the values of the first rows, by column.
     """
 
     def __init__(self, delimiter: str) -> None:
@@ -39,7 +39,7 @@ class StrayQuoteDetector:
         return self._rows < LOOK_ROWS
 
     def is_merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
-        """Whether each line of the record is a row of its own without regard to quotes."""
+        """Whether each line of the record is a row of its own if quotes are ignored."""
         if len(raw) == 1:
             if self.is_learning:
                 self._learn(cells)
@@ -47,7 +47,7 @@ class StrayQuoteDetector:
         lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]
         if len(cells) < 2 or any(len(line) != len(cells) for line in lines):
             return False
-        # A tab is rare in a text, but a comma is not: then a column must look as it does elsewhere, too.
+        # Tabs are rare in texts, but other delimiters are not. For these, a column must also look as it does elsewhere.
         return self._delimiter == "\t" or any(
             self._looks_alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
         )

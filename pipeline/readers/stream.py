@@ -1,4 +1,4 @@
-"""A source's bytes as UTF-8 blocks: read off the event loop, unpacked, and brought to one encoding."""
+"""Reads a source's bytes outside of the event loop, decompresses them, and converts them to blocks of UTF-8."""
 
 import asyncio
 import codecs
@@ -18,19 +18,19 @@ from pipeline.readers.signatures import reject_non_text
 from pipeline.readers.source import Source
 from pipeline.threads import in_daemon
 
-#: so long may a pipe have nobody who writes into it
+#: How long to wait until somebody opens a pipe for writing.
 WRITER_WAIT_S = 60.0
-_MARK_BYTES = 4  #: as much tells a byte-order mark
+_MARK_BYTES = 4  #: The number of bytes that identify a byte order mark.
 
 
 def utf8_blocks(source: Source, context: ReadContext, *, chunk_bytes: int) -> Blocks:
-    """The text of a source as UTF-8 without byte-order mark, in blocks; `context` is told its encoding.
+    """Yield the text of a source as UTF-8 without byte order mark, in blocks. `context` receives its encoding.
 
-    Bytes that are not in the encoding come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
-    Raises InputError where nothing can be read, BrokenStreamError where compressed data are damaged or cut off.
+    Bytes that are not in the encoding become invalid UTF-8, so that one bad line stays one bad line. Raises InputError
+    if nothing can be read, and BrokenStreamError if compressed data are damaged or cut off.
     """
     plain = _decompress(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, context.progress)
-    # What can be read only once may come slowly: nobody waits for more than tells the mark.
+    # A single-pass source may be slow, so this waits only for the mark.
     blocks = with_head(plain, _MARK_BYTES if source.single_pass else LOOK_BYTES)
     return _decode(blocks, context, markup=source.format == "text")
 
@@ -53,7 +53,7 @@ async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
 
 
 async def _pipe_chunks(path: Path | None, name: str, chunk_bytes: int) -> Blocks:
-    """The bytes of a pipe, whose opening waits for somebody who writes into it; without a path of stdin."""
+    """Yield the bytes of a pipe, which opens when somebody writes to it; without a path, those of stdin."""
     try:
         if path is None:
             number = _stdin_number()
@@ -63,7 +63,7 @@ async def _pipe_chunks(path: Path | None, name: str, chunk_bytes: int) -> Blocks
         raise InputError(f"{name}: nothing was written into this pipe for {WRITER_WAIT_S:g} s") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
-    # Never closed: a read that was given up may still be under way in its thread.
+    # Never closed, because an abandoned read may still be running in its thread.
     try:
         while chunk := await in_daemon(lambda: os.read(number, chunk_bytes)):
             yield chunk
@@ -79,7 +79,7 @@ def _stdin_number() -> int:
 
 
 async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Blocks:
-    """The same bytes; the first block has at least `size` of them, or holds `or_with`, if there are as many."""
+    """Yield the same bytes. The first block has at least `size` bytes or contains `or_with`, if there are enough."""
     head: bytes | None = b""
     async with aclosing(blocks):
         try:
@@ -100,7 +100,7 @@ async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Block
 
 
 async def prepend(head: bytes, blocks: Blocks) -> Blocks:
-    """The blocks, with `head` before them."""
+    """Yield `head`, then the blocks."""
     yield head
     async with aclosing(blocks):
         async for block in blocks:
@@ -108,7 +108,7 @@ async def prepend(head: bytes, blocks: Blocks) -> Blocks:
 
 
 async def _decompress(chunks: Blocks, name: str, progress: ReadProgress) -> Blocks:
-    """The plain bytes, whatever they were packed with."""
+    """Yield the plain bytes, whatever their compression."""
     inflater: Inflater | None = None
     first = True
     async with aclosing(chunks):
@@ -139,7 +139,7 @@ async def _inflate(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[byt
 
 
 async def _decode(blocks: Blocks, context: ReadContext, *, markup: bool) -> Blocks:
-    """The text in UTF-8; its first block tells the encoding."""
+    """Yield the text in UTF-8. Its first block shows the encoding."""
     decode = None
     first = True
     async with aclosing(blocks):

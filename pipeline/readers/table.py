@@ -1,4 +1,4 @@
-"""Tables of text, CSV and TSV: cells to rows, by the header that comes first."""
+"""Reads tables of text, CSV and TSV: turns cells into rows, named by the header."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
@@ -14,13 +14,13 @@ from pipeline.readers.rows import Blocks, BrokenStreamError, ReadContext, Row, R
 from pipeline.readers.stray_quotes import MERGED_ROWS, SPACE_BEFORE_QUOTE, StrayQuoteDetector, is_quoted_behind_space
 from pipeline.readers.stream import prepend, with_head
 
-_MARK = "\ufeff"  #: a byte order mark, as it is read
+_MARK = "\ufeff"  #: A byte order mark after decoding.
 
 
 async def delimited(blocks: Blocks, context: ReadContext, usual: str) -> Rows:
-    """CSV or TSV; blank lines are skipped; every value stays a string. `usual` separates cells where nothing else does.
+    """Yield the rows of CSV or TSV. Blank lines are skipped, and every value stays a string.
 
-    How the table is written is told by its first bytes, as far as the user has not said so.
+    The first bytes show the layout as far as the user has not set it. `usual` is the default delimiter.
     """
     first_line = b"\n" if context.single_pass else b""
     async with aclosing(with_head(blocks, LOOK_BYTES, or_with=first_line)) as stream:
@@ -35,7 +35,7 @@ async def delimited(blocks: Blocks, context: ReadContext, usual: str) -> Rows:
 
 
 def _note_layout(layout: Layout, context: ReadContext, usual: str) -> None:
-    """Say what was recognised, where it is not what anybody would expect."""
+    """Report what was detected if it is not what one would expect."""
     delimiter = layout.delimiter
     if delimiter != usual and context.dialect.delimiter is None:
         separator = SEPARATORS.get(delimiter, repr(delimiter))
@@ -60,7 +60,7 @@ async def _rows(blocks: Blocks, context: ReadContext, layout: Layout) -> Rows:
     table = _Table(context, layout)
     skipped = context.dialect.skip_lines or 0
     parser = CsvParser(layout, skipped=skipped)
-    # A line that the splitter had to cut is longer than a record may be, at four bytes a character at most.
+    # A line that the splitter cuts is longer than a record may be, at up to four bytes per character.
     splitter = LineSplitter(4 * RECORD_CHARS, universal_newlines=True)
     try:
         async with aclosing(split_lines(blocks, context, splitter)) as lines:
@@ -71,7 +71,7 @@ async def _rows(blocks: Blocks, context: ReadContext, layout: Layout) -> Rows:
                 yield list(table.rows(parser.feed(texts))) if rows is None else rows
     except BrokenStreamError as error:
         yield list(table.rows(parser.flush()))
-        # The torn record begins where its quote was opened, not where the data broke.
+        # The incomplete record begins where its quote was opened, not where the data broke.
         line, pending = parser.pending
         if pending:
             error.line, error.raw = line, pending.encode("utf-8", "surrogateescape") + error.raw
@@ -80,7 +80,7 @@ async def _rows(blocks: Blocks, context: ReadContext, layout: Layout) -> Rows:
 
 
 class _Table:
-    """Cells to rows. All that changes: the columns, the header as it stands, and what is known of bad bytes."""
+    """Turns cells into rows. Mutable state: the columns, the original header, and where bad bytes are."""
 
     def __init__(self, context: ReadContext, layout: Layout) -> None:
         self._context = context
@@ -91,11 +91,11 @@ class _Table:
         self._header: list[str] = self._columns
         self._spaces_are_set = layout.skip_initial_space or context.dialect.skip_initial_space is not None
         self._has_header = header is None or header is True
-        self._names = codec.column_names_digest(self._columns)  # the columns, as they go into each row's digest
-        self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
+        self._names = codec.column_names_digest(self._columns)  # the columns' part of each row's digest
+        self._undecodable_until = 0  # the last line that may contain bytes that are not in the encoding
 
     def decode(self, first: int, batch: list[bytes]) -> list[str]:
-        """The lines as text. Bytes that cannot be decoded become lone surrogates, which no good text holds."""
+        """Decode the lines. Bytes that cannot be decoded become lone surrogates, which no valid text contains."""
         try:
             return [line.decode() for line in batch]
         except UnicodeDecodeError:
@@ -103,7 +103,7 @@ class _Table:
             return [line.decode("utf-8", "surrogateescape") for line in batch]
 
     def fast_rows(self, first: int, lines: list[str], parser: CsvParser) -> list[Row] | None:
-        """The rows of lines in which there is nothing to look at one by one, as in most; None of any others."""
+        """Return the rows of lines that need no individual check, as most do; None for all others."""
         is_learning = self._stray_quotes is not None and self._stray_quotes.is_learning
         if not lines or not self._columns or is_learning or first <= self._undecodable_until:
             return None
@@ -153,17 +153,17 @@ class _Table:
                 yield bad_row(line, _to_bytes(raw).rstrip(b"\r\n"), SPACE_BEFORE_QUOTE)
             else:
                 if not self._has_header and cells[0][:1] == _MARK:
-                    cells = [cells[0][1:], *cells[1:]]  # noqa: PLW2901 - a file that was joined begins here
+                    cells = [cells[0][1:], *cells[1:]]  # noqa: PLW2901 - a joined file begins here
                 cells = self._layout.restore_nulls(cells)  # noqa: PLW2901
                 digest = codec.digest64(self._names + codec.dumps(cells))
                 yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
 
     def _is_marked_header(self, cells: list[str]) -> bool:
-        """Whether it is the header with a byte order mark: Excel's files were joined, each of which begins with one."""
+        """Whether it is the header with a byte order mark, from joined Excel files, each of which begins with one."""
         return cells[0][:1] == _MARK and [cells[0].lstrip(_MARK).strip('"'), *cells[1:]] == self._header
 
     def _is_spaced(self, raw: list[str], cells: list[str]) -> bool:
-        """Whether spaces before a quote have made it part of a cell that it is meant to be around."""
+        """Whether spaces before a quote have made it part of the cell that it should enclose."""
         quote = self._layout.quote
         if not quote or not any(f" {quote}" in line for line in raw):
             return False
@@ -173,7 +173,7 @@ class _Table:
         return [cell.lstrip(" ") for cell in spaced] != [cell.lstrip(" ") for cell in cells]
 
     def _column_names(self, line: int, cells: list[str], trouble: str) -> list[str]:
-        """The names of the columns, by the first row or, where there is no header, by their numbers."""
+        """Return the names of the columns from the first row or, if there is no header, from their numbers."""
         if self._context.dialect.header is False:
             return [f"column_{number}" for number in range(1, len(cells) + 1)]
         name = self._context.name

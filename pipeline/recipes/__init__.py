@@ -1,4 +1,4 @@
-"""For callbacks of your own: `once` lets what one writes into a database be there exactly once."""
+"""Helps callbacks to write to a database exactly once."""
 
 from pipeline.recipes.once import TABLE, once, once_async, prepare, prepare_async
 

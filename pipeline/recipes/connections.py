@@ -1,16 +1,16 @@
-"""One way to speak to the connections that people have, without importing any driver."""
+"""Wraps users' database connections in one interface, without importing any driver."""
 
 import sys
 from typing import Any
 
-#: The driver's package -> the database that it is for.
+#: The driver's package -> its database.
 _DATABASES = {
     **dict.fromkeys(("sqlite3", "aiosqlite"), "sqlite"),
     **dict.fromkeys(("psycopg", "psycopg2", "pg8000", "asyncpg"), "postgresql"),
     **dict.fromkeys(("pymysql", "MySQLdb", "aiomysql", "mariadb"), "mysql"),
 }
 _PLACEHOLDERS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":{}", "numeric_dollar": "${}"}
-#: psycopg's number for a connection that is in no transaction
+#: psycopg's status of a connection that is not in a transaction.
 _IDLE = 0
 
 
@@ -22,14 +22,14 @@ class SqlalchemyConnection:
         self.database: str = connection.dialect.name
 
     def run(self, sql: str, *values: str) -> tuple[int, Any]:
-        """The number of rows that a statement touched, and the first row of its answer; `{}` is a parameter in it."""
+        """Return the number of affected rows and the first row of the result. `{}` is a parameter of the statement."""
         result = self._connection.exec_driver_sql(
             _with_placeholders(sql, self._connection.dialect.paramstyle, len(values)), values
         )
         return result.rowcount, result.first() if result.returns_rows else None
 
     def is_open(self) -> bool:
-        """Whether it is in a transaction, or will begin one by itself; true where the driver does not say."""
+        """Whether it is in a transaction or will begin one by itself; True if the driver does not report it."""
         return bool(self._connection.in_transaction())
 
 
@@ -59,7 +59,7 @@ class DriverConnection:
             cursor.close()
 
     def is_open(self) -> bool:
-        if hasattr(self._connection, "in_transaction"):  # sqlite3 begins one by itself, unless it is told not to
+        if hasattr(self._connection, "in_transaction"):  # sqlite3 begins one by itself unless configured otherwise
             begins = self._connection.isolation_level is not None
             return bool(self._connection.in_transaction) or begins
         info = getattr(self._connection, "info", None)
@@ -68,7 +68,7 @@ class DriverConnection:
 
 
 class AsyncDriverConnection(DriverConnection):
-    """A connection of an asynchronous driver like the DB-API."""
+    """A connection of an asynchronous driver that resembles the DB-API."""
 
     async def run(self, sql: str, *values: str) -> tuple[int, Any]:  # type: ignore[override]
         cursor = await self._connection.execute(_with_placeholders(sql, self._style, len(values)), values)
@@ -121,7 +121,7 @@ def _with_placeholders(sql: str, style: str, count: int) -> str:
 
 
 def wrap(connection: Any) -> Connection:
-    """How to speak to it: a DB-API connection, or a Connection or Session of SQLAlchemy. Raises TypeError."""
+    """Wrap a DB-API connection, or a Connection or Session of SQLAlchemy. Raises TypeError."""
     package = _package(connection)
     if package == "sqlalchemy":
         return SqlalchemyConnection(connection if hasattr(connection, "exec_driver_sql") else connection.connection())
@@ -131,7 +131,7 @@ def wrap(connection: Any) -> Connection:
 
 
 async def wrap_async(connection: Any) -> AsyncConnection:
-    """How to speak to it: a connection of asyncpg, aiosqlite or psycopg, or SQLAlchemy's. Raises TypeError."""
+    """Wrap a connection of asyncpg, aiosqlite, or psycopg, or one of SQLAlchemy. Raises TypeError."""
     package = _package(connection)
     if package == "sqlalchemy":
         return AsyncSqlalchemyConnection(

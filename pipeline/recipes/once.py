@@ -1,7 +1,7 @@
-"""Exactly once: the key of a call goes into the database in the same transaction as what the callback writes there.
+"""Writes exactly once: the key of a call enters the database in the same transaction as the callback's own writes.
 
-A callback may be handed the same call twice, because a kill can come between its work and the ledger's commit. The
-second time the key is there already: nothing is written, and what came of the first time is given back.
+A callback may receive the same call twice, because a kill can come between its work and the ledger's commit. The
+second time, the key is already there: nothing is written, and the result of the first time is returned.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from pipeline.records import JSON, CallbackContext
 TABLE = "labelpipe_calls"
 
 _CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (idempotency_key VARCHAR(255) NOT NULL PRIMARY KEY, result TEXT)"
-# Constant words and parameters are all that is in these.
+# These contain only constant words and parameters.
 _INSERT = {
     "sqlite": f"INSERT INTO {TABLE} (idempotency_key) VALUES ({{}}) ON CONFLICT DO NOTHING",  # noqa: S608
     "postgresql": f"INSERT INTO {TABLE} (idempotency_key) VALUES ({{}}) ON CONFLICT DO NOTHING",  # noqa: S608
@@ -28,16 +28,16 @@ _SELECT = f"SELECT result FROM {TABLE} WHERE idempotency_key = {{}}"  # noqa: S6
 
 
 def prepare(connection: Any) -> None:
-    """Make the table of keys, if it is not there. Once at the start, and committed by you."""
+    """Create the table of keys if it is missing. Call this once at the start, and commit."""
     wrap(connection).run(_CREATE)
 
 
 def once(connection: Any, call: CallbackContext | str, write: Callable[[], JSON]) -> JSON:
-    """What `write` gives, which is called the first time only; later what it gave then.
+    """Call `write` only the first time, and return its result then and later.
 
-    `connection` is in a transaction of yours: `write` writes by it, and you commit. If `write` raises, roll back: the
-    key goes with it. `call` is what the callback is given, or a key of your own. The result is kept as JSON.
-    Raises TypeError for a connection that is not known, ValueError for one that is in no transaction.
+    `connection` is in a transaction of yours. `write` uses it, and you commit. If `write` raises, roll back, which
+    also removes the key. `call` is the context that the callback receives, or a key of your own. The result is saved
+    as JSON. Raises TypeError for an unknown connection, ValueError for one that is not in a transaction.
     """
     to = wrap(connection)
     _check_open(to)
@@ -50,12 +50,12 @@ def once(connection: Any, call: CallbackContext | str, write: Callable[[], JSON]
 
 
 async def prepare_async(connection: Any) -> None:
-    """`prepare` for a connection that is awaited."""
+    """Do what `prepare` does, for an asynchronous connection."""
     await (await wrap_async(connection)).run(_CREATE)
 
 
 async def once_async(connection: Any, call: CallbackContext | str, write: Callable[[], Awaitable[JSON] | JSON]) -> JSON:
-    """`once` for a connection that is awaited; `write` may be async or plain."""
+    """Do what `once` does, for an asynchronous connection. `write` may be async or not."""
     to = await wrap_async(connection)
     _check_open(to)
     added, _ = await to.run(_insert_for(to), key := _key(call))
