@@ -1,4 +1,4 @@
-"""The task: what is asked of the model, and how an answer is read."""
+"""Defines the task: what the model is asked, and how its answer is read."""
 
 from pipeline.task.attachments import PromptMedia
 from pipeline.task.caching import MIN_CACHED_TOKENS, cache_key, supports_breakpoint

@@ -1,7 +1,7 @@
-"""Pictures, sounds and documents in a prompt: `{{ image(path) }}` in the template, or fields that come after its text.
+"""Puts images, audio, and documents in a prompt: `{{ image(path) }}` in the template, or fields after its text.
 
-In a template each gives a mark, by which the text is cut into parts afterwards. A mark holds a number that is drawn
-anew for each process, so no record's text can be one.
+In a template, each call leaves a mark, and the text is later split at the marks. A mark contains a number that is
+random for each process, so no record's text can be a mark.
 """
 
 import os
@@ -23,7 +23,7 @@ from pipeline.records import JSON, Attachment, Record
 
 KINDS = ("image", "audio", "document")
 DETAILS = ("auto", "low", "high", "original")
-#: what may be said beside the path, by kind
+#: The options that each kind accepts in addition to the path.
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "image": frozenset({"detail"}),
     "audio": frozenset(),
@@ -32,16 +32,16 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
 MAX_PATH_CHARS = 240
 _MARK = f"\x02{secrets.token_hex(16)}:"
 _MARKS = re.compile(rf"{_MARK}(\d+)\x03")
-#: what the template that is being rendered has shown so far
+#: The attachments so far of the template that is being rendered.
 _ATTACHMENTS: ContextVar[list[Attachment]] = ContextVar("showing")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """What a record is asked.
+    """The prompt of one record.
 
-    `text` is for people, `[image photo.jpg]` in the places of what is shown; `content` is the message's: a text, or
-    parts where anything is shown. `digest_key` stands for it in a request's digest.
+    `text` is for people, with `[image photo.jpg]` in place of an image. `content` is the content of the message: a
+    text, or parts if there are attachments. `digest_key` represents the prompt in a request's digest.
     """
 
     text: str
@@ -52,10 +52,10 @@ class RenderedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptMedia:
-    """The fields whose values are shown after the prompt's text: none need be named.
+    """The fields whose media follow the prompt's text. There may be none.
 
-    `root` is where paths begin, for the digest of a file; `must_exist`: one that is not is told when the request is
-    made, not when it is loaded; `shape` are the settings that decide how media look, for the
+    `root` is the folder of relative paths, for the digest of a file. With `must_exist`, a missing file is an error when
+    the request is made, not when the file is loaded. `shape` holds the settings that decide how media look, for the
     task's fingerprint.
     """
 
@@ -67,20 +67,20 @@ class PromptMedia:
     shape: Mapping[str, JSON] | None = None
 
     def by_kind(self) -> Iterable[tuple[str, str]]:
-        """Each field with its kind, in the order in which they are shown."""
+        """Yield each field with its kind, in the order of the prompt."""
         for kind, names in zip(KINDS, (self.images, self.audio, self.documents), strict=True):
             yield from ((kind, name) for name in names)
 
 
 def filters() -> dict[str, Callable[..., str]]:
-    """What stands behind `image(...)`, `audio(...)` and `document(...)` in a template."""
+    """Return the functions behind `image(...)`, `audio(...)`, and `document(...)` in a template."""
     return {_filter_name(kind): partial(_insert_marks, kind) for kind in KINDS}
 
 
 def as_filters(tree: nodes.Template) -> frozenset[str]:
-    """Turn the template's calls of image(), audio() and document() into filters; gives the kinds that it calls.
+    """Turn the template's calls of image(), audio(), and document() into filters, and return the kinds called.
 
-    A record's own field named "image" is so another thing than the function, and a missing one is missed.
+    This keeps a record's own field named "image" apart from the function, and such a field is reported if missing.
     """
     finder = _Finder()
     finder.visit(tree)
@@ -104,11 +104,11 @@ class _Finder(NodeTransformer):
 
 
 def _filter_name(kind: str) -> str:
-    return f"show {kind}"  # no name that a template can write
+    return f"show {kind}"  # a name that no template can contain
 
 
 def render_template(render: Callable[[], str]) -> RenderedPrompt:
-    """What `render` gives, cut at its marks. Raises RenderError for a mark that was changed or dropped."""
+    """Split the result of `render` at its marks. Raises RenderError for a mark that was changed or dropped."""
     attachments: list[Attachment] = []
     token = _ATTACHMENTS.set(attachments)
     try:
@@ -119,7 +119,7 @@ def render_template(render: Callable[[], str]) -> RenderedPrompt:
 
 
 def append_fields(prompt: RenderedPrompt, record: Record, fields: PromptMedia) -> RenderedPrompt:
-    """What is asked, with the fields' media after it. Raises RenderError for a field that the record lacks."""
+    """Append the media of the fields to the prompt. Raises RenderError for a field that the record lacks."""
     more: list[Attachment] = []
     for kind, name in fields.by_kind():
         if name not in record.fields:
@@ -135,17 +135,17 @@ def append_fields(prompt: RenderedPrompt, record: Record, fields: PromptMedia) -
 
 
 def with_digest_key(prompt: RenderedPrompt, fields: PromptMedia) -> RenderedPrompt:
-    """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
+    """Add the digest key: the text, or parts and media. A file's key changes with its size or modification time."""
     if not prompt.attachments:
         return RenderedPrompt(prompt.text, prompt.content, digest_key=prompt.text.encode("utf-8", "surrogatepass"))
     media = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in prompt.attachments]
-    # No text is ever encoded with this byte: no text's mark is the mark of media.
+    # UTF-8 never contains this byte, so no text has the same key as media.
     return replace(prompt, digest_key=b"\xff" + codec.dumps([prompt.content, media]))
 
 
 def _insert_marks(kind: str, value: Any, *more: Any, **options: Any) -> str:
     if isinstance(value, Undefined):
-        str(value)  # raises what Jinja says of a field that is missing
+        str(value)  # raises Jinja's error for a missing field
     if more or options.keys() - _OPTIONS[kind]:
         known = ", ".join(sorted(_OPTIONS[kind])) or "nothing"
         raise MediaError(f"{kind}() takes a path or a list of paths, and by name {known}")
@@ -168,7 +168,7 @@ def _options(kind: str, options: Mapping[str, Any]) -> dict[str, JSON]:
 def _attachments(kind: str, value: Any, options: Mapping[str, JSON], place: str) -> list[Attachment]:
     sources = value if isinstance(value, list | tuple) else [value]
     if not sources:
-        # Like null: a label from the text alone would look like one of the picture.
+        # Like null: a label from the text alone would look like a label of the image.
         raise MediaError(f"{place} got an empty list: expected at least one path, https address or data URL")
     for source in sources:
         if not isinstance(source, str) or not source.strip() or "\x00" in source:
@@ -203,9 +203,9 @@ def _placeholder(attachment: Attachment) -> str:
 
 
 def _stamp(source: str, fields: PromptMedia) -> tuple[int, ...]:
-    """Where a local file is and how it was when it was last changed; () for what is no file. Reads nothing.
+    """Return a local file's identity, size, and modification time; () if it is not a file. The file is not read.
 
-    Raises MediaError for a file that is not there, where that is wanted.
+    Raises MediaError for a missing file if `fields.must_exist`.
     """
     if source[:5].lower() == "data:" or "://" in source[:12]:
         return ()
@@ -220,6 +220,6 @@ def _stamp(source: str, fields: PromptMedia) -> tuple[int, ...]:
         else:
             return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     if absent == 2 and fields.must_exist and ":" not in source and len(source) <= MAX_PATH_CHARS:
-        # Of others the loader knows what to say.
+        # The loader reports all other problems.
         raise MediaError(f"{source!r} cannot be read: No such file in {fields.root} (task.media.root)")
     return ()

@@ -1,4 +1,4 @@
-"""What a server that keeps prompt prefixes is told: a name for the prefix, and where it ends."""
+"""Names the constant prefix of the prompts, and marks its end, for servers that cache prompt prefixes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,33 +12,33 @@ from pipeline.task.schema import short
 
 KEY = "prompt_cache_key"
 OPTIONS = "prompt_cache_options"
-#: the key that is made of the task's own fingerprint
+#: Stands for a key that is derived from the task's fingerprint.
 AUTO = "auto"
 MAX_KEY_CHARS = 64
-#: OpenAI keeps no prefix that is shorter (its guide to prompt caching, read in November 2026)
+#: OpenAI caches no shorter prefix (its guide to prompt caching, read in November 2026).
 MIN_CACHED_TOKENS = 1_024
-#: from this model on a prefix is kept up to a mark, and writing it is charged
+#: The first model whose prefix is cached up to a mark, and for which cache writes are charged.
 FIRST_WITH_MARKS = (5, 6)
 _MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")
-#: the roles whose content may carry the mark
+#: The roles whose content may carry the mark.
 _MARKED_ROLES = ("system", "user")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCaching:
-    """How the constant prefix is named (`key`), and whether its end is marked (`breakpoint`; None: where it pays)."""
+    """The name of the constant prefix (`key`), and whether its end is marked (`breakpoint`; None: if it pays)."""
 
     key: str | None = None
     breakpoint: bool | None = False
 
 
 def cache_key(fingerprint: Mapping[str, JSON]) -> str:
-    """A short name for all requests of a task: "labelpipe-" and 16 hexadecimal digits."""
+    """Return a short name for all requests of a task: "labelpipe-" and 16 hexadecimal digits."""
     return f"labelpipe-{codec.digest128(codec.dumps(fingerprint)).hex()[:16]}"
 
 
 def supports_breakpoint(model: str) -> bool:
-    """Whether OpenAI's own API takes a mark in a prompt for this model; older models refuse the request."""
+    """Whether OpenAI's own API accepts a mark in a prompt for this model. Older models refuse the request."""
     version = _MODEL.search(model)
     return version is not None and (int(version[1]), int(version[2] or 0)) >= FIRST_WITH_MARKS
 
@@ -46,9 +46,9 @@ def supports_breakpoint(model: str) -> bool:
 def resolve_caching(
     caching: PromptCaching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON], constant_tokens: int
 ) -> PromptCaching:
-    """The caching with all that was left open decided: the mark by the model and by how much there is to keep.
+    """Decide what the config leaves open. The mark depends on the model and on the length of the prefix.
 
-    A key of "auto" is made; one that the user put among the parameters stays. Raises TaskError.
+    A key of "auto" is derived, unless the user's parameters contain one. Raises TaskError.
     """
     if caching.breakpoint is None:
         caching = replace(
@@ -64,18 +64,18 @@ def resolve_caching(
 
 
 def with_caching(parameters: Mapping[str, JSON], caching: PromptCaching) -> dict[str, JSON]:
-    """The parameters as they are sent."""
+    """Return the parameters to send."""
     sent = dict(parameters)
     if caching.key is not None:
         sent[KEY] = caching.key
     if caching.breakpoint:
-        # Else the server would also keep, and charge, each record's own text, which never comes again.
+        # Otherwise the server would also cache, and charge for, each record's own text, which is never sent again.
         sent.setdefault(OPTIONS, {"mode": "explicit"})
     return sent
 
 
 def with_breakpoint(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """The constant messages with the mark on the last of them that may carry it."""
+    """Return the constant messages, with the mark on the last one that may carry it."""
     places = [place for place, message in enumerate(messages) if message["role"] in _MARKED_ROLES]
     if not places:
         return tuple(messages)

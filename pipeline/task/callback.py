@@ -1,4 +1,4 @@
-"""Calling the user's callback, which may do anything, so that only a CallbackError can come of it."""
+"""Calls the user's callback, which may do anything, and turns every failure into a CallbackError."""
 
 import asyncio
 import inspect
@@ -13,7 +13,7 @@ from pipeline.records import JSON, CallbackContext, Record, ValidCall
 from pipeline.task.callback_threads import NoThreadError, run_in_thread
 from pipeline.task.schema import short
 
-#: Seconds that a cancelled callback gets to end.
+#: Seconds that a canceled callback has to end.
 LEAVE_S = 5.0
 _MEND = (
     "give the callback a time limit of its own, or make it async; then `labelpipe replay`, "
@@ -25,10 +25,10 @@ UserCall = Callable[[dict[str, JSON], Record, CallbackContext], Any]
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """The user's callback: gets the label, the record and what is known of the call; returns extra columns or None.
+    """The user's callback. It receives the label, the record, and the call's context; returns extra columns or None.
 
-    A plain function is called in a thread, an async one on the loop. `extra_columns` are the only names it may
-    return, where the user declared them; else None.
+    A plain function runs in a thread, an async one on the event loop. `extra_columns` are the only names that it may
+    return; None if the user declared none.
     """
 
     call: UserCall
@@ -37,7 +37,7 @@ class Callback:
 
 
 def make_callback(user_call: Callable[..., Any], extra_columns: tuple[str, ...] | None) -> Callback:
-    """A callback of a callable that takes (label, record) or (label, record, call). Raises TaskError for another."""
+    """Wrap a callable that takes (label, record) or (label, record, call). Raises TaskError for any other."""
     if _accepts_context(user_call):
         return Callback(user_call, is_async(user_call), extra_columns)
     if not accepts_arguments(user_call, 2):
@@ -49,10 +49,10 @@ def make_callback(user_call: Callable[..., Any], extra_columns: tuple[str, ...] 
 
 
 def _accepts_context(user_call: Callable[..., Any]) -> bool:
-    """Whether it needs three arguments; one whose third has a default means something else by it, unless by name."""
+    """Whether it requires a third argument. A third one with a default counts only if its name is `call`."""
     if not accepts_arguments(user_call, 2):
         return accepts_arguments(user_call, 3)
-    with suppress(ValueError):  # built in, without a signature
+    with suppress(ValueError):  # a built-in without a signature
         return "call" in list(inspect.signature(user_call).parameters)[2:3]
     return False
 
@@ -60,8 +60,8 @@ def _accepts_context(user_call: Callable[..., Any]) -> bool:
 async def call_once(
     callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> dict[str, JSON]:
-    """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
-    NotCalledError where there is no thread for it."""
+    """Return the extra columns as plain JSON. Raises CallbackError for any failure of the user's code, and
+    NotCalledError if there is no thread for it."""
     result = await _result(callback, valid_call, record, call, timeout_s)
     return _columns(result, valid_call.label, callback.extra_columns)
 
@@ -69,9 +69,9 @@ async def call_once(
 async def call_in_conversation(
     callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> tuple[dict[str, JSON], JSON]:
-    """In a conversation: the declared extra columns, and the result that the model is told. Raises CallbackError.
+    """Return the declared extra columns, and the result for the model. Raises CallbackError.
 
-    Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
+    The result may be any JSON. Only the model receives what is not in a declared column.
     """
     result = _as_json(await _result(callback, valid_call, record, call, timeout_s))
     names = callback.extra_columns or ()
@@ -79,7 +79,7 @@ async def call_in_conversation(
 
 
 def copy_record(record: Record) -> Record:
-    """A record for the user's code: what it does to the fields is not done to those that are carried to the files."""
+    """Copy a record for the user's code, so that its changes to the fields do not reach the output files."""
     fields = dict(record.fields)
     pending: list[Any] = [fields]
     while pending:
@@ -96,7 +96,7 @@ def _as_json(result: Any) -> JSON:
         plain = codec.plain(result)
     except Exception as error:
         raise CallbackError(f"the callback returned a value that JSON cannot hold: {_describe_error(error)}") from error
-    if plain is None and result is not None:  # it is told as what it is, not as nothing
+    if plain is None and result is not None:  # report the value, because null would mean no result
         raise CallbackError(f"the callback returned a value that JSON cannot hold: {short(result)}")
     return plain
 
@@ -110,7 +110,7 @@ async def _result(
             return await _await_in_time(callback.call(*arguments), timeout_s)
         try:
             result = await run_in_thread(_call_contained, callback.call, *arguments, timeout_s=timeout_s)
-        except TimeoutError:  # one of the user's own comes as a CallbackError
+        except TimeoutError:  # a TimeoutError of the user's code arrives as a CallbackError
             raise _no_result(timeout_s) from None
         except NoThreadError as error:
             raise NotCalledError(f"the callback was not called: {error}; {_MEND}") from None
@@ -131,7 +131,7 @@ def _no_result(timeout_s: float) -> CallbackError:
 
 
 async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:
-    """What it gives in time. One that does not let itself be cancelled is left to itself."""
+    """Await the result until the time limit. An awaitable that ignores its cancellation is abandoned."""
     future = asyncio.ensure_future(_contain(result))
     try:
         await asyncio.wait({future}, timeout=timeout_s)
@@ -147,8 +147,8 @@ async def _await_in_time(result: Awaitable[Any], timeout_s: float) -> Any:
 
 
 async def _contain(result: Awaitable[Any]) -> Any:
-    # In the task: a SystemExit or KeyboardInterrupt that leaves one ends the whole program. That one is the callback's
-    # own: a true Ctrl-C comes as a signal, which the run has a handler for.
+    # Caught inside the task, because a SystemExit or KeyboardInterrupt that leaves a task ends the whole program. This
+    # one is the callback's own: a real Ctrl-C arrives as a signal, which the run handles.
     try:
         return await result
     except (asyncio.CancelledError, GeneratorExit):
@@ -163,7 +163,7 @@ def _consume_exception(future: asyncio.Future[Any]) -> None:
 
 
 def _call_contained(user_call: UserCall, label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
-    # In the thread: a StopIteration cannot travel in a future, the wait for it would never end.
+    # Caught inside the thread, because a future cannot carry a StopIteration: the caller would wait forever.
     try:
         return user_call(label, record, call)
     except BaseException as error:
@@ -180,7 +180,7 @@ def _columns(result: Any, label: Mapping[str, JSON], declared: tuple[str, ...] |
         )
     if strange := [name for name in result if not isinstance(name, str)]:
         raise CallbackError(f"the callback returned a column named {short(strange[0])}: expected a text")
-    # The ledger keeps JSON; what is written now has to equal what is read from it later.
+    # The ledger stores JSON, so what is written now must equal what is read back later.
     columns: dict[str, JSON] = _as_json(dict(result))
     if changed := [name for name in columns if name in label and columns[name] != label[name]]:
         raise CallbackError(
@@ -203,17 +203,17 @@ def accepts_arguments(call: Callable[..., Any], count: int) -> bool:
     except TypeError:
         return False
     except ValueError:
-        return True  # built in, without a signature: the call will tell
+        return True  # a built-in without a signature: only the call can tell
     return True
 
 
 def is_async(call: Callable[..., Any]) -> bool:
-    """Whether calling it gives something to await."""
+    """Whether calling it returns an awaitable."""
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
 def display_name(thing: object) -> str:
-    """A name for messages."""
+    """Return a name for messages."""
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
 
 

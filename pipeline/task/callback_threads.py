@@ -1,4 +1,4 @@
-"""Threads for the user's code: so many that a slow one holds nobody up, and none that keeps the process alive."""
+"""Runs the user's code in threads: enough that a slow call delays no other, and none keeps the process alive."""
 
 import asyncio
 import contextvars
@@ -10,19 +10,19 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-#: at the most; a callback that waits for a database does little but wait
+#: The most threads that do not hang. A callback that uses a database spends nearly all its time waiting.
 MAX_THREADS = 64
-#: threads that hang, at the most; as long as there are so many, nothing begins any more
+#: The number of hung threads at which no new work starts.
 MAX_HUNG = 1_000
-#: a thread with nothing to do for so long ends
+#: Seconds after which an idle thread ends.
 IDLE_S = 10.0
-#: Work waits for a thread so many times its time limit, and once more for each full round of work ahead of it. A
-#: thread whose work is over its limit is replaced, so who waits longer waits in vain.
+#: Work waits for a thread for this many times its time limit, and once more for each full round of work ahead of it. A
+#: thread whose work exceeds its limit is replaced, so waiting longer is useless.
 START_ROUNDS = 3
 
 
 class NoThreadError(Exception):
-    """The function was not called, and never will be: there was no thread for it."""
+    """The function was not called and never will be, because there was no thread for it."""
 
 
 def _many_hang(hung: int) -> NoThreadError:
@@ -31,9 +31,9 @@ def _many_hang(hung: int) -> NoThreadError:
 
 @dataclass(slots=True, eq=False)
 class _WorkItem:
-    """A piece of work, and how it stands: changed under the threads' lock only.
+    """A piece of work and its state, which changes only under the pool's lock.
 
-    `refuse` is called, from any thread, where the work will never begin.
+    `refuse` is called, from any thread, if the work will never start.
     """
 
     work: Callable[[], None]
@@ -45,21 +45,21 @@ class _WorkItem:
 
 
 class _ThreadPool:
-    """Daemon threads, made as they are needed. The standard pool waits for its threads when the process ends: a
-    callback that hangs would keep a run that is over from ending."""
+    """Daemon threads, created on demand. The standard pool joins its threads when the process exits, so a hung
+    callback would keep a finished run from ending."""
 
     def __init__(self) -> None:
         self._work: SimpleQueue[_WorkItem] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        # Threads whose work nobody waits for any more: they may never end, so others are made in their place.
+        # Threads whose work nobody waits for anymore. They may never end, so others are created in their place.
         self._hung = 0
-        # Threads that wait for work, less the work that waits for a thread. Counted when work is handed over, not when
-        # it is taken: a thread that is about to take one piece must not be counted on for the next.
+        # Idle threads minus waiting work. It changes when work is submitted, not when it is taken, so that a thread
+        # that is about to take one piece does not count as free for the next.
         self._free = 0
 
     def start(self, item: _WorkItem) -> int:
-        """Hand it to a thread; gives how many pieces wait for one, this one included. Raises NoThreadError."""
+        """Submit the work. Return how many pieces wait for a thread, including this one. Raises NoThreadError."""
         with self._lock:
             if self._hung >= MAX_HUNG:
                 raise _many_hang(self._hung)
@@ -72,19 +72,19 @@ class _ThreadPool:
         return waiting_count
 
     def try_start(self, item: _WorkItem) -> bool:
-        """Whether a thread may call it: not when it was dropped before."""
+        """Whether a thread may call it, that is, whether it was not canceled."""
         with self._lock:
             item.started = not item.cancelled
             return item.started
 
     def cancel_item(self, item: _WorkItem) -> bool:
-        """Have it never begin. False where it has begun."""
+        """Keep the work from starting. Return False if it has started."""
         with self._lock:
             item.cancelled = not item.started
             return item.cancelled
 
     def abandon(self, item: _WorkItem) -> None:
-        """Nobody waits for it any more: it never begins or, if it has begun, its thread is taken for lost."""
+        """Give up on the work: it never starts or, if it has started, its thread counts as hung."""
         if self.cancel_item(item):
             return
         with self._lock:
@@ -101,13 +101,13 @@ class _ThreadPool:
             self._grow()
 
     def finish(self, item: _WorkItem) -> None:
-        """It is done, whether or not anybody waits."""
+        """Record that the work is done, even if nobody waits for it."""
         with self._lock:
             item.finished = True
             self._hung -= item.hung
 
     def _drain(self) -> Sequence[_WorkItem]:
-        """All that waits for a thread and was not dropped; it is now."""
+        """Cancel all waiting work, and return what was not canceled before."""
         items = []
         with suppress(Empty):
             while True:
@@ -128,7 +128,7 @@ class _ThreadPool:
     def _grow(self) -> None:
         try:
             threading.Thread(target=self._run, name="callback", daemon=True).start()
-        except RuntimeError:  # the system gives no more: the work waits for a thread that is there
+        except RuntimeError:  # the system allows no more threads: the work waits for an existing one
             with self._lock:
                 self._threads -= 1
                 self._free -= 1
@@ -140,14 +140,14 @@ class _ThreadPool:
             except Empty:
                 with self._lock:
                     if self._free <= 0:
-                        continue  # some is on its way to this thread
+                        continue  # work for this thread is on its way
                     self._free -= 1
                     self._threads -= 1
                     return
             if self.try_start(item):
                 item.work()
             with self._lock:
-                if self._threads - self._hung > MAX_THREADS:  # one was made in its place while it hung
+                if self._threads - self._hung > MAX_THREADS:  # it was replaced while it hung
                     self._threads -= 1
                     return
                 self._free += 1
@@ -157,10 +157,10 @@ _pool = _ThreadPool()
 
 
 async def run_in_thread(function: Callable[..., _T], *args: Any, timeout_s: float) -> _T:
-    """What the function gives, called in a thread. Raises TimeoutError when it has run for `timeout_s`, and
-    NoThreadError where it is not called: too many others hang, or no thread came free in a few times `timeout_s`.
+    """Call the function in a thread and return its result. Raises TimeoutError after `timeout_s`, and NoThreadError
+    if it is not called: too many others hang, or no thread became free within a few times `timeout_s`.
 
-    A cancel, or an error, leaves the thread to itself; a function that has not begun by then never does.
+    After a cancellation or an error, the thread is abandoned, and a function that has not started never will.
     """
     loop, pool = asyncio.get_running_loop(), _pool
     future: asyncio.Future[_T] = loop.create_future()
@@ -201,7 +201,7 @@ async def _wait_started(started: asyncio.Future[None], patience_s: float) -> boo
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
-    """Call it in the loop; False where the loop is closed, and nobody waits any more."""
+    """Schedule the call in the loop. Return False if the loop is closed, so that nobody waits anymore."""
     try:
         loop.call_soon_threadsafe(call, *args)
     except RuntimeError:

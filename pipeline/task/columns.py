@@ -1,4 +1,4 @@
-"""The label columns of a task: how calls fill them, in one row a record or several, and which values they may have."""
+"""Defines the label columns of a task: how calls fill them, in one row or several, and which values they allow."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from pipeline.task.options import ROWS_OF_CALLS
 from pipeline.task.schema import compile_schema
 from pipeline.task.schema_tree import Schema, types_of
 
-#: which tool was called, where there are several
+#: The tool that was called, if the task has several.
 TOOL_COLUMN = "tool"
-#: the name of a row, where a record has several: the record's key, "#" and the row's 0-based place
+#: The name of a row if a record has several: the record's key, "#", and the row's 0-based place.
 ROW_KEY = "row_key"
 
 
 class Columns:
     """The label columns of a task, and how calls fill them. Raises TaskError for names that collide.
 
-    `tools` are the names of the tools and of their label fields, `extra` the columns that their callbacks declare;
-    `row_fields` are the fields of an item where `rows` names a list.
+    `tools` maps each tool to its label fields, and `extra` to the columns that its callback declares. `row_fields` are
+    the fields of an item if `rows` names a list.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Columns:
             yield self._reply
 
     def column_name(self, tool: str, field: str) -> str:
-        """The column of a tool's field."""
+        """Return the column of a tool's field."""
         return f"{tool}_{field}" if self._several else field
 
     def build(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> LabelResult:
-        """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
+        """Build the row or rows of a record. Raises UnfinishedError if the final text is missing."""
         ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
         if self._reply is not None and reply is None:
             raise UnfinishedError(
@@ -77,7 +77,7 @@ class Columns:
             return LabelResult(ending, self._with_row_keys(key, cells))
         common = self._one_row(valid_calls)
         items = common.pop(self._rows, None) or []
-        # An argument that was not declared must not fill the column of an item that lacks it.
+        # An undeclared argument must not fill the column of an item that lacks it.
         common = {name: value for name, value in common.items() if name not in self._row_fields}
         return LabelResult({**common, **ending}, self._with_row_keys(key, [self._item(item) for item in items]))
 
@@ -92,7 +92,7 @@ class Columns:
 
     def _cells(self, call: ValidCall, *, names_tool: bool) -> dict[str, JSON]:
         if not (call.extra or self._several):
-            return dict(call.label)  # nearly every call of a plain task
+            return dict(call.label)  # nearly every call of a simple task
         if clashing := [name for name in call.extra if self.column_name(call.tool, name) in self.names]:
             raise CallbackError(
                 f"the callback returned {clashing[0]!r}, which is a column of the task: give it another name"
@@ -101,20 +101,20 @@ class Columns:
         return {TOOL_COLUMN: call.tool, **cells} if names_tool and self._names_tool else cells
 
     def _item(self, item: Any) -> dict[str, JSON]:
-        # Only what was declared: without strict mode an item may hold anything, the name of another column too.
+        # Only declared fields: without strict mode an item may contain anything, even the name of another column.
         if isinstance(item, Mapping):
             return {name: item[name] for name in self._row_fields if name in item}
         return {self._row_fields[0]: item}
 
     def _with_row_keys(self, key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
-        """The rows under their names. A call's arguments may hold anything too: these two columns are ours."""
+        """Add the row keys. Arguments with the names of our two columns are dropped: a call may contain anything."""
         ours = (ROW_KEY, self._reply)
         rows = [{name: value for name, value in row.items() if name not in ours} for row in cells]
         return tuple({ROW_KEY: f"{key}#{place}", **row} for place, row in enumerate(rows))
 
 
 def row_fields(schema: Schema, name: str) -> tuple[str, ...]:
-    """The columns that an item of the list `name` brings. Raises TaskError where it is no list."""
+    """Return the columns of an item of the list `name`. Raises TaskError if it is not a list."""
     properties: Mapping[str, Any] = schema.get("properties", {})
     node = _resolve(schema, properties.get(name, {}))
     if "array" not in types_of(node):
@@ -127,7 +127,7 @@ def row_fields(schema: Schema, name: str) -> tuple[str, ...]:
 
 
 def _resolve(schema: Schema, node: Any) -> Schema:
-    """The node behind a reference, or the one form of a union that is not null."""
+    """Return the node behind a reference, or the only form of a union that is not null."""
     forms = [form for form in node.get("anyOf", ()) if form.get("type") != "null"]
     if len(forms) == 1:
         node = forms[0]
@@ -140,7 +140,7 @@ def _resolve(schema: Schema, node: Any) -> Schema:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """One label column. `schema` is what its values fit, `is_required` whether every label has one."""
+    """One label column. `schema` describes its values; `is_required` is whether every label has one."""
 
     name: str
     schema: Mapping[str, Any]
@@ -148,7 +148,7 @@ class LabelColumn:
 
     @property
     def values(self) -> tuple[JSON, ...]:
-        """The values that it may have, where the schema lists them; of a list of values, those of its items."""
+        """The values that the schema lists, if it does; for a list, those of its items."""
         listed = self.schema.get("enum") or self._items.get("enum") or ()
         return tuple(listed)
 
@@ -175,9 +175,9 @@ class LabelColumn:
 
 
 def label_columns(tools: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[LabelColumn]:
-    """The label columns in their order, with the schemas of these tool definitions.
+    """Return the label columns in order, with their schemas from these tool definitions.
 
-    A column that comes of no schema (a reply, the name of a tool) takes any text.
+    A column without a schema (a reply, the name of a tool) accepts any text.
     """
     columns_by_name = dict(_columns_of_tools(tools))
     return [columns_by_name.get(name) or LabelColumn(name, {"type": "string"}) for name in columns]
