@@ -1,4 +1,4 @@
-"""Bytes -> the content parts that a model is sent, in the Chat Completions form. Holds no state, decodes nothing."""
+"""Builds the content parts for a model from bytes, in the Chat Completions form. Has no state and decodes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.media.sniff import Size, read_dimensions, require_type
 from pipeline.media.tokens import TokenCost, audio_cost, document_cost, image_cost
 from pipeline.records import JSON, Attachment, Blob
 
-#: What one page takes while it is drawn, and how large it may be where nothing else says so.
+#: The memory that drawing one page takes, and the size limit of a page if nothing else sets one.
 PAGE_WORK_BYTES = 64 * 1024 * 1024
 PAGE_BOUND = Size(2_048, 2_048)
 _FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
@@ -21,18 +21,18 @@ _FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
 
 @dataclass(frozen=True, slots=True)
 class MediaOptions:
-    """What may be shown, and how.
+    """Which media are allowed, and how they are sent.
 
-    `root`          the folder below which local files must be
-    `model`         whose rules the estimates follow
-    `detail`        where the prompt says nothing: auto, low, high or original
-    `max_pixels`    pictures are scaled down to so many pixels; None: as `detail` asks
-    `max_bytes`     of one file, address or data URL
-    `urls`          pass (the server loads them), fetch (they are loaded here) or refuse
-    `hold_bytes`    the most that loaded media may take at once
-    `pdf_as`        images (a picture a page) or file (the document as it is)
-    `pdf_pages`     the most pages that a document may show as pictures
-    `pdf_dpi`       how fine they are drawn
+    `root`          the folder that must contain all local files
+    `model`         its rules are used for the estimates
+    `detail`        the default for prompts that set none: auto, low, high, or original
+    `max_pixels`    images are scaled down to this many pixels; None: only as `detail` requires
+    `max_bytes`     of one file, address, or data URL
+    `urls`          pass (the server loads them), fetch (we load them), or refuse
+    `hold_bytes`    the most memory that loaded media may take at once
+    `pdf_as`        images (one per page) or file (the document as it is)
+    `pdf_pages`     the most pages of a document that are sent as images
+    `pdf_dpi`       the resolution of these images
     """
 
     root: Path
@@ -49,7 +49,7 @@ class MediaOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedAttachment:
-    """An attachment as it is sent. `size_bytes` is what it takes in memory."""
+    """An attachment in the form that is sent. `size_bytes` is the memory that it takes."""
 
     parts: list[JSON]
     size_bytes: int
@@ -57,13 +57,13 @@ class LoadedAttachment:
 
 
 def url_attachment(attachment: Attachment, options: MediaOptions) -> LoadedAttachment:
-    """A picture that the server loads itself."""
+    """Return an image that the server loads itself."""
     detail = _detail(attachment, options)
     return LoadedAttachment([_image_part(attachment.source, detail)], 0, image_cost(None, detail, options.model))
 
 
 def plan_decoding(data: bytes, attachment: Attachment, name: str, options: MediaOptions) -> DecodeJob:
-    """What is to be made of the bytes. A short look; raises MediaError for what is not of the kind it should be."""
+    """Return what to do with the bytes, after a quick check. Raises MediaError if they are not of the right kind."""
     mime = require_type(data, attachment.kind, name)
     if attachment.kind == "image":
         size = read_dimensions(data, mime, name)
@@ -86,7 +86,7 @@ def plan_decoding(data: bytes, attachment: Attachment, name: str, options: Media
 def build_attachment(
     result: DecodeResult, data: bytes, attachment: Attachment, job: DecodeJob, options: MediaOptions
 ) -> LoadedAttachment:
-    """The attachment as it is sent."""
+    """Build the attachment in the form that is sent."""
     if job.kind == "audio":
         sound = {"data": Blob(data, name=f"audio {job.name}"), "format": _FORMATS[job.mime]}
         return LoadedAttachment([{"type": "input_audio", "input_audio": sound}], len(data), audio_cost(result.seconds))
@@ -104,7 +104,7 @@ def _image_parts(images: Sequence[EncodedImage], name: str, detail: str, options
 
 
 def _image_part(url: Any, detail: str) -> JSON:
-    # "auto" is what the server takes by itself; servers that do not know the word are not bothered with it.
+    # "auto" is the server's default, so it is left out for servers that do not know the word.
     image_url = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
     return {"type": "image_url", "image_url": image_url}
 
@@ -114,6 +114,6 @@ def _detail(attachment: Attachment, options: MediaOptions) -> str:
 
 
 def _filename(source: str) -> str:
-    """A name for the document that tells nothing of where it lies."""
+    """Return a name for the document that does not reveal its location."""
     name = PurePath(source).name if ":" not in source[:6] else ""
     return name if name.lower().endswith(".pdf") else "document.pdf"

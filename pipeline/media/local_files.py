@@ -1,4 +1,4 @@
-"""Local files, below one folder and nowhere else, whatever a record says."""
+"""Reads local files from one folder and nowhere else, whatever a record contains."""
 
 import os
 import stat
@@ -10,14 +10,14 @@ from pipeline.media.sources import display_path
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-#: so that opening a pipe that nobody writes into does not wait; it is refused once it is open
+#: Prevents waiting when a pipe without a writer is opened. It is refused once it is open.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _BY_FOLDER = os.open in os.supports_dir_fd
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file that may be read: where it really is, and its size when it was looked at."""
+    """A file that may be read: its real path, and its size when it was found."""
 
     path: Path
     size_bytes: int
@@ -25,16 +25,16 @@ class LocalFile:
 
 
 class MediaFolder:
-    """The folder below which a record may name files. Works in threads; holds no state."""
+    """The folder that must contain the files of records. Works in threads; has no state."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._real = Path(os.path.realpath(folder))
 
     def find(self, source: str, most_bytes: int) -> LocalFile:
-        """The file that a record names: looked for below the root, then from the current directory.
+        """Find the file that a record names, relative to the root, then to the current directory.
 
-        Wherever the name leads, through `..` and symlinks, has to be below the root. Raises MediaError.
+        The real path, after `..` and symlinks, must be below the root. Raises MediaError.
         """
         path = self._resolve(source)
         if not path.is_relative_to(self._real):
@@ -52,7 +52,7 @@ class MediaFolder:
         return LocalFile(path, status.st_size, source)
 
     def read(self, file: LocalFile, most_bytes: int) -> bytes:
-        """The file's bytes. Raises MediaError, also where somebody put another thing in its place meanwhile."""
+        """Return the file's bytes. Raises MediaError, also if somebody has replaced it with something else."""
         try:
             with os.fdopen(self._open(file.path), "rb") as stream:
                 _require_regular_file(os.fstat(stream.fileno()), file.name)
@@ -77,7 +77,7 @@ class MediaFolder:
         raise _unreadable(source, errors[0])
 
     def _open(self, path: Path) -> int:
-        """Open folder by folder, following no link: the path has none, unless somebody made one just now."""
+        """Open folder by folder, without following links. The path has none, unless somebody just created one."""
         if not _BY_FOLDER:
             return os.open(path, _FLAGS | _NO_LINK | _NO_WAIT)
         at = os.open(self._real, _FLAGS | os.O_DIRECTORY)

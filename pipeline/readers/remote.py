@@ -1,4 +1,4 @@
-"""Files that lie elsewhere (https, s3, gs and whatever else fsspec knows), read block by block."""
+"""Reads remote files (https, s3, gs, and whatever else fsspec supports) block by block."""
 
 import io
 import re
@@ -28,13 +28,13 @@ from pipeline.readers.source import (
 )
 from pipeline.threads import in_daemon
 
-#: what is asked of the server at once
+#: The size of one request to the server.
 REQUEST_BYTES = 4 * 1024 * 1024
-#: seconds to wait before a part is asked for again; after the last the source cannot be read
+#: Seconds to wait before each retry of a request. After the last one, the source cannot be read.
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-#: the extras of protocols that need more than fsspec itself
+#: The extras of protocols that need more than fsspec itself.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "remote", "https": "remote"}
-#: what the protocols call the sign of a file's content or of its age
+#: The protocols' names for the mark of a file's content or age.
 _SIGNS = (
     "ETag", "etag", "md5Hash", "md5", "crc32c", "Content-MD5", "LastModified", "Last-Modified", "updated", "mtime",
 )  # fmt: skip
@@ -43,15 +43,15 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_url(url: str) -> bool:
-    """Whether it is an address and no path."""
+    """Whether it is an address, not a path."""
     return _ADDRESS.match(url) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _RemoteFile:
-    """One file elsewhere: the file system that has it, its place there, and what that says of it.
+    """One remote file: its file system, its place there, and the metadata.
 
-    `name` is the address without what may be a secret. Not to be shown: `place` may hold one.
+    `name` is the address without possible secrets. `place` may contain one, so it must not be displayed.
     """
 
     filesystem: Any = field(repr=False)
@@ -66,26 +66,26 @@ class _RemoteFile:
 
     @property
     def in_parts(self) -> bool:
-        """Whether any part of it can be asked for."""
+        """Whether the server can send any part of it."""
         return self.size_bytes is not None and self.info.get("partial", True) is not False
 
     @property
     def identity(self) -> str:
-        """The same for every way to write the address."""
+        """A digest that is the same for every spelling of the address."""
         return codec.digest128(self.filesystem.unstrip_protocol(self.place).encode()).hex()
 
     def open(self) -> Any:
-        """A file of it in which one can go anywhere."""
+        """Open it as a file that can seek."""
         return self.filesystem.open(self.place, "rb", block_size=REQUEST_BYTES, cache_type="readahead")
 
     def stamp(self) -> Stamp | None:
-        """Its size and its sign; nothing where there is no sign: a size alone tells too little."""
+        """Return its size and marks; None if there is no mark, because a size alone shows too little."""
         signs = {name: str(self.info[name]) for name in _SIGNS if self.info.get(name)}
         return {"name": self.name, "size_bytes": self.size_bytes, **signs} if signs else None
 
 
 def remote_sources(url: str, format_name: str, *, secret: bool = False) -> Iterator[Source]:
-    """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
+    """Yield the file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
     if format_name == "dataset" or format_name in FILE_FORMATS:
         raise InputError(
             f'input.path: format = "{format_name}" is for local folders; {_display_url(url, secret)!r} is not one'
@@ -111,12 +111,12 @@ def remote_sources(url: str, format_name: str, *, secret: bool = False) -> Itera
 
 
 def _stamps(url: str, secret: bool) -> dict[str, Stamp | None]:
-    """The stamps of the files as they are now, by their names."""
+    """Return the current stamps of the files, by name."""
     return {remote.name: remote.stamp() for remote in _find_files(url, secret)}
 
 
 def _display_url(url: str, secret: bool) -> str:
-    """The address as it may be shown: without a login and, where it is a secret, without what follows a `?`."""
+    """Return the address for display: without a login and, if it is secret, without a query or fragment."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     without_login = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
@@ -126,7 +126,7 @@ def _display_url(url: str, secret: bool) -> str:
 def _find_files(url: str, secret: bool) -> list[_RemoteFile]:
     filesystem, place = _open(url, secret)
     name = _display_url(url, secret)
-    # A question mark in a web address begins its query.
+    # In a web address, a question mark begins the query.
     magic = "*" if url.lower().startswith("http") else "*?["
     try:
         filesystem.invalidate_cache()
@@ -153,7 +153,7 @@ def _open(url: str, secret: bool) -> tuple[Any, str]:
 
 
 def open_filesystem(url: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
-    """The file system of fsspec that an address names, and the place there. Raises InputError, MissingExtraError."""
+    """Return fsspec's file system for an address, and the place there. Raises InputError, MissingExtraError."""
     scheme = url.partition("://")[0].lower()
     try:
         import fsspec
@@ -170,7 +170,7 @@ def open_filesystem(url: str, key: str, *, secret: bool = False) -> tuple[Any, s
 
 
 def describe_remote_error(error: Exception, secret: bool = False) -> str:
-    """What went wrong, and what to do. Of a secret address no foreign text: messages repeat addresses."""
+    """Return what went wrong and what to do. Secret: without the error's own text, which may repeat the address."""
     cause = _root_cause(error)
     status = getattr(cause, "status", None)
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
@@ -189,7 +189,7 @@ _STATUSES = {
     403: "the server does not allow it: is a signature or a key missing, or out of date?",
     429: "the server has had too many requests: try again later",
 }
-#: what of the standard library lies under the errors of the libraries -> what it says to the user; the first fits
+#: Standard library errors beneath those of other libraries -> their message to the user. The first match counts.
 _REASONS: Mapping[type[BaseException], str] = {
     ssl.SSLCertVerificationError: "the server's certificate is not trusted: check the host, the date and SSL_CERT_FILE",
     ssl.SSLError: "no TLS could be agreed on: does the server speak https on this port?",
@@ -200,7 +200,7 @@ _REASONS: Mapping[type[BaseException], str] = {
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """What lies under an error: fsspec calls anything FileNotFoundError, aiohttp wraps what sockets say."""
+    """Return an error's cause: fsspec calls anything FileNotFoundError, and aiohttp wraps the errors of sockets."""
     while (under := getattr(error, "os_error", None) or error.__cause__) is not None and (
         isinstance(error, FileNotFoundError) or isinstance(under, tuple(_REASONS))
     ):
@@ -209,7 +209,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether to ask again would be in vain."""
+    """Whether a retry would be pointless."""
     cause = _root_cause(error)
     return isinstance(cause, FileNotFoundError | PermissionError | ssl.SSLError) or (
         getattr(cause, "status", None) in (401, 403, 404, 410)
@@ -225,7 +225,7 @@ def _head(remote: _RemoteFile) -> bytes:
 
 
 async def _blocks(remote: _RemoteFile, chunk_bytes: int) -> Blocks:
-    """The bytes of a file; where the server gives no parts of it, by way of the disk."""
+    """Yield the bytes of a file. If the server cannot send parts of it, they go through a temporary file."""
     at = 0
     if remote.in_parts:
         file = await _retry_in_thread(remote.open, remote)
@@ -246,7 +246,7 @@ async def _blocks(remote: _RemoteFile, chunk_bytes: int) -> Blocks:
 
 
 async def _spool_rest(remote: _RemoteFile, at: int, chunk_bytes: int) -> Blocks:
-    """What comes after the first `at` bytes, of a server that gives the whole or nothing."""
+    """Yield everything after the first `at` bytes, from a server that sends only whole files."""
     async with aclosing(spool_to_disk(partial(_download, remote), chunk_bytes=chunk_bytes)) as blocks:
         async for block in blocks:
             if at < len(block):
@@ -255,24 +255,24 @@ async def _spool_rest(remote: _RemoteFile, at: int, chunk_bytes: int) -> Blocks:
 
 
 class _NoPartsError(Exception):
-    """The server gives no parts of the file."""
+    """The server does not send parts of the file."""
 
 
 def _read(file: Any, at: int, size: int) -> bytes:
     file.seek(at)
     try:
         return bytes(file.read(size))
-    except ValueError as error:  # so fsspec says that a server took no notice of a range
+    except ValueError as error:  # how fsspec reports that a server ignored a range
         raise _NoPartsError from error
 
 
 async def _retry_in_thread(call: Callable[[], Any], remote: _RemoteFile) -> Any:
-    """What `call` gives, in a thread of its own."""
+    """Return the result of `_retry`, run in a daemon thread."""
     return await in_daemon(lambda: _retry(call, remote))
 
 
 def _retry(call: Callable[[], Any], remote: _RemoteFile) -> Any:
-    """What `call` gives, asked again a few times: a night is long, and a network is not."""
+    """Return the result of `call`. Retry it a few times, because networks fail during long runs."""
     for wait_s in (*WAITS_S, None):
         try:
             return call()
@@ -286,7 +286,7 @@ def _retry(call: Callable[[], Any], remote: _RemoteFile) -> Any:
 
 
 class _RetryingFile(io.RawIOBase):
-    """A remote file for pyarrow, which asks in a thread. What the network does is not taken for damage of the file."""
+    """A remote file for pyarrow, which reads it in a thread. Network errors do not count as damage of the file."""
 
     def __init__(self, remote: _RemoteFile) -> None:
         self._remote = remote
@@ -300,29 +300,29 @@ class _RetryingFile(io.RawIOBase):
             raise InputError(f"{self._remote.name}: {reason}") from None
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         at = self.tell()
         wanted = (self._remote.size_bytes or 0) - at if size < 0 else size
         return self._retry(partial(_read, self._file, at, wanted))  # type: ignore[no-any-return]
 
     def seek(self, at: int, whence: int = 0) -> int:
-        """Go somewhere."""
+        """Move to a position."""
         return int(self._file.seek(at, whence))
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return the position."""
         return int(self._file.tell())
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
         super().close()
 

@@ -1,4 +1,4 @@
-"""Values of other worlds (Arrow, SQL, numpy, pandas) as what JSON can hold."""
+"""Converts values of other libraries (Arrow, SQL, numpy, pandas) to JSON."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 
 from pipeline.records import JSON
 
-JSON_TYPES = (str, int, bool, type(None))  #: types that are JSON as they stand
-#: Where an object lies in memory, as in <Order object at 0x7f...>: another in each process, so no run would resume.
+JSON_TYPES = (str, int, bool, type(None))  #: Types that need no conversion.
+#: An object's address in memory, as in <Order object at 0x7f...>. It differs in each process, so no run could resume.
 _PLACE = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A value that cannot be had, why, and what could be saved of it. It spoils its row, and no other."""
+    """A value that cannot be read, why, and what could be saved of it. It affects only its own row."""
 
     trouble: str
     saved: str = ""
 
     @classmethod
     def text(cls, data: bytes) -> Unreadable:
-        """What should be a text and is none."""
+        """Create one for bytes that should be text and are not."""
         return cls("not valid UTF-8", data.decode("utf-8", "replace"))
 
 
 def to_json(value: Any) -> JSON:
-    """The value as JSON.
+    """Convert the value to JSON.
 
-    Dates and times become ISO text, decimals, durations and other types their text, bytes text if they are UTF-8 and
-    base64 otherwise. NaN and pandas' signs for nothing become null.
+    Dates and times become ISO text; decimals, durations, and other types become their text. Bytes become text if they
+    are UTF-8, otherwise base64. NaN and pandas' marks for missing values become null.
     """
     if type(value) in JSON_TYPES:
         return value
@@ -61,12 +61,12 @@ def to_json(value: Any) -> JSON:
 
 
 def all_to_json(values: Iterable[Any]) -> list[JSON]:
-    """Each value as JSON; the usual ones at the cost of a look at their type."""
+    """Convert each value to JSON; for common types, only the type is checked."""
     return [value if type(value) in JSON_TYPES else to_json(value) for value in values]
 
 
 def _timedelta_to_json(value: datetime.timedelta) -> JSON:
-    """A duration's text; nanoseconds, which only pandas' own type has, as their number."""
+    """Return a duration's text, or its number of nanoseconds if it has any, as only pandas' own type does."""
     if value != value:
         return None
     made = getattr(value, "to_pytimedelta", None)
@@ -76,14 +76,14 @@ def _timedelta_to_json(value: datetime.timedelta) -> JSON:
 
 
 def _float_to_json(value: float) -> JSON:
-    """NaN is null, infinity its text: JSON has neither."""
+    """Convert NaN to null and infinity to its text, because JSON has neither."""
     if math.isfinite(value):
         return value
     return None if math.isnan(value) else str(value)
 
 
 def _bytes_to_json(value: bytes) -> str:
-    """Text if it is UTF-8, else base64."""
+    """Return text if it is UTF-8, otherwise base64."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -91,13 +91,13 @@ def _bytes_to_json(value: bytes) -> str:
 
 
 def _other_to_json(value: Any) -> JSON:
-    """What numpy and pandas have of their own, told by what it can do: neither is imported."""
+    """Convert numpy's and pandas' own types, detected by name and methods, so that neither is imported."""
     module = type(value).__module__.partition(".")[0]
     if module == "pandas" and type(value).__name__ in ("NAType", "NaTType"):
         return None
     if module == "numpy":
         if type(value).__name__ in ("datetime64", "timedelta64"):
-            # `item` gives a bare number for nanoseconds.
+            # `item` returns a bare number for nanoseconds.
             return None if str(value) == "NaT" else str(value)
         made = value.tolist()
         return to_json(made) if type(made) is not type(value) else str(value)
