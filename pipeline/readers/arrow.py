@@ -80,7 +80,7 @@ def _values(column: Any, media: bool, name: str, faults: dict[int, str]) -> list
 
 
 def _has_media(kind: Any) -> bool:
-    """Whether the type is the one in which Hugging Face stores images and audio, or a list of it."""
+    """Whether Hugging Face stores images and audio in this type, or it is a list of such a type."""
     import pyarrow
 
     while pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):

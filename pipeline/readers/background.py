@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """A thread that runs `run`, is notified when nothing more is needed, and notifies the loop when there is more."""
+    """A thread for `run`, which can be stopped and notifies the loop when there is more."""
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self._run = run

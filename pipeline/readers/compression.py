@@ -16,7 +16,7 @@ ENDINGS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "
 
 #: The number of first bytes that identify the compression.
 HEAD_BYTES = 10
-#: The approximate size of decompressed blocks, so that their reader can yield to the event loop now and then.
+#: The approximate size of decompressed blocks, so that their reader can yield to the event loop.
 BLOCK_BYTES = 256 * 1024
 #: A damaged place can cost at most the output of one slice before it. Each slice is a call that releases the
 #: interpreter lock, so slices must not be tiny either.

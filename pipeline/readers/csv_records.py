@@ -37,8 +37,8 @@ class CsvParser:
 
     A record that cannot be parsed costs only its first line, which is reported with what is wrong. Parsing continues at
     the next line, so one stray quote cannot swallow a file. To find that a quote never closes, the parser must look at
-    everything that may belong to it. In a file full of stray quotes, this would be the same text each time. Therefore
-    the reach of the search shrinks with each such quote, and grows again with good records.
+    everything that may belong to it, which in a file full of stray quotes is the same text each time. Therefore the
+    reach of the search shrinks with each such quote and grows again with good records.
     """
 
     def __init__(self, layout: Layout, *, max_chars: int = RECORD_CHARS, skipped: int = 0) -> None:
@@ -72,7 +72,7 @@ class CsvParser:
                 yield from self._pass(end)
 
     def rows_of(self, lines: list[str]) -> list[list[str]] | None:
-        """Return the cells of lines that are one record each, [] for a blank line. None if it is not so simple.
+        """Return the cells of lines that are one record each ([] for a blank line); otherwise None.
 
         This does not consume the lines; `skip` does.
         """

@@ -247,7 +247,7 @@ def _folder(name: str, base: Path) -> str:
 
 
 def _owner(folder: str, run_dir: str | None) -> str:
-    """Return the owner of the folder's files: `own` (this run), `run` (another run), or "" (no run)."""
+    """Return whose files are in the folder: `own` (this run), `run` (another run), or "" (no run)."""
     real = os.path.realpath(folder)
     if run_dir is not None and (real == run_dir or real.startswith(run_dir + os.sep)):
         return "own"

@@ -50,7 +50,7 @@ def canonical_encoding(name: str) -> str:
 def detect_encoding(head: bytes, requested: str | None, name: str) -> str:
     """Return the encoding of a text that begins with `head`: the requested one, or the one that is plainly visible.
 
-    Raises InputError, which names the key to set, if it is not plain, or if the requested one is wrong.
+    Raises InputError, which names the key to set, if none is plain or the requested one is wrong.
     """
     by_bom = next((encoding for mark, encoding in _BOMS.items() if head.startswith(mark)), None)
     if requested is not None:
@@ -99,7 +99,7 @@ def _many_controls(sample: bytes) -> int:
 
 
 def _detect_utf16(sample: bytes) -> str | None:
-    """Return the byte order of UTF-16 in which bytes with zeros among them make a text; None if there is none."""
+    """Return utf-16-le or utf-16-be if it decodes bytes with zeros among them to text; otherwise None."""
     for encoding in ("utf-16-le", "utf-16-be"):
         text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
         plain = len(re.findall(r"[\t\n\r -~]", text))

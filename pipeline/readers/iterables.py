@@ -22,7 +22,7 @@ RecordInput: TypeAlias = Any
 
 
 def iterable_source(records: RecordInput) -> Source:
-    """Return the records as a source named `records`. Raises InputError if they are not iterable."""
+    """Return the records as a source named `records`. Raises InputError if they are not an iterable of records."""
     if isinstance(records, str | bytes | Mapping):
         raise InputError(f"records: a {type(records).__name__} is a single object; give a list of mappings")
     if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):

@@ -19,7 +19,7 @@ TRUNCATED = "the JSON is cut off here: the file is not complete"
 
 
 def is_single_document(head: bytes) -> bool:
-    """Whether a text that begins like this is an array or an object over several lines, not one record per line."""
+    """Whether a text that begins like this is an array or an object over several lines."""
     line, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if line.rstrip() in (b"{", b"["):
         return True

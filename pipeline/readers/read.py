@@ -110,7 +110,7 @@ def _context(source: Source, batch: int, progress: ReadProgress, *, digests: boo
 
 
 def _with_place(row: Row, source: Source, unit: str) -> Row:
-    """Add the place to the row's problem. The problem of a row with a name of its own, like a file, contains it."""
+    """Add the place to the row's problem, unless the row has a name of its own, like a file."""
     line, fields, digest, trouble = row
     if trouble and source.key_field is None:
         trouble = f"{source.name}, {unit} {line}: {trouble}"
@@ -125,7 +125,7 @@ def _add_notes(source: Source, progress: ReadProgress) -> None:
 
 
 def _add_partition(rows: list[Row], source: Source, progress: ReadProgress) -> list[Row]:
-    """Add the columns that the folders' names give to the rows. A column of the file itself wins."""
+    """Add the columns from the folders' names to the rows. A column of the file itself wins."""
     if not source.partition:
         return rows
     partition = codec.digest64(codec.canonical(dict(source.partition)))
@@ -218,7 +218,7 @@ def placeholder_key(place: str) -> str:
 
 
 def key_from_value(value: JSON) -> str:
-    """Return the key that a field's value gives; empty if it gives none.
+    """Return a field's value as a key; empty if it cannot be one.
 
     1, 1.0, and "1" are the same key, because files change the types of numbers.
     """

@@ -1,4 +1,4 @@
-"""Rejects files that are not text, whatever their names say, by their first bytes; messages say what to do."""
+"""Rejects files whose first bytes are not text, whatever their names say. Messages say what to do."""
 
 import re
 from pathlib import PurePath

@@ -115,7 +115,7 @@ def compression_suffix(name: str) -> str:
 
 
 def format_by_ending(name: str) -> str:
-    """Return the format that the name's ending, without that of a compression, shows; empty if it shows none."""
+    """Return the format for the name's ending, not counting that of a compression; empty if there is none."""
     return FORMATS_BY_ENDING.get(PurePath(name.lower().removesuffix(compression_suffix(name))).suffix, "")
 
 
@@ -163,7 +163,7 @@ def _format_of_content(head: bytes) -> str | None:
 
 
 def missing_input_error(name: str, path: Path, reason: str = "No such file or directory") -> MissingInputError:
-    """Create the error for a missing input of this name, which should be at `path`, with a similar name."""
+    """Create the error for an input that is missing at `path`. It suggests a similar name."""
     gone = next((folder for folder in reversed(path.parents) if not folder.is_dir()), None)
     absent = gone or path
     close = get_close_matches(absent.name, _names_in(absent.parent), n=1)

@@ -22,7 +22,7 @@ class SqlalchemyConnection:
         self.database: str = connection.dialect.name
 
     def run(self, sql: str, *values: str) -> tuple[int, Any]:
-        """Return the number of affected rows and the first row of the result. `{}` is a parameter of the statement."""
+        """Return the number of affected rows and the first row of the result. Each `{}` in `sql` is a parameter."""
         result = self._connection.exec_driver_sql(
             _with_placeholders(sql, self._connection.dialect.paramstyle, len(values)), values
         )
