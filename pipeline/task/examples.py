@@ -1,4 +1,4 @@
-"""Records with their right labels, shown to the model before the record that is asked about."""
+"""Builds examples: records with their correct labels, shown to the model before the record."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,25 +11,25 @@ from pipeline.task.prompt import Prompt
 from pipeline.task.render import Message, MessageBlock, join_blocks
 from pipeline.task.schema import Tool, order_columns, short
 
-#: the key of an example that holds the right arguments; all others are the record's fields
+#: The key of an example that holds the correct arguments. All other keys are the record's fields.
 LABEL = "label"
-#: the key that names the tool, where there are several
+#: The key that names the tool, if the task has several.
 TOOL_COLUMN = "tool"
 MAX_FAULTS = 5
-#: what the function gives back in an example
+#: What the function returns in an example.
 DONE = "ok"
-#: what three messages take besides their texts: roles, ids, about 20 tokens
+#: The size of three messages without their texts: roles, ids, about 20 tokens.
 FRAME_BYTES = 80
 
-PlainExample = dict[str, JSON]  #: an example as it was given, as plain JSON
+PlainExample = dict[str, JSON]  #: an example from the config, as plain JSON
 Example = tuple[str, MessageBlock]  #: its prompt, and the messages that show it
 _T = TypeVar("_T")
 
 
 def validate_examples(examples: Sequence[Any], columns: Sequence[str]) -> list[PlainExample]:
-    """A copy of the examples that nobody else can change. Raises TaskError that says which one is none.
+    """Copy the examples, so that nobody else can change them. Raises a TaskError that names the invalid ones.
 
-    `columns` are what a label holds, for the message.
+    `columns` are the label columns, for the message.
     """
     if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
         raise TaskError(f"task.examples is {short(examples)}: expected a list of tables")
@@ -39,7 +39,7 @@ def validate_examples(examples: Sequence[Any], columns: Sequence[str]) -> list[P
 def build_examples(
     plain: Sequence[PlainExample], prompt: Prompt, tools_for: Callable[[Record], Mapping[str, Tool]]
 ) -> list[Example]:
-    """What is shown for each example, checked as a record and its answer are. Raises TaskError with the wrong ones."""
+    """Build and check each example like a record and its answer. Raises a TaskError that lists the wrong ones."""
     if plain and LABEL in prompt.fields:
         raise TaskError(
             f"task.prompt uses the field {LABEL!r}, which in an example is the right answer: "
@@ -59,16 +59,16 @@ def build_examples(
 
 
 def nearest_selector(examples: Sequence[Example], count: int) -> Callable[[str], MessageBlock]:
-    """Gives, for a prompt, its nearest examples as they are shown: the nearest last, beside the record.
+    """Return a function that selects a prompt's nearest examples, with the nearest one last, next to the record.
 
-    An example that asks the same as the prompt is never among them: it would give the answer away.
+    It never selects an example with the same prompt, which would give the answer away.
     """
     nearest = Nearest([text for text, _block in examples])
     return lambda text: join_blocks([examples[place][1] for place in reversed(nearest.find(text, count))])
 
 
 def check_count(count: int | None, examples: Sequence[Any]) -> None:
-    """Raises TaskError for an examples_k that cannot work."""
+    """Raise TaskError for an examples_k that cannot work."""
     if count is None:
         return
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -78,7 +78,7 @@ def check_count(count: int | None, examples: Sequence[Any]) -> None:
 
 
 def _tool_of(example: PlainExample, tools_by_name: Mapping[str, Tool]) -> Tool:
-    """The tool that the example calls: the only one, or the one that it names."""
+    """Return the tool that the example calls: the only one, or the one that it names."""
     if len(tools_by_name) == 1:
         return next(iter(tools_by_name.values()))
     name = example.get(TOOL_COLUMN)
@@ -107,7 +107,7 @@ def _record(example: PlainExample, number: int) -> Record:
 def _messages(text: str, number: int, tool: Tool, label: PlainExample) -> MessageBlock:
     arguments = codec.dumps(order_columns(label, tuple(tool.schema["properties"]))).decode()
     tool.check(label, arguments)
-    # The number is the example's own, not its place in a request: its bytes are the same wherever it is shown.
+    # The example's own number, not its place in a request, so its bytes are the same wherever it is shown.
     name = f"call_example_{number}"
     call = {"id": name, "type": "function", "function": {"name": tool.name, "arguments": arguments}}
     messages: tuple[Message, ...] = (

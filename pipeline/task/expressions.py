@@ -1,4 +1,4 @@
-"""Expressions over the fields of a record or a label: one line of Jinja, in which nothing but data can be reached."""
+"""Evaluates expressions over a record's or label's fields: one line of Jinja that can reach only data."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from jinja2.parser import Parser
 from pipeline.errors import TaskError
 from pipeline.task.sandbox import DataEnvironment, called_methods
 
-#: the names that an expression knows beside fields
+#: The names in an expression that are not fields.
 LABEL, RECORD = "label", "record"
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
@@ -31,16 +31,16 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 _ENVIRONMENT = DataEnvironment(FUNCTIONS)
 
-#: How Jinja says what it found, and where: a 0-based place, or none.
+#: Jinja's messages about what it found, one of them with a 0-based place.
 _CHAR_AT = re.compile(r"(unexpected char .*) at (\d+)")
 _NO_SUCH = re.compile(r"No (test|filter) named '(.*?)'")
 
 
 class Expression:
-    """A compiled expression. Raises TaskError for a text that is none, or that reaches where it must not.
+    """A compiled expression. Raises TaskError for an invalid text, or one that reaches more than data.
 
-    `names` are the names in it, functions aside; `required_fields` the fields that have to be there, of the label or
-    the record; `label_fields` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
+    `names` are the names in it, except functions. `required_fields` are the fields that the label or the record must
+    have; `label_fields` only the label's. `ambiguous` are words that stand for a value and may also be fields.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -61,13 +61,13 @@ class Expression:
         self.required_fields = (self.names - {LABEL, RECORD} - optional) | set(_attributes_of(tree, RECORD))
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is true of these values, of which it may name some. Raises whatever makes it neither."""
+        """Whether it is true of these values, which it need not all use. Raises any error of the evaluation."""
         return bool(self._evaluate(**{name: values[name] for name in self.names if name in values}))
 
     def values_of(self, fields: Mapping[str, Any], label: Mapping[str, Any]) -> dict[str, Any]:
-        """What it may name of a labelled record: its fields, its label's columns, and the whole of each.
+        """Return the names for a labeled record: its fields, its label's columns, and both as a whole.
 
-        Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
+        A bare `label` is the column of that name, if there is one. `label.topic` is always a column of the label.
         """
         values = {**fields, **label}
         alone = self.ambiguous & values.keys()
@@ -75,7 +75,7 @@ class Expression:
 
 
 def _bare_names(tree: nodes.Template) -> Iterable[str]:
-    """The names that stand for a value: not called, and not asked for a field of theirs."""
+    """Yield the names that stand for a value, that is, are neither called nor followed by a field."""
     used = [call.node for call in tree.find_all(nodes.Call)]
     used += [lookup.node for lookup in tree.find_all(nodes.Getattr)]
     used += [lookup.node for lookup in tree.find_all(nodes.Getitem)]
@@ -83,7 +83,7 @@ def _bare_names(tree: nodes.Template) -> Iterable[str]:
 
 
 def _attributes_of(tree: nodes.Template, owner: str) -> Iterable[str]:
-    """The fields that are named as `owner.field`."""
+    """Yield the fields that are named as `owner.field`."""
     no_field = [*_optional_nodes(tree), *called_methods(tree)]
     for lookup in tree.find_all(nodes.Getattr):
         is_ours = isinstance(lookup.node, nodes.Name) and lookup.node.name == owner
@@ -92,7 +92,7 @@ def _attributes_of(tree: nodes.Template, owner: str) -> Iterable[str]:
 
 
 def _optional_nodes(tree: nodes.Template) -> Iterable[nodes.Node | None]:
-    """What `x is defined` asks about, or what has a `default`: it may be missing."""
+    """Yield what may be missing: the subjects of `x is defined` and of `default`."""
     for test in tree.find_all(nodes.Test):
         if test.name in ("defined", "undefined"):
             yield test.node
@@ -102,20 +102,20 @@ def _optional_nodes(tree: nodes.Template) -> Iterable[nodes.Node | None]:
 
 
 class RecordFilter:
-    """Which records an expression is true of. Raises TaskError for a text that is no expression.
+    """Selects the records for which an expression is true. Raises TaskError for a text that is not an expression.
 
-    `required_fields` are those that it names and that may not be missing in all records. `last_error` is why it could
-    last not be worked out of a record that has all of them.
+    `required_fields` are fields that it names and that must not be missing in all records. `last_error` is the latest
+    error for a record that has all of them.
     """
 
     def __init__(self, text: str, where: str) -> None:
         self._expression = Expression(text, where)
         self.required_fields = self._expression.required_fields | ({LABEL} & self._expression.names)
-        # All state that changes.
+        # Mutable state.
         self.last_error = ""
 
     def __call__(self, fields: Mapping[str, Any]) -> bool | None:
-        """Whether it is true of the record; None where it cannot be said: a field is missing, or null."""
+        """Whether it is true of the record; None if that is unknown because a field is missing or null."""
         try:
             return self._expression({RECORD: fields, **fields})
         except Exception as error:
@@ -125,7 +125,7 @@ class RecordFilter:
 
 
 def _expect_expression(text: str) -> None:
-    """Raise TemplateSyntaxError that says where the text is no expression; Jinja's own knows the line at most."""
+    """Raise a TemplateSyntaxError that gives the column of the mistake. Jinja itself gives the line at most."""
     parser = Parser(_ENVIRONMENT, text, state="variable")
     total = len(list(_ENVIRONMENT._tokenize(text, None, state="variable")))
     try:
@@ -141,7 +141,7 @@ def _expect_expression(text: str) -> None:
 
 
 def _locate(error: TemplateSyntaxError, text: str) -> str:
-    """What is wrong, with the column: that of a sign that no expression has, or of a test or filter that is none."""
+    """Return Jinja's message with the column of the unexpected character or the unknown test or filter."""
     message = error.message or "it cannot be read"
     if match := _CHAR_AT.fullmatch(message):
         return f"column {int(match[2]) + 1}: {match[1]}"
@@ -152,7 +152,7 @@ def _locate(error: TemplateSyntaxError, text: str) -> str:
 
 
 def _place(text: str, token: int) -> str:
-    """`column 8 ('=')` of the token of this number."""
+    """Return the place of the token with this number, such as `column 8 ('=')`."""
     column = 1
     for _line, kind, value in _ENVIRONMENT.lexer.tokeniter(text, None, state="variable"):
         if kind == TOKEN_WHITESPACE:

@@ -1,4 +1,4 @@
-"""What "module:name" stands for, imported from the config's folder, the working directory or the environment."""
+"""Imports "module:name" from the config's folder, the working directory, or the environment."""
 
 import importlib
 import sys
@@ -14,16 +14,16 @@ from pipeline.errors import TaskError, did_you_mean
 
 MAX_NAMES = 15
 
-# All the state there is: the top-level modules that were imported here, each with its file's place and time of
-# change. Such a module is imported anew when its file was edited (a notebook lives long), or when another folder's
-# module of the same name is asked for. No other module is ever replaced.
+# Mutable state: the top-level modules that were imported here, each with its file's path and modification time. Such a
+# module is imported again if its file was edited (a notebook lives long), or if a module of the same name in another
+# folder is requested. No other module is ever replaced.
 _imported: dict[str, tuple[str, int]] = {}
 
 
 def import_object(reference: str, base: Path, key: str) -> Any:
-    """The object that "module:name" names. Raises TaskError that says what there is instead.
+    """Import the object that "module:name" names. Raises a TaskError that lists the existing names.
 
-    `key` is where the config names it.
+    `key` is the config key that names it.
     """
     module_name, _, name = reference.partition(":")
     if not all(part.isidentifier() for text in (module_name, name) for part in text.split(".")):
@@ -38,8 +38,8 @@ def import_object(reference: str, base: Path, key: str) -> Any:
 
 @contextmanager
 def _importable(folders: list[str]) -> Iterator[None]:
-    # First while the module is imported, so that it is the one found; last afterwards, so that what it imports
-    # later is still found, but no file beside a config hides a module of the program.
+    # The folders come first during the import, so that their module is found. They come last afterwards: its later
+    # imports still work, but no file next to a config hides a module of the program.
     before = list(sys.path)
     sys.path[:0] = folders
     try:

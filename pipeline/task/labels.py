@@ -1,4 +1,4 @@
-"""The short way to say what a label is: one property for each label field."""
+"""Builds the tool from `task.labels`, the short form: one property for each label field."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from pipeline.task.lint import MAX_ENUM_VALUES
 from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, schema_check, short
 from pipeline.task.schema_tree import Schema
 
-#: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
+#: What `labelpipe init` writes if it knows no labels. Nobody wants training data with these.
 PLACEHOLDER_LABELS = ("first label", "second label")
-#: a field, or a list of its values
+#: A field, or a list of its values, by name.
 Labels = Mapping[str, LabelField | Sequence[JSON]]
 
 
 def labels_tool(labels: Labels, *, name: str | None, description: str | None, strict: bool) -> Tool:
-    """The tool with one property for each label field. Raises TaskError."""
+    """Build the tool with one property for each label field. Raises TaskError."""
     if not labels:
         raise TaskError("task.labels is empty: expected a name and its values, such as label = ['yes', 'no']")
     fields = {field: _field(field, values) for field, values in labels.items()}
@@ -37,7 +37,7 @@ def labels_tool(labels: Labels, *, name: str | None, description: str | None, st
 
 
 def _describe(labels: Iterable[str]) -> str:
-    """What the function does, said from the names of its fields."""
+    """Describe the function by the names of its fields."""
     *most, last = labels
     return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
 
@@ -64,7 +64,7 @@ def _property(name: str, field: LabelField) -> Schema:
 
 
 def _meanings(field: LabelField) -> Schema:
-    """What the labels mean, a line each; nothing where no label says more than itself."""
+    """Describe the labels, one per line. Return {} if none has a meaning or an example."""
     if not any(choice.meaning or choice.examples for choice in field.choices):
         return {}
     return {"description": "\n".join(map(_line, field.choices))}
@@ -75,13 +75,13 @@ def _line(choice: Choice) -> str:
     meaning = " ".join(choice.meaning.split())
     examples = "; ".join(" ".join(example.split()) for example in choice.examples)
     if meaning and examples and meaning[-1].isalnum():
-        meaning += "."  # else the examples read as the end of its sentence
+        meaning += "."  # otherwise the examples read as part of its sentence
     explained = " ".join(filter(None, [meaning, f"Examples: {examples}" if examples else ""]))
     return f"- {text}: {explained}" if explained else f"- {text}"
 
 
 def _normalizing_check(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
-    """The check of arguments that gives several labels in the config's order and 3.0 as 3; None where nothing can."""
+    """Return a check that sorts several labels in the config's order and turns 3.0 into 3; None if not needed."""
     several = {name: field.values for name, field in fields.items() if field.kind == "several"}
     whole = [name for name, field in fields.items() if field.kind == "integer"]
     if not several and not whole:

@@ -1,7 +1,7 @@
-"""What is read in an answer although it is not as it should be: only where there is one way to read it, and no harm.
+"""Reads answers that are not in the right form, if only one reading is possible and it does no harm.
 
-A call that fits as it stands is never looked at here. Each reading has a name, is counted, and `task.strict_answers`
-refuses it. Calls are never read out of the text.
+A call that is valid as it is never comes here. Each reading has a name and is counted, and `task.strict_answers`
+refuses it. Calls are never read from the text.
 """
 
 import json
@@ -13,7 +13,7 @@ from pipeline import codec
 from pipeline.records import JSON
 from pipeline.task.schema_tree import Schema
 
-#: The readings, by what is told of each.
+#: The readings, by their descriptions.
 PREFIX = "functions. before the name"
 FENCE = "a fence around the arguments"
 TEXT_IN_TEXT = "arguments that are JSON within a JSON text"
@@ -21,12 +21,12 @@ SPELLING = "another case or white space in a value"
 
 _PREFIX = "functions."
 _FENCE = "```"
-#: How often a text may stand within a text.
+#: The most levels of JSON text within JSON text.
 _MOST_WRAPS = 3
 
 
 def normalize_tool_name(name: str, known: Container[str]) -> str:
-    """The name of the tool that is meant; the name itself where it is one, or none is meant."""
+    """Return the known tool that the name means, or the name itself if there is none."""
     if name in known:
         return name
     plain = name.strip().removeprefix(_PREFIX)
@@ -34,7 +34,7 @@ def normalize_tool_name(name: str, known: Container[str]) -> str:
 
 
 def unwrap_arguments(text: str) -> tuple[str, JSON, tuple[str, ...]]:
-    """The JSON text within wrapped arguments, its value, and how it was wrapped. Raises JSONDecodeError."""
+    """Return the JSON text in wrapped arguments, its value, and how it was wrapped. Raises JSONDecodeError."""
     readings = []
     if (within := _strip_fence(text)) is not None:
         text = within
@@ -49,7 +49,7 @@ def unwrap_arguments(text: str) -> tuple[str, JSON, tuple[str, ...]]:
 
 
 def _strip_fence(text: str) -> str | None:
-    """What stands between fences, without the name of its language; None where there are none."""
+    """Return the text between fences, without the name of its language; None if there are no fences."""
     bare = text.strip()
     if len(bare) < 2 * len(_FENCE) or not (bare.startswith(_FENCE) and bare.endswith(_FENCE)):
         return None
@@ -57,7 +57,7 @@ def _strip_fence(text: str) -> str | None:
 
 
 def match_choices(value: JSON, schema: Schema) -> JSON:
-    """The value with each text that is no choice of its enum, but one but for case and white space, as that choice."""
+    """Replace each text that differs from one choice of its enum only in case and outer white space by that choice."""
     return _match_choices(value, schema, schema)
 
 
@@ -74,7 +74,7 @@ def _match_choices(value: JSON, schema: Any, root: Schema) -> JSON:
 
 def _inner(value: JSON, schemas: list[Any], root: Schema) -> JSON:
     candidates = [schema for schema in schemas if isinstance(schema, Mapping)]
-    # Several forms that the value may have: which is meant is a guess.
+    # If the value may have several forms, choosing one would be a guess.
     return _match_choices(value, candidates[0], root) if len(candidates) == 1 else value
 
 
@@ -97,7 +97,7 @@ def _const(schema: Schema) -> list[Any]:
 
 
 def _branches(schema: Any, root: Schema, depth: int = 8) -> Iterator[Schema]:
-    """The forms that a value may have: the schema itself, with references followed and alternatives apart."""
+    """Yield the forms that a value may have, with references followed and alternatives separate."""
     if not isinstance(schema, Mapping) or depth == 0:
         return
     reference = schema.get("$ref")
@@ -115,10 +115,10 @@ def _branches(schema: Any, root: Schema, depth: int = 8) -> Iterator[Schema]:
 
 
 def find_repeated_key(text: str, value: JSON) -> str | None:
-    """A key that stands twice in one object of the text, with different values; None where there is none.
+    """Return a key that occurs twice in one object of the text, with different values; None if there is none.
 
-    `value` is what the text was read as, by a reader that takes the last one. Each key has its colon, so a text with no
-    more colons than keys has none twice; few texts need the slow look.
+    `value` is the parsed text, in which the last value won. Each key has its colon, so a text with no more colons than
+    keys has no repeated key. Few texts need the slow check.
     """
     if text.count(":") <= codec.keys_in(value):
         return None

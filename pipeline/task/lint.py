@@ -1,4 +1,4 @@
-"""What strict mode of function calling does not take, found before a call is paid for."""
+"""Finds what strict mode of function calling refuses, before a call is paid for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any
 
 from pipeline.task.schema_tree import Schema, child_schemas, is_object, iter_schemas, types_of
 
-MAX_ENUM_VALUES = 1_000  #: over the whole schema
+MAX_ENUM_VALUES = 1_000  #: in the whole schema
 MAX_PROPERTIES = 5_000
 MAX_NESTING = 10  #: objects within objects
-MAX_LONG_ENUM_CHARS = 15_000  #: together, in an enum of more than LONG_ENUM texts
+MAX_LONG_ENUM_CHARS = 15_000  #: in total, in an enum of more than LONG_ENUM texts
 LONG_ENUM = 250
-MAX_NAME_CHARS = 120_000  #: property names, definition names and enum texts together
+MAX_NAME_CHARS = 120_000  #: property names, definition names, and enum texts in total
 
-#: the formats that strict mode knows
+#: The formats that strict mode accepts.
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 
-#: what to do -> the keywords that strict mode refuses
+#: What to do -> the keywords that strict mode refuses.
 _INSTEAD = {
     "remove it: every property is required, so a default is never used": "default",
     "use anyOf": "oneOf",
@@ -46,7 +46,7 @@ class Finding:
 
 
 def lint(schema: Schema) -> list[Finding]:
-    """Everything in the schema that strict mode refuses; an empty list for a schema that it takes."""
+    """Return everything in the schema that strict mode refuses."""
     findings = [Finding("#", *fault) for fault in _root(schema)]
     for path, node in iter_schemas(schema):
         findings += [Finding(path, *fault) for rule in _RULES for fault in rule(node)]
@@ -144,7 +144,7 @@ def _totals(schema: Schema) -> Iterator[Fault]:
 
 
 def _nesting(schema: Schema) -> int:
-    """How many objects stand within each other, definitions counted on their own."""
+    """Return how deeply objects are nested. Definitions count separately."""
     definitions = [schema.get(key, {}) for key in ("$defs", "definitions")]
     roots = [schema, *(node for named in definitions for node in named.values())]
     return max(_depth(root) for root in roots if isinstance(root, dict))

@@ -1,4 +1,4 @@
-"""A Pydantic model as the tool: its schema made fit for strict mode, its validators part of the check."""
+"""Turns a Pydantic model into a tool: adapts its schema to strict mode, and checks answers with its validators."""
 
 import inspect
 from dataclasses import replace
@@ -13,11 +13,11 @@ from pipeline.task.lint import FORMATS
 from pipeline.task.schema import MAX_FAULTS, Check, Tool, format_path, make_tool, order_columns, short, validator
 from pipeline.task.schema_tree import Schema, is_object, transform
 
-#: what strict mode refuses and the model checks by itself
+#: Keywords that strict mode refuses and that the model checks itself.
 _LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})
 _TYPE_NAMES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
-#: Faults of one answer beyond which none is told.
+#: The most faults of one answer that are listed.
 MOST_IN_DETAIL = 1_000
 
 Model = type[pydantic.BaseModel]
@@ -29,7 +29,7 @@ def is_model(thing: object) -> bool:
 
 
 def model_tool(model: Model, *, name: str, description: str | None, strict: bool) -> Tool:
-    """The tool whose arguments are checked by the schema and then by the model. Raises TaskError."""
+    """Build the tool whose arguments are checked by the schema and then by the model. Raises TaskError."""
     schema = model_schema(model, strict=strict)
     if description is None:
         description = schema.get("description")
@@ -40,9 +40,9 @@ def model_tool(model: Model, *, name: str, description: str | None, strict: bool
 
 
 def model_schema(model: Model, *, strict: bool) -> Schema:
-    """The model's JSON Schema without titles; in strict mode with every property required and no default.
+    """Return the model's JSON Schema without titles; in strict mode with every property required and no default.
 
-    Constraints that strict mode refuses are left out of the schema and stay with the model.
+    Constraints that strict mode refuses are left to the model.
     """
     try:
         schema = model.model_json_schema(by_alias=True, mode="validation")
@@ -52,7 +52,7 @@ def model_schema(model: Model, *, strict: bool) -> Schema:
 
 
 def _columns(model: Model) -> tuple[str, ...]:
-    # The label is what the model gives back: with computed fields, without excluded ones.
+    # The label is the model's output, with computed fields and without excluded ones.
     try:
         output_schema = _resolve_root(model.model_json_schema(by_alias=True, mode="serialization"))
     except Exception as error:
@@ -61,7 +61,7 @@ def _columns(model: Model) -> tuple[str, ...]:
 
 
 def _resolve_root(schema: Schema) -> Schema:
-    # A model that refers to itself hides behind a $ref, but the root has to be an object.
+    # The schema of a model that refers to itself is a $ref, but the root must be an object.
     reference = schema.get("$ref")
     if not isinstance(reference, str):
         return schema
@@ -85,13 +85,13 @@ def _validate(model: Model, text: str) -> dict[str, JSON]:
         label: dict[str, JSON] = codec.plain(instance.model_dump(mode="json", by_alias=True))
     except pydantic.ValidationError as error:
         raise InvalidAnswerError(_faults(error)) from error
-    except BaseException as error:  # a validator's own SystemExit too: it must not end the run
+    except BaseException as error:  # even a validator's SystemExit must not end the run
         raise CallbackError(f"the model {model.__name__} raised {type(error).__name__}: {error}") from error
     return label
 
 
 def _faults(error: pydantic.ValidationError) -> str:
-    if (count := error.error_count()) > MOST_IN_DETAIL:  # to list one of them, all have to be made
+    if (count := error.error_count()) > MOST_IN_DETAIL:  # listing one of them would create all of them
         return f"{count:,} values do not fit the model {error.title}"
     details = error.errors(include_url=False)[:MAX_FAULTS]
     return "; ".join(f"{format_path(fault['loc'])}: {fault['msg']}, got {short(fault['input'])}" for fault in details)
@@ -106,7 +106,7 @@ def _strict_node(node: Schema) -> Schema:
     if strict.get("format", "email") not in FORMATS:
         del strict["format"]
     if "oneOf" in strict and "anyOf" not in strict:
-        # A tagged union: the tags keep the forms apart, so "one of" and "any of" are the same.
+        # A tagged union: the tags exclude each other, so "one of" and "any of" mean the same.
         strict["anyOf"] = strict.pop("oneOf")
     if is_object(strict) and "properties" in strict:
         strict["required"] = list(strict["properties"])
@@ -123,7 +123,7 @@ def _with_type(node: Schema) -> Schema:
 
 
 def _wrap_reference(node: Schema) -> Schema:
-    # A $ref has to stand alone; a union of one says the same and may carry a description.
+    # A $ref must be alone. A union of one means the same and may carry a description.
     if "$ref" not in node or not node.keys() - {"$ref", "$defs"}:
         return node
     others = {key: value for key, value in node.items() if key != "$ref"}

@@ -1,4 +1,4 @@
-"""What a task is made of, as plain values."""
+"""Defines the options of a task as plain values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from pipeline.records import BY_SCHEMA, JSON
 from pipeline.task.attachments import PromptMedia
 
 TOOL_CHOICES = ("forced", "required", "auto", BY_SCHEMA)
-#: how many calls make an answer: see docs/tasks.md
+#: How many calls make an answer: see docs/tasks.md.
 CALLS = ("one", "some", "any", "all")
-#: `TaskOptions.rows`: each call is a row
+#: `TaskOptions.rows`: each call is a row.
 ROWS_OF_CALLS = "calls"
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """One tool. Exactly one of `parameters` (a JSON Schema), `labels` and `python` says what it takes."""
+    """One tool. Exactly one of `parameters` (a JSON Schema), `labels`, and `python` defines its arguments."""
 
     name: str | None = None
     parameters: Mapping[str, JSON] | None = None
@@ -29,9 +29,9 @@ class ToolOptions:
 
 @dataclass(frozen=True, slots=True)
 class ValidatorOptions:
-    """What a label must fit beside its schema: an `expression` that is true, or a function in `python`.
+    """A rule for labels beyond the schema: an `expression` that must be true, or a function in `python`.
 
-    `message` is what the model is told where it does not; `tool` names the tool whose label it is about, None: each.
+    `message` is what the model is shown if the label breaks it. `tool` names the tool it is for; None: every tool.
     """
 
     expression: str | None = None
@@ -42,24 +42,25 @@ class ValidatorOptions:
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What a task is made of. Exactly one of `labels`, `function`, `python` and `tools` says what a label is.
+    """The options of a task. Exactly one of `labels`, `function`, `python`, and `tools` defines the label.
 
-    `name` and `description` are the function's, as the model sees it; None takes the tool's own. `parameters` are
-    sent with each request as they are; None among them is not sent. `base` is the folder of the config, from which
-    `python` is imported.
+    `name` and `description` are the function's, for the model; None uses the tool's own. `parameters` are sent
+    unchanged with each request, except those that are None. `base` is the config's folder, from which `python` is
+    imported.
 
-    `call` says how many calls make an answer, `rows` what is a row of its own (None: the record), `max_turns` how often
-    the model is asked at the most when it is told what came of its calls, `reply` is the column of its last words.
+    `call` is how many calls make an answer. `rows` is what becomes a row of its own (None: the record). `max_turns` is
+    how often at most the model is asked if it is shown the results of its calls. `reply` is the column of its final
+    text.
 
-    `examples` are records with the right arguments under the key "label". All of them are shown with each record, in
-    their order; with `examples_k` only that many, the nearest to the record.
+    `examples` are records with the correct arguments under the key "label". All are shown with each record, in order;
+    with `examples_k`, only that many, those nearest to the record.
 
-    Without `names_function` a forced call is asked for by "required", which says the same where there is one tool.
-    `strict_answers` refuses what can be read in one way only and is not exactly as it should be.
+    Without `names_function`, a forced call is requested by "required", which means the same for a single tool.
+    `strict_answers` refuses answers in the wrong form, even if only one reading is possible.
 
-    How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
-    one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records (None: where
-    the model takes a mark, and that part is long enough to be kept).
+    Prompt caching changes no answer, so it is in no fingerprint. `prompt_cache_key` is sent as it is ("auto": derived
+    from the fingerprint). `cache_breakpoint` marks the end of what all records share (None: if the model accepts a mark
+    and that part is long enough to be cached).
     """
 
     model: str
