@@ -1,4 +1,4 @@
-"""What people say about labels: draws, answers, and the corrections that result."""
+"""People's answers about labels: the draws, the answers, and the corrections that result."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class DrawItem:
 class Answer:
     """What a person said about one record.
 
-    `about` is the digest of the model's label (`label_digest`) that the record had in the ledger. `record` and
-    `request` are the record's `digest` and `request_digest` then: they tell whether its content is still the same.
+    `about` is the digest of the model's label (`label_digest`) in the ledger at that time. `record` and `request` are
+    the record's `digest` and `request_digest` at that time, and show whether its content is still the same.
 
-    `old` are the label fields as the rows had them, with corrections; None for a record without a label. `new` are the
-    fields that the person filled in, with their values; fields that are not in it were not answered. None means that
-    the label is right as it is; an empty mapping says nothing about any field (the person only left a note).
+    `old` is the label fields as in the rows, with corrections; None for a record without a label. `new` is the fields
+    that the person filled in, with their values; the person did not answer the other fields. None confirms the label as
+    it is; an empty mapping confirms no field (the person only left a note).
 
-    `unclear` says that the guideline is unclear. `draw` is the id of the draw that it answers, None without one.
-    `takes_back` is the id of an earlier answer which no longer counts; such an answer says nothing else.
-    `id` grows with each answer and `at` is a Unix time; both are given by `add_answers`, unless `at` is set.
+    `unclear` means that the guideline is unclear. `draw` is the id of the draw that it answers, or None.
+    `takes_back` is the id of an earlier answer that no longer counts; such an answer contains nothing else.
+    `add_answers` sets `id`, which grows with each answer, and `at`, a Unix time, unless it is set.
     """
 
     key: str
@@ -76,13 +76,13 @@ class Answer:
 
     @property
     def fields(self) -> Mapping[str, JSON]:
-        """The label fields whose values this person stands for; empty where nothing was said about any."""
+        """The label fields whose values this person has confirmed or set; empty if there are none."""
         return (self.old or {}) if self.new is None else self.new
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an answered record is after its input has changed: its key, and the digests of content and request."""
+    """Where an answered record is after its input changed: its key, and the digests of its content and request."""
 
     answer: int
     key: str
@@ -92,11 +92,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What people say that a record's label is: the last value of each field, and who said the last of it, and when.
+    """A record's label according to people: the last value of each field, and who gave the last answer, and when.
 
-    `record` and `request` are the digests of the content and of the request that it is about. `answer` is the id of the
-    last answer, and `answers` are the ids of all that stand. `is_whole` says that it has a value for every label field,
-    so that a record without a label gets a row by it.
+    `record` and `request` are the digests of the content and the request that it is about. `answer` is the id of the
+    last answer, and `answers` are the ids of all answers that count. `is_whole` means that every label field has a
+    value, so that a record without a label gets a row.
     """
 
     key: str
@@ -111,12 +111,12 @@ class Correction:
 
 
 def label_digest(label: Mapping[str, JSON] | None, rows: Sequence[Mapping[str, JSON]] | None = None) -> str:
-    """The digest of a model's label (`Outcome.label`, `Outcome.rows`): equal for equal values, 32 hex digits."""
+    """Return the digest of a model's label (`Outcome.label`, `Outcome.rows`), 32 hex digits; equal for equal values."""
     return codec.digest128(codec.canonical([label, list(rows) if rows is not None else None])).hex()
 
 
 def retraction(answer: Answer, by: str) -> Answer:
-    """An answer that takes this one back."""
+    """Return an answer that takes this one back."""
     return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
 
 
@@ -126,7 +126,7 @@ def is_same_content(one: Answer | Correction | Place, record: int | None, reques
 
 
 def with_answer(before: Correction | None, answer: Answer, place: Place) -> Correction:
-    """A record's correction with one more answer. Answers about other content no longer count."""
+    """Return a record's correction with one more answer. Answers about other content no longer count."""
     is_same = before is not None and is_same_content(before, place.record, place.request)
     if before is None or not is_same:
         before = Correction(place.key, {}, "", 0.0, place.record, place.request, 0, ())
@@ -140,6 +140,6 @@ def with_answer(before: Correction | None, answer: Answer, place: Place) -> Corr
         request=place.request,
         answer=answer.id,
         answers=(*before.answers, answer.id),
-        # A record without a label gets one only with all of its fields: that is checked where the answer comes in.
+        # A record without a label gets one only with all of its fields. The code that takes the answer checks this.
         is_whole=before.is_whole or answer.old is None or fields.keys() >= answer.old.keys(),
     )

@@ -1,6 +1,6 @@
-"""The tables of the batch lane: parts that are sent as one batch each, and the records whose answers they will hold.
+"""Reads and writes the tables of the batch lane: parts, each sent as one batch, and the records that they ask about.
 
-Each act on a part is noted before it is done, so that the next session knows what may have been done. A record is in
+Each action on a part is recorded before it happens, so the next session knows what may have happened. A record is in
 one part at a time: its key is the primary key of `batch_items`.
 """
 
@@ -31,7 +31,7 @@ _PARTS, _ITEMS = ", ".join(_PART), ", ".join(_ITEM)
 
 
 def _parts(connection: sqlite3.Connection) -> list[Part]:
-    """All parts that there ever were, the oldest first."""
+    """Return all parts, including closed ones, oldest first."""
     return [_to_part(row) for row in connection.execute(f"SELECT {_PARTS} FROM batches ORDER BY part")]  # noqa: S608
 
 
@@ -52,7 +52,7 @@ def _next_number(connection: sqlite3.Connection, first: int) -> int:
 
 
 def _note(connection: sqlite3.Connection, part: Part) -> Part:
-    """Note what has become of a part; gives it back."""
+    """Record the current state of a part, and return the part."""
     with transaction(connection):
         _put_part(connection, part)
     return part
@@ -63,7 +63,7 @@ def _put_part(connection: sqlite3.Connection, part: Part) -> None:
 
 
 def _pack(connection: sqlite3.Connection, part: Part, items: Sequence[Item]) -> None:
-    """Note a part whose input file is on the disk, and the records in it; each leaves the part that it was in."""
+    """Record a part whose input file is on the disk, and its records, which leave the parts that they were in."""
     with transaction(connection):
         if part.lines:
             _put_part(connection, part)
@@ -102,7 +102,7 @@ def _to_item(row: Sequence[Any]) -> Item:
 
 
 def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
-    """The items of the part whose answers are not known, by place."""
+    """Return the part's items whose answers are unknown, by place."""
     rows = connection.execute(
         f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND state IN ('waiting', 'dropped') AND place >= 0",  # noqa: S608
         (part,),
@@ -111,7 +111,7 @@ def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
 
 
 def _record_results(connection: sqlite3.Connection, part: Part, results: Sequence[LineResult]) -> None:
-    """Write down what lines came to, and their answers: together, or not at all."""
+    """Record the results of lines and their answers in one transaction."""
     answers = [one.answer for one in results if one.answer is not None]
     with transaction(connection):
         saved = storedturns.of(connection, [one.key for one in answers])
@@ -125,7 +125,7 @@ def _record_results(connection: sqlite3.Connection, part: Part, results: Sequenc
 
 
 def _with_replaced_cost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswer:
-    """The answer, with what those have cost in whose place it is written: they were given to another prompt."""
+    """Return the answer with the cost of the answers that it replaces, which were given to another prompt."""
     for lost in before:
         if lost.number >= answer.number:
             answer = answer.carrying(lost.response, lost.calls, lost.repairs)
@@ -133,7 +133,7 @@ def _with_replaced_cost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> S
 
 
 def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, str], limit: int) -> list[Item]:
-    """The next items of a part that is read, behind this (place, key); those with an outcome are left out."""
+    """Return the next items of a read part after this (place, key), without those that have an outcome."""
     place, key = after
     rows = connection.execute(
         f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND (place, key) > (?, ?)"  # noqa: S608
@@ -146,7 +146,7 @@ def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, 
 
 
 def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str]:
-    """The keys of those that are in a part. One whose content is another now is dropped there, and not meant."""
+    """Return the keys of the records in a part. One whose content has changed is dropped there, and not returned."""
     contents = {record.key: record.digest for record in records}
     waiting: set[str] = set()
     changed: list[str] = []
@@ -163,7 +163,7 @@ def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[
 
 
 def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
-    """Those of the requests whose answer is waited for."""
+    """Return those of the requests that a part is waiting for."""
     waiting: set[bytes] = set()
     for digest in digests:
         row = connection.execute(
@@ -176,7 +176,7 @@ def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> se
 
 
 def batches_left(connection: sqlite3.Connection) -> int:
-    """How many batches are open, or have answers of which nothing has become yet."""
+    """Return how many batches are open, or have answers that have not been used."""
     count: int = connection.execute(
         "SELECT COUNT(*) FROM batches WHERE state NOT IN ('read', 'closed') OR EXISTS (SELECT 1 FROM batch_items"
         " WHERE batch_items.part = batches.part AND state = 'answered'"
@@ -186,9 +186,9 @@ def batches_left(connection: sqlite3.Connection) -> int:
 
 
 def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -> int | None:
-    """Let go of records whose identical request is not waited for any more; the number of their group, below 0.
+    """Free the records whose identical request no longer waits, and return the number of their group, below 0.
 
-    That is so once the part of the record that they follow is `handed_out`. None where there are none.
+    A request no longer waits once the part of the record that they follow is in `handed_out`. None if none are freed.
     """
     with transaction(connection):
         group = min(0, connection.execute("SELECT COALESCE(MIN(part), 0) FROM batch_items").fetchone()[0]) - 1
@@ -203,7 +203,7 @@ def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -
 
 
 def _close_parts(connection: sqlite3.Connection) -> list[int]:
-    """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
+    """Close the parts whose records all have outcomes or are in other parts, and return the parts' numbers."""
     done = "EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key)"
     with transaction(connection):
         connection.execute(f"DELETE FROM batch_items WHERE part < 0 AND {done}")  # noqa: S608
@@ -221,12 +221,12 @@ def _close_parts(connection: sqlite3.Connection) -> list[int]:
 
 
 def _follower_groups(connection: sqlite3.Connection) -> list[int]:
-    """The numbers, below 0, of the groups of records that followed others, and do no more."""
+    """Return the numbers, below 0, of the groups of records that no longer follow others."""
     return [row[0] for row in connection.execute("SELECT DISTINCT part FROM batch_items WHERE part < 0")]
 
 
 def _method(work: Work[_P, _T]) -> Callable[Concatenate[BatchBook, _P], Coroutine[Any, Any, _T]]:
-    """The method that has the ledger do this."""
+    """Return a method that runs this work in the ledger."""
 
     @wraps(work)
     async def method(self: BatchBook, /, *args: _P.args, **options: _P.kwargs) -> _T:
@@ -236,16 +236,16 @@ def _method(work: Work[_P, _T]) -> Callable[Concatenate[BatchBook, _P], Coroutin
 
 
 class BatchBook:
-    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used.
+    """The parts of a run in its ledger, numbered from `first`.
 
-    Its parts are numbered from `first` on.
+    Every method raises StoreError if the file cannot be used.
     """
 
     def __init__(self, ledger: Ledger, first: int = 1) -> None:
         self._ledger, self._first = ledger, first
 
     async def next_number(self) -> int:
-        """The number of the next part."""
+        """Return the number of the next part."""
         return await self._ledger.do(_next_number, self._first)
 
     parts = _method(_parts)

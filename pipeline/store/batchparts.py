@@ -1,4 +1,4 @@
-"""Parts of a run that are sent as one batch each, and the records in them, as data."""
+"""Defines the parts of a run that are sent as one batch each, and the records in them."""
 
 import enum
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.records import JSON, Problem, Record, SavedAnswer
 
-#: Parts whose input file was made by this name: run folder/batches/000001.jsonl.
+#: The folder of the parts' input files: run folder/batches/000001.jsonl.
 FOLDER = "batches"
 
 
@@ -25,27 +25,27 @@ class PartState(enum.StrEnum):
 class ItemState(enum.StrEnum):
     """What is known about a record's line in its part."""
 
-    #: its line is in the part, and nothing is known of its answer
+    #: Its line is in the part, and its answer is unknown.
     WAITING = "waiting"
-    #: its answer is among the kept answers
+    #: Its answer is saved.
     ANSWERED = "answered"
-    #: the server refused its line; `problem` says why
+    #: The server refused its line; `problem` is the reason.
     REFUSED = "refused"
-    #: it is to be asked again: no answer came, through no fault of the record
+    #: It must be asked again: no answer came, through no fault of the record.
     AGAIN = "again"
-    #: it has no line: the identical request of another record is in a part
+    #: It has no line, because the identical request of another record is in a part.
     FOLLOWS = "follows"
-    #: nobody waits for its answer any more; what it costs is counted when it comes
+    #: Nothing waits for its answer anymore. The cost is counted when the answer comes.
     DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One input file of the Batch API and the batch that is made of it.
+    """One input file of the Batch API and the batch that is made from it.
 
-    `begun`: the act after `state` was begun, and its answer may have been lost. `tokens` is the estimate of what it
-    queues, `most_usd` and `most_tokens` the worst case of all its lines; `most_usd` is None where no price is known.
-    `facts` is what the server said of the batch last. `books` counts its lines by how they ended, and what they used.
+    `begun`: the action after `state` has begun, and its answer may have been lost. `tokens` estimates what the part
+    queues; `most_usd` and `most_tokens` are the worst case of all its lines. `most_usd` is None if no price is known.
+    `facts` is the server's last report about the batch. `books` counts the lines by result, and their usage.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Part:
     books: Mapping[str, JSON] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, JSON]:
-        """Plain values, for JSON: its state, counts, and moments as Unix times; `server` is the server's own word."""
+        """Return plain values for JSON, with times as Unix times; `server` is the status that the server reports."""
         return {
             "part": self.number,
             "state": self.state.value,
@@ -86,7 +86,7 @@ class Part:
 
     @property
     def took_s(self) -> float | None:
-        """How many seconds the API took for the batch, or None unless the batch is completed."""
+        """How many seconds the API took for the batch; None unless the batch is completed."""
         if self.sent_at is None or self.ended_at is None or self.facts.get("status") != "completed":
             return None
         return self.ended_at - self.sent_at
@@ -108,7 +108,7 @@ class Part:
 
     @property
     def is_unsent(self) -> bool:
-        """Whether it is certain that no batch was made of it."""
+        """Whether it is certain that no batch was made from it."""
         return self.state is PartState.PACKED or (self.state is PartState.UPLOADED and not self.begun)
 
     @property
@@ -120,10 +120,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record in a part. `place` is that of its line, from 0; -1 where it has none.
+    """A record in a part. `place` is the 0-based place of its line; -1 if it has none.
 
-    `number` counts the record's answers before this one; `digest` is that of the record's first request. `tries` is how
-    often its line came to nothing through a fault of the server's.
+    `number` counts the record's earlier answers; `digest` is the digest of its first request. `tries` counts how often
+    its line failed because of the server.
     """
 
     record: Record

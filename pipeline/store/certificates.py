@@ -1,4 +1,4 @@
-"""The certificate of a run's labels, and whether the labels are still those that it is about.
+"""Reads and writes the certificates of a run's labels, and checks whether the labels are still the same.
 
 Everything here reads the disk: call it in a thread.
 """
@@ -19,21 +19,21 @@ from pipeline.store.rows import unbound
 from pipeline.store.rundir import RunDir, write_whole
 from pipeline.store.schema import connect_reader
 
-#: The columns that say how certain a label is, the first one first: the share of votes that agree, what the model says.
-#: The higher the number, the more certain.
+#: The columns that show how certain a label is, in this order: the share of votes that agree, and the model's own
+#: number. A higher number means more certain.
 CERTAINTY = ("agreement", "confidence")
-#: Why a certificate counts no more, where the ledger says so.
+#: Why a certificate no longer counts, according to the ledger.
 VOID = "labels that it is about have changed since"
-#: How the names of its files begin.
+#: The prefix of its files' names.
 NAME = "certificate"
 _SELECT = "SELECT key, digest, request_digest, label FROM outcomes WHERE status = 'labelled' AND seq <= ? ORDER BY seq"
 
 
 @dataclass(slots=True)
 class ColumnLabel:
-    """One record's label in one column. Not frozen only because a million are made in a row.
+    """One record's label in one column. It is not frozen only because a million may be made.
 
-    `certainty` are the numbers in the columns that say how certain it is, None where there is none. `record` and
+    `certainty` is the numbers in the columns that show how certain it is, None if a number is missing. `record` and
     `request` are the digests of the record's content and request.
     """
 
@@ -46,10 +46,10 @@ class ColumnLabel:
 
 @dataclass(slots=True)
 class LabelDigest:
-    """What `read_column` has counted: labels in the column, records without one, and a digest of the labels.
+    """The counts of `read_column`: labels in the column, records without one, and a digest of the labels.
 
-    The digest covers key, label, and certainty, and does not depend on the order. `added` counts labels that came after
-    the last seq that was asked for.
+    The digest covers key, label, and certainty, and does not depend on the order. `added` counts labels after the last
+    seq that was requested.
     """
 
     n: int = 0
@@ -77,11 +77,10 @@ def read_column(
     upto: int | None = None,
     digest: LabelDigest | None = None,
 ) -> Iterator[ColumnLabel]:
-    """The model's labels in this column, as they were committed, up to a seq or all of them. Raises SetupError.
+    """Yield the model's labels in this column in the order of commits, up to a seq or all of them. Raises SetupError.
 
-    `scores` are the columns that say how certain they are.
-    `seen` is filled on the way, which takes a third of the time. Corrections do not count here: the ledger holds what
-    the model said.
+    `scores` are the columns that show how certain the labels are. `digest` is updated on the way, which takes a third
+    of the time. Corrections do not count, because the ledger holds the model's answers.
     """
     with closing(connect_reader(ledger)) as connection:
         last = last_seq(connection) if upto is None else upto
@@ -121,9 +120,9 @@ def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], 
 
 
 def _label(text: str | None) -> dict[str, JSON] | None:
-    """A label of one row; None for several rows, and for a damaged one, which `verify` tells of."""
+    """Return a label of one row; None for several rows, and for a damaged label, which `verify` reports."""
     try:
-        # The quick reader: a number of more digits than a float has is no class.
+        # The fast parser is enough: a number with more digits than a float is not a class.
         label = codec.loads(text or "null")
     except (ValueError, TypeError):
         return None
@@ -138,7 +137,7 @@ def _number(value: JSON) -> float | None:
 
 
 def read_certificates(folder: Path) -> list[dict[str, Any]]:
-    """The certificates of the run as they were written, one for each column. Raises SetupError."""
+    """Return the run's certificates as written, one for each column. Raises SetupError."""
     certificates = []
     for path in sorted(folder.glob(f"{NAME}*.json"), key=lambda path: (len(path.name), path.name)):
         try:
@@ -151,9 +150,9 @@ def read_certificates(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> Path:
-    """Keep a certificate, as JSON and its `text` as a text; gives the path of the first. Raises StoreError.
+    """Save a certificate as JSON, and its `text` as a text file; return the path of the JSON. Raises StoreError.
 
-    The first column that is certified has `certificate.json`; another one has a digest of its name in the file's.
+    The first certified column has `certificate.json`; the file names of others contain a digest of the column's name.
     """
     others = [one["column"] for one in read_certificates(folder)]
     is_first = not others or others[0] == certificate["column"]
@@ -165,10 +164,10 @@ def write_certificate(folder: Path, certificate: dict[str, Any]) -> Path:
 
 
 def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, Any] | None:
-    """The certificate of a run's labels as it stands today; None where there is none. Raises SetupError.
+    """Return the certificate of a run's labels as it is now; None if there is none. Raises SetupError.
 
-    It is that of `column`, or of the first that was certified. `certified` is false and `void` says why, if the labels
-    that it is about have changed since. Reads all labels, and waits for the disk.
+    It is the certificate of `column`, or of the first certified column. If its labels have changed since, `certified`
+    is false and `void` is the reason. Reads all labels from the disk.
     """
     run_dir = RunDir(Path(folder))
     certificates = [one for one in read_certificates(run_dir.path) if column in (None, one["column"])]

@@ -1,7 +1,7 @@
 """Finds files of rows that somebody has changed, and moves them aside before anything is written.
 
-A file is ours if its first bytes have the digest in the ledger, and the rest is the beginning of the rows that the
-ledger has beyond that, because a kill may come between the two. Any other file is compared byte by byte.
+A file is the run's if its first bytes have the digest in the ledger and the rest is the beginning of the ledger's next
+rows, because a kill may come between the two writes. Any other file is compared byte by byte.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
 
 @dataclass(frozen=True, slots=True)
 class MovedFile:
-    """A file that was not as the run had left it: its name, its new path, and what was wrong with it."""
+    """A file that was not as the run left it: its name, its new path, and what was wrong with it."""
 
     name: str
     to: Path
@@ -59,8 +59,8 @@ class MovedFile:
 async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]:
     """Move changed files aside, and store how far the unchanged files go. Raises StoreError.
 
-    This is the first step of a session. While the ledger is as the last session left it, it tells what a file may
-    contain.
+    This is the first step of a session, because the ledger must still be as the last session left it to show what a
+    file may contain.
     """
     moved, noted = [], {}
     text = await ledger.meta_get("layout")
@@ -77,7 +77,7 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
             why, now = await _look_at(path, status, checkpoint, layout, ledger)
             if why:
                 moved.append(move_aside(path, why))
-                # Nothing is there now: a file that is put there before ours is not taken for it.
+                # There is no file now, so a file that somebody puts there before ours is not mistaken for ours.
                 now = NO_FILE
             if now is not None and now != checkpoint:
                 noted[name] = now
@@ -87,7 +87,7 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
 
 
 def move_aside(path: Path, why: str) -> MovedFile:
-    """Rename the file so that its name says what it is. No other file is overwritten. Raises StoreError."""
+    """Rename the file so that its name shows what it is, without overwriting any file. Raises StoreError."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for number in count(1):
         ending = f"-{number}" if number > 1 else ""
@@ -102,12 +102,12 @@ def move_aside(path: Path, why: str) -> MovedFile:
 async def _look_at(
     path: Path, status: os.stat_result, checkpoint: Checkpoint | None, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, Checkpoint | None]:
-    """What is wrong with the file, or an empty text; and its checkpoint, moved to its last complete row."""
+    """Return what is wrong with the file, or an empty text, and its checkpoint, moved to its last complete row."""
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
         return f"is {kind}, which this run did not make", checkpoint
     if not status.st_size:
-        return "", NO_FILE  # nothing of anybody's is in it
+        return "", NO_FILE  # It contains nothing, so nobody loses anything.
     if checkpoint is None:
         return "was not written by this run", None
     if status.st_size >= checkpoint.bytes >= 0 and checkpoint.digest == await asyncio.to_thread(
@@ -127,13 +127,13 @@ async def _look_at(
     for row_format in _possible_formats(path.name, checkpoint, layout):
         empty = replace(checkpoint, bytes=0, position=1, shape=row_format.shape)
         if (followed := await _followed(path, empty, row_format, _rows(ledger, row_format))) is not None:
-            # A file in the input's order is made in one go: this one was made just before a kill.
+            # A file in input order is written in one step, so this one was written just before a kill.
             return "", replace(followed, is_stale=True) if row_format.order == "input" else followed
     return _CHANGED, checkpoint
 
 
 def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
-    """How the rows of the file may look: as they should be now, or as they were."""
+    """Return the formats that the file's rows may have: the current one and the earlier one."""
     formats = [] if layout is None else [one for one in row_formats(layout) if one.name == name]
     if checkpoint.shape and checkpoint.shape not in [one.shape for one in formats]:
         formats.append(row_format_of(name, checkpoint.shape))
@@ -143,7 +143,7 @@ def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) 
 async def _look_at_parquet(
     path: Path, status: os.stat_result, checkpoint: Checkpoint, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, Checkpoint | None]:
-    """A Parquet file is ours if its values are those of the ledger: it may have been made just before a kill."""
+    """Accept a Parquet file if its values are the ledger's, because it may have been made just before a kill."""
     is_ours = False
     if layout is not None:
         with suppress(MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
@@ -155,7 +155,7 @@ async def _look_at_parquet(
 
 
 async def _rows(ledger: Ledger, rows: Layout | RowFormat, first: int = 1) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The outcomes in the order of these rows, with the corrections that they have."""
+    """Yield the outcomes in the order of these rows, with the corrections that the rows contain."""
     corrected = await corrections_for(ledger.path.parent, rows)
     async for block in rows_of(ledger, rows.order, first, corrected=corrected):
         yield block
@@ -164,16 +164,16 @@ async def _rows(ledger: Ledger, rows: Layout | RowFormat, first: int = 1) -> Asy
 async def _followed(
     path: Path, checkpoint: Checkpoint, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]]
 ) -> Checkpoint | None:
-    """The checkpoint at the last whole row, if all after this one is the beginning of these rows; the rest is cut off.
+    """Return the checkpoint at the file's last whole row, and cut off the rest; None if the file contains other data.
 
-    None where the file has anything else in it.
+    Everything after `checkpoint` must be the beginning of these rows.
     """
     with path.open("r+b") as file:
         file.seek(checkpoint.bytes)
         match = await match_rows(file, row_format, blocks, RowMatch(checkpoint.bytes, checkpoint.position))
         if not match.expected.startswith(match.actual.rstrip(b"\0")) or not _ends(file):
             return None
-        # On the disk, and without a torn row.
+        # Make the file durable, without a torn row.
         file.truncate(match.size_bytes)
         os.fsync(file.fileno())
         size, digest = match.size_bytes, digest_of(path, match.size_bytes)

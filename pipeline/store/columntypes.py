@@ -1,4 +1,4 @@
-"""The types of columns, for files and tables whose columns have types."""
+"""Infers the types of columns, for files and tables whose columns have types."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,14 @@ from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store.formats import cell
 
-#: Integers up to here are doubles without loss.
+#: The largest integer up to which every integer is a double without loss.
 EXACT = 2**53
-#: The type of a column whose values are of this kind; texts for the rest.
+#: The type of a column whose values are of this kind. All other kinds are text.
 _TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}
 
 
 def value_kind(value: JSON) -> str:
-    """The kind of a value: nothing, bool, int (also fits a double), long (64 bits), double, or text."""
+    """Return the kind of a value: nothing, bool, int (also fits a double), long (64 bits), double, or text."""
     match value:
         case None:
             return "nothing"
@@ -32,7 +32,7 @@ def value_kind(value: JSON) -> str:
 
 
 def common_kind(one: str, other: str) -> str:
-    """The kind that holds both without loss."""
+    """Return the kind that holds both without loss."""
     both = {one, other} - {"nothing"}
     if len(both) < 2:
         return both.pop() if both else "nothing"
@@ -42,7 +42,7 @@ def common_kind(one: str, other: str) -> str:
 
 
 def infer_kinds(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[str]:
-    """The kind of each column that holds, without loss, what was before and these rows."""
+    """Return the kind of each column that holds both the kind `before` and these rows without loss."""
     kinds = list(before)
     for row in rows:
         for index, value in enumerate(row):
@@ -51,12 +51,12 @@ def infer_kinds(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[s
 
 
 def column_type(kind: str) -> str:
-    """The type of a column whose values are of this kind: bool, int64, double or string."""
+    """Return the type of a column whose values are of this kind: bool, int64, double, or string."""
     return _TYPES.get(kind, "string")
 
 
 def convert(column_type: str, value: JSON) -> JSON:
-    """The value as it is stored in a column of this type: JSON text for what is nested, None for NaN and infinity."""
+    """Return the value as a column of this type stores it: JSON text if nested, None for NaN and infinity."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if column_type == "string":

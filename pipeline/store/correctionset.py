@@ -1,4 +1,4 @@
-"""The corrections that people have made, and the outcomes with them. The ledger keeps what the model said."""
+"""Applies people's corrections to outcomes. The ledger itself keeps the model's answers."""
 
 import asyncio
 import sqlite3
@@ -23,30 +23,30 @@ from pipeline.units import shorten_list
 
 @dataclass(frozen=True, slots=True)
 class CorrectionSet:
-    """The corrections of a run as of one version of its reviews. With `column`, each row says who corrected it."""
+    """The corrections of a run as of one version of its reviews. With `column`, each row shows who corrected it."""
 
     version: int = 0
     by_key: Mapping[str, Correction] = field(default_factory=dict)
     column: bool = False
 
     def apply(self, outcome: Outcome) -> Outcome:
-        """The outcome with its correction, or unchanged if there is none that applies."""
+        """Return the outcome with its correction, or unchanged if none applies."""
         correction = self.by_key.get(outcome.record.key)
         if correction is None or misfit(correction, outcome):
             return outcome
         who = {REVIEWED: correction.by} if self.column else {}
-        # Where the votes have asked for a person, one has answered now.
+        # If the votes asked for a review, a person has done it now.
         voted = isinstance((outcome.label or {}).get("votes"), list) and "needs_review" not in correction.fields
         done = {"needs_review": False} if voted else {}
         label = {**(outcome.label or {}), **done, **correction.fields, **who}
         return replace(outcome, status=Status.LABELLED, label=label, problem=None)
 
     def apply_all(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """The same for several outcomes."""
+        """Do the same for several outcomes."""
         return list(map(self.apply, outcomes)) if self.by_key else outcomes
 
     def apply_to_block(self, block: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
-        """The same for outcomes with their seqs."""
+        """Do the same for outcomes with their seqs."""
         return [(seq, self.apply(outcome)) for seq, outcome in block] if self.by_key else block
 
 
@@ -54,7 +54,7 @@ NOTHING = CorrectionSet()
 
 
 def misfit(correction: Correction, outcome: Outcome) -> str:
-    """Why a correction does not apply to the outcome of its key, or an empty text."""
+    """Return why a correction does not apply to the outcome of its key, or an empty text."""
     if not is_same_content(correction, outcome.record.digest, outcome.request_digest):
         return "the record has changed since"
     if outcome.rows is not None:
@@ -65,7 +65,7 @@ def misfit(correction: Correction, outcome: Outcome) -> str:
 
 
 def read_corrections(folder: Path, version: int | None = None, *, column: bool = False) -> CorrectionSet:
-    """The corrections in a run folder, as of this version of its reviews or the latest. Reads the disk."""
+    """Return the corrections in a run folder as of this version of its reviews, or the latest. Reads the disk."""
     reviews = read_reviews(folder)
     if reviews is None:
         return CorrectionSet(column=column)
@@ -75,14 +75,14 @@ def read_corrections(folder: Path, version: int | None = None, *, column: bool =
 
 
 async def corrections_for(folder: Path, rows: Layout | RowFormat) -> CorrectionSet:
-    """The corrections that these rows contain."""
+    """Return the corrections that these rows contain."""
     if not rows.corrected:
         return CorrectionSet(column=rows.reviewed)
     return await asyncio.to_thread(read_corrections, folder, rows.corrected, column=rows.reviewed)
 
 
 def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
-    """Raises SetupError if the rows contain corrections from a file of reviews that no longer exists."""
+    """Raise SetupError if the rows contain corrections from a file of reviews that no longer exists."""
     path = folder / NAME
     if rows.corrected and not path.exists():
         raise SetupError(
@@ -92,7 +92,7 @@ def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
 
 
 def latest_corrections(ledger: Path, *, column: bool) -> CorrectionSet:
-    """The latest corrections, after `follow_records`. Reads the disk."""
+    """Return the latest corrections, after `follow_records`. Reads the disk."""
     folder = ledger.parent
     if not (folder / NAME).exists():
         return CorrectionSet(column=column)
@@ -111,9 +111,9 @@ class CorrectionsSummary:
 
 
 def summarize_corrections(ledger: Path, version: int, *, is_waiting: bool) -> CorrectionsSummary | None:
-    """What became of the corrections of a run whose files contain this version of them, or None if there are none.
+    """Summarize the corrections of a run whose files contain this version of them; None if there are none.
 
-    `is_waiting` says that a file will be rebuilt. Reads the disk.
+    `is_waiting` means that a file will be rebuilt. Reads the disk.
     """
     corrected = read_corrections(ledger.parent)
     if not corrected.by_key:
@@ -142,7 +142,7 @@ def summarize_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Co
 
 
 def _agrees(correction: Correction, outcome: Outcome) -> bool:
-    """Whether the correction says what the model said."""
+    """Whether the correction equals the model's label."""
     label = outcome.label or {}
     return all(
         name in label and codec.canonical(label[name]) == codec.canonical(value)
@@ -176,7 +176,7 @@ _Content = tuple[int | None, bytes | None]
 
 
 def _contents(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, _Content]:
-    """The digests of content and request, for those of the keys that have an outcome."""
+    """Return the digests of content and request for the keys that have an outcome."""
     rows = of_keys(connection, "SELECT key, digest, request_digest FROM outcomes", keys)
     return {unbound(key): (digest, request) for key, digest, request in rows}
 
@@ -184,7 +184,7 @@ def _contents(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, 
 def _moved(
     connection: sqlite3.Connection, lost: Mapping[str, Correction]
 ) -> Iterator[tuple[Correction, tuple[str, int | None, bytes | None]]]:
-    """The corrections whose records have a new key, each with its new place."""
+    """Yield the corrections whose records have a new key, each with its new place."""
     at: dict[int | bytes, list[tuple[str, int, bytes | None]]] = {}
     for key, digest, request in connection.execute(
         "SELECT key, digest, request_digest FROM outcomes WHERE asked_as IS NOT NULL"

@@ -1,4 +1,4 @@
-"""Which rows of a changed file differ from the ledger, for a person who wants them back."""
+"""Finds which rows of a changed file differ from the ledger, for a person who wants them back."""
 
 import asyncio
 import codecs
@@ -18,7 +18,7 @@ from pipeline.store.projection import RowFormat
 Row = tuple[object, ...]
 Blocks = AsyncIterator[list[tuple[int, Outcome]]]
 
-#: Rows that are looked through for the one that comes next where two files part; more differences are not counted.
+#: How many rows are searched for the next match after two files differ, and the most differences that are counted.
 WINDOW, MOST = 200, 1_000
 _MOST_KEYS = 5
 _DELIMITERS = (",", ";", "\t", "|")
@@ -28,7 +28,7 @@ _CELL_CHARS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class FileProof:
-    """What came of comparing one file, or a table in a database, with the ledger. `rows` are those that agree."""
+    """The result of comparing one file, or a table in a database, with the ledger. `rows` counts rows that agree."""
 
     name: str
     ok: bool
@@ -73,9 +73,9 @@ def _format_rows(keys: Sequence[str], one: str, several: str) -> str:
 
 
 async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Difference | None:
-    """How the file differs from the rows that it should have, or None if it has other columns. Raises OSError.
+    """Return how the file differs from its expected rows, or None if it has other columns. Raises OSError.
 
-    The notation does not matter: quotes, line ends, a byte order mark, or another delimiter.
+    Notation does not matter: quotes, line ends, a byte order mark, or another delimiter.
     """
     result = Difference()
     file = await asyncio.to_thread(_opened, path)
@@ -108,7 +108,7 @@ def _step(result: Difference, there: deque[Row], wanted: deque[tuple[str, Row]])
         return
     at = {row: place for place, (_, row) in reversed(list(enumerate(wanted)))}
     meets = [(here + at[row], here, at[row]) for here, row in enumerate(there) if row in at]
-    # Nothing agrees for as far as is looked: one row stands for the other, or one file has come to its end.
+    # If nothing agrees within the window, one row replaces the other, or one file has ended.
     _, here, ahead = min(meets, default=(0, min(1, len(there)), min(1, len(wanted))))
     both = min(here, ahead)
     keys = [wanted.popleft()[0] for _ in range(ahead)]
@@ -127,7 +127,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _rows_in(file: TextIO, row_format: RowFormat) -> Iterator[Row] | None:
-    """The rows of the file, or None if it has other columns."""
+    """Return the rows of the file, or None if it has other columns."""
     if row_format.name.endswith(".jsonl"):
         return (_values(line, row_format) for line in file if line.strip())
     csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARS))

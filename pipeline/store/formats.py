@@ -1,4 +1,4 @@
-"""Rows as bytes: CSV and JSON Lines. The same outcome always gives the same bytes, fresh or from the ledger."""
+"""Writes rows as bytes: CSV and JSON Lines. An outcome gives the same bytes whether fresh or from the ledger."""
 
 import csv
 import math
@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pipeline import codec
 from pipeline.records import JSON
 
-#: A text that begins with one of these is a formula to a spreadsheet.
+#: A spreadsheet takes a text that begins with one of these for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _Lines(list[str]):
-    """What a csv.writer writes into: one text a row, without its line end.
+    """The target of a csv.writer: one text per row, without its line end.
 
-    The writer is told that lines end with CR LF, because it quotes just the characters of the line end; before
-    Python 3.13 a bare CR in a cell would else stay unquoted, and the file could not be read back.
+    The writer's line end is CR LF, because it quotes only the characters of the line end. Before Python 3.13, a bare CR
+    in a cell would otherwise stay unquoted, and the file could not be read back.
     """
 
     def write(self, row: str) -> None:
@@ -23,7 +23,7 @@ class _Lines(list[str]):
 
 
 def csv_block(rows: Iterable[Sequence[JSON]], *, escape_formulas: bool = False) -> bytes:
-    """RFC 4180 rows in UTF-8, each with LF at its end. A lone surrogate becomes U+FFFD."""
+    """Return RFC 4180 rows in UTF-8, each ending with LF. A lone surrogate becomes U+FFFD."""
     lines = _Lines()
     to_cell = safe_cell if escape_formulas else cell
     csv.writer(lines, lineterminator="\r\n").writerows([to_cell(value) for value in row] for row in rows)
@@ -31,12 +31,12 @@ def csv_block(rows: Iterable[Sequence[JSON]], *, escape_formulas: bool = False) 
 
 
 def json_block(titles: Sequence[str], rows: Iterable[Sequence[JSON]]) -> bytes:
-    """JSON Lines in UTF-8: one object a row, with all titles. A lone surrogate becomes U+FFFD."""
+    """Return JSON Lines in UTF-8: one object per row, with all titles. A lone surrogate becomes U+FFFD."""
     return b"".join(_json_line(dict(zip(titles, row, strict=True))) for row in rows)
 
 
 def cell(value: JSON) -> str:
-    """The value as a CSV cell: nothing for None, true and false, texts and numbers as they are, JSON for the rest."""
+    """Return the value as a CSV cell: empty for None, true or false, text and numbers as they are, otherwise JSON."""
     kind = type(value)
     if kind is str:
         return value  # type: ignore[no-any-return]
@@ -50,13 +50,13 @@ def cell(value: JSON) -> str:
         return repr(value) if math.isfinite(value) else ""
     if kind is codec.Digits:
         return str(value)
-    # As it would come back from the ledger, so that both give the same bytes.
+    # Write the value as the ledger would return it, so that both give the same bytes.
     plain = codec.loads_exact(codec.dumps(value).decode())
     return codec.dumps(plain).decode() if isinstance(plain, (dict, list)) else cell(plain)
 
 
 def safe_cell(value: JSON) -> str:
-    """The same, but a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Do the same, but put an apostrophe before a text that a spreadsheet would take for a formula."""
     text = cell(value)
     return f"'{text}" if text.startswith(_FORMULA) and not isinstance(value, (int, float)) else text
 

@@ -1,4 +1,4 @@
-"""How often each label was given, and how votes fell: with what people have corrected, as in the files of rows."""
+"""Counts labels and votes, with people's corrections, as in the files of rows."""
 
 import sqlite3
 from collections import Counter
@@ -14,22 +14,22 @@ from pipeline.store.correctionset import NOTHING, CorrectionSet, read_correction
 from pipeline.store.queries import label_of, outcomes_of
 from pipeline.store.rows import json_value, labelled
 
-#: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
+#: A label column contains classes if its values are at most this long and this few. A few values are always allowed.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 200, 200, 5
-#: Longer values than this may be sentences: each of them has to come so often on average.
+#: Values longer than this may be sentences, so each must occur this often on average.
 LONG_CHARS, OFTEN = 40, 4
-#: Numbers with a fraction, as a confidence has, are classes only where there are so few of them.
+#: Numbers with a fraction, such as a confidence, are classes only if there are at most this many.
 FRACTIONS = 12
-#: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
+#: Equal labels are counted before they are parsed, this many at a time: classes are few, and parsing is slow.
 TEXTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class VoteCounts:
-    """The votes of the labelled records that were asked for themselves.
+    """The votes of the labeled records that were asked themselves, and are not copies.
 
-    `pairs` counts the first two votes of each record, as JSON, without those that abstained: the votes that follow
-    were asked for only where these differ.
+    `pairs` counts the first two votes of each record, as JSON, without abstentions. Later votes were asked for only if
+    these differ.
     """
 
     records: int
@@ -39,7 +39,7 @@ class VoteCounts:
 
 
 def corrections_or_none(folder: Path) -> CorrectionSet:
-    """The corrections of a run; none where they cannot be read: `verify` tells of it, and a look shows the rest."""
+    """Return the corrections of a run; none if they cannot be read, because `verify` reports that."""
     try:
         return read_corrections(folder)
     except (SetupError, StoreError):
@@ -49,11 +49,11 @@ def corrections_or_none(folder: Path) -> CorrectionSet:
 def label_counts(
     connection: sqlite3.Connection, columns: Sequence[str], corrected: CorrectionSet = NOTHING
 ) -> dict[str, dict[str, int]]:
-    """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
+    """Count the values of these label columns, most frequent first, if they are classes and not free text.
 
-    A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
-    Of a list of labels each one counts; an empty list counts as `[]`. A record that is several rows has a list of what
-    they have. A number counts by its value: 1.0 is 1.
+    A column contains classes if its values are short and few. Its labels are counted until it contains none. Each label
+    in a list counts; an empty list counts as `[]`. A record of several rows counts as a list of their values. Equal
+    numbers count as one value: 1.0 is 1.
     """
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     texts: Counter[str | None] = Counter()
@@ -66,7 +66,7 @@ def label_counts(
             break
     _count_texts(texts, counts)
     for outcome in outcomes_of(connection, list(corrected.by_key)).values():
-        if (now := corrected.apply(outcome)) is not outcome:  # never a record of several rows
+        if (now := corrected.apply(outcome)) is not outcome:  # It is never a record of several rows.
             _count(outcome.label or {}, -1, counts)
             _count(now.label or {}, 1, counts)
     return {
@@ -77,7 +77,7 @@ def label_counts(
 
 
 def vote_counts(connection: sqlite3.Connection, corrected: CorrectionSet = NOTHING) -> VoteCounts:
-    """What the votes came to, over the whole run. What people have corrected or confirmed needs no review any more."""
+    """Count the votes of the whole run. Labels that people have corrected or confirmed no longer need a review."""
     records = votes = needs_review = 0
     pairs: Counter[tuple[str, ...]] = Counter()
     for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
@@ -99,7 +99,7 @@ def _needs_review(outcome: Outcome) -> bool:
 
 
 def count_human_labels(connection: sqlite3.Connection, corrected: CorrectionSet) -> int:
-    """How many records have a label from a person and none from the model."""
+    """Count the records that have a label from a person and none from the model."""
     without = (one for one in outcomes_of(connection, list(corrected.by_key)).values() if one.label is None)
     return sum(corrected.apply(one).label is not None for one in without)
 
@@ -116,10 +116,10 @@ def _count_texts(texts: Mapping[str | None, int], counts: dict[str, Counter[str]
 
 
 def _label_of(text: str | None) -> Mapping[str, JSON]:
-    """A kept label; of one that is several rows, the values of a column in a list."""
+    """Return a saved label. If it has several rows, the values of a column are a list."""
     try:
         label, rows = labelled(json_value(text))
-    except (ValueError, TypeError):  # a damaged row, which has been told of elsewhere
+    except (ValueError, TypeError):  # a damaged row, which is reported elsewhere
         return {}
     merged: dict[str, JSON] = dict(label) if isinstance(label, dict) else {}
     values: dict[str, list[JSON]] = {}
@@ -130,7 +130,7 @@ def _label_of(text: str | None) -> Mapping[str, JSON]:
 
 
 def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]]) -> None:
-    """Count the values of a label that was given so often; columns that hold no classes go."""
+    """Count the values of a label that occurs `times` times, and remove columns that do not contain classes."""
     for column in list(counts):
         value = label.get(column)
         if value is None:
@@ -146,7 +146,7 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
 
 
 def _value_text(value: JSON) -> str:
-    """A value as it is counted."""
+    """Return the text by which a value is counted."""
     if isinstance(value, str):
         return value
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT

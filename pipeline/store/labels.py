@@ -1,4 +1,4 @@
-"""What the ledger says of records' labels, without all that a whole outcome holds: a million rows in seconds."""
+"""Reads the labels in the ledger without the rest of each outcome: a million rows in seconds."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ _WITH, _WITHOUT = _SELECT.format(fields="fields"), _SELECT.format(fields="NULL")
 _Label: TypeAlias = tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]
 LABELLED = "labelled"
 DAMAGED = "internal_error"
-#: Rows that are read together.
+#: How many rows are read at once.
 BLOCK = 1_000
 _NONE: _Label = (None, None)
 
 
 class LabelRow(NamedTuple):
-    """One record's label. A tuple, for there may be a million.
+    """One record's label. It is a tuple because there may be a million.
 
-    `label` is None where there is none: `status` and `code` say why. `rows` is None where the record is one row; else
-    each is a row to which `label` is common. `fields` are the record's, None where they were not asked for.
+    `label` is None if there is none: `status` and `code` are the reason. `rows` is None if the record is one row;
+    otherwise `label` is common to each of `rows`. `fields` are the record's, None unless requested.
     """
 
     seq: int
@@ -42,7 +42,7 @@ class LabelRow(NamedTuple):
 
 
 def labels_of(connection: sqlite3.Connection, keys: Sequence[str], *, fields: bool = False) -> dict[str, LabelRow]:
-    """The labels of those of the keys that have an outcome; with `fields` those of the records too."""
+    """Return the labels of the keys that have an outcome; with `fields`, also the records' fields."""
     statement = _WITH if fields else _WITHOUT
     rows: list[Sequence[Any]] = []
     for chunk in chunks(keys):
@@ -54,18 +54,18 @@ def labels_of(connection: sqlite3.Connection, keys: Sequence[str], *, fields: bo
 def labels_after(
     connection: sqlite3.Connection, seq: int, limit: int = BLOCK, *, fields: bool = False
 ) -> list[LabelRow]:
-    """The next labels, in the order in which they were committed."""
+    """Return the next labels in the order of commits."""
     statement = _WITH if fields else _WITHOUT
     return _rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)))
 
 
 def label_hash(row: LabelRow) -> int:
-    """What a label adds to the digest of a population, modulo 2**128: the sum of all does not depend on their order."""
+    """Return what a label adds to a population's digest, a sum modulo 2**128, which does not depend on the order."""
     return int.from_bytes(codec.digest128(codec.canonical([row.key, row.label])), "big")
 
 
 def population_digest(ledger: Path) -> str:
-    """The digest of the labels of one row each, as a draw among all of them has it. Waits for the disk."""
+    """Return the digest of all labels of one row, as in a draw from all of them. Reads the disk."""
     total = seq = 0
     with closing(connect_reader(ledger)) as connection:
         while block := labels_after(connection, seq):
@@ -75,12 +75,12 @@ def population_digest(ledger: Path) -> str:
 
 
 def _selected(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Sequence[Any]]:
-    """The rows, their texts made by SQLite's own code, which is faster; by the connection's if that cannot read one."""
+    """Return the rows, with SQLite's own fast decoding of texts, or with the connection's if SQLite's fails."""
     usual = connection.text_factory
     connection.text_factory = str
     try:
         return connection.execute(statement, values).fetchall()
-    except sqlite3.OperationalError:  # a text that is no UTF-8; where it is anything else it comes again
+    except sqlite3.OperationalError:  # a text that is not UTF-8; any other error is raised again below
         connection.text_factory = usual
         return connection.execute(statement, values).fetchall()
     finally:
@@ -88,7 +88,7 @@ def _selected(connection: sqlite3.Connection, statement: str, values: Sequence[A
 
 
 def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
-    # Many records have the same label, and looking up a text is faster than reading it.
+    # Many records have the same label, and looking up a text is faster than parsing it.
     known: dict[str, _Label] = {}
     labels: list[LabelRow] = []
     add, made = labels.append, partial(tuple.__new__, LabelRow)
@@ -99,7 +99,7 @@ def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
             if label is None:
                 label = known[text] = labelled(_read(text))
             values = None if fields is None else _read(fields)
-        except (ValueError, TypeError, LookupError, AttributeError):  # a damaged row: `verify` names it
+        except (ValueError, TypeError, LookupError, AttributeError):  # a damaged row, which `verify` reports
             add(LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {}))
         else:
             add(made((seq, name, status, code, *label, cost_usd, latency_s, values)))
@@ -107,7 +107,7 @@ def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
 
 
 def _read(text: str) -> JSON:
-    """A JSON text, fast; numbers that no float holds are rounded."""
+    """Parse a JSON text fast, and round numbers that no float can represent."""
     try:
         return codec.loads(text)
     except codec.JSONDecodeError:

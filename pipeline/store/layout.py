@@ -1,4 +1,4 @@
-"""Which columns the files of rows have."""
+"""Defines which columns the files of rows have."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from pipeline import codec
 from pipeline.records import JSON, Outcome, Status
 
-#: What failed.csv says of each record, before the columns carried from it.
+#: The columns of failed.csv before those carried from the record.
 ABOUT = ("key", "source", "line", "status", "code", "message", "attempts")
-#: The column that says who corrected or confirmed a row.
+#: The column that shows who corrected or confirmed a row.
 REVIEWED = "reviewed"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of one file: whose outcomes, and which values of them under which titles."""
+    """The rows of one file: the statuses of its outcomes, and the titles of their values."""
 
     statuses: frozenset[Status]
     titles: tuple[str, ...]
@@ -28,7 +28,7 @@ class Table:
     about: bool = False
 
     def rows(self, outcome: Outcome) -> list[list[JSON]]:
-        """The values under the titles, one list a row; None where a record has none."""
+        """Return the values under the titles, one list per row; None for a missing value."""
         values: list[JSON] = list(map(outcome.record.fields.get, self.carried))
         if self.about:
             return [[*_about(outcome), *values]]
@@ -42,13 +42,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the files of rows look.
+    """The columns and format of the files of rows.
 
     `labels` are the task's columns, `columns` those carried from the records. Unless `fixed`, fields that appear
-    later are added at the end of them. `found` are columns that a callback added, `failed` those carried to
-    failed.csv. `order` is "completion" or "input". `formats` are csv, jsonl and parquet. With `escape_formulas` a
-    text cell that a spreadsheet would take for a formula gets an apostrophe in front. With `reviewed` the last column
-    says who corrected or confirmed the row. `corrected` is the version of the reviews whose corrections the rows have.
+    later are added at the end of `columns`. `found` are a callback's columns, `failed` those carried to failed.csv.
+    `order` is "completion" or "input". `formats` are csv, jsonl, and parquet. With `escape_formulas`, a text cell that
+    a spreadsheet would take for a formula begins with an apostrophe. With `reviewed`, the last column shows who
+    corrected or confirmed the row. `corrected` is the version of the reviews whose corrections the rows contain.
     """
 
     labels: tuple[str, ...]
@@ -63,19 +63,19 @@ class Layout:
     corrected: int = 0
 
     def label_table(self) -> Table:
-        """labels.*: the carried columns, then the label's, then the callback's, then who reviewed it."""
+        """Return the table of labels.*: the carried columns, the label's, the callback's, then the reviewer."""
         labels = self.labels + self.found + (REVIEWED,) * self.reviewed
         titles = distinct(self.columns, labels) + labels
         return Table(frozenset({Status.LABELLED}), titles, self.columns, labels)
 
     def failed_table(self) -> Table:
-        """failed.csv: what happened, then the carried columns."""
+        """Return the table of failed.csv: what happened, then the carried columns."""
         carried = self.columns if self.fixed else self.failed
         titles = ABOUT + distinct(carried, ABOUT)
         return Table(frozenset(Status) - {Status.LABELLED}, titles, carried, about=True)
 
     def grown(self, outcomes: Sequence[Outcome]) -> Layout:
-        """With the columns of these outcomes that are new; the same object if none is."""
+        """Return the layout with the new columns of these outcomes; the same object if there are none."""
         labelled = [outcome for outcome in outcomes if outcome.status is Status.LABELLED]
         known = {*self.labels, *self.found, REVIEWED} if self.reviewed else {*self.labels, *self.found}
         new = _new(chain.from_iterable(map(_labels, labelled)), known)
@@ -92,7 +92,7 @@ class Layout:
         return replace(self, columns=self.columns + columns, failed=self.failed + failed)
 
     def following(self, before: Layout | None) -> Layout:
-        """This layout with the columns that the rows so far have brought, in the order they had."""
+        """Return this layout with the columns that earlier rows added, in their order."""
         if before is None:
             return replace(self, failed=self.columns)
         extra = tuple(name for name in before.labels + before.found if name not in self.labels)
@@ -107,19 +107,19 @@ class Layout:
         )
 
     def knows_rows_of(self, before: Layout) -> bool:
-        """Whether the columns of all rows that `before` had seen are in this one."""
+        """Whether this layout has the columns of all rows that `before` had seen."""
         return self.fixed or not before.fixed
 
     def to_text(self) -> str:
-        """As the ledger keeps it."""
+        """Return the text that the ledger saves."""
         values = asdict(self)
-        # An earlier version can still read the ledger of a run that nobody has reviewed.
+        # Earlier versions can still read the ledger of a run that nobody has reviewed.
         new = ("reviewed", "corrected")
         return codec.dumps({name: value for name, value in values.items() if value or name not in new}).decode()
 
     @classmethod
     def from_text(cls, text: str) -> Layout:
-        """Back from `to_text`."""
+        """Return the layout that `to_text` was called on."""
         values: dict[str, Any] = codec.loads_exact(text)
         for name, value in values.items():
             values[name] = tuple(value) if isinstance(value, list) else value
@@ -137,7 +137,7 @@ def _labels(outcome: Outcome) -> Iterable[Mapping[str, JSON]]:
 
 
 def _new(mappings: Iterable[Mapping[str, JSON]], known: AbstractSet[str]) -> tuple[str, ...]:
-    """The names that are not known yet, as they come."""
+    """Return the names that are not known yet, in order of appearance."""
     new: dict[str, None] = {}
     for mapping in mappings:
         if not mapping.keys() <= known:
@@ -150,7 +150,7 @@ def _joined(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
 
 
 def distinct(carried: Sequence[str], reserved: Sequence[str]) -> tuple[str, ...]:
-    """Titles for carried columns: one whose name is taken becomes `input_<name>`."""
+    """Return titles for carried columns: a name that is taken becomes `input_<name>`."""
     used = set(reserved) | set(carried)
     titles = []
     for name in carried:
