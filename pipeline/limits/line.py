@@ -6,11 +6,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+#: Waiters that are served in one turn of the event loop. With all in one, calls would come and go in waves.
+MOST_IN_A_TURN = 16
 _T = TypeVar("_T")
 
 
 class Line(Generic[_T]):
-    """Serves one waiter at a time, and all that need not wait in the same turn of the event loop.
+    """Serves one waiter at a time, and many that need not wait in the same turn of the event loop.
 
     An `asyncio.Lock` would wake one waiter in each turn, and a turn costs CPU. `give_back` takes what was made for a
     waiter that was cancelled at that moment.
@@ -52,7 +54,12 @@ class Line(Generic[_T]):
             self._server.add_done_callback(self._start_server)
 
     async def _serve(self) -> None:
+        served = 0
         while self._waiters:
+            served += 1
+            if served % MOST_IN_A_TURN == 0:
+                await asyncio.sleep(0)
+                continue
             result, make = self._waiters[0]
             if not result.done():
                 try:
