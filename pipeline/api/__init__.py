@@ -1,6 +1,7 @@
-"""What Python calls: plain functions that give their result as `run` does, and results that show themselves.
+"""The documented Python functions and their results. A result displays itself.
 
-The asynchronous forms, for a program with an event loop of its own, have an `a` in front: `arun`, `acheck`, ...
+Each function that awaits has an asynchronous form with an `a` in front, such as `arun`, for programs with an event
+loop.
 """
 
 from pipeline.api.exports import *

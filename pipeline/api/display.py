@@ -1,4 +1,4 @@
-"""Results that show themselves, and plain functions made of asynchronous ones."""
+"""Results that display themselves, and plain forms of asynchronous functions."""
 
 from collections.abc import Callable, Coroutine, Generator, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ Config: TypeAlias = Settings | str | Path
 
 
 def settings_of(config: Config) -> Settings:
-    """The settings. Raises SetupError."""
+    """Return the settings. Raises SetupError."""
     if isinstance(config, Settings):
         return config
     if isinstance(config, Mapping):
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 def sync_form(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
-    """The plain form of an asynchronous function: `check` of `acheck`, with its parameters and its docstring."""
+    """Return the plain form of an asynchronous function (`check` of `acheck`), with its parameters and docstring."""
 
     @wraps(form)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -43,18 +43,19 @@ def sync_form(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
 
 
 def to_displayable(kind: type[_T], result: Any) -> _T:
-    """A result as the class that shows it."""
+    """Convert a result to the class that displays it."""
     return kind(**{one.name: getattr(result, one.name) for one in fields(result)})
 
 
 class Displayable:
-    """Shows itself as the command line would.
+    """A result that displays itself like the command line does.
 
-    It may be awaited too, and then gives itself: up to 0.2 what gave it was a coroutine, and programs await it.
+    It can also be awaited and then returns itself, because up to version 0.2 the functions returned coroutines that
+    programs awaited.
     """
 
     __slots__ = ()
-    #: The name of the function in `show` that says it to a person.
+    #: The name of the function in `show` that formats it for a person.
     _view: ClassVar[str]
 
     def _lines(self) -> Sequence[str]:
@@ -69,20 +70,20 @@ class Displayable:
         return self
 
     def send(self, _value: None) -> NoReturn:
-        """A coroutine's, at its end at once: `asyncio.run(verify(...))`."""
+        """End at once, as a finished coroutine does: for `asyncio.run(verify(...))`."""
         raise StopIteration(self)
 
     def throw(self, *error: Any) -> NoReturn:
-        """A coroutine's."""
+        """Raise the error, as a coroutine does."""
         raise error[-1]
 
     def close(self) -> None:
-        """A coroutine's."""
+        """Do nothing. Coroutines have this method."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DisplayableFacts(Displayable):
-    """A result that is all in `facts`, the plain values that the command prints with `--json`."""
+    """A result whose values are all in `facts`: the plain values that the command prints with `--json`."""
 
     facts: Mapping[str, Any]
 
@@ -93,14 +94,14 @@ class DisplayableFacts(Displayable):
         return iter(self.facts)
 
     def keys(self) -> KeysView[str]:
-        """The names of the values, so that `dict()` takes them."""
+        """Return the names of the values, so that `dict()` accepts the result."""
         return self.facts.keys()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the plain values, for JSON."""
         return dict(self.facts)
 
 
 def link(page: str) -> str:
-    """A link to a file, which a notebook opens where it stands in or below its folder."""
+    """Return a link to a file. A notebook can open it if the file is in or below the notebook's folder."""
     return f'<a href="{escape(quote(Path(page).as_posix()))}" target="_blank">{escape(page)}</a>'

@@ -1,4 +1,4 @@
-"""Labels handed on, from Python: data to train on, or a table in a database."""
+"""Exports labels from Python: as training data, or to a database table."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from pipeline.errors import SetupError
 
 
 class Export(Displayable, facts.Export):
-    """What an export came to."""
+    """The result of an export."""
 
     _view = "export_lines"
 
 
 class DataExport(Displayable, facts.DataExport):
-    """What an export into a folder came to."""
+    """The result of an export to a folder."""
 
     _view = "data_lines"
 
 
 class Baseline(Displayable, facts.Baseline):
-    """What a simple classifier makes of the labels."""
+    """How well a simple classifier learns the labels."""
 
     _view = "baseline_lines"
 
@@ -37,10 +37,10 @@ async def abaseline(
 ) -> Baseline:
     """Cross-validate TF-IDF and logistic regression on the labels of a run: can they be learned? Makes no call.
 
-    `by` is the label field, by default the first one with classes; `text` the field to learn it from, by default those
-    of the prompt. `doubts` is how many of the labels that the classifier takes to be the least likely are given; `to`
-    is a CSV of those that it would give otherwise, which is kept as a draw for review. Needs `labelpipe[baseline]`.
-    Raises SetupError.
+    `by` is the label field, by default the first one with classes. `text` is the field to learn it from, by default
+    those of the prompt. `doubts` is how many labels to return of those that the classifier finds least likely. `to` is
+    a CSV for the labels that it would give differently; they are saved as a draw for review. Needs
+    `labelpipe[baseline]`. Raises SetupError.
     """
     result = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
     return to_displayable(Baseline, result)
@@ -49,20 +49,20 @@ async def abaseline(
 async def aexport(
     run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
 ) -> Export | DataExport:
-    """Write the labels of a run as data to train on, or make a table in a database hold them.
+    """Export the labels of a run as training data or to a database table.
 
-    `to` is a folder, or an SQLAlchemy URL; without it, the run's [output.sql] is meant. Into a folder go the files
-    train, val and test, and `options` are `split` (80, 10, 10), `seed`, `by`, `group`, `near_duplicates` (0.8; None for
-    off), `gold`, `where`, `format`, `text`, `chat` and `hf`, as on the command line. Into a database goes
-    `table`, which is `labels` unless you name another; its rows are found by the record's key.
+    `to` is a folder or an SQLAlchemy URL; the default is the run's [output.sql]. A folder receives the files train,
+    val, and test, and `options` are `split` (80, 10, 10), `seed`, `by`, `group`, `near_duplicates` (0.8; None turns it
+    off), `gold`, `where`, `format`, `text`, `chat`, and `hf`, as on the command line. A database receives `table`
+    (default: `labels`), whose rows are identified by the record's key.
 
-    The run may be at work; call it again to bring files or table up to date. Raises SetupError, and StoreError where
-    the disk or the database cannot be used.
+    The run may still be active; call the function again to update the files or the table. Raises SetupError, or
+    StoreError if the disk or the database cannot be used.
     """
     if to is not None and "://" not in str(to):
         if table is not None:
             raise SetupError(f"table needs a database, and {to} is not a database URL such as sqlite:///labels.db")
-        options.pop("simulated", None)  # simulated labels are exported without being asked for
+        options.pop("simulated", None)  # simulated labels need no permission here
         if isinstance(split := options.get("split"), str):
             options["split"] = exports.parse_split(split)
         if isinstance(near := options.get("near_duplicates"), str):

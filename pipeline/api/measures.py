@@ -1,4 +1,4 @@
-"""How good labels are, from Python."""
+"""Measures labels from Python."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.targets import find_run
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Figures(DisplayableFacts):
-    """All that was found, as plain values. `facts` is what the command prints with `--json`."""
+    """The result of a measurement. `facts` holds the plain values that the command prints with `--json`."""
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -29,14 +29,14 @@ class Evaluation(_Figures):
 
 
 class Comparison(_Figures):
-    """Two runs side by side: `comparison.columns["topic"]["agreement"]`."""
+    """Two runs compared: `comparison.columns["topic"]["agreement"]`."""
 
     __slots__ = ()
     _view = "comparison_lines"
 
 
 class Trial(Comparison):
-    """A config tried on some records of a run. `facts["tried"]` says what that took; the old run is `a`."""
+    """A config tried on some records of a run. `facts["tried"]` is what the trial took; the old run is `a`."""
 
     __slots__ = ()
     _view = "trial_lines"
@@ -60,10 +60,10 @@ async def aevaluate(
 ) -> Evaluation:
     """Compare the labels of a run with gold: a file, or `column`, a field of its input. Makes no call.
 
-    `field` is the label field that `column` is about, where its name does not tell. Records that differ are written
-    to the CSV `disagreements`. `confidence` names the label that says how sure the model is, `ordered` labels whose
-    values have an order; `sets` say how the gold file is read (`"input.encoding=cp1252"`). The keys in the file
-    `without` are left out. Raises SetupError.
+    `field` is the label field that `column` belongs to, if its name does not show it. `disagreements` is a CSV for the
+    records that differ. `confidence` names the label that holds the model's confidence; `ordered` names the labels
+    whose values have an order. `sets` are input settings for the gold file (`"input.encoding=cp1252"`). Keys in the
+    file `without` are left out. Raises SetupError.
     """
     options = measure.EvaluateOptions(
         _texts(column), _texts(field), disagreements, confidence, _texts(ordered), tuple(sets), without=without
@@ -82,10 +82,10 @@ async def acompare(
     ordered: str | Sequence[str] | None = None,
     sets: Sequence[str] = (),
 ) -> Comparison:
-    """Compare the labels of two runs on the same records, and with gold where there is any. Makes no call.
+    """Compare the labels of two runs on the same records, and with gold if there is any. Makes no call.
 
-    Gold is given as for `evaluate`; a `column` without a file is a field of the first run's input. Records that differ
-    are written to the CSV `differences`. Raises SetupError.
+    Gold is given as for `evaluate`; a `column` without a file is a field of the first run's input. `differences` is a
+    CSV for the records that differ. Raises SetupError.
     """
     options = measure.CompareOptions(_texts(column), _texts(field), differences, _texts(ordered), tuple(sets))
     return Comparison(await measure.compare(a, b, gold, options))
@@ -101,11 +101,11 @@ async def atry_config(
     differences: str | Path | None = None,
     quiet: bool = False,
 ) -> Trial:
-    """Label `n` records of the run `against` with another config, and compare. This makes calls. Raises SetupError.
+    """Label `n` records of the run `against` with another config and compare labels. Makes calls. Raises SetupError.
 
-    The answers are kept in the config's run folder or, where that is the old run's, in one beside it with `-try` at
-    the end of its name: a run there does not pay for them again. After a change of the config, `relabel` tries the new
-    one in the same folder.
+    The answers are saved in the config's run folder, so that a run there does not pay for them again. If that is the
+    old run's folder, they are saved next to it, in a folder whose name ends in `-try`. After a change of the config,
+    `relabel` tries the new one in the same folder.
     """
     options = measure.TryOptions(n, seed, relabel, differences, quiet)
     return Trial(await measure.try_config(settings_of(config), find_run(against), options))
@@ -113,11 +113,7 @@ async def atry_config(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Certification(DisplayableFacts):
-    """Where the certificate of a label field stands. `facts` is all of it, as `labelpipe certify --json` prints it.
-
-    `records` are the keys of those that people have to check now, `check` is how many; `bound` is the share of wrong
-    labels that is not exceeded at the confidence asked for.
-    """
+    """The state of a label field's certificate. `facts` holds all that `labelpipe certify --json` prints."""
 
     @property
     def certified(self) -> bool:
@@ -126,7 +122,7 @@ class Certification(DisplayableFacts):
 
     @property
     def bound(self) -> float:
-        """At most this share is wrong; before it is certified, of the whole file as it is."""
+        """The highest share of wrong labels at this confidence; before certification, in the whole file as it is."""
         return float(self.facts["bound"])
 
     @property
@@ -136,7 +132,7 @@ class Certification(DisplayableFacts):
 
     @property
     def records(self) -> Sequence[str]:
-        """Their keys."""
+        """The keys of the records that people have to check now."""
         values: Sequence[str] = self.facts["records"]
         return values
 
@@ -154,12 +150,12 @@ async def acertify(
     score: str | None = None,
     anew: bool = False,
 ) -> Certification:
-    """Certify that at most `error` of the labels are wrong, with this `confidence`; call it again after each answer.
+    """Certify that at most `error` of the labels are wrong, with this `confidence`. Call it again after people answer.
 
-    The first call draws records for people to check blind. `None` means what the run's design has, or 0.05 and 0.95 in
-    a new one; `sample` is the size of its draw. `score` is the column that says how certain a label is, `agreement` and
-    `confidence` unless you name one. What was fixed by the first call stays, unless `anew` begins another
-    design. Makes no call of a model. Raises SetupError.
+    The first call draws records for people to check blind. `None` stands for the value in the run's design; a new
+    design has 0.05 and 0.95. `sample` is the size of its draw. `score` is the column with the certainty of each label,
+    by default `agreement` and `confidence`. The first call fixes these values until `anew` starts another design. Does
+    not call the model. Raises SetupError.
     """
     options = measure.CertifyOptions(error, confidence, column, seed, sample, score, anew)
     return Certification(await measure.certify(run, options))
@@ -167,9 +163,9 @@ async def acertify(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClassShares(DisplayableFacts):
-    """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
+    """Shares of classes, raw and corrected. `facts` holds all that `labelpipe certify --shares --json` prints.
 
-    `groups` are those of `by`, or one of all records: each with `classes`, which has for each class `raw`, and
+    `groups` are those of `by`, or one group of all records. The `classes` of a group have for each class `raw`, and
     `corrected` with its interval from `low` to `high`, all from 0 to 1.
     """
 
@@ -190,18 +186,18 @@ async def aclass_shares(
     confidence: float = 0.95,
     pseudo: str | Path | None = None,
 ) -> ClassShares:
-    """The share of each class, corrected by what people answered blind for a random draw, with its interval.
+    """Estimate the share of each class with its interval, corrected by blind answers to a random draw.
 
-    `by` is a field of the records or labels that splits them. `pseudo` is a CSV to write the pseudo-outcome of each
-    label to, for regressions. Raises SetupError.
+    `by` is a field of the records or labels that splits them into groups. `pseudo` is a CSV for the pseudo-outcome of
+    each label, for regressions. Raises SetupError.
     """
     return ClassShares(await measure.shares(run, measure.SharesOptions(column, by, confidence, pseudo)))
 
 
 def certificate_of(run: str | Path | None = None, column: str | None = None) -> dict[str, Any] | None:
-    """The certificate that a run was given, as plain values; None without any. Raises SetupError.
+    """Return the certificate of a run as plain values; None if it has none. Raises SetupError.
 
-    `certified` is false and `void` says why, where labels that it is about have changed since. `text` is a paragraph.
+    If the certified labels have changed since, `certified` is false and `void` is the reason. `text` is a paragraph.
     """
     return store.certificate_of(find_run(run), column)
 

@@ -1,4 +1,4 @@
-"""What people say about labels, from Python: draws, and the answers to them."""
+"""Reviews labels from Python: draws and the answers to them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from pipeline.api.display import DisplayableFacts, sync_form
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DrawFile(DisplayableFacts):
-    """A draw that was written as a file. `facts` is all of it, as `labelpipe review --to --json` prints it.
+    """A draw that was written to a file. `facts` holds all that `labelpipe review --to --json` prints.
 
-    `items` are the records in the file's order, each with `key`, `probability` and `stratum`.
+    `items` are the records in the file's order, each with `key`, `probability`, and `stratum`.
     """
 
     @property
@@ -27,7 +27,7 @@ class DrawFile(DisplayableFacts):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TakenAnswers(DisplayableFacts):
-    """What came of a file of answers. `facts` is all of it, as `labelpipe review --from --json` prints it.
+    """The result of reading a file of answers. `facts` holds all that `labelpipe review --from --json` prints.
 
     `facts["corrected"]` and the other counts are numbers of rows.
     """
@@ -37,9 +37,9 @@ class TakenAnswers(DisplayableFacts):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RecordView(DisplayableFacts):
-    """One record with all that its run knows of it. `facts` is what `labelpipe show --json` prints.
+    """One record and everything that its run has about it. `facts` holds all that `labelpipe show --json` prints.
 
-    It has `key`, `status`, `fields`, `rows`, `prompt`, `answers`, `correction`, `reviews` and `draws`. Times are Unix
+    It has `key`, `status`, `fields`, `rows`, `prompt`, `answers`, `correction`, `reviews`, and `draws`. Times are Unix
     times.
     """
 
@@ -47,9 +47,9 @@ class RecordView(DisplayableFacts):
 
 
 async def ashow_record(run: str | Path | None, key: str) -> RecordView:
-    """One record of a run: its fields, the prompt as it was sent, each answer with its cost, its rows, and corrections.
+    """Return one record of a run: fields, the prompt that was sent, answers with their costs, rows, and corrections.
 
-    Raises SetupError where the run knows nothing of this key.
+    Raises SetupError if the run does not have the key.
     """
     return RecordView(await review.show_record(run, key))
 
@@ -71,30 +71,31 @@ async def adraw_records(
 ) -> DrawFile:
     """Draw records of a run for people to check, and write them to the CSV or JSON Lines file `to`. Makes no call.
 
-    `sample` are records at random, `per_class` so many of each class of the label `column`, `uncertain` those with the
-    lowest `score` (a column), `disagreements` those that another run or a gold file labels differently. `where` is an
-    expression that narrows down what is drawn from. The draw is kept in the run folder, with the probability of each
-    record. With `draw` it is the draw of this id, which is there already. Raises SetupError.
+    `sample` draws that many records at random, `per_class` that many of each class of the label `column`, `uncertain`
+    those with the lowest `score` (a column), and `disagreements` those that another run or a gold file labels
+    differently. `where` is an expression that limits the records to draw from. The draw is saved in the run folder with
+    the probability of each record. `draw` is the id of a draw that exists already, to write it again. Raises
+    SetupError.
     """
     options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
     return DrawFile(await review.draw_to_file(run, options, to, draw=draw))
 
 
 async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
-    """Take the answers of the person `by` from a file: a draw that was filled in, or an edited labels.csv.
+    """Read the answers of the person `by` from a file: a completed draw, or an edited labels.csv.
 
-    What differs from the labels becomes a correction, and the run's files are written again with it. All of the file
-    is taken, or nothing. `draw` is the id of the draw that it answers, where its keys do not tell. Raises SetupError.
+    Answers that differ from the labels become corrections, and the run's files are written again. Either the whole file
+    is accepted or nothing. `draw` is the id of the draw that it answers, if its keys do not show it. Raises SetupError.
     """
     return TakenAnswers(await review.take_answers(run, path, by=by, draw=draw))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PageReview(DisplayableFacts):
-    """What a review on the page came to. `facts` is all of it, as `labelpipe review --json` prints it at the end.
+    """The result of a review on the page. `facts` holds all that `labelpipe review --json` prints at the end.
 
-    `facts["answered"]` and the other counts are numbers of records; `facts["estimates"]` has one entry for each label
-    field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n` and `right`.
+    `facts["answered"]` and the other counts are numbers of records. `facts["estimates"]` has an entry for each label
+    field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n`, and `right`.
     """
 
     _view = "reviewed_lines"
@@ -119,9 +120,9 @@ async def areview_page(
 ) -> PageReview:
     """Serve the page on which the person `by` checks the labels of a draw, until the review is ended there.
 
-    The draw is the one of the id `draw`, or the one that the other options made before, or a new one (see
-    `draw_records`); without any of them the last one. `ready` gets the address to open, on this machine. Each answer
-    is kept at once, whatever ends the program. Makes no call. Raises SetupError.
+    The draw is the one with the id `draw`, or the one that the same other options made before, or a new one (see
+    `draw_records`); without any of these, the last draw. `ready` receives the address to open on this machine. Each
+    answer is saved at once, however the program ends. Makes no call. Raises SetupError.
     """
     options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
     facts = await review.review_page(

@@ -1,4 +1,4 @@
-"""Labeling and looking at runs, from Python."""
+"""Labels records and reads the state of runs, from Python."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 def _with_report(settings: Settings, options: RunOptions | None) -> RunOptions:
-    """The options with what writes the report at the end, where it is wanted."""
+    """Return the options, with the function that writes the report at the end if the settings ask for it."""
     options = options or RunOptions()
     has_report = options.after is None and settings.output.report
     return replace(options, after=report.after_run) if has_report else options
 
 
 class RunSummary(Displayable, stats.RunSummary):
-    """What a run came to."""
+    """The result of a run."""
 
     _view = "closing_lines"
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The run's rows as a frame, in the input's order. The index is the record's place in the input, from 0.
+        """Return the run's rows as a frame, in input order. The index is a record's position in the input, from 0.
 
-        Its columns are those of labels.csv, and `problem`: why a record has no label, else None.
+        The columns are those of labels.csv, and `problem`: why a record has no label, or None.
         """
         try:
             import pandas
@@ -48,7 +48,7 @@ class RunSummary(Displayable, stats.RunSummary):
         return pandas.DataFrame(rows, index=index, columns=titles)
 
     def _repr_html_(self) -> str:
-        """A small table, for a notebook."""
+        """Return a small table, for a notebook."""
         cost = dollars(self.cost_usd)
         page = self.files.get("report")
         facts = [
@@ -73,7 +73,7 @@ class RunSummary(Displayable, stats.RunSummary):
 
 
 def _shares(counts: Mapping[str, int], of: int) -> str:
-    """`positive 110 (37%), negative 110 (37%)`: the most frequent ones."""
+    """Format the most frequent values: `positive 110 (37%), negative 110 (37%)`."""
     frequent = list(counts.items())[: show.CLASSES_SHOWN]
     more = f", and {len(counts) - len(frequent)} more values" if len(counts) > len(frequent) else ""
     return ", ".join(f"{value} {count:,} ({count / of:.0%})" for value, count in frequent) + more
@@ -87,25 +87,25 @@ def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool,
 
 
 class Checks(Displayable, tuple[Check, ...]):
-    """What `check` looked at. `ok` is false where anything has to be fixed before a run."""
+    """The results of `check`. `ok` is false if anything has to be fixed before a run."""
 
     __slots__ = ()
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed; a warning is no failure."""
+        """Whether no check failed. A warning is not a failure."""
         return all(one.ok is not False for one in self)
 
     @property
     def server(self) -> Mapping[str, Any] | None:
-        """The server card: what a server that is not OpenAI's does with calls; None where none was asked."""
+        """What a server that is not OpenAI's does with calls (the server card); None if no server was asked."""
         return next((one.card for one in self if one.card is not None), None)
 
     _view = "check_lines"
 
 
 class Preview(Displayable, facts.Preview):
-    """What a preview came to."""
+    """The result of a preview."""
 
     _view = "preview_lines"
 
@@ -117,23 +117,23 @@ class Plan(Displayable, facts.Plan):
 
 
 class Report(Displayable, results.Report):
-    """What `verify` found."""
+    """The result of `verify`."""
 
     def _lines(self) -> Sequence[str]:
         return self.lines()
 
 
 class RehearsedPlan(Displayable, facts.RehearsedPlan):
-    """What came of a rehearsal."""
+    """The result of a rehearsal."""
 
     _view = "rehearsal_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunStatus(DisplayableFacts):
-    """A run as it stands. `facts` is all of it, as `labelpipe status --json` prints it; `status["live"]` is one fact.
+    """The state of a run. `facts` holds all that `labelpipe status --json` prints; `status["live"]` is one of them.
 
-    `ended` says how the last session ended, None while one is `running`. `cost_usd` is None where no price is known.
+    `ended` is how the last session ended, None while one is `running`. `cost_usd` is None if no price is known.
     """
 
     run_dir: str
@@ -151,7 +151,7 @@ class RunStatus(DisplayableFacts):
 
 
 async def arun(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
-    """`run`, for a program that has an event loop."""
+    """Do the same as `run`, in a program with an event loop."""
     settings = settings_of(config)
     options = _with_report(settings, options)
     if settings.scale.shards is not None and records is None:
@@ -160,13 +160,13 @@ async def arun(config: Config, options: RunOptions | None = None, *, records: Re
 
 
 async def _in_shards(settings: Settings, options: RunOptions) -> stats.RunSummary:
-    from pipeline.shards import run_in_shards  # its server and its client are for those who use them
+    from pipeline.shards import run_in_shards  # few runs need its server and client
 
     return await run_in_shards(settings, settings.scale.shards or 1, options)
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
-    """Everything that can be wrong, found before a cent is spent; `online=False` asks no server."""
+    """Find everything that can be wrong before you spend anything. `online=False` asks no server."""
     return Checks(await planner.check(settings_of(config), online=online))
 
 
@@ -179,53 +179,54 @@ async def apreview(
     sample: int = 0,
     prompt: bool = False,
 ) -> Preview:
-    """Label the first `n` records, those of `keys` and a `sample` of all, and write nothing. Raises SetupError.
+    """Label the first `n` records, those of `keys`, and a `sample` of all, and write nothing. Raises SetupError.
 
-    With `prompt` nothing is sent: `requests` are what would be.
+    With `prompt`, nothing is sent, and `requests` are the requests that would be.
     """
     result = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
     return to_displayable(Preview, result)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    """Label a sample of `pilot` records, save them in the run, and estimate the rest. Raises SetupError."""
     return to_displayable(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
 
 
 async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
-    """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
+    """Rehearse a plan with the built-in endpoint and compare the two, without a key or cost. Raises SetupError."""
     result = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
     return to_displayable(RehearsedPlan, result)
 
 
 async def areplay(config: Config) -> RunSummary:
-    """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
+    """Read the stored answers and write the files again, without calls. Raises SetupError."""
     settings = settings_of(config)
     return to_displayable(RunSummary, await runner.replay(settings, after=_with_report(settings, None).after))
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
-    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
+    """Return the state of a run, given its folder or config; by default of the latest run here. Raises SetupError."""
     facts = await runner.status(find_run(run))
     values = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
     return RunStatus(facts, **values)
 
 
 async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
-    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError.
+    """Verify a run from its files. With `read_input`, every record of the input is accounted for. Raises SetupError.
 
-    Addresses and databases that the run folder names are read with `remote` only.
+    Addresses and databases that the run folder names are read only with `remote`.
     """
     return to_displayable(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
 def run(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
-    """Label the input of a config, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
+    """Label the input of a config, or `records`, and return a summary. The same call resumes a run.
 
-    `config` is `Settings` or the path of a config. `records` are mappings in any iterable or asynchronous one, or a
-    frame of pandas or polars. In a program that has an event loop of its own: `await arun(config)`.
+    `config` is `Settings` or the path of a config. `records` is a pandas or polars frame, or an iterable or
+    asynchronous iterable of mappings. Also works in a notebook. A program with its own event loop calls `await
+    arun(config)`. Raises SetupError.
     """
     settings = settings_of(config)
     options = _with_report(settings, options)
@@ -235,47 +236,47 @@ def run(config: Config, options: RunOptions | None = None, *, records: RecordInp
 
 
 async def amerge(run: str | Path | None = None) -> Merged:
-    """Put the shards of a run together, by its folder or its config. Raises SetupError where there is no run."""
+    """Merge the shards of a run, given its folder or config. Raises SetupError if there is no run."""
     from pipeline.shards import merge as join
 
     return to_displayable(Merged, await join(load_settings(find_run(run))))
 
 
 class Merged(Displayable, stats.Merged):
-    """The shards of a run that were put together."""
+    """The merged shards of a run."""
 
     _view = "merged_lines"
 
 
 class ReportFile(Displayable, facts.ReportFile):
-    """The page about a run that was written."""
+    """The report page that was written."""
 
     _view = "report_lines"
 
     def _repr_html_(self) -> str:
-        """A link, for a notebook."""
+        """Return a link, for a notebook."""
         return link(self.path)
 
 
 async def awrite_report(run: str | Path | None = None, to: str | Path | None = None) -> ReportFile:
-    """Write a page about a run, by its folder or its config: to `report.html` in its folder, or `to` another file.
+    """Write the report page of a run, given its folder or config: to `to`, or to `report.html` in its folder.
 
-    The run may be at work. Raises SetupError where there is no run, or where the file cannot be written.
+    The run may still be active. Raises SetupError if there is no run or the file cannot be written.
     """
     written = await report.write_report(find_run(run), None if to is None else Path(to))
     return ReportFile(**written.as_dict())
 
 
 async def awatch(run: str | Path | None = None, *, port: int = 0, ready: Callable[[str], None] = print) -> None:
-    """Serve the page about a run on this machine until it is interrupted; `ready` gets the address to open.
+    """Serve the report page of a run on this machine until interrupted. `ready` receives the address to open.
 
-    Port 0 takes a free one. Raises SetupError where there is no run, or the port is taken.
+    Port 0 picks a free port. Raises SetupError if there is no run or the port is taken.
     """
     await report.watch(find_run(run, at_work=True), port=port, ready=ready)
 
 
 class Renamed(Displayable, labelfields.Renamed):
-    """What renaming labels came to."""
+    """The result of renaming labels."""
 
     _view = "renamed_lines"
 
@@ -283,11 +284,11 @@ class Renamed(Displayable, labelfields.Renamed):
 async def arename(
     run: Settings | str | Path, column: str, pairs: Mapping[Any, Any], *, dry_run: bool = False
 ) -> Renamed:
-    """Give labels of `column` other names in the run and in its config: `{"account": "login"}`. Makes no call.
+    """Rename labels of `column` in the run and in its config: `{"account": "login"}`. Makes no call.
 
-    `run` is a run folder, its config, or its settings. Two labels with one new name are merged. With `dry_run` nothing
-    is changed, and the records that would be are counted. The report, if there is one, is written again. Raises
-    SetupError, also while the run is at work.
+    `run` is a run folder, its config, or its settings. Two labels with the same new name are merged. With `dry_run`,
+    nothing changes, and the affected records are counted. An existing report is written again. Raises SetupError, also
+    while the run is active.
     """
     settings = run if isinstance(run, Settings) else load_settings(run)
     result = await runner.rename(settings, column, pairs, dry_run=dry_run)
