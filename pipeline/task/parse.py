@@ -1,4 +1,4 @@
-"""An answer becomes calls that fit their tools, or the reason why there is none."""
+"""Turns an answer into calls that fit their tools, or into the reason why it has none."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ Tools = Mapping[str, Tool]
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """How many calls make an answer: `call` is one, some, any or all; `each` says that every call is a row.
+    """How many calls make an answer: `call` is one, some, any, or all; with `each`, every call is a row.
 
-    With `talks` the model may end in words once it has called, and "all" may take several turns. With `reply` these
-    words are wanted: an answer without any is no end. `strict` takes nothing that is not exactly as it should be.
+    With `talks`, the model may end with a text after its calls, and "all" may take several turns. With `reply`, that
+    text is required: an empty answer does not end the conversation. `strict` refuses any answer in the wrong form.
     """
 
     call: str = "one"
@@ -34,8 +34,8 @@ class CallRules:
     strict: bool = False
 
 
-#: How servers say that the answer was cut for want of room, that their filter took it, and that they found no call in
-#: it which they could hand on: the model's mistake. In lower case.
+#: How servers report, in lowercase, that the answer was cut at the token limit, that a filter removed it, and that they
+#: found no usable call in it, which is the model's mistake.
 TRUNCATED_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
 REFUSAL_REASONS = frozenset(
     {FILTERED, "content_filtered", "sensitive", "safety", "prohibited_content", "recitation", "blocklist", "spii",
@@ -50,10 +50,10 @@ UNUSABLE_REASONS = frozenset(
 def parse_answer(
     tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall] = ()
 ) -> tuple[ValidCall, ...]:
-    """The calls in the answer; none where it may be words alone. Raises an AnswerError.
+    """Return the calls in the answer; none if it may be text alone. Raises an AnswerError.
 
-    Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
-    way only is read (see `lenient`), unless `rules` are strict. `before` are the calls of earlier turns.
+    Nothing is guessed: broken JSON is not fixed, and a call or label in the text does not count. What has only one
+    possible reading is read (see `lenient`), unless `rules` are strict. `before` are the calls of earlier turns.
     """
     ending = answer.ending
     if answer.refusal or ending & REFUSAL_REASONS:
@@ -70,20 +70,20 @@ def _parse_truncated(
     tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]
 ) -> tuple[ValidCall, ...]:
     words = not answer.calls and _may_be_words(tools, rules, before)
-    # The flag alone is no fault: the cut may have come after the call was complete.
+    # The finish reason alone is no fault: the cut may have come after the call was complete.
     try:
         valid_calls = _parse_calls(tools, answer, rules, before)
     except InvalidAnswerError as error:
         if not answer.calls and not words and _has_text(answer):
-            raise  # words where a call was wanted: more room for them makes no call
+            raise  # text instead of a call: a higher token limit would not help
         raise _truncated_error(tools, words) from error
-    if not valid_calls:  # words, cut in the middle
+    if not valid_calls:  # text that was cut
         raise _truncated_error(tools, words)
     return valid_calls
 
 
 def _has_text(answer: Answer) -> bool:
-    """Whether it says something; not where it was still thinking when the room was used up."""
+    """Whether the answer has a text, not counting reasoning that the token limit cut."""
     text = (answer.text or "").strip()
     return bool(text) and not (text.startswith("<think>") and "</think>" not in text)
 
@@ -110,7 +110,7 @@ def _parse_calls(tools: Tools, answer: Answer, rules: CallRules, before: Sequenc
 
 
 def _parse_words(tools: Tools, answer: Answer, rules: CallRules, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
-    """No call of ours: fine where words may be all, or where they are the end of a conversation."""
+    """Accept an answer without calls of our tools if text alone is enough, or ends a conversation."""
     names = " or ".join(map(repr, tools))
     if answer.calls:
         names_called = ", ".join(short(call.name) for call in answer.calls[:3])
@@ -126,12 +126,12 @@ def _parse_words(tools: Tools, answer: Answer, rules: CallRules, before: Sequenc
 
 
 def _may_be_words(tools: Tools, rules: CallRules, before: Sequence[ValidCall]) -> bool:
-    """Whether an answer need not call: words may be all, or what had to be called was called."""
+    """Whether no call is needed: text alone is allowed, or all required calls were made."""
     return rules.call == "any" or (rules.talks and bool(before) and not _missing(tools, before, rules))
 
 
 def _empty_answer_error(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
-    """Nothing at all was said: no decision against a call, and no last words."""
+    """Create the error for an empty answer, which neither decides against a call nor is a final text."""
     if before:
         return InvalidAnswerError(
             "the answer was empty, but a final text is required", code="unfinished", ask="Answer in words."
@@ -168,7 +168,7 @@ def _one_call_per_tool(tools: Tools, valid_calls: tuple[ValidCall, ...], rules: 
 
 
 def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], rules: CallRules) -> None:
-    """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
+    """Raise UnfinishedError if a conversation was cut off before every required tool was called."""
     if missing := _missing(names, valid_calls, rules):
         listed = ", ".join(map(repr, missing))
         raise UnfinishedError(f"no call of {listed} when the last turn was over: allow more turns with task.max_turns")
@@ -194,7 +194,7 @@ def _parse_call(tool: Tool, call: ToolCall, rules: CallRules) -> ValidCall:
 
 
 def _parse_leniently(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
-    """The label in arguments that can be read in one way only, and what was wrong with them; None: there is none."""
+    """Return the label of arguments with only one possible reading, and what was wrong; None if there is none."""
     if len(call.arguments) > MOST_CHARS_IN_DETAIL:
         return None
     try:
@@ -210,7 +210,7 @@ def _parse_leniently(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple
 
 
 def _parse_label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
-    """The label in arguments that fit, whose text does not say one thing twice and differently."""
+    """Return the label of arguments that fit. A key must not occur twice with different values."""
     try:
         value = codec.loads_digits(call.arguments)
     except codec.JSONDecodeError as error:

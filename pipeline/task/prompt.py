@@ -1,4 +1,4 @@
-"""The prompt: a template over the record's fields."""
+"""Renders the prompt: a template over the record's fields."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,13 +20,13 @@ from pipeline.task.attachments import (
 )
 from pipeline.task.sandbox import DataEnvironment, called_methods
 
-#: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
+#: In a prompt: all the record's fields, for names that are not identifiers: {{ record["Review text"] }}.
 WHOLE = "record"
 _RESERVED = f'in the prompt {WHOLE} stands for all the fields: write {WHOLE}["{WHOLE}"] for the field of that name'
 
 
 def _as_json(value: Any, indent: int | None = None) -> str:
-    # Jinja's own tojson escapes for HTML and turns all but ASCII into \\u…: wrong in a prompt, and dear in tokens.
+    # Jinja's own tojson escapes HTML, and everything beyond ASCII as \\u…, which is wrong in a prompt and costs tokens.
     return (codec.dumps(value) if indent is None else codec.pretty(value).rstrip()).decode()
 
 
@@ -37,9 +37,9 @@ _ENVIRONMENT.filters |= {"tojson": _as_json, **filters()}
 class Prompt:
     """A compiled prompt template. Raises TaskError for one that cannot work.
 
-    The record's fields are variables, and `record` is the mapping of all of them. A field's text is data: it is
-    never rendered itself. None renders as nothing. `media_kinds` are the kinds of media that it may show, `is_constant`
-    says that it holds nothing of the record, `prints_whole` that it prints all of it and not only fields that it names.
+    The record's fields are variables, and `record` is the mapping of all of them. A field's text is data and is never
+    rendered itself. None renders as nothing. `media_kinds` are the kinds of media that it may show. `is_constant`: it
+    contains nothing of the record. `prints_whole`: it prints the whole record, not only the fields that it names.
     """
 
     def __init__(self, source: str, media: PromptMedia | None = None) -> None:
@@ -64,7 +64,7 @@ class Prompt:
         self._source = source
 
     def render(self, record: Record) -> RenderedPrompt:
-        """What the record is asked, with what it shows. Raises RenderError."""
+        """Return the record's prompt with its attachments. Raises RenderError."""
         if not self.media_kinds:
             text = self._fill_in(record)
             prompt = RenderedPrompt(text, text)
@@ -75,7 +75,7 @@ class Prompt:
         return with_digest_key(prompt, self._media)
 
     def _refuse_empty(self, fields: Mapping[str, JSON], text: str) -> None:
-        """Raise EmptyTextError where all that the prompt takes of the record is empty, or nothing comes of it."""
+        """Raise EmptyTextError if everything that the prompt takes from the record is empty, or if the prompt is."""
         names = self._content or (fields if self._needs_whole else ())
         if names and all(_is_blank(fields.get(name)) for name in names):
             listed = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
@@ -92,7 +92,7 @@ class Prompt:
             raise RenderError(_RESERVED)
         try:
             text = self._render({**fields, WHOLE: fields} if self._needs_whole else fields)
-            return codec.clean_text(text)  # no server takes half a character, and the record is worth its label
+            return codec.clean_text(text)  # no server accepts lone surrogates, and the record deserves its label
         except MediaError:
             raise
         except Exception as error:
@@ -112,12 +112,12 @@ class Prompt:
 
 
 def template_fields(prompt: str) -> set[str]:
-    """The record fields that the template names. Raises TaskError for a template that cannot work."""
+    """Return the record fields that the template names. Raises TaskError for a template that cannot work."""
     return set(Prompt(prompt).fields)
 
 
 def fields_in_prompt(fingerprint: Mapping[str, Any]) -> frozenset[str]:
-    """The record fields that the prompt of a kept fingerprint names; none where it is no template that can be read."""
+    """Return the record fields that the prompt of a saved fingerprint names; none if it is not a valid template."""
     prompt = fingerprint.get("prompt")
     try:
         return frozenset(template_fields(prompt)) if isinstance(prompt, str) else frozenset()
@@ -126,7 +126,7 @@ def fields_in_prompt(fingerprint: Mapping[str, Any]) -> frozenset[str]:
 
 
 def display_text(fields: Mapping[str, JSON], prompt_fields: frozenset[str]) -> str:
-    """What a person recognises a record by: the longest text that its prompt shows, else that it has."""
+    """Return the text by which people recognize a record: the longest in its prompt, or else in its fields."""
     texts = [
         value
         for name, value in fields.items()
@@ -136,7 +136,7 @@ def display_text(fields: Mapping[str, JSON], prompt_fields: frozenset[str]) -> s
     return max(texts, key=len, default="")
 
 
-#: white space, and what takes no room: a text of these alone is empty
+#: White space and zero-width characters. A text of only these is empty.
 _BLANK = "".join(char for char in map(chr, range(0x3001)) if char.isspace()) + "\u200b\u200c\u200d\u2060\ufeff"
 
 
@@ -146,12 +146,12 @@ def _is_blank(value: JSON) -> bool:
     return value is None or value == [] or value == {}
 
 
-#: what is printed, up to a filter
+#: Finds what is printed, up to a filter.
 _PRINTED = re.compile(r"\{\{-?\s*([^{}|\"'()\[\]]+?)\s*-?(?:\||\}\})")
 
 
 def _odd_name_hint(source: str, line: int) -> str:
-    """What to write for a name such as `Ticket ID`, which Jinja takes for no name; empty where the line has none."""
+    """Suggest how to write a name such as `Ticket ID`, which is not a name for Jinja; empty if the line has none."""
     text = "".join(source.splitlines(keepends=True)[line - 1 : line])
     odd = next((name for name in _PRINTED.findall(text) if _is_odd(name)), None)
     return f"; for a field called {odd!r} write {_whole_of(odd)}" if odd else ""
@@ -185,14 +185,14 @@ def _fields(tree: nodes.Template) -> Iterable[str]:
 
 
 def _uses_whole(tree: nodes.Template) -> bool:
-    """Whether `record` stands for itself somewhere: not for a field of it, nor before a filter such as tojson."""
+    """Whether `record` is used as a whole, that is, without a field of it and without a filter such as tojson."""
     owners = [id(owner) for owner, _name, _line in _lookups(tree)]
     owners += [id(changed.node) for changed in tree.find_all(nodes.Filter)]
     return any(name.name == WHOLE and id(name) not in owners for name in tree.find_all(nodes.Name))
 
 
 def _fields_with_fallback(tree: nodes.Template) -> set[str]:
-    """The fields that the template has another word for where they are empty: if, or, is, default."""
+    """Return the fields that have a fallback in the template if they are empty: if, or, is, default."""
     prompt: list[nodes.Expr | None] = [test.node for test in tree.find_all(nodes.Test)]
     prompt += [branch.test for branch in tree.find_all((nodes.If, nodes.CondExpr))]  # type: ignore[attr-defined]
     prompt += [choice.left for choice in tree.find_all(nodes.Or)]
@@ -202,7 +202,7 @@ def _fields_with_fallback(tree: nodes.Template) -> set[str]:
 
 
 def _lookups(tree: nodes.Node) -> Iterable[tuple[nodes.Expr, str, int]]:
-    """Each `owner.name` and `owner["name"]` of the template, with its line."""
+    """Yield each `owner.name` and `owner["name"]` of the template, with its line."""
     for dotted in tree.find_all(nodes.Getattr):
         yield dotted.node, dotted.attr, dotted.lineno
     for item in tree.find_all(nodes.Getitem):

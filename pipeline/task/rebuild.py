@@ -1,4 +1,4 @@
-"""What a record was asked, made again from what the manifest keeps of the task, since the config may differ by now."""
+"""Rebuilds a record's request from the task in the manifest, because the config may have changed since."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LATER = ("call", "rows", "max_turns", "reply")
 
 @dataclass(frozen=True, slots=True)
 class RebuiltRequest:
-    """A request that was made again; `is_identical` to the one that was sent. `reason` is why there is none, or not."""
+    """A rebuilt request. `is_identical`: it equals the one that was sent. `reason`: why it does not, or is missing."""
 
     request: Request | None
     is_identical: bool
@@ -23,10 +23,10 @@ class RebuiltRequest:
 
 
 def rebuild_request(fingerprint: Mapping[str, Any], record: Record, digest: bytes | None) -> RebuiltRequest:
-    """The request about a record by the task of this fingerprint; `digest` is that of the request that was sent."""
+    """Rebuild a record's request with the task of this fingerprint. `digest` is that of the request that was sent."""
     first = None
     try:
-        # How a call is forced depends on the server, which no fingerprint names.
+        # How a call is forced depends on the server, which is not in the fingerprint.
         for names_function in (True, False):
             request = build_task(_options(fingerprint, names_function)).render(record)
             first = first or request

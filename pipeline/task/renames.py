@@ -1,4 +1,4 @@
-"""Answers that were given before labels were renamed: their arguments are read under the names of today."""
+"""Reads answers from before labels were renamed: maps their arguments to the current names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from pipeline.task.schema import Tool
 
 
 def accept_old_names(tools: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
-    """The tools, which take the former names of labels as well."""
+    """Return the tools, which then also accept the former names of labels."""
     rename = _renamer(renames)
 
     def accepting(tool: Tool) -> Tool:
@@ -20,7 +20,7 @@ def accept_old_names(tools: Mapping[str, Tool], renames: Sequence[Rename]) -> Ma
 
 
 def rename_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
-    """The answer as if its labels had been given under the names of today: for a copy, which is another record's."""
+    """Return the answer with the current names of its labels. It is for a copy, which belongs to another record."""
     rename = _renamer(renames)
 
     def renamed(call: ToolCall) -> ToolCall:

@@ -1,4 +1,4 @@
-"""A record becomes a request: all of it that is the same for every record, and what is not."""
+"""Builds the request for a record from a constant part, which all records share, and the record's own part."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from pipeline.task.schema import Tool
 from pipeline.task.schema_tree import Schema
 
 BYTES_PER_TOKEN = 4
-#: what a call costs besides its values: name, braces, quotes
+#: The tokens of a call without its values: name, braces, quotes.
 CALL_TOKENS = 32
 FREE_TEXT_TOKENS = 48
 VALUE_TOKENS = 8
@@ -26,7 +26,7 @@ Message = Mapping[str, JSON]
 class MessageBlock:
     """Messages that are shown before the record.
 
-    `digest_key` stands for them in a request's digest; `size_bytes` is an estimate of what a model reads of them.
+    `digest_key` represents them in a request's digest. `size_bytes` estimates what a model reads of them.
     """
 
     messages: tuple[Message, ...]
@@ -35,7 +35,7 @@ class MessageBlock:
 
 
 def join_blocks(blocks: Iterable[MessageBlock]) -> MessageBlock:
-    """All of them, one after the other."""
+    """Concatenate the blocks."""
     all_blocks = tuple(blocks)
     return MessageBlock(
         tuple(message for block in all_blocks for message in block.messages),
@@ -49,10 +49,10 @@ NO_MESSAGES = join_blocks(())
 
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """All of a request that is the same for every record: the prefix that a server's prompt cache knows.
+    """The part of a request that is the same for every record, that is, the prefix for a server's prompt cache.
 
-    `opening` is the system text and the fixed examples. `digest_key` stands for these
-    parts in a request's digest; `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
+    `opening` is the system text and the fixed examples. `digest_key` represents this part in a request's digest.
+    `size_bytes` is its size; `answer_tokens` estimates the expected answer.
     """
 
     tools_by_name: Mapping[str, Tool]
@@ -66,9 +66,9 @@ class RequestTemplate:
     answer_tokens: int
 
     def request(self, record: Record, prompt: RenderedPrompt, examples: MessageBlock = NO_MESSAGES) -> Request:
-        """The request that asks about the record, with what is shown for this record only.
+        """Build the record's request, with the examples that only this record is shown.
 
-        Its size is that of its text: what media take is known once they are loaded.
+        Its size is that of its text. The size of media is known after they are loaded.
         """
         return Request(
             record,
@@ -95,7 +95,7 @@ def build_template(
     parameters: Mapping[str, JSON],
     caching: PromptCaching,
 ) -> RequestTemplate:
-    """The constant part of the requests that offer these tools. How it is cached is no part of a request's digest."""
+    """Build the constant part of the requests that offer these tools. A request's digest ignores the caching."""
     opening = (*_system_messages(system), *fixed.messages)
     definitions = tuple(tool.definition for tool in tools_by_name)
     constant = codec.dumps([model, opening, *definitions, tool_choice, parameters])
@@ -113,7 +113,7 @@ def build_template(
 
 
 def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: MessageBlock) -> int:
-    """What a model reads before the record, about."""
+    """Estimate the size of what a model reads before the record."""
     return len(codec.dumps([_system_messages(system), *definitions])) + fixed.size_bytes
 
 
@@ -122,7 +122,7 @@ def _system_messages(system: str | None) -> tuple[Message, ...]:
 
 
 class TemplateCache:
-    """The templates of tools whose schemas depend on the record: one for each set of schemas, the latest ones."""
+    """A cache of the latest templates of tools whose schemas depend on the record, one for each set of schemas."""
 
     def __init__(
         self, schemas_for: Callable[[Record], Sequence[Schema]], build: Callable[[Sequence[Schema]], RequestTemplate]
@@ -132,13 +132,13 @@ class TemplateCache:
         self._cache: OrderedDict[bytes, RequestTemplate] = OrderedDict()
 
     def __call__(self, record: Record) -> RequestTemplate:
-        """The template for the record. Raises RenderError."""
+        """Return the template for the record. Raises RenderError."""
         schemas = self._schemas_for(record)
         try:
             key = codec.canonical(schemas)
             template = self._cache.pop(key, None) or self._build(schemas)
         except (TaskError, TypeError) as error:
-            reason = " ".join(str(error).split())  # one line: it stands in a cell and in a log
+            reason = " ".join(str(error).split())  # one line, for a cell and a log
             raise RenderError(f"the tool's schema for this record cannot be used: {reason}") from error
         self._cache[key] = template
         if len(self._cache) > MAX_TEMPLATES:

@@ -1,4 +1,4 @@
-"""The request after an answer: once more with its fault shown, or on with what came of its calls."""
+"""Builds the request after an answer: a repair that shows its fault, or a next turn with the results of its calls."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,20 +13,20 @@ from pipeline.task.render import BYTES_PER_TOKEN, Message
 MAX_SHOWN_CALLS = 8
 MAX_ECHO_CHARS = 8_000
 MAX_RAW_CHARS = 2_000
-#: a longer id of a call is refused by OpenAI, also where a server of its own gave it
+#: OpenAI refuses longer call ids, even those that another server created.
 MAX_ID_CHARS = 40
-#: what the model is told of a call whose callback gave nothing back, or that has none
+#: The result that the model is shown for a call whose callback returned nothing, or that has no callback.
 DONE = "ok"
 UNKNOWN = "there is no such function"
 MAX_RESULT_CHARS = 50_000
 BRIEF = "Be brief: answer with the function call alone."
-#: The same where the answer is the arguments, and no function is offered.
+#: The same for an answer that consists of the arguments, without a function.
 BRIEF_JSON = "Be brief: answer with the JSON alone."
 AS_JSON = "Answer again, with JSON that fits the schema and nothing else."
 
 
 def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
-    """The request that asks again. The first `base` messages are the turn's; later ones are replaced."""
+    """Return the request that asks again. The first `base` messages belong to the turn; later ones are replaced."""
     if isinstance(error, TruncatedError):
         return _with_room(request, error, base)
     before = request.messages[:base]
@@ -39,7 +39,7 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     if calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
         asks = AS_JSON if by_schema else f"Call {called} again, once, with arguments that fit its schema."
-        if several:  # what is wrong may be that one is missing, so it is not said which
+        if several:  # a missing call may be the fault, so no function is named
             asks = "Make every call again, with arguments that fit the schema."
         messages = _fault_per_call(before, calls, answer.items, f"{error}. {asks}")
     else:
@@ -52,9 +52,9 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
 
 
 def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
-    """The request that shows the answer's calls and what came of each, and leaves the model free to go on or to end."""
-    # By the call itself: not every server gives each a name of its own. One that says the same as another is left out
-    # of `valid_calls`, and has that one's result.
+    """Return the request that shows the answer's calls and their results, and lets the model continue or end."""
+    # Keyed by the call itself, because some servers do not give each call its own id. A duplicate of another call is
+    # not in `valid_calls` and gets that call's result.
     results: dict[object, JSON] = {one.tool: one.result for one in reversed(valid_calls)}
     results |= {id(one.call): one.result for one in valid_calls}
     calls_by_id = assign_call_ids(request.messages, answer.calls)
@@ -71,7 +71,7 @@ def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]
 
 
 def format_result(result: JSON) -> str:
-    """A callback's result as the model reads it."""
+    """Format a callback's result for the model."""
     if result is None:
         return DONE
     text = result if isinstance(result, str) else codec.dumps(result).decode()
@@ -93,7 +93,7 @@ def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
 def _fault_per_call(
     before: Sequence[Message], calls: Sequence[ToolCall], items: Sequence[JSON], fault: str
 ) -> tuple[Message, ...]:
-    # Every call that is echoed has to be answered by a tool message with its id.
+    # Every echoed call needs a tool message with its id.
     calls_by_id = assign_call_ids(before, calls)
     echo = assistant_message(calls_by_id, None, items)
     tool_messages = [
@@ -103,10 +103,11 @@ def _fault_per_call(
 
 
 def assign_call_ids(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
-    """The calls under the ids with which they are sent back after these messages: each fit, and there but once.
+    """Pair the calls with the ids under which they are sent back after these messages, each valid and unique.
 
-    The server's own where that is so. Some give none, long ones, or the same one again: to echo those is a 400 of a
-    stricter server for an answer that was paid for. It depends on nothing else, so a resumed conversation is the same.
+    The server's own id is used if possible. Some servers send none, long ones, or repeated ones, and a stricter server
+    would answer their echo with a 400 and waste a paid answer. The ids depend on nothing else, so that a resumed
+    conversation has the same ones.
     """
     used = {call["id"] for message in before for call in message.get("tool_calls") or ()}
     calls_by_id = []
@@ -122,7 +123,7 @@ def assign_call_ids(before: Sequence[Message], calls: Sequence[ToolCall]) -> lis
 
 
 def assistant_message(calls_by_id: Sequence[tuple[str, ToolCall]], text: str | None, items: Sequence[JSON]) -> Message:
-    """The model's message with these calls, as it can be sent back to any server."""
+    """Return the model's message with these calls, in a form that any server accepts."""
     message: Message = {
         "role": "assistant",
         "content": text or None,
@@ -146,7 +147,7 @@ def _fault_after_text(words: str, fault: str) -> tuple[Message, ...]:
 
 
 def safe_arguments(arguments: str) -> str:
-    """The arguments as they can be echoed to any server."""
+    """Return the arguments in a form that can be echoed to any server."""
     if _is_object(arguments):
         return arguments
     with suppress(codec.JSONDecodeError):
@@ -160,7 +161,7 @@ def _raw(arguments: str) -> str:
 
 
 def _is_object(arguments: str) -> bool:
-    # Many servers parse the arguments of an echoed call, and refuse the request where they are no JSON object.
+    # Many servers parse the arguments of an echoed call, and refuse the request if they are not a JSON object.
     try:
         return len(arguments) <= MAX_ECHO_CHARS and isinstance(codec.loads(arguments), dict)
     except codec.JSONDecodeError:
@@ -170,7 +171,7 @@ def _is_object(arguments: str) -> bool:
 def with_messages(
     request: Request, messages: tuple[Message, ...], parameters: Mapping[str, JSON], *, tool_choice: JSON = None
 ) -> Request:
-    """The request with other messages; its size and digest follow."""
+    """Return the request with other messages, and adjust its size and digest."""
     choice = request.tool_choice if tool_choice is None else tool_choice
     grown_bytes = len(codec.dumps(messages)) - len(codec.dumps(request.messages))
     more_room = (room_in(parameters) or 0) - (request.room or 0)

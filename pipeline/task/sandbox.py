@@ -1,4 +1,4 @@
-"""Jinja over data: a dot is a field, a call is a method, and nothing else of Python's is ever a value."""
+"""Runs Jinja over data: a dot is a field, a call is a method, and no other Python object is ever a value."""
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from functools import wraps
@@ -13,18 +13,18 @@ from jinja2.visitor import NodeTransformer
 
 from pipeline.errors import did_you_mean, list_names
 
-#: what data are made of: what can be printed, and what has no attributes for a template
+#: The types of data, which can be printed and have no attributes in a template.
 _DATA = (str, int, float, list, tuple, Mapping)
-#: what gives data one at a time
+#: Types that yield data one at a time.
 _LAZY = (Iterator, KeysView, ItemsView, ValuesView)
 _BARE = frozenset({str, int, float, bool, list, tuple, type(None)})
 _KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
-#: stands for the method in a call of it: a name that no template can write
+#: Stands for the method in a method call. No template can contain this name.
 _METHOD = "method of"
 
 
 class UndefinedField(StrictUndefined):
-    """What is not there. Any use of it but asking whether it is there raises, its look within a list too."""
+    """A missing value. Any use except a test whether it is defined raises, even a search for it in a list."""
 
     __slots__ = ()
     __repr__ = Undefined._fail_with_undefined_error
@@ -47,28 +47,28 @@ def _method_hint(owner: Any, name: Any) -> str:
 
 
 class DataEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which names of data and names of Python do not share a space.
+    """Jinja's sandbox, in which the names of data and of Python are separate.
 
-    `order.items` is the field and nothing else; `order.items()` is the method, even where there is such a field.
-    `functions` are the only names beside the data.
+    `order.items` is always the field; `order.items()` is the method, even if there is such a field. Other than the
+    data, `functions` are the only names.
     """
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
         super().__init__(undefined=UndefinedField, autoescape=False, keep_trailing_newline=True, finalize=_finalize)
-        # A field named "range" or "dict" that a record lacks has to be missed, not found among Jinja's functions.
+        # If a record lacks a field named "range" or "dict", that must be an error, not Jinja's function.
         self.globals.clear()
         self.globals.update(functions)
         self.filters = {name: _listing(function) for name, function in self.filters.items()}
         self.filters |= {_METHOD: _method, "attr": pass_environment(DataEnvironment.getattr)}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """`obj.attribute`: the field; what is no data, such as a `loop`, keeps its attributes."""
+        """Return the field for `obj.attribute`. Objects that are not data, such as `loop`, keep their attributes."""
         if isinstance(obj, Mapping) or type(obj) in _BARE:
             return self._field(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`, and what filters such as map(attribute=...) look up."""
+        """Return the item for `obj[argument]`, and for filters such as map(attribute=...)."""
         if isinstance(argument, str) and (isinstance(obj, Mapping) or type(obj) in _BARE):
             return self._field(obj, argument)
         return super().getitem(obj, argument)
@@ -79,19 +79,19 @@ class DataEnvironment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=name)
 
     def method(self, obj: Any, name: str) -> Any:
-        """What `obj.name(...)` calls."""
+        """Return what `obj.name(...)` calls."""
         return super().getattr(obj, name)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's
         return _to_list(super().call(__context, __obj, *args, **kwargs))
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        # Everything that is compiled comes through here, templates and expressions.
+        # All compiled code passes here: templates and expressions.
         return super()._generate(_Methods().visit(source), *args, **kwargs)
 
 
 class _Methods(NodeTransformer):
-    """Tells what is called from what is looked up: only the first may be a method."""
+    """Separates calls from lookups, because only a call may reach a method."""
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 - Jinja's name
         self.generic_visit(node)
@@ -110,12 +110,12 @@ def _method(environment: Environment, owner: Any, name: str) -> Any:
 
 
 def called_methods(tree: nodes.Template) -> list[nodes.Getattr]:
-    """The `owner.name` of each `owner.name(...)`: no field."""
+    """Return the `owner.name` of each `owner.name(...)`, which is not a field."""
     return [call.node for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Getattr)]
 
 
 def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, which gives a list where Jinja's gives a generator: printed, that is an address in memory."""
+    """Make a filter return a list instead of a generator, which would be printed as an address in memory."""
 
     @wraps(function)
     def listing(*args: Any, **kwargs: Any) -> Any:
@@ -129,12 +129,12 @@ def _to_list(value: Any) -> Any:
 
 
 def _finalize(value: Any) -> Any:
-    """The value as it is printed. Raises for what is no data."""
+    """Return the value to print. Raises TemplateRuntimeError if it is not data."""
     if value is None:
         return ""
     if isinstance(value, _DATA):
         return value
     if isinstance(value, Undefined):
-        return str(value)  # raises what is missing
+        return str(value)  # raises the error for a missing value
     what = f"{type(value).__name__} {getattr(value, 'name', '')}".rstrip()
     raise TemplateRuntimeError(f"{what} is not data, so it cannot be printed")
