@@ -1,8 +1,8 @@
-"""The endpoint's files and batches: OpenAI's Batch API as far as a client needs it, with what goes wrong in the wild.
+"""Serves files and batches: as much of OpenAI's Batch API as a client needs, with the failures that occur in practice.
 
-Its objects have the fields of `openai.types.Batch` and `FileObject`. A batch takes `batch_s` seconds; its lines are
-answered all at once when that is over, or when it is cancelled, as many as would have been done by then. `batch_faults`
-gives the chance of each of BATCH_FAULTS, drawn by seed and number.
+Its objects have the fields of `openai.types.Batch` and `FileObject`. A batch takes `batch_s` seconds. Its lines are
+all answered at once at the end. If it is canceled, the lines that would be done by then are answered. `batch_faults`
+gives the probability of each of BATCH_FAULTS, drawn by seed and number.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply, invalid
 from pipeline.rehearsal.request_parser import CHARS_A_TOKEN
 from pipeline.rehearsal.seeded_random import SeededRandom
 
-#: Lines that are answered before the loop has its turn.
+#: Lines that are answered before the event loop gets a turn.
 STEP = 100
-#: What a batch's object says of the moments of its life, by status.
+#: Status -> the field of a batch that records when it was reached.
 _STAMPS = {
     "in_progress": "in_progress_at",
     "finalizing": "finalizing_at",
@@ -62,7 +62,7 @@ class _File:
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch. `lines` counts its requests, `tokens` is what it queues."""
+    """A batch. `lines` is the number of its requests; `tokens` is what it adds to the queue."""
 
     id: str
     number: int
@@ -130,14 +130,14 @@ class BatchStore:
         self._dialects = apis
         self._clock = clock
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        # All state that changes.
+        # Mutable state:
         self._numbers = itertools.count(1)
         self._files: dict[str, _File] = {}
         self._batches: dict[str, _Batch] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Stop answering, and remove the files; may be called twice."""
+        """Stop answering and remove the files. May be called twice."""
         for task in self._answering:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
@@ -148,24 +148,24 @@ class BatchStore:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def new_path(self) -> Path:
-        """Where an upload is written to."""
+        """Return a path for an upload."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="labelpipe-rehearsal-")
         return Path(self._folder.name) / f"{next(self._numbers):08}.jsonl"
 
     def add_file(self, path: Path, name: str, purpose: str) -> dict[str, Any]:
-        """A file was uploaded."""
+        """Register an uploaded file."""
         file = _File(f"file-{path.stem}", name, purpose, path, time.time())
         self._files[file.id] = file
         return file.as_json()
 
     def is_upload_lost(self, file: Mapping[str, Any]) -> bool:
-        """Whether the answer to the upload of this file is lost."""
+        """Whether the response to this upload is lost."""
         chance = SeededRandom("file", self._options.seed, file["id"]).unit()
         return draw_kind(self._options.batch_faults, chance, OF_FILE) is not None
 
     def file(self, file_id: str) -> _File | None:
-        """The file of this id."""
+        """Return the file with this id."""
         return self._files.get(file_id)
 
     def delete(self, file_id: str) -> dict[str, Any]:
@@ -176,14 +176,14 @@ class BatchStore:
         return {"id": file_id, "object": "file", "deleted": file is not None}
 
     def files(self, purpose: str | None, after: str | None, limit: int) -> dict[str, Any]:
-        """The files, the newest first."""
+        """Return a page of files, newest first."""
         known = [one for one in reversed(self._files.values()) if purpose in (None, one.purpose)]
         return _page([one.as_json() for one in known], after, limit)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
     def create(self, body: Any) -> tuple[dict[str, Any] | ErrorReply, bool]:
-        """A new batch, and whether the answer that says so is lost."""
+        """Create a batch. Returns it, and whether the response is lost."""
         fields = body if isinstance(body, dict) else {}
         file = self._files.get(str(fields.get("input_file_id")))
         endpoint = str(fields.get("endpoint"))
@@ -228,11 +228,11 @@ class BatchStore:
             batch.errors.append({"code": "invalid_request", "message": "A fault.", "param": None, "line": None})
 
     def batches(self, after: str | None, limit: int) -> dict[str, Any]:
-        """The batches, the newest first."""
+        """Return a page of batches, newest first."""
         return _page([self._view(one) for one in reversed(self._batches.values())], after, limit)
 
     def batch(self, batch_id: str) -> dict[str, Any] | None:
-        """What has become of a batch; None for one that nobody knows."""
+        """Return the current state of a batch; None if it is unknown."""
         batch = self._batches.get(batch_id)
         return None if batch is None else self._view(batch)
 
@@ -249,12 +249,12 @@ class BatchStore:
         return batch.as_json()
 
     def _share(self, batch: _Batch) -> float:
-        """How much of a batch's time is over."""
+        """Return the share of a batch's time that has passed."""
         most = 0.5 if batch.fault == "batch_stuck" else 1.0
         return min(most, (self._clock() - batch.began) / max(self._options.batch_s, 1e-9))
 
     def _view(self, batch: _Batch) -> dict[str, Any]:
-        """The batch as it is now: it moves on when it is looked at."""
+        """Return the batch as it is now. Its status advances only when it is viewed."""
         if batch.status == "validating":
             if batch.errors:
                 self._set_status(batch, "failed")
@@ -281,7 +281,7 @@ class BatchStore:
             task.add_done_callback(self._answering.discard)
 
     async def _answer_lines(self, batch: _Batch, share: float, end: str) -> None:
-        """Answer the share of the lines, and end the batch."""
+        """Answer this share of the lines and end the batch."""
         batch.completed = batch.failed = 0
         output, error = self.new_path(), self.new_path()
         rng = SeededRandom("line", self._options.seed, batch.number)
@@ -378,5 +378,5 @@ def _page(objects: list[dict[str, Any]], after: str | None, limit: int) -> dict[
 
 
 def to_reply(result: dict[str, Any] | ErrorReply) -> Reply:
-    """What is sent of an object or an error."""
+    """Return the reply for an object or an error."""
     return result.reply() if isinstance(result, ErrorReply) else Reply(200, dumps(result))

@@ -1,4 +1,4 @@
-"""The road of one call: read, let in or kept out, its fate drawn, its time taken, answered, booked. Knows no HTTP."""
+"""Handles a call: reads it, admits or refuses it, draws its fate, waits, answers, and logs it. Knows no HTTP."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -22,22 +22,22 @@ from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply
 from pipeline.rehearsal.request_parser import Call, RequestParser
 from pipeline.rehearsal.seeded_random import SeededRandom
 
-#: above `max_in_flight` calls get slower, above this many times as many they are refused
+#: Calls slow down above `max_in_flight` and are refused above this multiple of it.
 _CROWD = 2
-#: faults that make a call cost nothing
+#: Faults that make a call free.
 _UNBILLED = frozenset((*REPLY_FAULTS, "reset", "hang"))
 
 
 @dataclass(frozen=True, slots=True)
 class CallFate:
-    """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
+    """The random part of one call: its fault, if any, and the factor of its latency."""
 
     kind: str | None
     pace: float
 
 
 class FaultInjector:
-    """Draws by (seed, record, attempt), so that a run is the same again whatever the order of its calls."""
+    """Draws by (seed, record, attempt), so that a run is reproducible whatever the order of its calls."""
 
     def __init__(self, options: RehearsalOptions) -> None:
         self._options = options
@@ -45,7 +45,7 @@ class FaultInjector:
         self._certain = not (self._faults or options.latency_jitter or options.slow_share)
 
     def draw(self, record: str, attempt: int, text: str) -> CallFate:
-        """The fate of a record's n-th call that got past the limits; `text` is what its user messages say."""
+        """Draw the fate of a record's n-th call that passed the limits. `text` is the text of its user messages."""
         options = self._options
         poisoned = next((kind for part, kind in options.poison.items() if part in text), None)
         if self._certain:
@@ -59,7 +59,7 @@ class FaultInjector:
 
 
 class CallHandler:
-    """Where calls are answered."""
+    """Answers calls."""
 
     def __init__(self, options: RehearsalOptions, books: CallLog, clock: Callable[[], float]) -> None:
         self._options = options
@@ -68,10 +68,10 @@ class CallHandler:
         self._completions = CompletionGenerator(options.seed, options.accuracy)
         self._limits = RateLimiter(options, clock)
         self._faults = FaultInjector(options)
-        self._granted = 0  # answers given or on their way, against quota_after
+        self._granted = 0  # answers given or in progress, for quota_after
 
     async def serve(self, raw: bytes, is_gone: Callable[[], bool], api: ApiFormat) -> Reply:
-        """The reply to a body; `is_gone` tells whether the client has left meanwhile."""
+        """Return the reply to a body. `is_gone` returns whether the client has disconnected meanwhile."""
         name, call = self._parser.read(raw, api)
         if isinstance(call, ErrorReply):
             known = None if name is None else self._books.entry(name)
@@ -86,7 +86,7 @@ class CallHandler:
         if full:
             return self._close(entry, "no_room", self._with_limits(full))
         draw = self._faults.draw(call.record, entry.served, call.user_text)
-        # Taken before the wait, so that no more than the quota are on their way.
+        # Counted before the wait, so that answers in progress cannot exceed the quota.
         self._granted += draw.kind not in _UNBILLED
         if draw.kind != "429":
             await asyncio.sleep(self._latency_s(draw.pace))
@@ -95,7 +95,7 @@ class CallHandler:
         return self._answer(entry, call, draw.kind, is_gone(), api)
 
     def serve_line(self, raw: bytes, api: ApiFormat) -> Reply:
-        """The reply to a line of a batch, which no rate limit keeps waiting."""
+        """Return the reply to a line of a batch. No rate limit applies to it."""
         self._books.arrive()
         try:
             name, call = self._parser.read(raw, api)
@@ -111,7 +111,7 @@ class CallHandler:
             self._books.leave()
 
     def _refuse(self, call: Call) -> tuple[str, ErrorReply] | None:
-        """What keeps the call out, in the books' word and the client's; None lets it in."""
+        """Return why the call is refused, as a kind for the log and a reply for the client; None if it is admitted."""
         if self._in_outage():
             return "outage", ErrorReply(503, "The service is unavailable: a simulated outage.", "server_error")
         quota = self._options.quota_after
@@ -130,7 +130,7 @@ class CallHandler:
         return REFUSED, ErrorReply(429, message, short.type, None, "rate_limit_exceeded", short.wait_s)
 
     def _refuse_flex(self, call: Call, attempt: int) -> Reply | None:
-        """What a call for the flex tier is told that finds no room; None where it finds some."""
+        """Return the refusal of a flex call when the tier is full; None if there is room."""
         options = self._options
         is_over = options.flex_full_s is not None and self._books.since_first_s() >= options.flex_full_s
         if not options.flex_full or is_over or tier_of(call.request) != FLEX:

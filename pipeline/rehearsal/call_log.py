@@ -1,4 +1,4 @@
-"""What happened at the endpoint, in numbers and for each record: the proof that tests read."""
+"""Logs what happened at the endpoint, in total and for each record. Tests use it as evidence."""
 
 import sys
 import time
@@ -10,18 +10,18 @@ from typing import IO, Any
 
 from pipeline.codec import JSONDecodeError, dumps, loads
 
-#: how a call ended, unless it ended in a fault kind, "outage", "quota" or "invalid"
+#: How a call ended, unless it ended in a fault kind, "outage", "quota", or "invalid".
 ANSWERED = "answered"
 REFUSED = "refused"
 
 
 @dataclass(slots=True, eq=False)
 class RecordCalls:
-    """One record's calls. Slotted: there is one for each record of a run.
+    """One record's calls. Slotted, because each record of a run has one.
 
-    calls = answered + refused + the sum of failed, once none is in flight. `answered` counts good completions,
-    `failed` everything else by kind, also completions that a fault made unusable. `tokens` are those billed, good or
-    not. `lost` answers were billed and found nobody to take them. `served` calls got past the limits.
+    calls = answered + refused + the sum of failed, if none is in flight. `answered` counts good completions. `failed`
+    counts everything else by kind, including completions that a fault made unusable. `tokens` are those billed, good
+    or not. `lost` answers were billed and reached nobody. `served` calls passed the limits.
     """
 
     name: str
@@ -37,19 +37,19 @@ class RecordCalls:
 
     @property
     def failed(self) -> Mapping[str, int]:
-        """Kind -> calls."""
+        """The number of failed calls by kind."""
         return self._failed or {}
 
     @property
     def label(self) -> Any:
-        """The label of the last good answer, or its text where it is not JSON; None without one."""
+        """The label of the last good answer, or its text if it is not JSON; None if there is none."""
         try:
             return None if self.text is None else loads(self.text)
         except JSONDecodeError:
             return self.text
 
     def count(self, what: str) -> None:
-        """One call ended so."""
+        """Count a call that ended this way."""
         if what == ANSWERED:
             self.answered += 1
         elif what == REFUSED:
@@ -59,7 +59,7 @@ class RecordCalls:
             self._failed[what] = self._failed.get(what, 0) + 1
 
     def as_json(self) -> dict[str, Any]:
-        """The entry as `GET /books` shows it."""
+        """Return the entry as `GET /books` shows it."""
         names = ("calls", "answered", "refused", "failed", "lost", "tokens", "label")
         return {name: getattr(self, name) for name in names}
 
@@ -68,8 +68,8 @@ class RecordCalls:
 class CallTotals:
     """The counts over all calls.
 
-    `by_status` counts what was sent, 0 for calls that got no whole answer. `calls_by_second` and `answers_by_second`
-    start at the first call. `first_call_at` and `last_call_at` are seconds since 1970.
+    `by_status` counts what was sent, with 0 for calls without a complete answer. `calls_by_second` and
+    `answers_by_second` start at the first call. `first_call_at` and `last_call_at` are seconds since 1970.
     """
 
     records: int
@@ -88,13 +88,13 @@ class CallTotals:
     last_call_at: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The same as a dict."""
+        """Return the counts as a dict."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
 class CallEnding:
-    """How one call ended: a line of the books' file."""
+    """How one call ended: a line of the log file."""
 
     what: str
     status: int
@@ -104,10 +104,10 @@ class CallEnding:
 
 
 class CallLog:
-    """Counts calls as they come and as they end.
+    """Counts calls when they arrive and when they end.
 
-    With a path, each ended call is also a line of a JSONL file, handed to the operating system before the answer is
-    sent: who kills the server loses none of it. The file is added to, so it may span several servers.
+    With a path, each ended call is also a line of a JSONL file. It reaches the operating system before the answer is
+    sent, so killing the server loses nothing. Lines are appended, so the file may span several servers.
     """
 
     def __init__(self, path: str | Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,9 +119,9 @@ class CallLog:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but the calls in flight; the file stays as it is. The next call counts as the first."""
-        # All that changes is here.
-        self.sequence = 0  #: grows with every change; `GET /books?since=` takes it
+        """Forget everything but the calls in flight. The file stays, and the next call counts as the first."""
+        # Mutable state:
+        self.sequence = 0  #: grows with every change, for `GET /books?since=`
         self.calls = 0
         self._entries: dict[str, RecordCalls] = {}
         self._what: Counter[str] = Counter()
@@ -134,7 +134,7 @@ class CallLog:
         self._first_at = self._last_at = 0.0
 
     def arrive(self) -> None:
-        """A call came in."""
+        """Count a call that arrives."""
         now = self._clock()
         if self._first is None:
             self._first = now
@@ -146,15 +146,15 @@ class CallLog:
         _count_second(self._calls_at, now - self._first)
 
     def leave(self) -> None:
-        """A call is over, however it ended."""
+        """Count a call as over, however it ended."""
         self.in_flight -= 1
 
     def since_first_s(self) -> float:
-        """Seconds since the first call."""
+        """Return the seconds since the first call."""
         return 0.0 if self._first is None else self._clock() - self._first
 
     def entry(self, name: str) -> RecordCalls:
-        """The record's entry, new or not, with one call more."""
+        """Count a call of the record and return its entry, which is created if necessary."""
         entry = self._entries.get(name)
         if entry is None:
             entry = self._entries[name] = RecordCalls(name)
@@ -164,7 +164,7 @@ class CallLog:
         return entry
 
     def close_call(self, entry: RecordCalls | None, ending: CallEnding) -> None:
-        """Book how a call ended; without an entry only in the totals (no record could be told)."""
+        """Record how a call ended. Without an entry (the record is unknown), only the totals change."""
         self.sequence += 1
         self._what[ending.what] += 1
         self._status[ending.status] += 1
@@ -178,27 +178,27 @@ class CallLog:
             entry.lost += ending.lost
             entry.changed = self.sequence
             if ending.text is not None:
-                entry.text = sys.intern(ending.text)  # many records have the same one
+                entry.text = sys.intern(ending.text)  # many records share one text
         if self._file is not None:
             self._file.write(_line(entry, ending, self.since_first_s()))
 
     def __getitem__(self, name: str) -> RecordCalls:
-        """The entry of a record; KeyError for one that never called."""
+        """Return a record's entry. Raises KeyError if it never called."""
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def __iter__(self) -> Iterator[RecordCalls]:
-        """All entries, in the order of their first calls."""
+        """Yield all entries, in the order of their first calls."""
         return iter(self._entries.values())
 
     def __len__(self) -> int:
-        """How many records have called."""
+        """Return how many records have called."""
         return len(self._entries)
 
     def totals(self) -> CallTotals:
-        """The counts as of now."""
+        """Return the current counts."""
         named = {ANSWERED, REFUSED}
         return CallTotals(
             records=len(self._entries),
@@ -218,26 +218,26 @@ class CallLog:
         )
 
     def as_json(self, since: int = 0) -> dict[str, Any]:
-        """The totals, and the entries that changed after the sequence number `since`."""
+        """Return the totals, and the entries that changed after the sequence number `since`."""
         records = {entry.name: entry.as_json() for entry in self if entry.changed > since}
         return {"sequence": self.sequence, "totals": self.totals().as_json(), "records": records}
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
+        """Close the file. May be called twice."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def read_call_log(path: str | Path) -> CallLog:
-    """The call log from the file that a server wrote, killed or not; the counts by second are not in it."""
+    """Read a log file, even that of a killed server. It does not contain the counts by second."""
     books = CallLog()
     with Path(path).open("rb") as lines:
         for line in lines:
             try:
                 entry_json = loads(line)
             except JSONDecodeError:
-                continue  # torn by a kill: its answer was never sent
+                continue  # cut off by a kill, so its answer was never sent
             books.calls += 1
             entry = None if entry_json["record"] is None else books.entry(entry_json["record"])
             books.close_call(entry, CallEnding(**{name: entry_json[name] for name in CallEnding.__slots__}))

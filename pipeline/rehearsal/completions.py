@@ -1,4 +1,4 @@
-"""What the simulated model says to a call: the same for the same prompt."""
+"""Generates the simulated model's answer to a call. The same prompt gets the same answer."""
 
 import itertools
 import time
@@ -14,16 +14,16 @@ from pipeline.rehearsal.request_parser import CHARS_A_TOKEN, Call
 from pipeline.rehearsal.tool_choice import choose_tools
 from pipeline.rehearsal.tools import Tool
 
-#: faults of calls and labels: where the answer is in free words there is nothing that they could spoil
+#: Faults of calls and labels. An answer in free text has nothing that they could spoil.
 _OF_CALLS = frozenset(("bad_json", "bad_label", "no_tool", "wrong_tool", "two_calls"))
 _PLAIN = "This is a simulated answer of the rehearsal endpoint; no model was asked."
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished answer: the completion, its text, the tokens that it is billed, and the fault that is in it.
+    """A finished answer: the completion, its text, the tokens that are billed, and the fault that it contains.
 
-    The text is what the model said: a function's arguments; of several calls a list of names and arguments; or words.
+    The text is a function's arguments, a list of names and arguments (for several calls), or words.
     """
 
     body: dict[str, Any]
@@ -34,14 +34,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class _FunctionCall:
-    """One call of an answer; `arguments` is its JSON text."""
+    """One function call of an answer; `arguments` is JSON text."""
 
     tool: Tool
     arguments: str
 
 
 class CompletionGenerator:
-    """Answers calls; remembers only which prefixes of prompts it has seen."""
+    """Answers calls. Its only memory is the prompt cache, and how often prompts with a temperature were asked."""
 
     def __init__(self, seed: int = 0, accuracy: float = 1.0) -> None:
         self._seed = seed
@@ -52,7 +52,7 @@ class CompletionGenerator:
         self._times_asked: Counter[int] = Counter()
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
-        """The completion; `kind` is a fault of `faults.COMPLETION_FAULTS` that is worked into it."""
+        """Return the completion. `kind` is a fault of `faults.COMPLETION_FAULTS` to build into it."""
         call = self._with_temperature(call)
         calls = self._calls(call, kind)
         if not calls and call.schema is None and kind in _OF_CALLS:
@@ -65,7 +65,7 @@ class CompletionGenerator:
         if kind:
             COMPLETION_FAULTS[kind](choice)
         if kind == "two_calls" and calls:
-            # The added call says something else: whoever takes the last one is caught.
+            # The added call has other arguments, which catches clients that take the last one.
             choice["message"]["tool_calls"][-1]["function"] = self._second_call(call, calls)
         usage = self._usage(call, chars)
         body = {
@@ -81,7 +81,7 @@ class CompletionGenerator:
         return Completion(body, _answer_text(calls, words), usage["total_tokens"], kind)
 
     def _with_temperature(self, call: Call) -> Call:
-        """The call as a model of its name sees it this time, where the request asks for a temperature."""
+        """Return the call. If it has a temperature, its digest depends on the model and on the repetition."""
         if not call.request.get("temperature"):
             return call
         self._times_asked[call.prompt_digest] += 1
@@ -89,7 +89,7 @@ class CompletionGenerator:
         return replace(call, prompt_digest=digest64(seeds.encode()))
 
     def _calls(self, call: Call, kind: str | None) -> list[_FunctionCall]:
-        """The calls of the answer; those of one function differ."""
+        """Return the calls of the answer. Calls of the same function differ."""
         made: dict[str, list[Any]] = {}
         calls: list[_FunctionCall] = []
         for tool in choose_tools(call.offer, call.results, call.text, self._seed, call.prompt_digest):
@@ -155,7 +155,7 @@ def _choice(call: Call, calls: list[_FunctionCall], words: str | None) -> Comple
 
 
 def _cut(choice: CompletionChoice, chars: int) -> None:
-    """The answer ends after so many letters, in the midst of a call or between two."""
+    """Cut the answer after this many characters, within a call or between two."""
     message = choice["message"]
     choice["finish_reason"] = "length"
     if "tool_calls" not in message:

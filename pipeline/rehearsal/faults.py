@@ -1,4 +1,4 @@
-"""Which call goes wrong, and how it looks. Nothing here waits or sends."""
+"""Defines the faults of calls and batches, and what a client sees of them. Nothing here waits or sends."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.codec import dumps
 from pipeline.rehearsal.replies import ErrorReply, Reply
 
-#: how long the injected 429 tells a client to wait
+#: Seconds that the injected 429 asks a client to wait.
 FAULT_RETRY_S = 0.12
 
 _PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Please stand by</h1></body></html>"
@@ -17,30 +17,30 @@ def _server_error(status: int, message: str) -> Reply:
 
 
 def _refused(status: int, code: str, message: str, **more: Any) -> Reply:
-    """A refusal in OpenAI's form; `more` replaces its fields, or adds some of another server."""
+    """Return a refusal in OpenAI's form. `more` replaces its fields, or adds those of another server."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code, **more}
     return _foreign(status, {"error": error})
 
 
 def _foreign(status: int, body: Mapping[str, Any]) -> Reply:
-    """A body in the form of another server than OpenAI's."""
+    """Return a body in a form other than OpenAI's."""
     return Reply(status, dumps(body))
 
 
 def _unfinished(**choice: Any) -> Reply:
-    """A completion that an upstream did not finish, as gateways hand it on."""
+    """Return a completion that an upstream server did not finish, as gateways pass it on."""
     message = {"role": "assistant", "content": "I would say that"}
     return _foreign(200, {"choices": [{"index": 0, "message": message, "finish_reason": "error", **choice}]})
 
 
 FLEX = "flex"
-#: Form -> what a call for the flex tier is told that finds no room: by OpenAI and Azure, and by Groq.
+#: Form -> the refusal of a call for the flex tier when it is full: that of OpenAI and Azure, and that of Groq.
 FLEX_REFUSALS: Mapping[str, Reply] = {
     "429": ErrorReply(429, "Resource unavailable. Please try again later.", "resource_unavailable").reply(),
     "498": ErrorReply(498, "Flex tier capacity exceeded.", "capacity_exceeded", code="capacity_exceeded").reply(),
 }
 
-#: faults that are a whole answer of their own: kind -> what is sent in place of a completion
+#: Faults that replace the whole answer: kind -> what is sent instead of a completion.
 REPLY_FAULTS: Mapping[str, Reply] = {
     "429": ErrorReply(
         429,
@@ -92,10 +92,10 @@ REPLY_FAULTS: Mapping[str, Reply] = {
     "string": Reply(200, b'"the model is thinking"'),
 }
 
-#: faults of the connection: no whole answer arrives
+#: Faults of the connection: no complete answer arrives.
 CONNECTION_FAULTS = ("reset", "cut", "hang")
 
-CompletionChoice = dict[str, Any]  #: one entry of a completion's `choices`
+CompletionChoice = dict[str, Any]  #: One entry of a completion's `choices`.
 
 
 def _call(choice: CompletionChoice) -> dict[str, Any]:
@@ -145,10 +145,10 @@ def _set_text(choice: CompletionChoice, text: str) -> None:
         message["content"] = text
 
 
-#: faults inside a completion, which is billed: kind -> what is done to its choice
+#: Faults inside a completion, which is billed: kind -> how its choice is changed.
 COMPLETION_FAULTS: Mapping[str, Callable[[CompletionChoice], None]] = {
     "bad_json": lambda choice: _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,"),
-    "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
+    "bad_label": lambda choice: None,  # the generator makes the arguments wrong, because it knows the schema
     "no_tool": _replace_calls(content="I would say that it depends on how you look at it."),
     "wrong_tool": _rename("", "_other"),
     "prefixed": _rename("functions.", ""),
@@ -158,13 +158,13 @@ COMPLETION_FAULTS: Mapping[str, Callable[[CompletionChoice], None]] = {
     "two_calls": _two_calls,
 }
 
-#: every kind that `faults` and `poison` may name; "slow" alone still gives the right answer
+#: Every kind that `faults` and `poison` may contain. Only "slow" still gives the right answer.
 FAULT_KINDS = (*REPLY_FAULTS, *CONNECTION_FAULTS, "slow", *COMPLETION_FAULTS)
 
-#: Faults of a file: its upload is not answered.
+#: Faults of a file: the response to its upload is lost.
 OF_FILE = ("upload_lost",)
-#: Faults of a whole batch: its making is not answered; it fails, expires half done, stands still half done, or all of
-#: its lines fail; it names an error file "", or one without a byte; it tells no counts.
+#: Faults of a whole batch: the response to its creation is lost; it fails, expires half done, stops half done, or has
+#: only failed lines; the id of its error file is "", or that file is empty; it reports no counts.
 OF_BATCH = (
     "batch_lost",
     "batch_refused",
@@ -175,18 +175,18 @@ OF_BATCH = (
     "batch_empty_error_file",
     "batch_no_counts",
 )
-#: Faults of a line: a server's error, a status of 0, in no file, or twice in one.
+#: Faults of a line: a server error, a status of 0, missing from both files, or twice in one.
 OF_LINE = ("line_500", "line_zero", "line_missing", "line_twice")
 BATCH_FAULTS = (*OF_FILE, *OF_BATCH, *OF_LINE)
 
 
 def tier_of(body: Mapping[str, Any]) -> str:
-    """The tier that serves a call: flex for one that asks for it, else the standard one."""
+    """Return the tier that serves a call: flex if the call asks for it, else the default."""
     return FLEX if body.get("service_tier") == FLEX else "default"
 
 
 def draw_kind(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> str | None:
-    """Which of these kinds a chance from 0 to 1 comes to, each as probable as `faults` say; None for none."""
+    """Return the kind that a random number from 0 to 1 selects, with the probabilities in `faults`; None for none."""
     for kind in kinds:
         chance -= faults.get(kind, 0.0)
         if chance < 0:

@@ -1,4 +1,4 @@
-"""The label that a simulated model gives: the gold one as often as it should, else a guess from the text."""
+"""Generates labels: the gold label with the configured accuracy, otherwise a guess from the text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class LabelGenerator:
         self._accuracy = accuracy
 
     def first(self, call: Call, generator: ValueGenerator, place: int = 0) -> Any:
-        """The label of a function's first call, or of a text answer; `place` is that of the call in the answer."""
+        """Return the label of a function's first call or of a text answer. `place` is its place in the answer."""
         rng = SeededRandom("answer", self._seed, call.prompt_digest, *([place] if place else []))
         value = generator.fill(rng, _chooser(call.text), call.text)
         if call.gold is not None and isinstance(value, dict):
@@ -35,7 +35,7 @@ class LabelGenerator:
         return value
 
     def another(self, call: Call, generator: ValueGenerator, known: Sequence[Any]) -> Any:
-        """A label unlike those that are known; one of them only where no other is found in a few tries."""
+        """Return a label that is not among the known ones, unless a few tries find none."""
         value: Any = None
         texts = {dumps(one) for one in known}
         for turn in range(_TRIES):
@@ -65,7 +65,7 @@ def _chooser(text: str) -> Choose:
 
 
 def _most_mentioned(text: str, values: Sequence[Any], rng: SeededRandom) -> Any:
-    """The value whose words the text says most often; where none or all are said alike (a list of them), any."""
+    """Return the value that the text mentions most often. A tie, as with a list of all values, is drawn by `rng`."""
     counts = [_count(text.casefold(), value) if isinstance(value, str) else 0 for value in values]
     most = max(counts, default=0)
     best = [value for value, count in zip(values, counts, strict=True) if count == most]
@@ -76,12 +76,12 @@ def _count(text: str, value: str) -> int:
     words = re.escape(value.casefold().replace("_", " ").strip())
     if not words:
         return 0
-    # Korean endings stick to the word, so only Latin words need an end.
+    # Korean attaches endings to the word, so only Latin words must end at a word boundary.
     return len(re.findall(rf"\b{words}\b" if words.isascii() else words, text))
 
 
 def _fitting(schema: Schema, right: Any) -> tuple[bool, Any]:
-    """Whether a gold value, which may come as a CSV's text, is one that the schema allows; and that value."""
+    """Return whether the schema allows a gold value, which may be text from a CSV file, and the converted value."""
     text = str(right).strip()
     if "enum" in schema:
         matches = [value for value in schema["enum"] if value == right] or [
@@ -107,7 +107,7 @@ def _fitting(schema: Schema, right: Any) -> tuple[bool, Any]:
 
 
 def _fitting_list(schema: Schema, right: Any) -> tuple[bool, Any]:
-    """The same for a list, which a CSV holds as JSON; one value stands for a list of it, an empty cell for none."""
+    """Do the same for a list: JSON in a CSV file. One value means a list of it, and an empty cell an empty list."""
     if isinstance(right, str):
         right = loads(right) if right.lstrip().startswith("[") else [right] if right.strip() else []
     items = [_fitting(schema.get("items", {}), each) for each in (right if isinstance(right, list) else [right])]
@@ -115,7 +115,7 @@ def _fitting_list(schema: Schema, right: Any) -> tuple[bool, Any]:
 
 
 def _another(schema: Schema, value: Any, rng: SeededRandom) -> Any:
-    """A wrong value of the right kind."""
+    """Return a wrong value of the right type."""
     if "enum" in schema:
         others = [one for one in schema["enum"] if one != value]
         return any_of(others, rng) if others else value
@@ -129,7 +129,7 @@ def _another(schema: Schema, value: Any, rng: SeededRandom) -> Any:
 
 
 def outside(generator: ValueGenerator, value: Any) -> Any:
-    """The label with a field set to what the schema does not allow: an enum's, if there is one."""
+    """Return the label with one field that its schema does not allow, preferably an enum or const."""
     fields = generator.properties()
     for name, schema in fields.items():
         if "enum" in schema or "const" in schema:

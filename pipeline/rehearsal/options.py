@@ -1,4 +1,4 @@
-"""What a rehearsal is asked to be like."""
+"""Defines the options of the endpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,27 +10,27 @@ from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS, FLEX_REFUSALS
 
 @dataclass(frozen=True, slots=True)
 class RehearsalOptions:
-    """What the endpoint does. Times are in seconds unless the name says ms; shares and probabilities are 0 to 1.
+    """What the endpoint does. Times are in seconds unless the name says ms. Shares and probabilities are 0 to 1.
 
-    latency_jitter   fraction: 0.2 spreads the latency over 80 to 120 %
+    latency_jitter   0.2 spreads the latency over 80 to 120 %
     slow_share       share of calls that take `slow_factor` times as long
-    burst_s          how much may go out at once after a pause, in seconds of the rate: 60 for a whole minute's
+    burst_s          how much may be sent at once after a pause, in seconds of the rate: 60 allows a whole minute's
                      worth, as OpenAI mostly does; 1 enforces the limits over each second
-    accuracy         how often a gold label is given rightly
-    faults           kind -> probability a call; the kinds are `FAULT_KINDS`
-    poison           text in the prompt -> kind: every call with that text in a user message fails so
+    accuracy         share of gold labels that are right
+    faults           kind -> probability per call; the kinds are `FAULT_KINDS`
+    poison           text in the prompt -> kind: every call with that text in a user message fails this way
     outages          (start, end) after the first call: 503 for all
-    quota_after      answers after which every call is refused for want of quota
-    max_in_flight    above it the latency grows in proportion, above twice as many calls are refused
+    quota_after      number of answers after which every call is refused because the quota is used up
+    max_in_flight    above it the latency grows in proportion; above twice as many, calls are refused
     context_tokens   a longer prompt is refused
-    models           names that are known; empty: any name
+    models           known names; empty: any name
     api_key          if set, calls with another key get 401
     batch_s          seconds that a batch takes
-    batch_queue_tokens  what may be queued in batches at once; None: no limit
-    batch_faults     kind -> probability a batch or a line; the kinds are `BATCH_FAULTS`
-    flex_full        share of the calls for the flex tier that find no room, during the first `flex_full_s` seconds
-                     (None: always); `flex_form` is how they are told: "429" as OpenAI does, "498" as Groq does
-    books_path       a JSONL file that gets a line as each call ends, also when the process is killed after
+    batch_queue_tokens  tokens that batches may have queued at once; None: no limit
+    batch_faults     kind -> probability per file, batch, or line; the kinds are `BATCH_FAULTS`
+    flex_full        share of flex calls that find the tier full during the first `flex_full_s` seconds (None: always);
+                     `flex_form` is the refusal: "429" as OpenAI sends it, "498" as Groq does
+    books_path       a JSONL file that gets a line when a call ends, and keeps it if the process is killed afterwards
     """
 
     host: str = "127.0.0.1"

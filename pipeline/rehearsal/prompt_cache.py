@@ -1,8 +1,8 @@
-"""The prompt cache: where a prompt's prefixes end, and which of them were seen before.
+"""Simulates the prompt cache: where the prefixes of a prompt end, and which of them were seen before.
 
-From gpt-5.6 on a prefix is kept only where it ends in a breakpoint, and what is written is told. By itself the server
-puts one at the end of the latest message, and finds again what ended with an earlier one; in the mode "explicit" only
-the marks in the prompt count. Older models keep a beginning in blocks, and tell nothing of writing.
+Since gpt-5.6 a prefix is cached only if it ends at a breakpoint, and written tokens are reported. The server puts a
+breakpoint at the end of the latest message, and finds prefixes that ended at an earlier one. In the mode "explicit"
+only the breakpoints in the prompt count. Older models cache a prefix in blocks and do not report written tokens.
 """
 
 import re
@@ -12,24 +12,24 @@ from typing import Any
 
 from pipeline.codec import digest64, dumps
 
-#: a shorter prefix is not kept
+#: A shorter prefix is not cached.
 LEAST_TOKENS = 1024
 _STEP_TOKENS = 128
 _KEEP_PREFIXES = 4096
-#: from this model on there are breakpoints
+#: The first model version with breakpoints.
 _FIRST_WITH_BREAKPOINTS = (5, 6)
 _MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")
-#: an assistant's message cannot carry one
+#: Roles of messages that can have a breakpoint. Assistant messages cannot.
 _ROLES = frozenset(("system", "developer", "user", "tool"))
 
 Message = Mapping[str, Any]
-#: gives a message's tokens, with fractions
+#: Returns a message's tokens, with fractions.
 Measure = Callable[[Message], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The beginning of a prompt, tools included."""
+    """The beginning of a prompt, including the tools."""
 
     tokens: int
     digest: int
@@ -37,7 +37,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """The prefixes of a prompt that may be kept, the shortest first. `has_breakpoints`: as from gpt-5.6 on."""
+    """The prefixes of a prompt that may be cached, shortest first. `has_breakpoints` is true since gpt-5.6."""
 
     prefixes: tuple[Prefix, ...] = ()
     has_breakpoints: bool = False
@@ -45,20 +45,20 @@ class Prefixes:
 
 @dataclass(frozen=True, slots=True)
 class CacheTokens:
-    """Tokens that were read from the cache, and that were written to it; None where the model does not tell."""
+    """Tokens that were read from the cache and written to it; None if the model does not report them."""
 
     read: int
     written: int | None
 
 
 class PromptCache:
-    """Remembers prefixes; those that were not asked for of late are dropped."""
+    """Remembers prefixes and drops the least recently used."""
 
     def __init__(self) -> None:
         self._known: dict[int, None] = {}
 
     def record(self, prompt: Prefixes) -> CacheTokens:
-        """What a call with this prompt finds, and what it leaves behind."""
+        """Return what a call with this prompt reads and writes, and remember its prefixes."""
         read = max((one.tokens for one in prompt.prefixes if one.digest in self._known), default=0)
         for one in prompt.prefixes:
             self._known.pop(one.digest, None)
@@ -67,12 +67,12 @@ class PromptCache:
             del self._known[next(iter(self._known))]
         if not prompt.has_breakpoints:
             return CacheTokens(read // _STEP_TOKENS * _STEP_TOKENS, None)
-        # A longer prefix is written from where the one that was found ends.
+        # Only the part after the prefix that was found is written.
         return CacheTokens(read, prompt.prefixes[-1].tokens - read if prompt.prefixes else 0)
 
 
 def prefixes_of(body: Mapping[str, Any], raw: Sequence[bytes], tools_tokens: float, measure: Measure) -> Prefixes:
-    """Where the cache may cut the prompt of a request, whose messages are `raw` as JSON."""
+    """Return the prefixes of a request that may be cached. `raw` is its messages as JSON."""
     has_breakpoints = _has_breakpoints(body["model"])
     messages = body["messages"]
     if tools_tokens + sum(map(measure, messages)) < LEAST_TOKENS:
@@ -80,7 +80,7 @@ def prefixes_of(body: Mapping[str, Any], raw: Sequence[bytes], tools_tokens: flo
     start = digest64(dumps(body.get("tools")))
     options = body.get("prompt_cache_options")
     if not has_breakpoints:
-        # What other calls share ends before the last message, which is the record.
+        # Other calls share everything before the last message, which is the record.
         ends = list(_ends(messages[:-1], raw, tools_tokens, start, measure))[-1:]
     elif isinstance(options, Mapping) and options.get("mode") == "explicit":
         ends = list(_marks(messages, raw, tools_tokens, start, measure))
@@ -98,7 +98,7 @@ def _has_breakpoints(model: str) -> bool:
 def _ends(
     messages: Sequence[Message], raw: Sequence[bytes], tokens: float, digest: int, measure: Measure
 ) -> Iterator[Prefix]:
-    """The prefix up to the end of each message."""
+    """Yield the prefix up to the end of each message."""
     for message, text in zip(messages, raw, strict=False):
         tokens, digest = tokens + measure(message), _extend_digest(digest, text)
         yield Prefix(int(tokens), digest)
@@ -107,7 +107,7 @@ def _ends(
 def _marks(
     messages: Sequence[Message], raw: Sequence[bytes], tokens: float, digest: int, measure: Measure
 ) -> Iterator[Prefix]:
-    """The prefix up to each part that carries a mark."""
+    """Yield the prefix up to each part that has a breakpoint."""
     before = [Prefix(int(tokens), digest), *_ends(messages, raw, tokens, digest, measure)]
     for message, start in zip(messages, before, strict=False):
         content = message.get("content")

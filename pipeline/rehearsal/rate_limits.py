@@ -1,4 +1,4 @@
-"""Requests and tokens a minute and a day, as a server counts them: pure functions of the clock, no waiting."""
+"""Limits requests and tokens per minute and per day as a server does: pure functions of the clock, without waiting."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from pipeline.units import DAY_S
 
 
 class TokenBucket:
-    """Holds up to `capacity` units and gains `per_s` each second; starts full.
+    """Holds up to `capacity` units and gains `per_s` each second. It starts full.
 
-    An amount above the capacity is let through when the bucket is full, and leaves it in debt.
+    An amount above the capacity passes when the bucket is full, and leaves it in debt.
     """
 
     __slots__ = ("_at", "_level", "capacity", "per_s")
@@ -24,27 +24,27 @@ class TokenBucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """What it holds now; below zero in debt."""
+        """Return the current level; below zero in debt."""
         return min(self.capacity, self._level + (now - self._at) * self.per_s)
 
     def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may be taken; 0.0 for at once."""
+        """Return the seconds until `amount` may be taken; 0.0 if it may be taken now."""
         missing = min(amount, self.capacity) - self.level(now)
         return missing / self.per_s if missing > SLACK else 0.0
 
     def take(self, amount: float, now: float) -> None:
-        """Take `amount`, whether it is there or not."""
+        """Take `amount`, even if it leaves a debt."""
         self._level = self.level(now) - amount
         self._at = now
 
     def full_in_s(self, now: float) -> float:
-        """Seconds until it is as full as it gets."""
+        """Return the seconds until it is full."""
         return max(0.0, (self.capacity - self.level(now)) / self.per_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Which limit has no room for a call. `wait_s` is None where no wait would help."""
+    """The limit that a call exceeds. `wait_s` is None if waiting would not help."""
 
     meter: str
     limit: int
@@ -54,11 +54,11 @@ class Shortfall:
 
     @property
     def type(self) -> str:
-        """The error's type in OpenAI's words."""
+        """OpenAI's type of the error."""
         return "tokens" if self.meter.startswith("tokens") else "requests"
 
     def message(self, model: str) -> str:
-        """The sentence for a client."""
+        """Return the message for the client."""
         if self.wait_s is None:
             return (
                 f"Request too large for {model} in the rehearsal on {self.meter}: Limit {self.limit}, "
@@ -82,13 +82,13 @@ class _RateLimit:
         wait_s = self.bucket.wait_s(amount, now)
         if not hopeless and not wait_s:
             return None
-        # Short spans hold less than the limit that people know, so "used" is told as a share of that limit.
+        # A bucket of a few seconds holds less than the known limit, so "used" is scaled to that limit.
         used = min(self.limit, self.limit * (1 - self.bucket.level(now) / self.bucket.capacity))
         return Shortfall(self.name, int(self.limit), int(used), amount, None if hopeless else wait_s)
 
 
 class RateLimiter:
-    """The server's door. A refused call takes nothing from any bucket; a call that passes pays for all of them."""
+    """Admits calls. A refused call takes nothing from any bucket; an admitted call takes from all of them."""
 
     def __init__(self, options: RehearsalOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -106,7 +106,7 @@ class RateLimiter:
         self._meters = [one for one in (self._requests, self._tokens, self._day) if one]
 
     def admit(self, tokens: int) -> Shortfall | None:
-        """None and the call is counted, or the limit that will be short for the longest."""
+        """Count the call and return None, or return the limit that takes the longest to recover."""
         now = self._clock()
         worst: Shortfall | None = None
         for meter in self._meters:
@@ -119,7 +119,7 @@ class RateLimiter:
         return worst
 
     def headers(self) -> dict[str, str]:
-        """The `x-ratelimit-*` headers as of now; where only a day's limit is set, the requests are the day's."""
+        """Return the current `x-ratelimit-*` headers. The requests are the day's if only the day is limited."""
         now = self._clock()
         headers: dict[str, str] = {}
         for word, meter in (("requests", self._requests or self._day), ("tokens", self._tokens)):
@@ -137,7 +137,7 @@ def _longer(one: Shortfall, other: Shortfall) -> bool:
 
 
 def duration_text(seconds: float) -> str:
-    """A span as OpenAI's headers write it: `12ms`, `1.2s`, `6m0s`, `1h0m0s`; rounded up to milliseconds."""
+    """Format a duration as OpenAI's headers do: `12ms`, `1.2s`, `6m0s`, `1h0m0s`. Rounds up to milliseconds."""
     ms = whole_ms(seconds)
     if 0 < ms < 1000:
         return f"{ms}ms"

@@ -1,4 +1,4 @@
-"""What the endpoint sends: a reply, OpenAI's error object, and how each API writes its requests and answers."""
+"""Defines replies, OpenAI's error object, and the formats of the APIs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from pipeline.codec import dumps
 Body = Mapping[str, Any]
 
 JSON_TYPE = "application/json"
-#: rounding of binary fractions may leave a bucket this much short of what it was promised to hold
+#: Rounding of binary fractions may leave a bucket this much below its promised level.
 SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer but for the headers that every answer has; `wire` names a fault that keeps it from arriving."""
+    """An HTTP response without its common headers. `wire` names a fault that keeps it from arriving."""
 
     status: int
     body: bytes
@@ -28,7 +28,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """An error in OpenAI's words."""
+    """An error in OpenAI's form."""
 
     status: int
     message: str
@@ -38,31 +38,33 @@ class ErrorReply:
     retry_after_s: float | None = None
 
     def reply(self) -> Reply:
-        """The error as it is sent."""
+        """Return the error as it is sent."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return Reply(self.status, dumps({"error": error}), retry_after_s=self.retry_after_s)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ErrorReply:
-    """A 400 about the request."""
+    """Return a 400 about the request."""
     return ErrorReply(400, message, "invalid_request_error", param, code)
 
 
 def whole_ms(seconds: float) -> int:
-    """Milliseconds, rounded up: who waits so long has waited long enough."""
+    """Return milliseconds, rounded up, so that a client that waits this long has waited long enough."""
     return max(0, math.ceil(seconds * 1000 - SLACK))
 
 
 def retry_headers(seconds: float) -> dict[str, str]:
-    """How long to wait, to the millisecond, and in the whole seconds that HTTP knows."""
+    """Return how long to wait, in milliseconds and in HTTP's whole seconds."""
     ms = whole_ms(seconds)
     return {"Retry-After": str(-(-ms // 1000)), "retry-after-ms": str(ms)}
 
 
 @dataclass(frozen=True, slots=True)
 class ApiFormat:
-    """`read` gives the request of Chat Completions, or what is wrong with it; `write` the answer for a completion and
-    the request as it came; `named` says an error about the request in this API's names.
+    """How an API writes its requests and answers.
+
+    `read` converts a request to Chat Completions, or returns its error. `write` converts a completion to an answer to
+    the original request. `named` translates an error about the request to the names of this API.
     """
 
     read: Callable[[Body], Body | ErrorReply]

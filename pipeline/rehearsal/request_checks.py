@@ -1,4 +1,4 @@
-"""What a server would refuse in a request's messages and plain parameters."""
+"""Checks a request's messages and plain parameters as a server does."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ _PARAMETERS = """
     stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
     web_search_options
 """
-#: every parameter that Chat Completions knows
+#: Every parameter of Chat Completions.
 PARAMETERS = frozenset(_PARAMETERS.split())
 
 
 def check_messages(messages: Any) -> ErrorReply | None:
-    """What is wrong with the conversation; None for nothing."""
+    """Return what is wrong with the conversation; None if it is valid."""
     if not isinstance(messages, list) or not messages:
         return invalid("Invalid 'messages': expected an array with at least one message.", "messages")
     return next(_message_faults(messages), None)
 
 
 def _message_faults(messages: Sequence[Any]) -> Iterator[ErrorReply]:
-    pending_ids: set[Any] = set()  # the calls of the last assistant message that no tool message has answered yet
+    pending_ids: set[Any] = set()  # calls of the last assistant message that no tool message has answered yet
     for place, message in enumerate(messages):
         fault = _message_fault(message, f"messages[{place}]", pending_ids)
         if fault:
@@ -66,7 +66,7 @@ def _calls_of(message: Body) -> set[Any]:
 
 
 def check_parameters(body: Body) -> ErrorReply | None:
-    """What is wrong with the plain parameters; None for nothing."""
+    """Return what is wrong with the plain parameters; None if they are valid."""
     unknown = body.keys() - PARAMETERS
     if unknown:
         name = min(unknown)

@@ -1,4 +1,4 @@
-"""A request's body becomes a call to answer, or the error that a server would send."""
+"""Parses a request's body into a call, or the error that a server would send."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,25 @@ from pipeline.rehearsal.tool_choice import OfferedTools, ToolResults, offer_of, 
 from pipeline.rehearsal.tools import ToolSet, read_tools
 
 CHARS_A_TOKEN = 4
-#: what the door counts for an answer when the request sets no maximum
+#: What the rate limit counts for an answer if the request sets no maximum.
 _DEFAULT_OUTPUT_TOKENS = 16
-_MESSAGE_TOKENS = 3  #: what the frame of a message costs
-#: what pictures, sounds and documents in a message cost here: plain numbers, near those of a real server
+_MESSAGE_TOKENS = 3  #: Overhead of each message.
+#: Tokens of an image at low detail, another image, and a document: round numbers near those of a real server.
 _LOW_IMAGE_TOKENS, _IMAGE_TOKENS, _FILE_TOKENS = 300, 1_500, 3_000
-#: 10 tokens a second, of a recording with 32,000 bytes a second
+#: 10 tokens for a second of a recording with 32,000 bytes per second, as base64.
 _SOUND_CHARS_A_TOKEN = 32_000 * 4 // 3 // 10
 _EXCERPT_CHARS = 40
-#: a run sends one set of tools, or one schema, with every call; a user's own may depend on the record
+#: A run sends the same tools or schema with every call, but a user's own may depend on the record.
 _KEEP_SCHEMAS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that may be answered.
+    """One valid request.
 
-    `request` is the body as it came. `text` is what the last user message says, `user_text` what all of them say.
-    `offer` is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be
-    like. `limit_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
+    `request` is the original body. `text` is the text of the last user message, `user_text` that of all of them.
+    `offer` is what the answer may call, `results` what earlier calls returned, and `schema` that of a text answer.
+    `limit_tokens` is what the rate limit counts; `prefixes` is what the prompt cache may store.
     """
 
     request: Body
@@ -54,7 +54,7 @@ class Call:
 
 
 class RequestParser:
-    """Reads bodies."""
+    """Parses bodies."""
 
     def __init__(self, options: RehearsalOptions) -> None:
         self._models = frozenset(options.models)
@@ -63,7 +63,7 @@ class RequestParser:
         self._schema_of = lru_cache(_KEEP_SCHEMAS)(_response_schema)
 
     def read(self, raw: bytes, api: ApiFormat = CHAT) -> tuple[str | None, Call | ErrorReply]:
-        """The record's name, if one can be told, and the call or what is wrong with it."""
+        """Return the record's name, if it can be determined, and the call or its error."""
         try:
             raw_body = loads(raw)
         except JSONDecodeError as error:
@@ -137,7 +137,7 @@ class RequestParser:
 
 
 def unknown_model(model: str) -> ErrorReply:
-    """The 404 for a name that is not served."""
+    """Return the 404 for an unknown model."""
     message = f"The model `{model}` does not exist or you do not have access to it."
     return ErrorReply(404, message, "invalid_request_error", None, "model_not_found")
 
@@ -178,7 +178,7 @@ def _parts(message: Body) -> list[Body]:
 
 
 def _shown_tokens(part: Body) -> int:
-    """The tokens of a message's part that is no text."""
+    """Return the tokens of a part that is not text."""
     kind = part.get("type")
     inner = part.get(kind) if isinstance(kind, str) else None
     if not isinstance(inner, dict):
@@ -198,7 +198,7 @@ def _record_name(metadata: Any, text: str) -> str:
 
 
 def _gold(metadata: Any) -> Mapping[str, Any] | str | None:
-    """The right label: field -> value, or a bare value that is meant for the only field."""
+    """Return the right label: field -> value, or a plain value for the only field."""
     text = metadata.get("gold") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         return text if isinstance(text, dict) else None

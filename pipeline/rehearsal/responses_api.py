@@ -1,4 +1,4 @@
-"""The Responses API: its requests become those of Chat Completions, and completions become its answers."""
+"""Translates the Responses API: its requests to Chat Completions, and completions to its answers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from pipeline.rehearsal.replies import ApiFormat, Body, ErrorReply, invalid
 
 Json = dict[str, Any]
 
-#: The API takes no smaller one.
+#: The API's minimum.
 _LEAST_OUTPUT_TOKENS = 16
 _PARAMETERS = """
     background context_management conversation include input instructions max_output_tokens max_tool_calls metadata
@@ -16,14 +16,14 @@ _PARAMETERS = """
     prompt_cache_retention reasoning safety_identifier service_tier store stream stream_options temperature text
     tool_choice tools top_logprobs top_p truncation user
 """
-#: Every parameter that it knows, those that mean the same in both APIs, and those that a rehearsal is nothing like.
+#: The API's parameters, those that mean the same in both APIs, and those that the endpoint does not support.
 PARAMETERS = frozenset(_PARAMETERS.split())
 _ALIKE = (
     "model", "metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
     "safety_identifier", "service_tier", "store", "stream", "temperature", "top_logprobs", "top_p", "user",
 )  # fmt: skip
 _NOT_HERE = ("background", "conversation", "previous_response_id", "prompt")
-#: What a fault of the request in the other form is about in this one.
+#: Names of parameters in Chat Completions -> in this API.
 _NAMES = {"messages": "input", "response_format": "text.format", "max_completion_tokens": "max_output_tokens",
           "reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity"}  # fmt: skip
 _ENDS = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -35,7 +35,7 @@ class _Refused(Exception):  # noqa: N818 - it carries the reply, and is no error
 
 
 def _chat_of(body: Body) -> Json | ErrorReply:
-    """The same request of Chat Completions, or what is wrong with it."""
+    """Return the same request for Chat Completions, or its error."""
     try:
         return _as_chat(body)
     except _Refused as refused:
@@ -43,7 +43,7 @@ def _chat_of(body: Body) -> Json | ErrorReply:
 
 
 def _rename_param(error: ErrorReply) -> ErrorReply:
-    """The error about the request, in this API's names."""
+    """Return the error with this API's parameter names."""
     param = error.param or ""
     first = next((name for name in _NAMES if param == name or param.startswith(name + "[")), "")
     if not first:
@@ -137,7 +137,7 @@ def _messages(body: Body) -> list[Json]:
 
 
 def _add(messages: list[Json], item: Any, where: str, after: Any) -> None:
-    """The item, at the end of the messages."""
+    """Append the item to the messages."""
     kind = item.get("type", "message") if isinstance(item, Mapping) else None
     match kind:
         case "message":
@@ -156,7 +156,7 @@ def _add(messages: list[Json], item: Any, where: str, after: Any) -> None:
 
 
 def _add_call(messages: list[Json], item: Mapping[str, Any]) -> None:
-    """Calls of one answer are one message there, with the words that came before them."""
+    """Append a call. Chat Completions puts an answer's calls and the text before them into one message."""
     if not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": None})
     function = {"name": item.get("name"), "arguments": item.get("arguments")}
@@ -187,7 +187,7 @@ def _part(part: Any, where: str) -> Json:
 
 
 def _check_reasoning(item: Mapping[str, Any], where: str, after: Any) -> None:
-    """Refuse reasoning as the API does: none is stored, none can be made up, none stands alone."""
+    """Refuse reasoning as the API does: it must be included, must be genuine, and must precede another item."""
     name, sealed = str(item.get("id")), item.get("encrypted_content")
     if not sealed:
         text = f"Item with id '{name}' not found. Items are not persisted when `store` is set to false."
@@ -208,7 +208,7 @@ def _encrypted(name: str) -> str:
 
 
 def _response_of(completion: Mapping[str, Any], request: Body) -> Json:
-    """The completion as this API's answer to the request."""
+    """Convert the completion to this API's answer to the request."""
     number = str(completion["id"]).removeprefix("chatcmpl-")
     choice = completion["choices"][0]
     reason = _ENDS.get(choice["finish_reason"])

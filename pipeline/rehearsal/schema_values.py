@@ -1,4 +1,4 @@
-"""Values that a JSON Schema allows, chosen by rng."""
+"""Generates random values that a JSON Schema allows."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,63 +9,63 @@ from pipeline.rehearsal.seeded_random import SeededRandom
 from pipeline.rehearsal.string_values import quote_for, text_for
 
 Schema = Mapping[str, Any]
-Choose = Callable[[Sequence[Any], SeededRandom], Any]  #: picks one of an enum's values
+Choose = Callable[[Sequence[Any], SeededRandom], Any]  #: Picks one of an enum's values.
 
-#: below this depth branches and arrays are chosen for being short, so that a schema that holds itself comes to an end
+#: Below this depth, short branches and arrays are preferred, so that a recursive schema comes to an end.
 _DEEP = 4
-#: below this depth, or after so many values, nothing more is made: such a schema has no finite value
+#: Below this depth, or after this many values, nothing more is made: such a schema has no finite value.
 _BOTTOM = 40
 _MOST_VALUES = 5000
 _UNIQUE_TRIES = 30
-#: References and parts that are followed for one value: those of a schema that holds itself twice double at each level.
+#: References and parts followed for one value. They double at each level of a schema that contains itself twice.
 _MOST_STEPS = 100_000
-#: The longest list that is made, and the longest where the schema leaves it open.
+#: The longest list that is made, and the longest unless minItems is greater.
 MOST_ITEMS, _USUAL_ITEMS = 1_000, 50
 _PROBES = 4
 
 
 def any_of(values: Sequence[Any], rng: SeededRandom) -> Any:
-    """One of the values."""
+    """Return one of the values."""
     return values[rng.below(len(values))]
 
 
 class ValueGenerator:
     """Makes values for one schema.
 
-    Knows enum, const, the types with their bounds, properties, items, anyOf, oneOf, allOf, and `$ref` within the
-    document; patterns and formats as well as it can; other words are passed over.
+    Supports enum, const, the types with their bounds, properties, items, anyOf, oneOf, allOf, and `$ref` within the
+    document. Supports patterns and formats as far as possible, and ignores other keywords.
     """
 
     def __init__(self, root: Schema) -> None:
         self._root = root
-        # All state that changes: what was made and followed for this value, and the text that it is about.
+        # Mutable state: the numbers of values made and schemas followed for this value, and the text that it is about.
         self._made = 0
         self._steps = 0
         self._source = ""
 
     def fill(self, rng: SeededRandom, choose: Choose = any_of, source: str = "") -> Any:
-        """A value; the same for rng of the same seeds. Strings that are to be quotes are taken from `source`."""
+        """Return a value; the same one for the same seeds. Strings that must be quotes are taken from `source`."""
         self._made = self._steps = 0
         self._source = source
         return self._value(self._root, rng, choose, 0)
 
     def fault(self) -> str | None:
-        """Why no value can be made; None where one can."""
+        """Return why no value can be made; None if one can."""
         try:
             for seed in range(_PROBES):
                 self.fill(SeededRandom("probe", seed))
-        except Exception as error:  # whatever breaks the making is a fault of the schema, which may hold anything
+        except Exception as error:  # any failure is a fault of the schema, which may contain anything
             return f"it cannot be understood ({type(error).__name__}: {error})"
         return None
 
     def properties(self) -> dict[str, Schema]:
-        """The schemas of an object's fields, references followed."""
+        """Return the schemas of an object's fields, with references resolved."""
         self._steps = 0
         fields = self._plain(self._root).get("properties", {})
         return {name: self._plain(schema) for name, schema in fields.items()}
 
     def _plain(self, schema: Any) -> Schema:
-        """The schema without `$ref` and allOf at its top; an empty one for `true`."""
+        """Return the schema without `$ref` and allOf at its top level; an empty one for `true`."""
         if not isinstance(schema, Mapping):
             return {}
         self._steps += 1
@@ -110,7 +110,7 @@ class ValueGenerator:
         if depth >= _DEEP:
             return min(plain, key=_weight)
         values = [branch for branch in plain if branch.get("type") != "null"]
-        # A null is a possible answer, but a dull one: one time in four.
+        # A null is a possible but uninteresting answer, so it is drawn one time in four.
         if len(values) == len(plain) or not values or rng.below(4):
             plain = values or plain
         else:
@@ -165,7 +165,7 @@ class ValueGenerator:
 
 
 def _different(values: Sequence[Any], length: int, rng: SeededRandom, choose: Choose) -> list[Any]:
-    """So many of an enum's values: a list of labels says each once."""
+    """Return this many distinct values of an enum, because a list of labels has no repeats."""
     left = list(values)
     chosen: list[Any] = []
     while len(chosen) < length:
@@ -180,7 +180,7 @@ def _length(schema: Schema, rng: SeededRandom, depth: int) -> int:
     most = min(int(schema.get("maxItems", max(least, 3))), max(least, _USUAL_ITEMS))
     if depth >= _DEEP or most <= least:
         return min(least, most)
-    least = max(least, 1)  # an empty list says little
+    least = max(least, 1)  # an empty list shows little
     return least + rng.below(most - least + 1)
 
 
@@ -194,7 +194,7 @@ def _merge(one: Schema, other: Schema) -> dict[str, Any]:
 
 
 def _weight(schema: Schema) -> int:
-    """How much is still to come below a branch: the lighter, the sooner it ends."""
+    """Rank a branch by how much may follow below it; the smallest ends soonest."""
     kind = schema.get("type")
     if kind == "null" or "const" in schema or "enum" in schema:
         return 0
@@ -240,7 +240,7 @@ def _number(schema: Schema, rng: SeededRandom) -> float:
 
 
 def _bounds(schema: Schema, open_by: float) -> tuple[float, float]:
-    """Least and greatest value; an open end moves in by `open_by`. Without bounds: 0 to 100."""
+    """Return the least and greatest value; 0 to 100 without bounds. An exclusive bound moves inward by `open_by`."""
     low = max(float(schema.get("minimum", -math.inf)), float(schema.get("exclusiveMinimum", -math.inf)) + open_by)
     high = min(float(schema.get("maximum", math.inf)), float(schema.get("exclusiveMaximum", math.inf)) - open_by)
     if math.isinf(low):

@@ -1,4 +1,4 @@
-"""Chance that comes out the same each time: a cheap generator, seeded by the words it is about."""
+"""Generates reproducible random numbers cheaply, seeded by words."""
 
 from pipeline.codec import digest128
 
@@ -7,12 +7,12 @@ _UNIT = float(1 << 53)
 
 
 class SeededRandom:
-    """Throws that follow from the seed alone (splitmix64); making one costs a fiftieth of a `random.Random`."""
+    """Numbers that depend only on the seed (splitmix64). Creating one costs a fiftieth of a `random.Random`."""
 
     __slots__ = ("_state",)
 
     def __init__(self, *seeds: object) -> None:
-        # A separator that no text of ours holds keeps ("a", "bc") and ("ab", "c") apart.
+        # A separator that none of our texts contains distinguishes ("a", "bc") from ("ab", "c").
         text = "\x1f".join(map(str, seeds)).encode("utf-8", "surrogatepass")
         self._state = int.from_bytes(digest128(text)[:8], "big")
 
@@ -24,9 +24,9 @@ class SeededRandom:
         return mixed ^ (mixed >> 31)
 
     def unit(self) -> float:
-        """A number from 0 up to, and never, 1."""
+        """Return a number from 0 to less than 1."""
         return (self._bits() >> 11) / _UNIT
 
     def below(self, end: int) -> int:
-        """A whole number from 0 up to, and never, `end`."""
+        """Return a whole number from 0 to less than `end`."""
         return self._bits() % end

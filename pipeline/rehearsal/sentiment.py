@@ -1,4 +1,4 @@
-"""A small ear for praise and blame in English and Korean: enough for sample texts, no more."""
+"""Detects praise and blame in English and Korean, well enough for sample texts."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _MILD = {"ok", "okay", "average", "fine", "decent", "acceptable", "so-so", "ordi
 _NOT = {"not", "no", "never", "hardly", "barely", "cannot", "without", "nothing", "neither", "nor"}
 _WORDS = {word: weight for weight, words in _ENGLISH.items() for word in words.split()}
 _TOKEN = re.compile(r"so-so|[a-z]+(?:'[a-z]+)?|[.,;!?]")
-#: how many words a "not" reaches
+#: How many words a "not" affects.
 _REACH = 3
 
 _KOREAN = {
@@ -39,14 +39,14 @@ _KOREAN = {
     -2: "아깝 아까 최악 실망 환불 고장 불만 불만족 후회 쓰레기 형편없 망가 짜증 사기 엉망 불량",
 }
 _STEMS = {stem: weight for weight, stems in _KOREAN.items() for stem in stems.split()}
-#: the longest stem first, so that "불만족" is not read as "만족"
+#: Longest stem first, so that "불만족" is not read as "만족".
 _STEM = re.compile("|".join(sorted(_STEMS, key=len, reverse=True)))
 _KOREAN_NOT_AFTER = re.compile(r"\S{0,3}?지[는도가]? ?(?:않|못)")
 _KOREAN_NOT_BEFORE = re.compile(r"(?:^|\s)(?:안|못) ?$")
 
 
 def sentiment_values(values: Sequence[Any]) -> dict[int, Any] | None:
-    """Which of an enum's values mean praise (1), blame (-1) and neither (0); None for an enum of another kind."""
+    """Return which of an enum's values mean praise (1), blame (-1), and neither (0); None for other enums."""
     by_sign: dict[int, Any] = {}
     for value in values:
         sign = _SIGN.get(value.strip().casefold()) if isinstance(value, str) else None
@@ -56,12 +56,12 @@ def sentiment_values(values: Sequence[Any]) -> dict[int, Any] | None:
 
 
 def sentiment_sign(text: str) -> int:
-    """1 for praise, -1 for blame, 0 for neither or both."""
+    """Return 1 for praise, -1 for blame, 0 for neither or both."""
     score, mild = _english(text.lower().replace("’", "'"))
     more, milder = _korean(text)
     score += more
     mild += milder
-    # An "okay" takes the edge off; it outweighs one mild word, not a strong one.
+    # An "okay" outweighs one mild word, but not a strong one.
     if abs(score) <= mild:
         return 0
     return (score > 0) - (score < 0)
@@ -77,7 +77,7 @@ def _english(text: str) -> tuple[int, int]:
             reach = 0
             continue
         weight = _WORDS.get(word, 0)
-        # "not great" is mild blame, and "not the worst" mild praise: a "not" turns, and takes the strength away.
+        # "not great" is mild blame, and "not the worst" mild praise: a "not" reverses a word and weakens it.
         score += weight if not reach else (weight < 0) - (weight > 0)
         mild += word in _MILD
         reach = max(0, reach - 1)

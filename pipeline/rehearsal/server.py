@@ -1,4 +1,4 @@
-"""The endpoint: an address, its routes, and what is sent."""
+"""Serves the endpoint: address, routes, and HTTP responses."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from pipeline.rehearsal.replies import CHAT, JSON_TYPE, ApiFormat, ErrorReply, R
 from pipeline.rehearsal.request_parser import unknown_model
 from pipeline.rehearsal.responses_api import RESPONSES
 
-#: an answer that never arrives
+#: A response that never arrives.
 _LOST = Reply(0, b"", wire="reset")
-#: a prompt of a million tokens fits, and so do some pictures
+#: Enough for a prompt of a million tokens, or for several images.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-#: how long a stop waits for answers that are on their way, twice at most
+#: How long a stop waits for answers in progress, at most twice.
 _STOP_S = 0.25
-#: SO_LINGER on, zero seconds: closing sends a reset instead of an end
+#: SO_LINGER on, zero seconds: closing the socket resets the connection.
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
-#: How long a connection may take for its first head, and a request for its body.
+#: Seconds that a connection may take for its first head, and a request for its body.
 HEAD_S, _BODY_S = 30.0, 120.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,10 +47,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Rehearsal:
-    """An OpenAI-compatible endpoint whose answers are simulated; runs in the loop that starts it.
+    """An OpenAI-compatible endpoint with simulated answers. It runs in the loop that starts it.
 
-    `async with Rehearsal(options) as endpoint:` or `start()` and `stop()`. `clock` counts the limits, the outages and
-    the books' seconds; latencies are slept. Raises SetupError where the address is taken.
+    Use `async with Rehearsal(options) as endpoint:`, or `start()` and `stop()`. `clock` drives the limits, the outages,
+    and the log's seconds; latencies really sleep. Raises SetupError if the address is taken.
     """
 
     def __init__(self, options: RehearsalOptions | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,17 +80,17 @@ class Rehearsal:
 
     @property
     def root_url(self) -> str:
-        """Where `/books` and `/health` are."""
+        """The address of `/books` and `/health`."""
         host = self.options.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL."""
+        """The base URL for an OpenAI client."""
         return self.root_url + "/v1"
 
     async def start(self) -> None:
-        """Listen; from then on `port` is the one that was found."""
+        """Listen, and set `port` to the actual one."""
         self._runner = web.ServerRunner(_Server(self._handle), shutdown_timeout=_STOP_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.options.host, self.options.port, backlog=2048)
@@ -105,12 +105,12 @@ class Rehearsal:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop listening, let go of hanging calls, give answers on their way a moment; may be called twice."""
+        """Stop listening, drop hanging calls, and give answers in progress a moment. May be called twice."""
         self._stopping.set()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-            await asyncio.sleep(0)  # handlers that were cancelled come to their end
+            await asyncio.sleep(0)  # lets canceled handlers end
         await self._store.close()
         self.books.close()
 
@@ -147,9 +147,9 @@ class Rehearsal:
         return self._error(status, message, code)
 
     def _is_foreign(self, request: web.BaseRequest) -> bool:
-        """Whether a page of some other site has sent it: a browser says whose, or it calls this machine by its name.
+        """Whether a page of another site sent the request, by its Origin header or the host name that it called.
 
-        Only where the endpoint is on loopback: on another address it is meant for others.
+        Applies only to an endpoint on loopback. On another address it is meant for others.
         """
         if not _is_here(self.options.host):
             return False
@@ -250,7 +250,7 @@ class Rehearsal:
         return self._json({"status": "ok"})
 
     async def _fail(self, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-        """Let the connection fail in the reply's way."""
+        """Make the connection fail as the reply says."""
         if reply.wire == "hang":
             await self._hang(request)
         transport = request.transport
@@ -262,10 +262,10 @@ class Rehearsal:
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
             transport.abort()
-        return web.Response()  # goes nowhere: aiohttp only learns by it that the connection is gone
+        return web.Response()  # is sent to nobody, but shows aiohttp that the connection is gone
 
     async def _hang(self, request: web.BaseRequest) -> None:
-        """Until the client goes away, which only looking tells, or the endpoint stops."""
+        """Wait until the client disconnects, which requires polling, or the endpoint stops."""
         look_s = 0.05
         while request.transport is not None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
@@ -291,20 +291,20 @@ class Rehearsal:
 
 
 class _Server(web.Server):
-    """Lets go of connections that send no whole head: a few thousand of them are all that a process may have."""
+    """Drops connections that send no complete head, because a process can have only a few thousand."""
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(handler, request_factory=self._request, access_log=None)
-        # All state that changes: open connections that have sent a whole head.
+        # Mutable state: open connections that have sent a complete head.
         self._heard: set[web.RequestHandler] = set()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """A connection begins."""
+        """Start the deadline of a new connection."""
         super().connection_made(handler, transport)
         asyncio.get_running_loop().call_later(HEAD_S, self._let_go, handler, transport)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        """A connection has ended."""
+        """Forget a closed connection."""
         super().connection_lost(handler, exc)
         self._heard.discard(handler)
 
@@ -319,7 +319,7 @@ class _Server(web.Server):
 
 
 def _host_of(url: str) -> str:
-    """The host of an address; of none, or of one that is no address, what no host is called."""
+    """Return the host of an address; "?" if it has none or cannot be parsed."""
     try:
         return urlsplit(url).hostname or "?"
     except ValueError:
@@ -327,7 +327,7 @@ def _host_of(url: str) -> str:
 
 
 def _is_here(host: str) -> bool:
-    """Whether it is this machine's own name, or an address in digits: no site's name leads here by itself."""
+    """Whether the host is localhost or an IP address. Another site's name can resolve to this machine; these cannot."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -340,9 +340,9 @@ def _model_json(name: str) -> dict[str, Any]:
 
 
 def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None = None) -> CallTotals:
-    """Serve until SIGINT or SIGTERM; what happened meanwhile. `on_ready` is called once it listens.
+    """Serve until SIGINT or SIGTERM, and return the counts. `on_ready` is called once the endpoint listens.
 
-    For the main thread of a process; the signal handlers that were there are put back.
+    Call it in the main thread of a process. Restores the previous signal handlers.
     """
     handlers = {one: signal.getsignal(one) for one in _SIGNALS}
     try:

@@ -1,4 +1,4 @@
-"""Texts that a JSON Schema's string words allow, as well as it can be done."""
+"""Generates texts that a JSON Schema's string keywords allow, as far as possible."""
 
 import importlib
 import re
@@ -21,7 +21,7 @@ _FORMATS: Mapping[str, Callable[[SeededRandom], str]] = {
     "ipv6": lambda rng: f"2001:db8::{rng.below(65536):x}",
     "uuid": lambda rng: f"00000000-0000-4000-8000-{rng.below(1 << 48):012x}",
 }
-#: what a character class may give, in the order of preference
+#: Characters for a character class, in order of preference.
 _ALPHABET = string.ascii_lowercase + string.digits + string.ascii_uppercase + " _-.,:/" + string.punctuation + "가é\t\n"
 _CATEGORIES: Mapping[str, Callable[[str], bool]] = {
     "CATEGORY_DIGIT": str.isdigit,
@@ -31,17 +31,17 @@ _CATEGORIES: Mapping[str, Callable[[str], bool]] = {
     "CATEGORY_WORD": lambda char: char.isalnum() or char == "_",
     "CATEGORY_NOT_WORD": lambda char: not (char.isalnum() or char == "_"),
 }
-#: what a description says of a string that must stand in the text
+#: What a description says about a string that must occur in the text.
 _IS_QUOTE = re.compile(r"\b(?:quot(?:e|ed|ation)|verbatim|word for word|exact words)\b", re.IGNORECASE)
 _QUOTE_WORDS = 3
-#: how often a part that may repeat without end does so at most
+#: The most repeats of a part that may repeat without end.
 _REPEAT = 3
-#: The longest text that is made, the longest pattern that is read, and the steps that a text for one may take.
+#: The longest text that is made, the longest pattern that is read, and the most steps for a pattern's text.
 MOST_CHARS, _MOST_PATTERN, _MOST_STEPS = 100_000, 2_000, 20_000
 
 
 def text_for(schema: Mapping[str, Any], rng: SeededRandom) -> str:
-    """A text of the right format, pattern and length (in code points)."""
+    """Return a text of the right format, pattern, and length (in code points)."""
     least = int(schema.get("minLength", 0))
     most = int(schema["maxLength"]) if "maxLength" in schema else None
     if least > MOST_CHARS:
@@ -60,10 +60,10 @@ def text_for(schema: Mapping[str, Any], rng: SeededRandom) -> str:
 
 
 def quote_for(schema: Mapping[str, Any], source: str, rng: SeededRandom) -> str | None:
-    """A few words of the source's last line, where the description asks for a quote and such a piece fits."""
+    """Return a few words of the source's last line, if the description asks for a quote and they fit."""
     if not source or "pattern" in schema or not _IS_QUOTE.search(str(schema.get("description", ""))):
         return None
-    # What stands before a colon is the prompt's own word ("Text: ..."), not the record's.
+    # The text before a colon belongs to the prompt ("Text: ..."), not to the record.
     words = source.rstrip().rpartition("\n")[2].rpartition(": ")[2].split(" ")
     start = rng.below(len(words))
     quote = " ".join(words[start : start + 1 + rng.below(_QUOTE_WORDS)]).strip(" \t\"'.,;:!?()")
@@ -72,11 +72,11 @@ def quote_for(schema: Mapping[str, Any], source: str, rng: SeededRandom) -> str 
 
 
 def _matching(pattern: str, least: int, most: int | None, rng: SeededRandom) -> str | None:
-    """A text that the pattern is found in, or None where this cannot make one."""
+    """Return a text in which the pattern is found; None if this module cannot make one."""
     if len(pattern) > _MOST_PATTERN:
         return None
     try:
-        # The parser is not a public module, but the only one that reads every pattern.
+        # The parser is not a public module, but it is the only one that reads every pattern.
         parsed = importlib.import_module("re._parser").parse(pattern)
     except (re.error, ImportError, OverflowError, RecursionError):
         return None
@@ -91,15 +91,15 @@ def _matching(pattern: str, least: int, most: int | None, rng: SeededRandom) -> 
 
 
 class _Maker:
-    """Makes a text for a parsed pattern. LookupError for a step that cannot be resolved here, or after too many."""
+    """Makes a text for a parsed pattern. Raises LookupError for an unsupported step, or after too many steps."""
 
     def __init__(self, rng: SeededRandom, stretch: int) -> None:
         self._dice, self._stretch = rng, stretch
-        # All state that changes.
+        # Mutable state:
         self._left = _MOST_STEPS
 
     def all_of(self, parts: Any) -> str:
-        """A text for these steps, one after another."""
+        """Return a text for a sequence of steps."""
         return "".join(self._part(op, argument) for op, argument in parts)
 
     def _repeat(self, low: int, high: int, parts: Any) -> str:
@@ -141,7 +141,7 @@ def _from_class(parts: Any, rng: SeededRandom) -> str:
     negated = str(parts[0][0]) == "NEGATE"
     allowed = [char for char in _ALPHABET if any(_in_class(char, part) for part in parts) != negated]
     if not allowed and not negated:
-        # A class outside our alphabet: its first range or letter.
+        # The class is outside our alphabet: use its first range or letter.
         first = parts[0][1]
         return chr(first[0] if isinstance(first, tuple) else first)
     return allowed[rng.below(min(len(allowed), 36))]

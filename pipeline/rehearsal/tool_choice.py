@@ -1,4 +1,4 @@
-"""Which functions an answer calls, how often, or none: it speaks in words."""
+"""Chooses the functions that an answer calls, and how often; none means an answer in words."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,27 +8,27 @@ from pipeline.rehearsal.replies import Body, ErrorReply, invalid
 from pipeline.rehearsal.seeded_random import SeededRandom
 from pipeline.rehearsal.tools import Tool, ToolSet
 
-#: how often a model that has got its results calls once more before it speaks
+#: How often a model that has its results makes one more call before it answers in words.
 _ONCE_MORE = 0.25
-#: rounds after which it speaks, whatever the results say
+#: After this many rounds it answers in words, whatever the results say.
 _MOST_ROUNDS = 3
-#: one function is called up to so often at once, where that is allowed
+#: The most parallel calls of one function, if they are allowed.
 _MOST_PARALLEL = 3
-#: a result that says so is about the call itself, and the call is made again
+#: A result that matches is about the call itself, so the call is repeated.
 _COMPLAINT = re.compile(r"\W{0,20}(?:error|invalid)\b", re.IGNORECASE)
 _CALL, _AGAIN = (re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("call", "again"))
 _WORD = re.compile(r"[^\W\d_]{4,}")
-#: letters by which a word is known: "refunded" is said by who speaks of a refund
+#: Letters that identify a word: "refunded" counts as "refund".
 _STEM_CHARS = 6
-#: what a word of the name counts beside one of the description
+#: The weight of a word of the name; a word of the description has 1.
 _NAME_WEIGHT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedTools:
-    """What a request lets the answer call. No tools: the answer is text.
+    """What the answer may call. Without tools, the answer is text.
 
-    `named`: the request names the one function. `free`: words will do too. `parallel` is what the request says.
+    `named`: the request names the one function. `free`: words are also allowed. `parallel` is the request's value.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -39,7 +39,7 @@ class OfferedTools:
 
 @dataclass(frozen=True, slots=True)
 class ToolResults:
-    """What the functions gave back at the end of a conversation. `rounds`: answers with calls since the user spoke."""
+    """What the functions returned at the end of a conversation. `rounds` is the answers with calls since a user message."""
 
     rounds: int = 0
     calls: int = 0
@@ -50,7 +50,7 @@ NO_RESULTS = ToolResults()
 
 
 def offer_of(body: Body, tools: ToolSet | None) -> OfferedTools | ErrorReply:
-    """What the request offers, or what is wrong with its choice."""
+    """Return what the request offers, or what is wrong with its choice."""
     choice, parallel = body.get("tool_choice"), body.get("parallel_tool_calls")
     if tools is None:
         return _nothing(body)
@@ -79,7 +79,7 @@ def _nothing(body: Body) -> OfferedTools | ErrorReply:
 
 
 def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> ToolResults:
-    """What the functions gave back, if that is what the conversation ends with."""
+    """Return what the functions returned, if the conversation ends with that."""
     if messages[-1]["role"] != "tool":
         return NO_RESULTS
     rounds = calls = 0
@@ -100,15 +100,15 @@ def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> Tool
 def _complains(text: str) -> bool:
     if _COMPLAINT.match(text):
         return True
-    # One look for each word: a pattern of both would begin anew at each "call".
+    # One search per word: a pattern of both would start again at each "call".
     first = _CALL.search(text)
     return first is not None and _AGAIN.search(text, first.end()) is not None
 
 
 def choose_tools(offer: OfferedTools, results: ToolResults, text: str, *seeds: object) -> tuple[Tool, ...]:
-    """The functions that the answer calls, in order; one may come several times. None: it speaks in words."""
+    """Return the functions that the answer calls, in order, with repeats; none for an answer in words."""
     if len(offer.tools) == 1 and not offer.parallel and not results.rounds:
-        return offer.tools  # nearly every call; spares it the rng
+        return offer.tools  # nearly every call; needs no random numbers
     if not offer.tools:
         return ()
     rng = SeededRandom("calls", *seeds)
@@ -126,9 +126,9 @@ def _calls_on(results: ToolResults, rng: SeededRandom) -> bool:
 
 
 def _best_match(offer: OfferedTools, text: str, rng: SeededRandom) -> Tool:
-    """The function of whose name and description the text says most; where it says nothing of any, one by rng.
+    """Return the function whose name and description the text mentions most; if none is mentioned, a random one.
 
-    The last line counts first: there stands the record, before it what the prompt says of all records.
+    The last line counts first, because it contains the record; the prompt's general instructions precede it.
     """
     for part in (text.rstrip().rpartition("\n")[2], text):
         scores = _scores(offer.tools, _stems(part))

@@ -1,4 +1,4 @@
-"""The functions that a request offers: checked as a server would, and ready to be answered."""
+"""Reads the functions that a request offers, and checks them as a server does."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from pipeline.rehearsal.replies import ErrorReply, invalid
 from pipeline.rehearsal.schema_values import ValueGenerator
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-#: words that strict mode refuses
+#: Keywords that strict mode refuses.
 _NOT_STRICT = ("default", "allOf", "not", "if")
 
 Path = tuple[str, ...]
@@ -33,12 +33,12 @@ class ToolSet:
     size_chars: int
 
     def named(self, name: str) -> Tool | None:
-        """The function of that name."""
+        """Return the function with that name."""
         return next((tool for tool in self.tools if tool.name == name), None)
 
 
 def read_tools(raw: bytes) -> ToolSet | ErrorReply:
-    """The set that the JSON of `tools` says, or what is wrong with it."""
+    """Parse the JSON of `tools`, or return what is wrong with it."""
     tools = loads(raw)
     if not isinstance(tools, list) or not tools:
         return invalid("Invalid 'tools': expected an array with at least one function.", "tools")
@@ -73,7 +73,7 @@ def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:
 
 
 def schema_fault(schema: Any, *, strict: bool) -> str | None:
-    """What a server would say against the schema of a function; None for nothing."""
+    """Return what a server would report about a function's schema; None if it is valid."""
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
         kind = schema.get("type") if isinstance(schema, Mapping) else schema
         return f"schema must be a JSON Schema of 'type: \"object\"', got {kind!r}."
