@@ -39,7 +39,7 @@ class OfferedTools:
 
 @dataclass(frozen=True, slots=True)
 class ToolResults:
-    """What the functions returned at the end of a conversation. `rounds` is the answers with calls since a user message."""
+    """The results at the end of a conversation. `rounds` counts the answers with calls since the last user message."""
 
     rounds: int = 0
     calls: int = 0
