@@ -1,4 +1,4 @@
-"""How good the labels of a run are: against gold, beside another run, and before all of it is paid for again."""
+"""Measures the labels of a run: against gold, against another run, and on a sample before a run is paid for again."""
 
 from pipeline.measure.certificate_design import CertifyOptions
 from pipeline.measure.certification import certify

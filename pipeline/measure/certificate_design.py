@@ -1,9 +1,9 @@
-"""The design of a certificate: what was fixed, and kept in the reviews of the run, before the first answer.
+"""The design of a certificate: what is fixed, and saved in the reviews of the run, before the first answer.
 
-Whoever looks at answers and then chooses the error, the confidence or another draw has chosen with the result in view.
-So these are kept with the draw. As long as nobody has answered, they can be replaced; afterwards only by a new design,
-which draws among records that nobody has checked and has half of the risk of the one before. However often somebody
-begins anew, all designs together then fail with at most twice the risk of the first.
+Anybody who sees answers and then chooses the error, the confidence, or another draw is influenced by the result.
+So these are saved with the draw. They can be replaced until somebody answers. After that, only a new design can replace
+them: it draws among records that nobody has checked and has half the risk of the previous design. However often
+somebody starts over, all designs together fail with at most twice the risk of the first.
 """
 
 import secrets
@@ -32,19 +32,19 @@ from pipeline.store import (
 
 #: The purpose of its draws in `reviews.db`.
 PURPOSE = "certify"
-#: What `certify` takes where nothing is said.
+#: The defaults of `certify`.
 ERROR, CONFIDENCE = 0.05, 0.95
-#: A place in the order of uncertainty: for each of the columns used how far from certain, then a hash.
+#: A place in the order of uncertainty: how uncertain each of the columns used is, then a hash.
 Place = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CertifyOptions:
-    """What is asked for. None: what the design of the run has, or the default.
+    """The options of `certify`. None means the value of the run's design, or the default.
 
-    `error` is the share of labels that may be wrong, `confidence` the probability with which no more are. `sample` is
-    the size of the first draw. `score` is the column that orders the labels, the least certain ones with the lowest
-    numbers; None: CERTAINTY. With `anew` a design that people have answered is given up for a new one.
+    `error` is the share of labels that may be wrong, and `confidence` is the probability that no more are. `sample` is
+    the size of the first draw. `score` is the column that orders the labels, with the lowest numbers for the least
+    certain ones; None: CERTAINTY. `anew` replaces a design that people have answered.
     """
 
     error: float | None = None
@@ -58,12 +58,12 @@ class CertifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoredDesign:
-    """A design as it is kept with its draw.
+    """A design as it is saved with its draw.
 
-    `column` is the label field. `labels` is the digest of the labels up to `last_seq`, which are what is certified;
-    `reviews` the version of the reviews at that time. `scores` are the columns that may order the labels, `certainty`
-    those of them that have a number. `number` counts the designs of this column that people have answered, with this
-    one. `extends` is the id of the blind draw of a review that this one goes on from.
+    `column` is the label field. `labels` is the digest of the certified labels, which are those up to `last_seq`;
+    `reviews` is the version of the reviews at that time. `scores` are the columns that may order the labels, and
+    `certainty` are those of them that have a number. `number` counts the designs of this column that people have
+    answered, including this one. `extends` is the id of the blind review draw that this design continues.
     """
 
     draw: Draw
@@ -81,29 +81,29 @@ class StoredDesign:
     extends: int | None
 
     def place(self, one: ColumnLabel) -> Place:
-        """Where a record stands in the order: the most certain ones first, equal ones in a random order."""
+        """Return the place of a record in the order: the most certain first, equal ones in random order."""
         return (*self._certainty_place(one), uniform(self.draw.seed, "certify order", one.key))
 
     def is_before(self, one: ColumnLabel, place: Place) -> bool:
-        """Whether its place is before this one; mostly without the cost of the random part."""
+        """Whether the record's place is before this one. Rarely computes the random part."""
         stated, other = self._certainty_place(one), place[:-1]
         return stated < other or (stated == other and self.place(one) < place)
 
     def _certainty_place(self, one: ColumnLabel) -> Place:
-        # What says nothing about its certainty is less certain than what says that it is a guess.
+        # A label without a certainty counts as less certain than one that reports a guess.
         certainties = (one.certainty[self.scores.index(name)] for name in self.certainty)
         return tuple(inf if value is None else -value for value in certainties)
 
     def population(
         self, ledger: Path, before: HumanAnswers, summary: LabelDigest | None = None
     ) -> Iterator[ColumnLabel]:
-        """The labels that were drawn from: those of the time that nobody had checked."""
+        """Yield the labels that were drawn from: those that nobody had checked at that time."""
         for one in read_column(ledger, self.column, self.scores, self.last_seq, summary):
             if not before.has_checked(one):
                 yield one
 
     def differs(self, options: CertifyOptions) -> list[str]:
-        """What is asked for otherwise than this design has it, in words."""
+        """Return the options that ask for something else than this design, as text."""
         options_and_values = (
             ("--error", options.error, self.design.error),
             ("--confidence", options.confidence, self.confidence),
@@ -119,7 +119,7 @@ class StoredDesign:
 
 
 def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
-    """The designs of this column, the oldest first."""
+    """Return the designs of this column, the oldest first."""
     designs = []
     for draw in reviews.draws(PURPOSE):
         spec: Any = draw.spec.get("certify")
@@ -129,7 +129,7 @@ def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
 
 
 def designed_column(folder: Path) -> str | None:
-    """The column that all designs of a run are about; None where there is none, or more than one."""
+    """Return the column of all designs of a run; None if there is none, or more than one."""
     reviews = read_reviews(folder)
     if reviews is None:
         return None
@@ -140,7 +140,7 @@ def designed_column(folder: Path) -> str | None:
 
 
 def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[StoredDesign]:
-    """Those of which somebody has answered a record before the next one was made, even if that was taken back."""
+    """Return the designs that somebody answered before the next one was made, even if the answer was withdrawn."""
     answers, end = reviews.answers(), inf
     used = []
     for one in reversed(stored):
@@ -164,7 +164,7 @@ def _stored_design(draw: Draw, spec: dict[str, Any], keys: tuple[str, ...]) -> S
 def create_design(
     ledger: Path, reviews: Reviews, column: str, options: CertifyOptions, number: int
 ) -> tuple[StoredDesign, LabelDigest]:
-    """Fix a design, draw its records, and keep both; with the labels that it is about. Raises SetupError."""
+    """Fix a design, draw its records, and save both. Also return the digest of its labels. Raises SetupError."""
     error = ERROR if options.error is None else options.error
     confidence = CONFIDENCE if options.confidence is None else options.confidence
     before = (
@@ -173,7 +173,7 @@ def create_design(
     drawn_before = frozenset[str]() if before is None else reviews.keys_of(before.id)
     seed = before.seed if before else secrets.randbelow(2**31) if options.seed is None else options.seed
     scores = CERTAINTY if options.score is None else (options.score,)
-    # The number of the last answer: what was checked before is asked for again later, and has to be the same then.
+    # The number of the last answer: later calls ask what was checked before, and must get the same result.
     version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
     if before is not None:
         version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
@@ -215,7 +215,7 @@ def create_design(
         "extends": None if before is None else before.id,
     }
     spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": stored}
-    # With the time of the draw that it extends: whoever has answered that one has answered this design.
+    # The time is that of the draw that it extends: an answer to that draw is an answer to this design.
     at = 0.0 if before is None else before.at
     draw = Draw(seed, spec, PURPOSE, design.population, summary.digest, blind=True, at=at)
     share = design.drawn / max(1, design.population)
@@ -223,10 +223,10 @@ def create_design(
 
 
 def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:
-    """The blind draw of a review that a first design goes on from: the first that was answered, if it can be.
+    """Return the blind review draw that a first design continues: the first that was answered, if it qualifies.
 
-    It has to be a simple random draw of all labels, and none of them may have changed since: a larger draw with the
-    same seed holds it, and is a simple random draw as well. Never the one with the best answers.
+    It must be a simple random draw of all labels, and none of them may have changed since: a larger draw with the same
+    seed contains it and is a simple random draw as well. It is never chosen by its answers.
     """
     answered = {answer.draw for answer in reviews.answers() if answer.blind}
     for draw in reviews.draws("review"):
@@ -240,7 +240,7 @@ def _extended_draw(ledger: Path, reviews: Reviews) -> Draw | None:
 def _draw_keys(
     ledger: Path, column: str, last_seq: int, answers: HumanAnswers, n: int, seed: int, hash_purpose: str
 ) -> Sequence[str]:
-    """A simple random sample of the labels that nobody has checked, in an order that is random too."""
+    """Return a simple random sample of the labels that nobody has checked, in random order."""
     labels = read_column(ledger, column, (), last_seq)
     hashed = ((uniform(seed, hash_purpose, one.key), one.key) for one in labels if not answers.has_checked(one))
     return [key for _, key in nsmallest(n, hashed)]

@@ -1,7 +1,7 @@
-"""`certify`: which labels people have to check so that, with a stated confidence, few enough of the file are wrong.
+"""`certify`: finds which labels people must check so that, at a stated confidence, few enough of the file are wrong.
 
-The method, and why looking again and again does it no harm, is in `pipeline/quality/certify.py`; what is fixed before
-the first answer in `pipeline/measure/certificate_design.py`.
+`pipeline/quality/certify.py` explains the method, and why repeated looks do no harm.
+`pipeline/measure/certificate_design.py` explains what is fixed before the first answer.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Facts = dict[str, Any]
 
 
 async def certify(run: str | Path | None = None, options: CertifyOptions | None = None) -> Facts:
-    """Where the certificate of a label field stands, as plain values; draws the records that people have to check.
+    """Return the state of a label field's certificate, as plain values. Draws the records that people must check.
 
-    `state` is "draw" while records of the first draw wait for a blind answer, "check" while further records do,
-    "certified", or "void" where labels have changed since the draw. `check` is how many records wait. Makes no call,
-    and changes no label. Raises SetupError.
+    `state` is "draw" while records of the first draw wait for a blind answer, "check" while further records wait,
+    "certified", or "void" if labels have changed since the draw. `check` is how many records wait. Makes no call and
+    changes no label. Raises SetupError.
     """
     options = options or CertifyOptions()
     _validate(options)
@@ -75,7 +75,7 @@ def _validate(options: CertifyOptions) -> None:
 
 
 def certified_field(run: MeasuredRun, name: str | None) -> MeasuredField:
-    """The label field to be certified: the named one, that of the run's designs, or the only one. Raises SetupError."""
+    """Return the label field to certify: the named one, the one of the designs, or the only one. Raises SetupError."""
     name = name or designed_column(run.run_dir.path)
     if name is None:
         names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
@@ -113,7 +113,7 @@ def _certify(run: MeasuredRun, label_field: MeasuredField, options: CertifyOptio
 
 
 def _with_design_defaults(options: CertifyOptions, state: _CertificateState | None) -> CertifyOptions:
-    """With what the design that is replaced was asked for."""
+    """Fill in the options from the design that is replaced."""
     if state is None:
         return options
     before = state.stored
@@ -135,7 +135,7 @@ def _require_stopped(run_dir: RunDir) -> None:
 
 
 def _is_to_be_replaced(state: _CertificateState, options: CertifyOptions, *, is_used: bool) -> bool:
-    """Whether a new design is to be made. Raises SetupError where that has to be said first."""
+    """Whether to make a new design. Raises SetupError if the user must ask for it explicitly."""
     differs = state.stored.differs(options)
     if options.anew:
         return True
@@ -152,16 +152,16 @@ def _is_to_be_replaced(state: _CertificateState, options: CertifyOptions, *, is_
     )
 
 
-# -- where a design stands ---------------------------------------------------------------------------------------------
+# -- the state of a design ---------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _DrawResult:
-    """What became of the records of a draw. All of it changes while the labels are read.
+    """The results of a draw's records. All of it is mutable while the labels are read.
 
-    `bad` are the places of those that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for an
-    answer, and those that were only answered by people who had seen the label (`not_blind`). `open` are those of them
-    that nobody has decided yet. `answers` are the blind ones.
+    `bad` holds the places of the records that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for
+    an answer, and those answered only by people who had seen the label (`not_blind`). `open` holds those of them that
+    nobody has decided yet. `answers` are the blind ones.
     """
 
     bad: list[Place] = field(default_factory=list)
@@ -173,7 +173,7 @@ class _DrawResult:
     not_blind: int = 0
 
     def add(self, one: ColumnLabel, place: Place, people: HumanAnswers, label_field: MeasuredField) -> None:
-        """One more record of the draw."""
+        """Count one more record of the draw."""
         answer, is_checked = people.blind_answer(one), people.has_checked(one)
         if answer is not None:
             self.answers.append(answer)
@@ -194,11 +194,11 @@ class _DrawResult:
 
 @dataclass(frozen=True, slots=True)
 class _CertificateState:
-    """A design with what people have answered by now.
+    """A design with the answers so far.
 
-    `kept_count` labels need no check, and `bad_kept` of the draw's bad ones are among them. `to_check` are the records
-    that nobody has checked of the others and of the draw. `answers` are those of people for others than the draw. It
-    `is_void` where labels have changed.
+    `kept_count` labels need no check; `bad_kept` of the draw's bad ones are among them. `to_check` are the unchecked
+    records, both of the draw and of the others. `answers` are people's answers about records outside the draw.
+    `is_void` if labels have changed.
     """
 
     stored: StoredDesign
@@ -220,7 +220,7 @@ class _CertificateState:
 
     @property
     def bound(self) -> float:
-        """The bound for the labels that are kept; before they are certified for the whole file as it is."""
+        """The bound for the labels that are kept; until they are certified, for the whole file as it is."""
         design = self.stored.design
         if self.state == "certified":
             return error_bound(design, self.bad_kept)
@@ -228,7 +228,7 @@ class _CertificateState:
 
 
 def _initial_state(stored: StoredDesign, labels: LabelDigest) -> _CertificateState:
-    """A design that nobody has answered yet. Without any draw, nothing that was open to it needs a check."""
+    """Return the state of a design without answers. If nothing was drawn, no record of its population needs a check."""
     waiting = list(stored.keys)
     places: list[Place] = [()] * len(waiting)
     draw_result = _DrawResult(bad=places, open=list(zip(places, waiting, strict=True)), waiting=waiting)
@@ -238,7 +238,7 @@ def _initial_state(stored: StoredDesign, labels: LabelDigest) -> _CertificateSta
 def _certificate_state(
     ledger: Path, stored: StoredDesign, reviews: Reviews, answers_now: HumanAnswers, label_field: MeasuredField
 ) -> _CertificateState:
-    """Two passes over the labels: what became of the draw, then which of the others people have to check."""
+    """Read the labels twice: for the results of the draw, then for the other records that people must check."""
     before, labels, draw_result = human_answers(reviews, label_field.name, stored.reviews), LabelDigest(), _DrawResult()
     keys = frozenset(stored.keys)
     for one in stored.population(ledger, before, labels):
@@ -249,7 +249,7 @@ def _certificate_state(
     if first is not None:
         kept_count, beyond, answers = _remaining_checks(ledger, stored, before, answers_now, first)
     bad_kept = sum(first is None or place < first for place in draw_result.bad)
-    # The least certain first: whoever stops early has checked the worst.
+    # The least certain first: anybody who stops early has checked the worst.
     to_check = [key for _, key in sorted([*draw_result.open, *beyond], reverse=True)]
     is_void = labels.digest != stored.labels and not labels_match(
         stored.labels, ledger.parent, stored.column, stored.scores, stored.last_seq
@@ -260,7 +260,7 @@ def _certificate_state(
 def _remaining_checks(
     ledger: Path, stored: StoredDesign, before: HumanAnswers, answers_now: HumanAnswers, first: Place
 ) -> tuple[int, list[tuple[Place, str]], list[Answer]]:
-    """How many labels may be kept; of those from `first` on, without the draw, what nobody has checked; the answers."""
+    """Return how many labels to keep, and for the rest outside the draw: the unchecked records, and the answers."""
     kept_count, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
     for one in stored.population(ledger, before):
         if stored.is_before(one, first):
@@ -275,7 +275,7 @@ def _remaining_checks(
 
 
 def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]:
-    """The draws that list what is to be checked after the first one; where it is not in the last, one is added."""
+    """Return the draws that list the checks after the first draw. Adds one if the last does not list all of them."""
     stored, to_check = state.stored, state.to_check
     lists = [draw.id for draw in reviews.draws(PURPOSE) if draw.spec.get("design") == stored.draw.id]
     if state.state != "check":
@@ -288,7 +288,7 @@ def _ensure_check_draws(reviews: Reviews, state: _CertificateState) -> list[int]
     return [*lists, reviews.add_draw(draw, [DrawItem(key, 1.0) for key in to_check]).id]
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- the report --------------------------------------------------------------------------------------------------------
 
 
 def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -> Facts:
@@ -342,7 +342,7 @@ def _facts(folder: Path, certificate: _CertificateState, lists: Sequence[int]) -
 
 
 def _reviewer_facts(state: _CertificateState) -> Facts:
-    """Who has answered, when, and how many of the answers for the draw were blind."""
+    """Return who answered, when, and how many of the answers about the draw were blind."""
     answers = [*state.draw_result.answers, *state.answers]
     times = [answer.at for answer in answers]
     blind = len(state.draw_result.answers)
@@ -360,7 +360,7 @@ def _iso(at: float | None) -> str | None:
 
 
 def _write_certificate(folder: Path, facts: Facts) -> Facts:
-    """Write the certificate; one that was given for this draw and holds no more is marked so."""
+    """Write the certificate. Marks an earlier one for this draw as void if it no longer holds."""
     old = next((one for one in read_certificates(folder) if one["column"] == facts["column"]), None)
     certificate = {name: value for name, value in facts.items() if name not in ("records", "check")}
     if facts["certified"]:

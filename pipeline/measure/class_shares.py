@@ -1,4 +1,4 @@
-"""Shares of classes in a run, corrected by a draw that people answered blind; outcomes for regressions on labels."""
+"""Estimates class shares in a run, corrected by a draw answered blind; writes outcomes for regressions on labels."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -18,16 +18,16 @@ from pipeline.store import Answer, Draw, LabelRow, Reviews, csv_block, read_revi
 
 #: Ways of drawing that give every label of the run a probability above 0.
 _COVERING = frozenset({"sample", "per_class"})
-#: Classes, or groups, of which there are more are none.
+#: The most values that a field of classes, or of groups, may have.
 CLASSES_MOST, GROUPS_MOST = 1_000, 1_000
-#: What a label is called that has not the class in question.
+#: Stands for a label that does not have the class in question.
 _NOT = "\0"
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SharesOptions:
-    """Which label field, by which field of the records or labels it is split, and where the pseudo-outcomes go."""
+    """The label field, the field of records or labels that splits it, and the file for pseudo-outcomes."""
 
     column: str | None = None
     by: str | None = None
@@ -37,9 +37,9 @@ class SharesOptions:
 
 @dataclass(frozen=True, slots=True)
 class _DrawAnswers:
-    """What a correction rests on: for each record that counts, the answer, and the probability that it was drawn.
+    """The basis of a correction: for each record that counts, the answer and the probability that it was drawn.
 
-    `draw_size` is the size of the draw, `answered` how many of it have a blind answer that is not unclear.
+    `draw_size` is the size of the draw. `answered` is how many of its records have a blind answer that is not unclear.
     """
 
     draw: int | None = None
@@ -49,9 +49,9 @@ class _DrawAnswers:
 
 
 async def shares(run: str | Path | None = None, options: SharesOptions | None = None) -> Facts:
-    """The share of each class among the labels, raw and corrected, with intervals; as plain values. Raises SetupError.
+    """Return the share of each class, raw and corrected, with intervals, as plain values. Raises SetupError.
 
-    The correction rests on the draw with the most blind answers, of those that could have drawn any label.
+    The correction uses the draw with the most blind answers, among those that could have drawn any label.
     """
     options = options or SharesOptions()
     if not 0 < options.confidence < 1:
@@ -69,7 +69,7 @@ async def shares(run: str | Path | None = None, options: SharesOptions | None = 
 
 
 async def _rows(run: MeasuredRun, name: str) -> AsyncIterator[LabelRow]:
-    """The labelled records that have this field, each with its fields."""
+    """Yield the labeled records that have this field, each with its fields."""
     seq = 0
     while block := await run.ledger.labels_after(seq, fields=True):
         for row in block:
@@ -78,7 +78,7 @@ async def _rows(run: MeasuredRun, name: str) -> AsyncIterator[LabelRow]:
         seq = block[-1].seq
 
 
-# -- what people have answered -----------------------------------------------------------------------------------------
+# -- people's answers --------------------------------------------------------------------------------------------------
 
 
 def _draw_answers(folder: Path, column: str) -> _DrawAnswers:
@@ -92,7 +92,7 @@ def _draw_answers(folder: Path, column: str) -> _DrawAnswers:
 
 
 def _covers(draw: Draw, column: str) -> bool:
-    """Whether it could have drawn any label of the run."""
+    """Whether the draw could have drawn any label of the run."""
     spec: Any = draw.spec
     if "certify" in spec:
         return bool(spec["certify"]["column"] == column)
@@ -105,13 +105,13 @@ def _of_draw(reviews: Reviews, draw: Draw, blind: Mapping[str, Answer], column: 
     spec: Any = draw.spec
     known: dict[str, tuple[JSON, float]] = {}
     if "certify" in spec:
-        # It was drawn from what nobody had checked: what was checked before is known for certain.
+        # Only unchecked records were drawn; those checked before are known for certain.
         before = human_answers(reviews, column, spec["certify"]["reviews"]).corrections
         known = {key: (one.fields[column], 1.0) for key, one in before.items()}
     return _DrawAnswers(draw.id, {**known, **answers}, len(items), len(answers))
 
 
-# -- what the labels say -----------------------------------------------------------------------------------------------
+# -- labels ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _LabelCounts:
-    """The labels of a field by group. `groups` changes while the run is read."""
+    """The labels of a field by group. Mutable state: `groups`, while the run is read."""
 
     column: str
     by: str | None
@@ -134,7 +134,7 @@ class _LabelCounts:
     groups: dict[str, _Group] = field(default_factory=lambda: defaultdict(_Group))
 
     def add(self, row: LabelRow) -> None:
-        """One more label. Raises SetupError where there are too many classes, or groups."""
+        """Count one more label. Raises SetupError if there are too many classes or groups."""
         group, classes = self.groups[self._group(row)], self._classes((row.label or {})[self.column])
         group.n += 1
         group.counts.update(classes)
@@ -160,7 +160,7 @@ class _LabelCounts:
         return class_name(fields[self.by] if self.by in fields else label[self.by])
 
     def classes(self) -> list[str]:
-        """All classes that a label or an answer has, the most frequent label first."""
+        """Return all classes of the labels and answers, the most frequent label first."""
         total: Counter[str] = Counter()
         for group in self.groups.values():
             total.update(group.counts)
@@ -169,7 +169,7 @@ class _LabelCounts:
 
 
 def classes_in(value: JSON) -> frozenset[str]:
-    """The classes that a label gives: one, or those of a list."""
+    """Return the classes of a label: one, or those of a list."""
     return frozenset(map(class_name, value)) if isinstance(value, list) else frozenset((class_name(value),))
 
 
@@ -198,7 +198,7 @@ def _facts(run: MeasuredRun, counts: _LabelCounts, measured: _DrawAnswers, optio
 
 
 def _share(group: _Group, one: str, confidence: float) -> Facts:
-    """The share of the labels that have the class, whatever other classes they have."""
+    """Return the share of labels that have the class, whatever other classes they have."""
     answered = [
         AnsweredRecord(one if one in label else _NOT, one if one in answer else _NOT, probability)
         for label, answer, probability in group.answered
@@ -209,18 +209,18 @@ def _share(group: _Group, one: str, confidence: float) -> Facts:
     return share
 
 
-# -- the pseudo-outcomes -----------------------------------------------------------------------------------------------
+# -- pseudo-outcomes ---------------------------------------------------------------------------------------------------
 
 
 async def _write_pseudo(
     run: MeasuredRun, label: MeasuredField, counts: _LabelCounts, measured: _DrawAnswers, path: Path
 ) -> str:
-    """A CSV with the key and the pseudo-outcome of each label: of a number itself, else of each class."""
+    """Write a CSV with the key and pseudo-outcome of each label: of a number itself, otherwise of each class."""
     if not measured.answered:
         raise SetupError(f"--pseudo {path}: needs blind answers for a random draw, as labelpipe certify makes one")
     classes = counts.classes()
     titles = [f"{label.name}={one}" for one in classes] or [label.name]
-    # As if those who have not been answered had not been drawn: which of the draw are answered first is random.
+    # Treats unanswered records as not drawn: which records of the draw are answered first is random.
     response = measured.answered / measured.draw_size
     rows: list[list[JSON]] = []
     async for row in _rows(run, label.name):
@@ -242,7 +242,7 @@ def _outcomes(label: JSON, answer: JSON | None, probability: float, classes: Seq
         number, answer_number = as_number(label), as_number(answer)
         return [None if number is None else pseudo_outcome(number, answer_number, probability)]
     label_classes, answer_classes = classes_in(label), None if answer is None else classes_in(answer)
-    # 1 or 0: a truth value would be written as a word.
+    # 1 or 0: a bool would be written as a word.
     return [
         pseudo_outcome(
             int(one in label_classes), None if answer_classes is None else int(one in answer_classes), probability

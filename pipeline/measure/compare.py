@@ -1,4 +1,4 @@
-"""`compare`: the same records in two runs. Makes no call, and does not touch either run."""
+"""`compare`: compares the labels of the same records in two runs. Makes no call, and changes neither run."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -28,17 +28,17 @@ from pipeline.records import JSON
 from pipeline.store import LabelRow, diff
 from pipeline.threads import in_daemon
 
-#: Parts of the fingerprint that are about the input or the ledger, and not about what is asked.
+#: Parts of the fingerprint that describe the input or the ledger, not the requests.
 _NOT_ASKED = frozenset({"input", "simulated"})
 
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What is compared, and how.
+    """The options of `compare`.
 
-    `column`           where gold is, as for `evaluate`; without gold the runs are compared with each other alone
-    `field`            the label field of each column; without columns, the only label fields that are compared
-    `differences`      the file into which the records are written on which the runs differ
+    `column`           where gold is, as for `evaluate`; without gold the runs are only compared with each other
+    `field`            the label field of each column; without columns, the only label fields to compare
+    `differences`      the file for the records on which the runs differ
     `ordered`, `sets`, `quiet`  as for `evaluate`
     """
 
@@ -51,7 +51,7 @@ class CompareOptions:
 
     @property
     def evaluating(self) -> EvaluateOptions:
-        """What of it is about gold."""
+        """The options about gold."""
         return EvaluateOptions(column=self.column, field=self.field, ordered=self.ordered, sets=self.sets)
 
 
@@ -63,9 +63,9 @@ async def compare(
     *,
     keys: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The labels of two runs on the records that both have, as plain values; with `keys` only on these.
+    """Compare the labels of two runs on the records that both have, or only on `keys`; return plain values.
 
-    Gold is a file, or fields of the first run's input that `column` names. Raises SetupError.
+    Gold is a file, or the fields of the first run's input that `column` names. Raises SetupError.
     """
     options = options or CompareOptions()
     async with AsyncExitStack() as stack:
@@ -107,14 +107,14 @@ async def compare(
 
 
 def _titles(one: MeasuredRun, other: MeasuredRun) -> tuple[str, str]:
-    """The runs as the columns of a table: by the names of their folders, where these tell them apart."""
+    """Return the runs' column titles: the names of their folders if these differ, otherwise the paths."""
     names = one.run_dir.path.resolve().name, other.run_dir.path.resolve().name
     reserved = {"key", "text", "field", "gold"} & {*names}
     return names if names[0] != names[1] and not reserved else (str(one.run_dir.path), str(other.run_dir.path))
 
 
 def _differ_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, JSON]]:
-    """What is asked otherwise in the second run, part by part."""
+    """Return the parts of the fingerprint in which the requests of the runs differ."""
     before, now = (
         {name: part for name, part in (manifest.get("fingerprint") or {}).items() if name not in _NOT_ASKED}
         for manifest in (one, other)
@@ -128,7 +128,7 @@ def _differ_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[st
 async def _common_records(
     one: MeasuredRun, other: MeasuredRun, keys: Sequence[str] | None, *, fields: bool
 ) -> AsyncGenerator[list[tuple[LabelRow, LabelRow | None]], None]:
-    """The records of the first run, or those of `keys`, each with what the second one has of it."""
+    """Yield the records of the first run, or those of `keys`, each with the second run's row, if any."""
     seq = at = 0
     while True:
         if keys is None:
@@ -165,7 +165,7 @@ async def _run_facts(run: MeasuredRun, side: AnswerCosts) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class GoldComparison:
-    """Both runs against gold, field by field. What is counted changes.
+    """Both runs against gold, field by field. Mutable state: the counts.
 
     `differing` is the gold of records on which the runs differ, by key and field.
     """
@@ -177,7 +177,7 @@ class GoldComparison:
     unlabelled: int = 0
 
     def facts(self, name: str) -> dict[str, Any] | None:
-        """The figures of one field; None where gold says nothing of it."""
+        """Return the figures of one field; None if there is no gold for it."""
         if name not in self.tallies:
             return None
         one, other = (tally.facts() for tally in self.tallies[name])
@@ -201,7 +201,7 @@ class GoldComparison:
 async def compare_with_gold(
     one: MeasuredRun, other: MeasuredRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
 ) -> GoldComparison:
-    """The runs against gold, on the records that both have labelled. Raises SetupError."""
+    """Compare both runs with gold, on the records that both have labeled. Raises SetupError."""
     open_gold = await open_gold_of(one, gold, options, stack)
     fields_by_column = {column: name for column, name in open_gold.fields.items() if name in other.fields}
     if not fields_by_column:

@@ -1,4 +1,4 @@
-"""The records on which two labels differ: a CSV of all of them, and the first few for the screen."""
+"""Writes the records on which two labels differ: all of them to a CSV, and the first few for the screen."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipeline.records import JSON
 from pipeline.store import csv_block
 from pipeline.task import display_text
 
-#: Disagreements that are kept for the screen, and characters of the text of each.
+#: The most disagreements that are kept for the screen, and the most characters of each text.
 SHOWN_MOST, TEXT_MOST = 10, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One label field of one record, or of one of its rows, which then has a key of its own.
+    """One label field of one record, or of one of its rows, which then has its own key.
 
-    `one` and `other` are the labels: gold and the run's, or those of two runs, which may have `gold` beside them.
+    `one` and `other` are the labels: gold and the run's, or those of two runs, which may also have `gold`.
     """
 
     key: str
@@ -35,9 +35,9 @@ class Disagreement:
 
 
 class DifferenceWriter:
-    """Counts them, keeps the first, and writes all of them to a file where one is named. A context manager.
+    """Counts disagreements, keeps the first few, and writes all of them to a file if one is named. A context manager.
 
-    The file is written beside its place and put there at the end, so that it is whole or not there.
+    The file is written under a temporary name and renamed at the end, so that it is either whole or absent.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DifferenceWriter:
             raise SetupError(f"{option} {self.path}: is a file of the run; choose another one")
         if self.path is not None and gold is not None and self.path.resolve() == Path(gold).resolve():
             raise SetupError(f"{option} {self.path}: is the gold file; choose another one")
-        # All state that changes.
+        # Mutable state: the count, the first disagreements, and the open file.
         self.n = 0
         self.first: list[Disagreement] = []
         self._file: TextIO | None = None
@@ -68,7 +68,7 @@ class DifferenceWriter:
 
     @property
     def only_counts(self) -> bool:
-        """Whether further ones are neither kept nor written."""
+        """Whether further disagreements are neither kept nor written."""
         return self.path is None and len(self.first) == SHOWN_MOST
 
     def __enter__(self) -> DifferenceWriter:
@@ -97,11 +97,11 @@ class DifferenceWriter:
         return self.path.with_name(f"{self.path.name}.part")
 
     def count(self, number: int) -> None:
-        """So many more, which are not kept."""
+        """Count further disagreements without keeping them."""
         self.n += number
 
     def add(self, disagreements: Sequence[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
-        """These too, each with the record's fields."""
+        """Add disagreements, each with the record's fields."""
         self.n += len(disagreements)
         self.first += [one for one, _ in disagreements[: SHOWN_MOST - len(self.first)]]
         if self._file is not None:
@@ -127,7 +127,7 @@ class DifferenceWriter:
         return labels | {name: getattr(one, name) for name in self._more}
 
     async def facts(self) -> dict[str, Any]:
-        """How many there are, where they were written, and the first ones with their texts."""
+        """Return the count, the file, and the first disagreements with their texts."""
         rows = await self._run.ledger.labels_of([one.record for one in self.first], fields=True)
         texts = {key: display_text(row.fields or {}, self._run.prompt_fields)[:TEXT_MOST] for key, row in rows.items()}
         first = [

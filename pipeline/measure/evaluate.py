@@ -1,4 +1,4 @@
-"""`evaluate`: the labels of a run against gold. Makes no call, and does not touch the run."""
+"""`evaluate`: compares the labels of a run with gold. Makes no call, and does not change the run's labels."""
 
 import asyncio
 from collections import Counter
@@ -34,17 +34,18 @@ from pipeline.threads import in_daemon
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What is compared, and how.
+    """The options of `evaluate`.
 
     `column`         the columns of the gold file, or without one the fields of the input, that hold gold
-    `field`          the label field of each of these columns, where the names do not tell; without columns, the only
-                     label fields that are looked for
-    `disagreements`  the file into which the records are written on which gold and label differ
-    `confidence`     the label field that says how sure the model is; unset: `confidence`, if there is such a number,
-                     else the agreement of votes
-    `ordered`        label fields whose list of values goes from the lowest to the highest
-    `sets`           how the gold file is read, by keys of [input]: `["input.encoding=cp1252"]`
-    `without`        a file with the keys of gold that was used to choose the prompt: it proves nothing, and is left out
+    `field`          the label field of each of these columns, if the names do not show it; without columns, the only
+                     label fields to look for
+    `disagreements`  the file for the records on which gold and label differ
+    `confidence`     the label field with the model's confidence; unset: `confidence`, if it is a number, otherwise the
+                     agreement of votes
+    `ordered`        label fields whose values are listed from the lowest to the highest
+    `sets`           how to read the gold file, by keys of [input]: `["input.encoding=cp1252"]`
+    `without`        a file with the keys of gold that was used to choose the prompt: it proves nothing, so it is left
+                     out
     `quiet`          show no count in a terminal
     """
 
@@ -60,7 +61,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class OpenGold:
-    """Where gold comes from. `fields` are the label fields by column; one of `file` and `input` is there."""
+    """The source of gold: either `file` or `input`. `fields` are the label fields by column."""
 
     fields: Mapping[str, str]
     counts: GoldCounts
@@ -69,16 +70,16 @@ class OpenGold:
 
     @property
     def names_rows(self) -> bool:
-        """Whether its keys are those of rows, not of records."""
+        """Whether the keys of gold are those of rows, not of records."""
         return self.file is not None and self.file.key_column == ROW_KEY
 
 
 async def evaluate(
     run: str | Path | None = None, gold: str | Path | None = None, options: EvaluateOptions | None = None
 ) -> dict[str, Any]:
-    """The labels of a run against a gold file or, without one, against fields of its input; as plain values.
+    """Compare the labels of a run with a gold file or, without one, with fields of its input; return plain values.
 
-    The figures are kept in the run folder too. Raises SetupError.
+    Also saves the figures in the run folder. Raises SetupError.
     """
     options = options or EvaluateOptions()
     async with AsyncExitStack() as stack:
@@ -115,7 +116,7 @@ async def evaluate(
 
 
 def has_corrections(run_dir: RunDir) -> bool:
-    """Whether people have checked labels; that a draw waits for them is nothing yet. Waits for the disk."""
+    """Whether people have checked labels; a draw without answers does not count. Waits for the disk."""
     reviews = read_reviews(run_dir.path)
     if reviews is None:
         return False
@@ -129,7 +130,7 @@ def has_corrections(run_dir: RunDir) -> bool:
 async def open_gold_of(
     run: MeasuredRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
 ) -> OpenGold:
-    """The gold that is meant, open until the stack is closed. Raises SetupError."""
+    """Open the requested gold until the stack is closed. Raises SetupError."""
     only = [run.field(name).name for name in options.field] if not options.column else []
     fields, counts = {} if only else chosen_fields(run, options.column, options.field), GoldCounts()
     if gold is None:
@@ -144,7 +145,7 @@ async def open_gold_of(
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
     only_one = only[0] if len(only) == 1 else only_field(run.fields) if not only else None
-    # With one label field, the only column that is no field of the input can be nothing but its gold.
+    # With one label field, the only column that is no field of the input must be its gold.
     beside = None if only_one is None else run.field_names
     opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only), beside=beside)
     file = await stack.enter_async_context(opening)
@@ -162,7 +163,7 @@ def _find_gold_columns(run: MeasuredRun, only: Sequence[str]) -> dict[str, str]:
 
 
 def batches_of(run: MeasuredRun, gold: OpenGold, *, fields: bool) -> AsyncGenerator[list[Pair], None]:
-    """Gold beside labels, in batches."""
+    """Yield gold with its labels, in batches."""
     if gold.file is None:
         assert gold.input is not None
         return gold.input.batches()
@@ -172,7 +173,7 @@ def batches_of(run: MeasuredRun, gold: OpenGold, *, fields: bool) -> AsyncGenera
 
 
 def require_compared(run: MeasuredRun, gold: OpenGold) -> None:
-    """Raises SetupError where nothing could be compared at all."""
+    """Raise SetupError if nothing could be compared."""
     counts = gold.counts
     if counts.compared:
         return
@@ -190,7 +191,7 @@ def require_compared(run: MeasuredRun, gold: OpenGold) -> None:
 
 
 def gold_facts(gold: OpenGold) -> dict[str, Any]:
-    """What the gold is, and what was found in it beside the records that are compared."""
+    """Return what the gold is, and what it contains besides the compared records."""
     counts, file = gold.counts, gold.file
     unusable = {} if file is None else file.unusable
     return {
@@ -215,7 +216,7 @@ def gold_facts(gold: OpenGold) -> dict[str, Any]:
 
 
 def confidence_of(run: MeasuredRun, name: str | None) -> str | None:
-    """The column of labels that says how sure the model is; None where none does. Raises SetupError."""
+    """Return the label column with the model's confidence; None if there is none. Raises SetupError."""
     if name is not None:
         return name if name in run.own_columns else run.field(name, "--confidence").name
     if CONFIDENCE in run.fields and run.fields[CONFIDENCE].kind == "number":
@@ -237,11 +238,11 @@ class GoldEvaluator:
         self._run, self._differing, self._without = run, differing, without
         self._confidence = confidence
         as_sets = run.row_fields if not gold.names_rows else frozenset()
-        #: one for each column of gold; what they count is all that changes
+        #: Mutable state: the counts of the tallies, one for each column of gold.
         fields = {one.name: replace(one, kind="set") if one.name in as_sets else one for one in run.fields.values()}
         self.tallies = [FieldTally(fields[name], column) for column, name in gold.fields.items()]
         self._columns = list(gold.fields)
-        # How sure a model is gets measured by parts of the records, in their order.
+        # Calibration depends on the order of the records.
         self._counts_alike = confidence is None and all(tally.counts_alike for tally in self.tallies)
 
     @property
@@ -250,7 +251,7 @@ class GoldEvaluator:
         return self._differing.wants_fields or bool(self._run.examples)
 
     def add(self, pairs: Sequence[Pair]) -> None:
-        """So many more records of gold."""
+        """Add further records of gold."""
         if self._run.examples or self._without:
             pairs = [pair for pair in pairs if not self._is_left_out(pair)]
         marks = grouping_keys(pairs, self._columns) if self._counts_alike else range(len(pairs))
@@ -270,7 +271,7 @@ class GoldEvaluator:
             )
 
     def _is_left_out(self, pair: Pair) -> bool:
-        """Whether the record's gold proves nothing; it is counted."""
+        """Whether the record's gold proves nothing. If so, counts it."""
         row, examples = pair.row, self._run.examples
         is_example = bool(examples) and examples.has(row.key, row.fields)
         if not is_example and row.key not in self._without:
@@ -281,7 +282,7 @@ class GoldEvaluator:
         return True
 
     def _compare(self, pair: Pair, times: int) -> list[tuple[str, JSON, JSON, float | None]]:
-        """Count so many such records; gives field, gold, label and confidence of each column that differs."""
+        """Count identical records; return field, gold, label, and confidence of each column that differs."""
         disagreements, name = [], self._confidence
         confidence = None if name is None else as_number(label_value(pair.row, pair.place, name))
         for tally in self.tallies:
@@ -298,11 +299,11 @@ class GoldEvaluator:
         return disagreements
 
 
-# -- what is kept -----------------------------------------------------------------------------------------------------
+# -- what is saved ----------------------------------------------------------------------------------------------------
 
 
 def _append_evaluation(run_dir: RunDir, facts: Mapping[str, Any]) -> str | None:
-    """Add the figures to the run folder, without records' texts; None where the folder cannot be written."""
+    """Add the figures to the run folder, without records' texts; return None if the folder cannot be written."""
     line = {**facts, "disagreements": {**facts["disagreements"], "first": []}}
     try:
         with run_dir.evaluations.open("ab") as file:

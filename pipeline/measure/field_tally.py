@@ -1,4 +1,4 @@
-"""One label field against gold: each kind of field by its own measures."""
+"""Counts one label field against gold, with the measures for its kind."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ from pipeline.quality import (
 )
 from pipeline.records import JSON
 
-#: The label field that is taken for the model's own confidence, if it is a number.
+#: The label field that counts as the model's own confidence, if it is a number.
 CONFIDENCE = "confidence"
-#: The share of votes that a label has: as good as a confidence.
+#: The share of votes for a label, which can serve as a confidence.
 AGREEMENT = "agreement"
-#: Distinct gold values that are no label of the task; further ones are one class. So many are told.
+#: The most distinct gold values that are no label of the task (further ones are one class), and how many are reported.
 FOREIGN_MOST, FOREIGN_SHOWN = 1_000, 20
 OTHERS = "(other values)"
-#: Writings of classes that are remembered, so that each is read once.
+#: The most spellings of classes that are cached, so that each is parsed only once.
 _REMEMBERED = 10_000
-#: Classes in an order of which all pairs are kept for a rank correlation, however often each comes.
+#: With fewer ordered classes, all pairs are kept for a rank correlation, however often each occurs.
 _FEW = 300
 
 
@@ -39,8 +39,8 @@ class FieldTally:
 
     def __init__(self, field: MeasuredField, column: str) -> None:
         self.field, self.column = field, column
-        # All state that changes: what came of the comparison, by kind; records of gold without a label, by status and
-        # by code; gold values that are no label, or no number; and the confidences.
+        # Mutable state: the results of the comparison, by kind; records of gold without a label, by status and by code;
+        # gold values that are no label, or no number; and the confidences.
         self.n = self.right = 0
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.sets: SetTally[str] = SetTally()
@@ -62,22 +62,22 @@ class FieldTally:
 
     @property
     def counts_alike(self) -> bool:
-        """Whether records that say the same may be counted at once.
+        """Whether identical records may be counted together.
 
-        A sum of fractions depends on their order in its last digit, and so does what is drawn of many distinct numbers.
+        The last digit of a sum of fractions depends on their order, and so does the sample of many distinct numbers.
         """
         order = self._order.values()
         return self.field.kind not in ("set", "number") and len(order) < _FEW and all(x == int(x) for x in order)
 
     def without_label(self, status: str, code: str | None, times: int = 1) -> None:
-        """A record of gold that has no label, or so many."""
+        """Count one or more records of gold that have no label."""
         self.unlabelled[status] += times
         self.codes[code or status] += times
 
     def add(self, gold: JSON, label: JSON, confidence: float | None = None, times: int = 1) -> bool | None:
-        """A record's gold value beside its label; gives whether they are the same. None: it cannot be compared.
+        """Compare a record's gold value with its label. Whether they are equal; None if they cannot be compared.
 
-        So many records at once that say the same: only if `counts_alike`, and without a confidence.
+        `times` above 1 counts identical records together: only if `counts_alike`, and without a confidence.
         """
         is_right = self._compare(gold, label, times)
         if is_right is None:
@@ -107,7 +107,7 @@ class FieldTally:
         return class_
 
     def _known(self, name: str, times: int) -> str:
-        """The class, counted where the task has no such label; one for all where there are too many of them."""
+        """Return the class, and count it if the task has no such label. Beyond FOREIGN_MOST, all are one class."""
         if self.field.values and name not in self.field.values:
             if name not in self.foreign and len(self.foreign) >= FOREIGN_MOST:
                 name = OTHERS
@@ -137,10 +137,10 @@ class FieldTally:
         self.texts.add(right, answer, times)
         return right == answer
 
-    # -- what came of it ------------------------------------------------------------------------------------------
+    # -- results --------------------------------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """The figures as plain values, for JSON."""
+        """Return the figures as plain values, for JSON."""
         low, high = wilson(self.right, self.n)
         return {
             "column": self.column,
@@ -194,7 +194,7 @@ class FieldTally:
         return scores
 
     def _no_label(self) -> dict[str, Any]:
-        """Gold values that are no label; with the label that each is but for case and white space, or for a rename."""
+        """Return gold values that are no label, each with the label it equals but for case, white space, or renames."""
         alike = {normalize_text(name): name for name in (*self.field.former, *self.field.values)}
         values = dict(self.foreign.most_common(FOREIGN_SHOWN))
         matches = {value: alike[normalize_text(value)] for value in values if normalize_text(value) in alike}

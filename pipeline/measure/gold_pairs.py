@@ -1,4 +1,4 @@
-"""Gold beside labels: each record of gold with what the run says of it, in flat memory."""
+"""Pairs each record of gold with its row in the ledger, in flat memory."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -14,18 +14,18 @@ from pipeline.measure.measured_run import MeasuredRun
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger
 
-#: Labels that are read from the ledger at once.
+#: How many labels are read from the ledger at once.
 BLOCK = 2_000
-#: Keys of which one is named, where something is to be told of them.
+#: The most keys that a report names.
 NAMED_MOST = 5
-#: The column that names a row, where a record has several.
+#: The column that names a row of a record with several rows.
 ROW_KEY = "row_key"
 
 
 class Pair(NamedTuple):
-    """One record of gold: its values by column, and what the ledger says of it. A tuple, for there may be a million.
+    """One record of gold: its values by column, and its row of the ledger. A tuple, because there may be a million.
 
-    `place` is that of the row which is meant, where a record has several.
+    `place` is that of the row that gold refers to, if a record has several.
     """
 
     key: str
@@ -35,14 +35,14 @@ class Pair(NamedTuple):
 
 
 class SeqSet:
-    """Which of the ledger's rows were seen: a bit each, so that memory stays flat."""
+    """The ledger's rows that were seen, with one bit each, so that memory stays flat."""
 
     def __init__(self) -> None:
-        # All state that changes.
+        # Mutable state: the bits.
         self._bits = bytearray()
 
     def is_new(self, seq: int) -> bool:
-        """Whether this is the first time; from now on it is not."""
+        """Whether the row is seen for the first time. Marks it as seen."""
         at, bit = seq >> 3, 1 << (seq & 7)
         if at >= len(self._bits):
             self._bits.extend(bytes(max(at + 1 - len(self._bits), len(self._bits))))
@@ -54,7 +54,7 @@ class SeqSet:
 
 @dataclass(slots=True)
 class GoldCounts:
-    """What was found in gold, beside the records that are compared. All of it changes."""
+    """What gold contains besides the compared records. All of it is mutable."""
 
     rows: int = 0
     compared: int = 0
@@ -65,13 +65,13 @@ class GoldCounts:
     keys_not_in_run: list[str] = field(default_factory=list)
 
     def record_missing(self, key: str) -> None:
-        """A key of gold that has no outcome in the run."""
+        """Count a key of gold that has no outcome in the run."""
         self.not_in_run += 1
         if len(self.keys_not_in_run) < NAMED_MOST and key not in self.keys_not_in_run:
             self.keys_not_in_run.append(key)
 
     def record_repeated(self, key: str) -> None:
-        """A key of gold that came before: the first one counts."""
+        """Count a repeated key of gold. The first one is used."""
         self.repeated += 1
         if len(self.repeated_keys) < NAMED_MOST:
             self.repeated_keys.append(key)
@@ -80,7 +80,7 @@ class GoldCounts:
 async def pairs_of_file(
     ledger: Ledger, gold: GoldFile, counts: GoldCounts, *, fields: bool
 ) -> AsyncGenerator[list[Pair], None]:
-    """The records of a gold file, each key once, with their rows in the ledger. `fields`: those of records too."""
+    """Yield the records of a gold file, each key once, with their ledger rows. `fields` adds the records' fields."""
     is_new, make_pair, row_keys = SeqSet().is_new, partial(tuple.__new__, Pair), set[str]()
     by_row = gold.key_column == ROW_KEY
     async with aclosing(gold.batches()) as batches:
@@ -111,16 +111,16 @@ def _is_new(key: str, row_keys: set[str]) -> bool:
 
 
 def _records_of(row_keys: Sequence[str]) -> tuple[list[str], list[int | None]]:
-    """The records' keys, and the places of their rows: `n01#2` -> n01 and 2."""
+    """Return the records' keys and the places of their rows: `n01#2` -> n01 and 2."""
     parts = [(row_key, *row_key.rpartition("#")) for row_key in row_keys]
     records = [(key, int(place)) if key and place.isdecimal() else (whole, None) for whole, key, _, place in parts]
     return [key for key, _ in records], [place for _, place in records]
 
 
 async def pairs_of_rows(ledger: Ledger, gold: GoldFile, counts: GoldCounts) -> AsyncGenerator[list[Pair], None]:
-    """The same of a run in which records have several rows, where gold names the record: its rows are one list.
+    """Do the same for a run whose records have several rows, if gold names records: a record's gold rows are one list.
 
-    All of the gold is held in memory.
+    Holds all of the gold in memory.
     """
     gathered: dict[str, dict[str, list[JSON]]] = {}
     async with aclosing(gold.batches()) as batches:
@@ -153,20 +153,20 @@ def _single(values: Sequence[JSON]) -> JSON:
 
 
 class GoldColumns:
-    """The gold that the records themselves hold, in fields of the input. Read once."""
+    """The gold in fields of the input. It is read once."""
 
     def __init__(self, run: MeasuredRun, columns: Sequence[str], counts: GoldCounts) -> None:
         self._run, self._columns, self._counts = run, columns, counts
-        # All state that changes: the hash of keys and values so far.
+        # Mutable state: the hash of keys and values so far.
         self._content = hashlib.sha256()
 
     @property
     def digest(self) -> str:
-        """Of the keys and the values, in the order of the ledger."""
+        """The digest of the keys and values, in the order of the ledger."""
         return self._content.hexdigest()
 
     async def batches(self) -> AsyncGenerator[list[Pair], None]:
-        """The records that have gold."""
+        """Yield the records that have gold."""
         seq, counts = 0, self._counts
         while rows := await self._run.ledger.labels_after(seq, BLOCK, fields=True):
             seq = rows[-1].seq
@@ -186,22 +186,22 @@ class GoldColumns:
 
 
 def grouping_keys(pairs: Sequence[Pair], columns: Sequence[str]) -> Sequence[Any]:
-    """A mark for each of these pairs, the same for those that say the same: rows, status and values of the columns.
+    """Return a mark for each pair, equal if their rows, statuses, and values of the columns are equal.
 
-    The pairs are of one reading of the ledger, where equal labels are one object.
+    The pairs must come from one reading of the ledger, in which equal labels are one object.
     """
     if not pairs:
         return ()
     _, values, rows, places = zip(*pairs, strict=True)
     golds = [[one.get(column) for one in values] for column in columns]
     if not {str, type(None)}.issuperset(kind for column in golds for kind in set(map(type, column))):
-        return range(len(pairs))  # 1, 1.0 and true are equal to Python, and a list has no hash
+        return range(len(pairs))  # 1, 1.0, and true are equal in Python, and a list has no hash
     _, _, statuses, codes, labels, parts, *_ = zip(*rows, strict=True)
     return list(zip(map(id, labels), map(id, parts), statuses, codes, places, *golds, strict=True))
 
 
 def label_value(row: LabelRow, place: int | None, name: str) -> Any:
-    """The label under this name: of the record, of one of its rows or, without a place, of each of them in a list."""
+    """Return the label of this name: of the record, of one of its rows, or without a place of all rows, as a list."""
     common = row.label or {}
     if row.rows is None or (name in common and place is None):
         return common.get(name)

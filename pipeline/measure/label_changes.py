@@ -1,4 +1,4 @@
-"""How the labels of two runs differ, field by field."""
+"""Counts how the labels of two runs differ, field by field."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.quality import cohen_kappa, wilson
 from pipeline.records import JSON
 from pipeline.store import LabelRow
 
-#: Distinct changes of a label that are told apart; further ones are one.
+#: The most distinct changes of a label; further ones are counted as one.
 CHANGES_MOST = 10_000
-#: How a record is counted, by whether the first and the second run have labelled it.
+#: How a record is counted, by whether the first and the second run have labeled it.
 _LABELLED_BY = {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}
 
 
 @dataclass(slots=True)
 class AnswerCosts:
-    """What the answers of one run took, for records that both have labelled. All of it changes."""
+    """The cost and time of one run's answers, for records that both runs have labeled. All of it is mutable."""
 
     n: int = 0
     cost_usd: float = 0.0
@@ -34,7 +34,7 @@ class AnswerCosts:
     answers: int = 0
 
     def add(self, row: LabelRow) -> None:
-        """One record."""
+        """Count one record."""
         self.n += 1
         if row.cost_usd is None:
             self.unpriced += 1
@@ -45,7 +45,7 @@ class AnswerCosts:
             self.latency_s += row.latency_s
 
     def facts(self) -> dict[str, Any]:
-        """The means; None where they are not known."""
+        """Return the means; None for unknown ones."""
         return {
             "cost_per_record_usd": self.cost_usd / self.n if self.n and not self.unpriced else None,
             "latency_mean_s": self.latency_s / self.answers if self.answers else None,
@@ -53,7 +53,7 @@ class AnswerCosts:
 
 
 class LabelComparison:
-    """Goes through the records of both runs and counts how their labels differ."""
+    """Reads the records of both runs and counts how their labels differ."""
 
     def __init__(
         self, one: MeasuredRun, other: MeasuredRun, differing: DifferenceWriter, only: Sequence[str] = ()
@@ -67,8 +67,7 @@ class LabelComparison:
                 f"{other.run_dir.path} has {list_names(other.fields)}"
             )
         rows = one.row_fields | other.row_fields
-        # All state that changes: the counts of each field; the records by which run has labelled them; and what the
-        # answers took.
+        # Mutable state: the counts of each field, the records by which run has labeled them, and the answers' costs.
         self.tallies = {
             name: _FieldAgreement(joint_field(one.fields[name], other.fields[name], rows)) for name in common
         }
@@ -77,7 +76,7 @@ class LabelComparison:
         self.sides = (AnswerCosts(), AnswerCosts())
 
     def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
-        """So many more records; `golds` are what is right, by key and field, where that is known."""
+        """Count further records. `golds` are the right labels, by key and field, as far as they are known."""
         differences = []
         for mine, theirs in rows:
             if theirs is None:
@@ -98,9 +97,9 @@ class LabelComparison:
             self._differing.add(differences)
 
     async def records(self, *, all_of_a: bool) -> dict[str, int]:
-        """How many records there are, by which run has labelled them.
+        """Return how many records there are, by which run has labeled them.
 
-        Without `all_of_a` only some records of the first run were gone through: those that it lacks are not known.
+        Without `all_of_a`, only some records of the first run were read, so those that it lacks are unknown.
         """
         counts = {name: self.counts[name] for name in _LABELLED_BY.values()}
         compared = sum(counts.values())
@@ -109,13 +108,13 @@ class LabelComparison:
 
 
 def _listed_fields(tallies: Mapping[str, _FieldAgreement]) -> frozenset[str]:
-    """The fields whose differences are listed: free texts, and how sure a model says it is, differ nearly always."""
+    """Return the fields whose differences are listed. Free texts and a model's confidence nearly always differ."""
     names = [name for name, one in tallies.items() if one.label_field.kind != "text" and name != CONFIDENCE]
     return frozenset(names or tallies)
 
 
 def joint_field(one: MeasuredField, other: MeasuredField, rows: frozenset[str]) -> MeasuredField:
-    """A field as both runs have it: with the classes of both, or a list where records have rows."""
+    """Return a field that fits both runs: with the classes of both, or a list if records have rows."""
     if one.name in rows:
         return replace(one, kind="set")
     kind = one.kind if one.kind == other.kind else "text"
@@ -124,7 +123,7 @@ def joint_field(one: MeasuredField, other: MeasuredField, rows: frozenset[str]) 
 
 @dataclass(slots=True)
 class _FieldAgreement:
-    """One label field of two runs. All of it but the field changes."""
+    """One label field of two runs. Mutable state: all of it but the field."""
 
     label_field: MeasuredField
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -136,7 +135,7 @@ class _FieldAgreement:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, one: JSON, other: JSON) -> bool:
-        """A record's two labels; gives whether they are the same."""
+        """Count a record's two labels. Whether they are equal."""
         self.n += 1
         if self.label_field.kind == "set":
             mine, theirs = _names(one), _names(other)
@@ -163,7 +162,7 @@ class _FieldAgreement:
         return mine == theirs
 
     def facts(self) -> dict[str, Any]:
-        """The figures as plain values, for JSON."""
+        """Return the figures as plain values, for JSON."""
         low, high = wilson(self.same, self.n)
         changes: dict[str, dict[str, int]] = {}
         for (mine, theirs), count in self.pairs.most_common():

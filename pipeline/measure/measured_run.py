@@ -1,4 +1,4 @@
-"""A run as it is measured: its label fields, how its records are named, and which of them the model was shown."""
+"""Opens a run for measuring: its label fields, how its records are named, and the examples that the model saw."""
 
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,18 +15,18 @@ from pipeline.store import LabelRow, Ledger, RunDir, renames_of
 from pipeline.targets import run_and_manifest
 from pipeline.task import fields_in_prompt
 
-#: Labels that are looked at to find out what a field holds where its schema does not say.
+#: How many labels show what a field holds if its schema does not.
 VALUES_SAMPLED = 2_000
-#: Columns that are labelpipe's own.
+#: The columns that labelpipe adds.
 _OWN_COLUMNS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
 #: The keys of an example that are not fields of a record.
 _NO_FIELDS = frozenset({"label", "tool"})
-#: What a column of gold for the only label field may be called.
+#: A name for the gold column of the only label field.
 _GOLD = "gold"
 
 
 class Examples:
-    """The records that the model is shown with their labels: what it says of them proves nothing."""
+    """The records whose labels the model saw in its prompt: its labels for them prove nothing."""
 
     def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, prompt_fields: frozenset[str]) -> None:
         self._keys = {key_from_value(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
@@ -58,9 +58,9 @@ def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[str, ...]
 class MeasuredRun:
     """A run whose ledger is open for reading. `fields` are the label fields by column.
 
-    `key` is the input's field that names a record, None where its place does. `prompt_fields` are the record's fields
-    that the prompt names, `field_names` all that records were found to have. `row_fields` are those label
-    fields of which a record has several, one in each of its rows; `ours` are columns of labels that labelpipe added.
+    `key` is the input's field that names a record; None if its place does. `prompt_fields` are the record's fields that
+    the prompt names, and `field_names` all that were found in records. `row_fields` are the label fields that each row
+    of a record has for itself. `own_columns` are the label columns that labelpipe added.
     """
 
     run_dir: RunDir
@@ -77,7 +77,7 @@ class MeasuredRun:
     field_names: tuple[str, ...]
 
     def field(self, name: str, option: str = "--field") -> MeasuredField:
-        """The label field of this name. Raises SetupError."""
+        """Return the label field of this name. Raises SetupError."""
         if name not in self.fields:
             raise SetupError(
                 f"{option} {name}: the run in {self.run_dir.path} has no such label field"
@@ -88,7 +88,7 @@ class MeasuredRun:
 
 @asynccontextmanager
 async def open_measured_run(named: str | Path | None, ordered: Sequence[str] = ()) -> AsyncGenerator[MeasuredRun, None]:
-    """The run that is meant, and what there is to be known of it before its labels are gone through.
+    """Open the named run, and find out what must be known before its labels are read.
 
     Raises SetupError.
     """
@@ -111,7 +111,7 @@ async def _measured_run(
     former = {name: _former_names(one, renames_of(manifest)) for name, one in fields.items()}
     fields = {name: replace(one, former=former[name]) for name, one in fields.items()}
     labels = [label for row in first for label in labels_in(row)]
-    # The label fields of the schema, then what callbacks have added.
+    # The label fields of the schema, then those that callbacks have added.
     names = dict.fromkeys([*fields, *(name for label in labels for name in label if name not in _OWN_COLUMNS)])
     measured = {
         name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), [label.get(name) for label in labels])
@@ -138,7 +138,7 @@ async def _measured_run(
 
 
 def _former_names(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
-    """The names that classes had before renames, with those that they have now."""
+    """Return the classes' names before renames, with their present names."""
     names: dict[str, str] = {}
     for rename in (one for one in renames if one.column == field.name):
         now = {class_name(old): class_name(new) for old, new in rename.pairs}
@@ -147,20 +147,20 @@ def _former_names(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, 
 
 
 def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
-    """The label of a record, or that of each of its rows."""
+    """Yield the label of a record, or that of each of its rows."""
     if row.label is not None and row.rows is None:
         yield row.label
     for one in row.rows or ():
         yield {**(row.label or {}), **one}
 
 
-# -- which column is whose ---------------------------------------------------------------------------------------------
+# -- matching columns with label fields --------------------------------------------------------------------------------
 
 
 def chosen_fields(run: MeasuredRun, columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
-    """The label field of each column of gold that was named, by column. Raises SetupError.
+    """Return the label field of each named column of gold, by column. Raises SetupError.
 
-    `fields` name them in the same order; without them, a column belongs to the field of its own name, of that name with
+    `fields` names them in the same order. Without it, a column belongs to the field of its own name, of that name with
     `gold_` or the like around it, or to the only label field that it can be about.
     """
     if fields and len(fields) != len(columns):
@@ -187,7 +187,7 @@ def _field_of(run: MeasuredRun, column: str) -> str:
 
 
 def gold_names(run: MeasuredRun, only: Sequence[str] = ()) -> list[str]:
-    """The columns that may hold gold for these label fields, by their names."""
+    """Return names of columns that may hold gold for these label fields."""
     names = only or list(run.fields)
     return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (only_field(run.fields) in names)
 
@@ -199,9 +199,9 @@ def gold_columns_in(
     *,
     input: bool = False,  # noqa: A002
 ) -> dict[str, str]:
-    """The columns among these that look like gold by their names, one for each label field, with the field.
+    """Return the columns that look like gold by their names, one for each label field, with the field.
 
-    A gold file has the label's own name first; in an `input` that may be anything, and `gold_topic` comes first.
+    In a gold file the label's own name comes first. In an `input` that may be anything, so `gold_topic` comes first.
     """
     forms = GOLD_NAMES[::-1] if input else GOLD_NAMES
     columns: dict[str, str] = {}

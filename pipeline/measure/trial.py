@@ -1,4 +1,4 @@
-"""`try`: a new prompt or model on some records of an old run, before all of it is paid for again."""
+"""`try`: tries a new prompt or model on some records of an old run, before a full run is paid for."""
 
 import heapq
 import shlex
@@ -19,22 +19,22 @@ from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir
 from pipeline.targets import run_and_manifest
 
-#: What the folder of a trial is called after, where the config would write into the run that it is tried against.
+#: The suffix of a trial's folder, if the config would write into the run that it is compared with.
 SUFFIX = "-try"
-#: The keys of the records that are tried, in the folder of the trial.
+#: The file in the trial's folder with the keys of its records.
 KEYS = "try.jsonl"
-#: The column of keys where the input has none of its own.
+#: The column of keys if the input has none of its own.
 _KEY = "key"
 
 
 @dataclass(frozen=True, slots=True)
 class TryOptions:
-    """How a config is tried.
+    """The options of `try`.
 
-    `n`            how many records are drawn from those that the old run has labelled
-    `seed`         another seed draws others; the same one the same, and a larger `n` adds to them
-    `relabel`      label them again where the folder holds a trial of another prompt; its answers are archived
-    `differences`  the file into which the records are written on which the runs differ
+    `n`            how many records to draw from those that the old run has labeled
+    `seed`         the same seed draws the same records, and a larger `n` adds to them; another seed draws others
+    `relabel`      label the records again if the folder holds a trial of another prompt; its answers are archived
+    `differences`  the file for the records on which the runs differ
     `quiet`        show no progress
     """
 
@@ -52,10 +52,10 @@ async def try_config(
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Label some records of a run with other settings, and compare; as plain values. This makes calls.
+    """Label some records of a run with other settings, and compare; return plain values. Makes calls.
 
-    The answers are kept in the run folder of the settings, so that a run there does not pay for them again; where that
-    is the old run's, in a folder beside it. `tell` hears what begins. Raises SetupError.
+    The answers are kept in the run folder of the settings, so that a run there does not pay for them again; if that is
+    the old run's, in a folder next to it. `tell` receives a message at the start. Raises SetupError.
     """
     options = options or TryOptions()
     old, manifest = run_and_manifest(against)
@@ -101,17 +101,17 @@ def _describe_key(key: str | None) -> str:
 
 
 def _with_own_folder(settings: Settings, old: RunDir) -> Settings:
-    """The settings with a folder of their own."""
+    """Return the settings with a folder of their own."""
     folder = Path(settings.output.dir)
     if folder.resolve() != old.path.resolve():
         return settings
-    if (card := card_of(settings)) is not None:  # it asks as the old run does
+    if (card := card_of(settings)) is not None:  # same server, model, and API as the old run
         RunDir(Path(f"{folder}{SUFFIX}")).write_server(card)
     return override_settings(settings, {"output.dir": f"{folder}{SUFFIX}"})
 
 
 def _next_command(settings: Settings) -> str:
-    """What labels all records and keeps the answers of the trial; empty where a program gave the settings."""
+    """Return the command that labels all records and reuses the trial's answers; empty for settings from Python."""
     if settings.config_path is None:
         return ""
     words = ["labelpipe", "run", str(settings.config_path)]
@@ -125,7 +125,7 @@ def _next_command(settings: Settings) -> str:
 
 
 async def _draw_keys(old: RunDir, n: int, seed: int) -> list[str]:
-    """The keys of records that have a label, drawn at random. Raises SetupError where there are none."""
+    """Draw the keys of records that have a label. Raises SetupError if there are none."""
     sample: list[tuple[int, str]] = []
     async with await Ledger.open(old.ledger, read_only=True) as ledger:
         seq = 0
@@ -139,7 +139,7 @@ async def _draw_keys(old: RunDir, n: int, seed: int) -> list[str]:
 
 
 async def _count_known(new: RunDir, keys: Sequence[str]) -> int:
-    """How many of the records have an outcome already."""
+    """Return how many of the records already have an outcome."""
     if not new.ledger.exists():
         return 0
     async with await Ledger.open(new.ledger, read_only=True) as ledger:
@@ -147,7 +147,7 @@ async def _count_known(new: RunDir, keys: Sequence[str]) -> int:
 
 
 async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: TryOptions) -> RunSummary:
-    """A session about these records only. Somebody waits for it: neither for its hours nor for tomorrow."""
+    """Run a session with only these records. Somebody waits for it, so it does not wait for hours or the next day."""
     column = settings.input.key or _KEY
     path = new.path / KEYS
     with new.open_for_writing():
