@@ -1,4 +1,4 @@
-"""What can be said before a run: its checks, a preview, a plan, a rehearsal."""
+"""Checks, previews, plans, and rehearsals before a run."""
 
 from pipeline.planner.checks import check
 from pipeline.planner.pilot import plan

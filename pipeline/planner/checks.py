@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a run, found before a cent is spent."""
+"""Finds everything that can be wrong with a run before it costs anything."""
 
 import asyncio
 import os
@@ -44,18 +44,18 @@ from pipeline.threads import in_daemon
 from pipeline.units import dollars, shorten_list
 
 _T = TypeVar("_T")
-#: Records of each input that are looked at.
+#: Records to read from each input.
 LOOKED_AT = 200
 SHOWN_LABELS = 12
-#: Inputs whose records are looked at; a folder may have many thousands.
+#: Inputs to read records from. A folder may have many thousands.
 SOURCES_LOOKED_AT = 20
 
 
 async def check(settings: Settings, *, online: bool = True, quiet: bool = True) -> list[Check]:
-    """Look at input, task, output, key, model, server and limits; `online=False` sends nothing.
+    """Check input, task, output, key, model, server, and limits. `online=False` sends nothing.
 
-    Where nothing has to be fixed, a server that is not OpenAI's is asked at most three times what it does with calls.
-    Local files are read through; where that takes long it is seen in a terminal, unless `quiet`.
+    If nothing has to be fixed, a server that is not OpenAI's gets at most three calls that show what it supports. Local
+    files are read completely; a terminal shows the progress if that takes long, unless `quiet`.
     """
     results: list[Check] = []
     task = _try(results, "task", lambda: task_of(settings), lambda task: _describe_task(settings, task))
@@ -81,7 +81,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     models = await model_checks(settings, online=online)
     free = online and not any(one.ok is False or one.blocks for one in (*results, *models))
     served = await server_checks(settings) if free else []
-    if any(one.card for one in served):  # it answers calls, so it need not tell about its models
+    if any(one.card for one in served):  # it answers calls, so it need not describe its models
         models = [one for one in models if UNSURE not in one.detail]
     return [*results, *models, *served]
 
@@ -97,7 +97,7 @@ def _try(results: list[Check], name: str, make: Callable[[], _T], tell: Callable
 
 
 async def _sources(settings: Settings, results: list[Check]) -> list[Source] | None:
-    """The inputs, found in a thread: an address that does not answer must not hold off a Ctrl-C."""
+    """Return the inputs, found in a thread: an address that does not answer must not delay Ctrl-C."""
     try:
         sources = await in_daemon(partial(sources_of, settings))
     except LabelpipeError as error:
@@ -114,7 +114,7 @@ def _describe_task(settings: Settings, task: Task) -> str:
 
 
 def _holds(field: LabelField) -> str:
-    """What a label field holds, in a few words."""
+    """Describe the values of a label field briefly."""
     if field.kind in ("one", "several"):
         return f"{'any of ' if field.kind == 'several' else ''}{shorten_list(field.values, SHOWN_LABELS)}"
     ends = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (field.low, field.high))
@@ -122,14 +122,14 @@ def _holds(field: LabelField) -> str:
 
 
 def _meanings(settings: Settings) -> list[Check]:
-    """Which labels have no meaning where others of their field have one."""
+    """Report labels without a meaning in fields where other labels have one."""
     bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
     text = "; ".join(f"{name}: {shorten_list(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
     return [Check("meanings", None, f"no meaning is given for some labels of a field: {text}")] if text else []
 
 
 def _ray(settings: Settings) -> list[Check]:
-    """What of this machine's files goes to the nodes of Ray with the run, and what has to be there."""
+    """Report which local files the run sends to the nodes of Ray, and what must be there."""
     if settings.scale.engine != "ray":
         return []
     if find_spec("ray") is None:
@@ -158,7 +158,7 @@ def _describe_sources(sources: list[Source]) -> str:
 
 
 async def _records(settings: Settings, sources: list[Source], task: Task, *, quiet: bool) -> list[Check]:
-    """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
+    """Check all records of local files and the first ones of other inputs."""
     results = [Check("records", None, f"{source.name} cannot be examined before the run")
              for source in sources if source.single_pass]  # fmt: skip
     scan, reading = InputScan(settings, task), ReadProgress()
@@ -212,7 +212,7 @@ async def _read(
         scan.whole = True
         return
     for place, source in enumerate(sources):
-        # Each is opened, as a run does before it begins; the records of the first ones are looked at.
+        # Each input is opened, as a run does before it begins; only the records of the first ones are read.
         most = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
         records = await peek(source, n=most, key=settings.input.key, progress=reading)
         yield records if place < SOURCES_LOOKED_AT else []
@@ -234,7 +234,7 @@ def _output(settings: Settings) -> Check:
 
 
 async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
-    """What the run folder says: a run at work in it, one with other settings, a budget that is used up."""
+    """Check the run folder: an active run in it, a run with other settings, or a budget that is used up."""
     run_dir = RunDir(Path(settings.output.dir))
     results: list[Check] = []
     if run_dir.is_running():
@@ -257,7 +257,7 @@ async def _folder(settings: Settings, task: Task, sources: list[Source], *, budg
 async def _changes(
     settings: Settings, task: Task, sources: list[Source], run_dir: RunDir, ledger: Ledger
 ) -> list[Check]:
-    """Whether `run` would refuse, because the folder's run was made with other settings. Nothing is written."""
+    """Check whether `run` would refuse because the folder's run has other settings. Writes nothing."""
     manifest = run_dir.read_manifest()
     if manifest is None:
         return []
@@ -268,7 +268,7 @@ async def _changes(
 
 
 async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir: RunDir) -> list[Check]:
-    """Whether the budget lets one more call through, by the worst case of the first record."""
+    """Check whether the budget allows one more call, by the worst case of the first record."""
     spent_usd, spent_tokens = 0.0, 0
     if run_dir.ledger.exists():
         async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
@@ -280,7 +280,7 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
     try:
         budget.reserve(most.prompt, most.output)
     except BudgetReachedError as error:
-        # What is spent was right once: then it is the user's to raise the cap, and the config has no fault.
+        # The spending was within an earlier cap. The user may raise the cap, and the config has no mistake.
         spent = bool(spent_tokens)
         return [Check("budget", None if spent else False, f"no call is let through: {error}", spent)]
     amount = dollars(spent_usd) if settings.limits.budget_usd is not None else f"{spent_tokens:,} tokens"
@@ -288,7 +288,7 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
 
 
 async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> TokenBound:
-    """What the first record's call can use at most; next to nothing where none can be looked at."""
+    """Return the most that the first record's call can use; one token each if no record can be read."""
     config = settings.input
     for source in sources[:1]:
         records = [] if source.single_pass else await peek(source, n=LOOKED_AT, key=config.key)
@@ -300,7 +300,7 @@ async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> 
 
 
 async def _table(settings: Settings, *, online: bool) -> Check:
-    """Whether the table in the database could be ours; without `online` only whether its database is named."""
+    """Check whether the database table could be ours; without `online`, only whether its database is named."""
     try:
         options = sql_of(settings)
         if options is not None and online:
@@ -338,7 +338,7 @@ def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
 
 
 def _votes(settings: Settings, task: Task) -> list[Check]:
-    """Whether votes can differ: the same request, a fixed seed or no temperature give the same answer again."""
+    """Check whether votes can differ: equal requests with a fixed seed or no temperature give the same answer again."""
     quality, parameters = settings.quality, settings.model.parameters
     if quality.size == 1:
         return []
@@ -355,7 +355,7 @@ def _votes(settings: Settings, task: Task) -> list[Check]:
 
 
 async def _gold(settings: Settings, task: Task) -> list[Check]:
-    """The gold of [quality], as the run reads it."""
+    """Check the gold of [quality], read as in the run."""
     try:
         gold = await gold_of(settings, task)
     except SetupError as error:
@@ -367,7 +367,7 @@ async def _gold(settings: Settings, task: Task) -> list[Check]:
 
 
 async def _telemetry(settings: Settings) -> list[Check]:
-    """Whether what measures calls can be opened. Nothing is measured, so nothing is sent."""
+    """Check whether telemetry can be opened. Nothing is measured, so nothing is sent."""
     try:
         telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=None)
     except SetupError as error:

@@ -1,4 +1,4 @@
-"""From a pilot to a plan: the rest's tokens, money and time, and which limit binds. Arithmetic only."""
+"""Computes a plan from a pilot: tokens, money, and time of the rest, and the limit that binds."""
 
 import math
 import statistics
@@ -15,24 +15,25 @@ from pipeline.planner.schedule import PacingLimits, simulate, until_used_up
 from pipeline.records import Outcome, Usage
 from pipeline.settings import Settings
 
-#: A pilot's calls in flight. The first ones pay for their connections: they are left out of the latency.
+#: Calls of a pilot in flight. The first ones include the time to connect, so the latency leaves them out.
 PILOT_AT_ONCE = 5
-#: A normal distribution's two-sided 95 %.
+#: The two-sided 95 % quantile of a normal distribution.
 Z95 = 1.96
 
-#: How a plan calls what the day's limit makes it take.
+#: The name of the daily limit in a plan's durations.
 A_DAY = "requests a day"
 
 
 @dataclass(frozen=True, slots=True)
 class PilotFacts:
-    """What a plan is made from: the input, the run folder, the server's word, the time.
+    """The facts behind a plan: the input, the run folder, the server's limits, and the time.
 
-    `spent` is what the run has cost so far: US dollars and tokens. `looked_at` records were seen. `outcomes` are
-    those of records that a model was asked about; `problems` are the codes of those without a label.
-    `batches_took_s` is how long the run's batches took so far. `cache` says what is done for the server's prompt cache;
-    `marks_constant`: the end of the constant part is marked for it. `has_batches`: the server has batches; it is asked
-    where the lane is chosen by that. `gold` records of `quality.gold` are yet to be asked beside those of the input.
+    `spent` is the cost of the run so far, in US dollars and in tokens. `looked_at` records were seen. `outcomes` are
+    those of the records that a model was asked about; `problems` counts the codes of those without a label.
+    `batches_took_s` is how long each batch of the run took so far. `cache` describes the use of the server's prompt
+    cache, and `marks_constant` is whether requests mark the end of the constant part for it. `has_batches` is whether
+    the server has batches; it is asked only if the lane depends on it. `gold` is how many records of `quality.gold` are
+    still to be asked.
     """
 
     records: int
@@ -53,14 +54,14 @@ class PilotFacts:
 
 
 def make_plan(settings: Settings, facts: PilotFacts, price: Price | None) -> Plan:
-    """The plan, from what was seen."""
+    """Return the plan that follows from the facts."""
     left = max(0, facts.records - facts.done)
     calls_per_record = statistics.fmean(outcome.attempts for outcome in facts.outcomes)
     asks = left + (gold := facts.gold if left else 0)
     tokens = interval([outcome.usage.total for outcome in facts.outcomes], asks)
 
     def cost_at(at: Price) -> Interval:
-        # With a mark only the constant part is written, once: the rest reads what the pilot wrote.
+        # With a mark, only the constant part is written, and only once: the rest reads what the pilot wrote.
         used = [_as_cached(one.usage) if facts.marks_constant else one.usage for one in facts.outcomes]
         dearer = [_price_factor(settings, outcome) for outcome in facts.outcomes]
         return interval([at.cost_usd(usage) * times for usage, times in zip(used, dearer, strict=True)], asks)
@@ -110,27 +111,27 @@ def _cached_share(outcomes: Sequence[Outcome]) -> float:
 
 
 def _price_factor(settings: Settings, outcome: Outcome) -> float:
-    """How many times the price of the run's own model the pilot's record cost: of voters each has its own."""
+    """Return the record's cost as a multiple of the price of the run's own model, because each voter has its own."""
     price = price_for(settings)
     own = 0.0 if price is None else price.cost_usd(outcome.usage)
     return outcome.cost_usd / own if settings.quality.voters and own and outcome.cost_usd is not None else 1.0
 
 
 def interval(values: Sequence[float], count: int) -> Interval:
-    """The sum over `count` more that are like these."""
+    """Return the sum over `count` more values like these."""
     mean = statistics.fmean(values)
     spread = Z95 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else mean
     return Interval(max(0.0, mean - spread) * count, (mean + spread) * count)
 
 
 def latency_of(outcomes: Sequence[Outcome]) -> float:
-    """Seconds that an answer takes, without those that paid for a connection where there are enough others."""
+    """Return the seconds per answer, without those that include connecting if there are enough others."""
     warm = outcomes[PILOT_AT_ONCE:] if len(outcomes) >= 3 * PILOT_AT_ONCE else outcomes
     return statistics.fmean(outcome.latency_s for outcome in warm)
 
 
 def least(*limits: int | None) -> int | None:
-    """The lowest limit; None where there is none."""
+    """Return the lowest limit; None if there is none."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -153,13 +154,13 @@ def _durations(settings: Settings, plan: Plan, facts: PilotFacts) -> dict[str, f
 
 
 def _concurrency(plan: Plan) -> int | None:
-    """Calls in flight that serve, half as many again as the limits' pace needs on average; None without a limit."""
+    """Return a useful number of calls in flight: 1.5 times the average that the limits allow; None without a limit."""
     pace = plan.limits_per_s
     return None if math.isinf(pace) else max(1, math.ceil(pace * plan.latency_s * 1.5))
 
 
 def _budget_shares(plan: Plan, settings: Settings, spent: tuple[float, int]) -> dict[str, tuple[float, float]]:
-    """The share of all records that each budget does for, surely and as expected. What the run has spent counts."""
+    """Return the share of all records that each budget covers, surely and likely, less what the run has spent."""
     limits = settings.limits
     shares: dict[str, tuple[float, float]] = {}
     if limits.budget_usd is not None and plan.cost is not None:
@@ -180,7 +181,7 @@ def _with_budget(plan: Plan, shares: Mapping[str, tuple[float, float]]) -> Plan:
 def _ends(
     plan: Plan, settings: Settings, facts: PilotFacts, shares: Mapping[str, tuple[float, float]]
 ) -> list[EarlyEnd]:
-    """What ends the run before all is done, the first one first."""
+    """Return what ends the run before all records are done, the earliest first."""
     pacing = _pacing(settings, plan, facts)
     known = bool(plan.durations_s)
     ends: list[EarlyEnd] = []
@@ -204,13 +205,13 @@ def _records(calls: float, plan: Plan) -> int:
 
 
 def _shares(rest: float, needed: Interval) -> tuple[float, float]:
-    """The share of all records that the rest of a budget does for: surely, and as expected."""
+    """Return the share of all records that the rest of a budget covers, surely and likely."""
     rest = max(0.0, rest)
     return (rest / needed.high, rest / needed.middle) if needed.middle > 0 else (1.0, 1.0)
 
 
 def _pacing(settings: Settings, plan: Plan, facts: PilotFacts) -> PacingLimits:
-    """The limits under which the calls of a plan leave."""
+    """Return the limits that pace the calls of a plan."""
     return PacingLimits(plan.per_s, plan.requests_per_day, facts.used_today, hours_of(settings))
 
 

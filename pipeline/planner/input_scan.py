@@ -1,4 +1,4 @@
-"""What all records of an input come to: read through before a run, in bounded memory, and nothing is sent."""
+"""Reads all records of an input before a run and checks them, in bounded memory and without calls."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,26 +16,26 @@ from pipeline.settings import Settings
 from pipeline.task import Task
 from pipeline.units import dollars
 
-#: Records that are kept, for what needs a look at a few: their media, what a call takes.
+#: Records to keep for checks that need only a few: their media, and what a call takes.
 SAMPLE_RECORDS = 200
-#: Keys and texts that are told apart; beyond them none is said to come twice.
+#: Keys and texts to compare. Beyond these, no repetition is reported.
 MOST_HASHES = 3_000_000
-#: Records whose media are loaded; a photo takes a tenth of a second.
+#: Records whose media are loaded. A photo takes a tenth of a second.
 MEDIA_RECORDS = 20
-#: Values of a gold column.
+#: Distinct values to keep of a gold column.
 VALUES_MAX = 200
-#: So many lines that cannot be read, or one in a hundred, are a few.
+#: Up to this many unreadable lines, or one in a hundred, are a warning only.
 FEW, FEW_IN = 3, 100
 
 
 class InputScan:
-    """Counts records. Add them batch by batch; `whole` once there are no more."""
+    """Counts records, which are added in batches. Set `whole` if these were all."""
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self._settings, self._task = settings, task
         self._gold = gold_fields(settings)
-        # All state that changes: how many records there are, and how many could be asked, with the bytes of their
-        # prompts; why others could not, with one of each kind; what was seen before, and how often.
+        # Mutable state: the number of records, of those that could be asked, and the bytes of their prompts; the
+        # problems of the others, with one example of each; and the keys and texts seen, with the number of repetitions.
         self.records = self.askable = self.bytes = 0
         self.problems: Counter[str] = Counter()
         self._one_of: dict[str, str] = {}
@@ -47,7 +47,7 @@ class InputScan:
         self.whole = False
 
     def add(self, records: Iterable[Record]) -> None:
-        """So many more records."""
+        """Add more records."""
         for record in records:
             self.records += 1
             if len(self.first) < SAMPLE_RECORDS:
@@ -80,7 +80,7 @@ class InputScan:
         return f"{self.records:,} records" if self.whole else f"the first {self.records:,} records"
 
     def checks(self, formats: frozenset[str]) -> list[Check]:
-        """What there is to say of the records of inputs in these formats."""
+        """Return the checks of the records. `formats` are the formats of the inputs."""
         records = [self._readable(), *self._prompt(), *self._tokens()]
         return [*records, self._key(formats), *self._labels()]
 
@@ -107,7 +107,7 @@ class InputScan:
     def _tokens(self) -> list[Check]:
         usage = expected_usage(self._task, self.first)
         if usage is None or not self.askable:
-            return []  # what media take, and turns, is known once some records were asked
+            return []  # what media and turns take is known only after some records were asked
         one_vote, votes = self._usage(usage), self._settings.quality.fewest
         text = f"about {votes * one_vote.prompt:,} in and {votes * one_vote.completion:,} out"
         usd = votes_usd(self._settings, one_vote)
@@ -118,7 +118,7 @@ class InputScan:
         return [Check("tokens", True, f"{text} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
 
     def _usage(self, each: Usage) -> Usage:
-        """What one vote on all takes: the first ones' mean, and what the prompts are longer or shorter by."""
+        """Estimate one vote on all: the mean of the first records, corrected by the length of the other prompts."""
         first = InputScan(self._settings, self._task)
         first.add(self.first[:SAMPLE_RECORDS] if self.records > SAMPLE_RECORDS else [])
         more = self.bytes - first.bytes * self.askable // first.askable if first.askable else 0
@@ -147,7 +147,7 @@ class InputScan:
         return Check("key", True, f"{key!r} is unique for {self._whose}")
 
     def _labels(self) -> list[Check]:
-        """Whether the right labels that the input holds are labels of the task."""
+        """Check whether the gold labels in the input are labels of the task."""
         results = []
         fields = label_fields(self._settings)
         for label, column in self._gold.items():
@@ -179,7 +179,7 @@ def _as_text(value: JSON) -> str:
 
 
 async def check_media(settings: Settings, task: Task, records: Sequence[Record]) -> Check:
-    """Whether the media of the first records can be shown: local ones only, nothing is sent or fetched."""
+    """Check whether the local media of the first records can be read. Nothing is sent or fetched."""
     readable = [record for record in records if record.problem is None][:MEDIA_RECORDS]
     loaded = tokens = 0
     faults: list[str] = []
@@ -199,7 +199,7 @@ async def check_media(settings: Settings, task: Task, records: Sequence[Record])
             except MediaError as error:
                 faults.append(str(error))
             except RenderError:
-                pass  # the check of the prompt says so
+                pass  # the check of the prompt reports it
     count = f"the first {len(readable):,}"
     plain = "" if has_pillow() else "; pictures go as they are: pip install 'labelpipe[images]' to have them scaled"
     if not faults:

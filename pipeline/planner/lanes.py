@@ -1,4 +1,4 @@
-"""The lanes: the ways to send the same calls, and what is known of each one's price and time."""
+"""Compares the lanes, which are ways to send the same calls, by price and time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.task import Task
 from pipeline.units import duration
 
-#: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
+#: The most requests in a file of the batch API, and the hours until it is answered (OpenAI's documents, November 2026).
 BATCH_REQUESTS, BATCH_HOURS = 50_000, 24
 _FLEX_NOTE = "or longer; calls that find no room cost as much as live"
 
@@ -44,9 +44,10 @@ def lanes_of(
     *,
     by_batch: bool,
 ) -> list[LaneEstimate]:
-    """Live, flex and batch for so many records; `seconds` is how long live calls take, or flex ones where chosen.
+    """Estimate live, flex, and batch for `records` records.
 
-    `batches_took_s` is how long the run's own batches took so far; `by_batch`: lane "auto" would begin with batches.
+    `seconds` is how long live calls take, or flex calls if these are chosen. `batches_took_s` is how long each batch of
+    the run took so far. `by_batch` is whether lane "auto" would begin with batches.
     """
 
     def lane(
@@ -80,12 +81,12 @@ def lanes_of(
 
 
 def _listed(settings: Settings) -> Price | None:
-    """The price list's for an ordinary call; None where the config's price says that another one holds."""
+    """Return the price list's price of an ordinary call; None if the config sets its own price."""
     return price_of(settings.model.name) if settings.model.price is None else None
 
 
 def _cheaper(settings: Settings, *, service_tier: str | None = None, batch: bool = False) -> Price | None:
-    """The price list's for the lane; None where it has none of its own."""
+    """Return the price list's price of the lane; None if it is not lower than the live price, or unknown."""
     live = _listed(settings)
     price = price_of(settings.model.name, service_tier=service_tier, batch=batch)
     return None if live is None or price is None or price.input >= live.input else price
@@ -98,13 +99,13 @@ def _batch_note(records: int) -> str:
 
 
 def cache_checks(settings: Settings, task: Task) -> list[Check]:
-    """What is done for the server's prompt cache, where there is enough to keep."""
+    """Report how the server's prompt cache is used, if there is enough to cache."""
     text = cache_text(settings, task)
     return [Check("cache", True, text)] if text else []
 
 
 async def batch_checks(settings: Settings) -> list[Check]:
-    """Whether the server has batches, where the run sends them."""
+    """Check whether the server has batches, if the run may send some."""
     if settings.model.lane not in ("batch", "auto"):
         return []
     try:
@@ -118,7 +119,7 @@ async def batch_checks(settings: Settings) -> list[Check]:
 
 
 def auto_choice(settings: Settings, inputs: LaneInputs, now: datetime, *, used_today: int = 0) -> LaneChoice | None:
-    """How lane "auto" would begin at this moment; None for another lane. `live_s` of `inputs` is by the pace alone."""
+    """Choose how lane "auto" would begin now; None for another lane. `live_s` of `inputs` counts the pace alone."""
     if settings.model.lane != "auto":
         return None
     hours = hours_of(settings)
@@ -137,9 +138,9 @@ def auto_choice(settings: Settings, inputs: LaneInputs, now: datetime, *, used_t
 
 
 def flex_checks(settings: Settings) -> list[Check]:
-    """What is known of the flex tier of the server and model, where the run asks for it.
+    """Report what is known about the flex tier of the server and model, if the run asks for it.
 
-    OpenAI and Azure refuse it with a 400 for models that have none; other servers may not know the parameter.
+    OpenAI and Azure answer 400 for models without it; other servers may not know the parameter.
     """
     if settings.model.lane != "flex":
         text = 'model.parameters.service_tier = "flex" fails where there is no room; model.lane = "flex" waits for it'

@@ -1,4 +1,4 @@
-"""What a full run will take: a pilot is labelled and stored, and the rest is estimated from it."""
+"""Estimates a full run: labels and stores a pilot, and computes a plan from it."""
 
 import time
 from collections import Counter
@@ -39,14 +39,14 @@ from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.task import Task
 from pipeline.threads import in_daemon
 
-#: Outcomes of the run folder that are looked at, at the most.
+#: The most outcomes of the run folder to read.
 MOST_OUTCOMES = 2_000
-#: Where the ledger keeps what the server told of its limits in a pilot.
+#: The key in the ledger for the limits that the server reported in a pilot.
 _SERVER_LIMITS_KEY = "told_limits"
 
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    """Label a sample of `pilot` records, save them in the run, and estimate the rest. Raises SetupError."""
     validate_settings(settings)
     validate_prompt(task_of(settings))
     await _refuse_open_batches(settings)
@@ -57,7 +57,7 @@ async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> P
 
 
 async def _refuse_open_batches(settings: Settings) -> None:
-    """Raise SetupError where batches are open: a pilot might ask for their records once more."""
+    """Raise SetupError if batches are open, because a pilot might ask for their records again."""
     run_dir = RunDir(Path(settings.output.dir))
     if run_dir.ledger.exists():
         async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
@@ -73,7 +73,7 @@ async def plan_with(
     quiet: bool,
     estimate_for: Settings | None = None,
 ) -> Plan:
-    """The plan from a pilot of this provider; `estimate_for` are the settings of the run, if a pilot has others."""
+    """Return the plan from a pilot with this provider. `estimate_for` has the run's settings if a pilot's differ."""
     recorder = CallRecorder(provider)
     options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
     summary = await arun(_for_pilot(settings, pilot), options)
@@ -89,8 +89,8 @@ async def plan_with(
 
 
 def _for_pilot(settings: Settings, pilot: int) -> Settings:
-    # The first records of a file may be unlike the rest. A larger sample, and the whole run, hold this one.
-    # Somebody waits for it: a pilot neither waits for its hours nor for tomorrow.
+    # The first records of a file may be unlike the rest. A larger sample, and the whole run, include this one. Somebody
+    # waits for a pilot, so it waits neither for its hours nor for tomorrow.
     overrides: dict[str, Any] = {
         "input.sample": min(pilot, settings.input.sample or pilot),
         "limits.run_between": None,
@@ -104,7 +104,7 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
 
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
-    """How many records the input has. Raises InputError where it has none, or can be read only once."""
+    """Count the records of the input. Raises InputError if there are none, or if they can be read only once."""
     sources = await in_daemon(partial(sources_of, settings))
     if once := [source.name for source in sources if source.single_pass]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read only once: write it to a file")
@@ -121,7 +121,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
 
 
 async def _load_facts(settings: Settings, records: int, recorder: CallRecorder) -> PilotFacts:
-    """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
+    """Read the run folder after the pilot, and save the server's limits there for a plan without a call."""
     run_dir, task = RunDir(Path(settings.output.dir)), task_of(settings)
     tier = tier_from(recorder.limits)
     with run_dir.open_for_writing():
@@ -149,7 +149,7 @@ async def _load_facts(settings: Settings, records: int, recorder: CallRecorder) 
 
 
 async def _gold_ahead(settings: Settings, task: Task, ledger: Ledger, records: int) -> int:
-    """How many gold records are mixed into the rest of a run over so many records."""
+    """Count the gold records that are mixed into the rest of a run over `records` records."""
     gold = await gold_of(settings, task)
     if gold is None or not gold.mixed:
         return 0
@@ -158,7 +158,7 @@ async def _gold_ahead(settings: Settings, task: Task, ledger: Ledger, records: i
 
 
 async def asked_in(settings: Settings) -> list[Outcome]:
-    """The outcomes of the run so far for which a model was asked; none where there is no run. Only reads."""
+    """Return the run's outcomes so far of records that a model was asked about; none if there is no run. Only reads."""
     run_dir = RunDir(Path(settings.output.dir))
     manifest = run_dir.read_manifest() if run_dir.ledger.exists() else None
     if manifest is None or manifest.get("simulated"):

@@ -1,4 +1,4 @@
-"""A preview: a few records are labelled, or what would be sent for them is shown, and nothing is written."""
+"""Labels a few records, or shows their requests, without writing anything."""
 
 import heapq
 import time
@@ -45,11 +45,11 @@ from pipeline.stats import Stats
 from pipeline.task import Task
 from pipeline.threads import in_daemon
 
-#: Calls that nobody answers, or refusals by rate limit, one after another, before somebody who waits is told.
+#: Unanswered calls, or refusals by rate limits, in a row before a preview reports the problem.
 PATIENCE = 3
-#: Records before the first ones that are asked which are shown as well: they are rejected.
+#: The most rejected records to show before the ones that are asked.
 REJECTED_SHOWN = 10
-#: Keys among which the one that was likely meant is looked for.
+#: Keys to search for the one that was probably meant.
 KEYS_KNOWN = 10_000
 
 
@@ -62,11 +62,11 @@ async def preview(
     sample: int = 0,
     prompt: bool = False,
 ) -> Preview:
-    """Label the first `n` records and write nothing. The callback, if there is one, is not called.
+    """Label the first `n` records and write nothing. A callback is not called.
 
-    `records` are taken in place of the config's input, as `run` takes them. `keys` are those of records that are
-    labelled as well, and `sample` so many that are drawn from all of them: the same ones each time. With `prompt`
-    nothing is sent, and what would be is given. Raises SetupError, also for a key that no record has.
+    `records` replace the config's input, as in `run`. `keys` are those of further records to label, and `sample` is how
+    many more to draw from all, the same ones each time. With `prompt`, nothing is sent, and the result has the
+    requests. Raises SetupError, also for a key that no record has.
     """
     task = task_of(settings)
     if not prompt:
@@ -85,11 +85,11 @@ async def _ask(settings: Settings, task: Task, items: Sequence[Request | Outcome
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
         admission = admission_of(settings)
-        # A preview writes nowhere, and what callbacks do nobody knows.
+        # A preview writes nothing, and a callback may do anything.
         context = InterviewContext(task, callbacks=False, panel=panel_of(settings, task))
         prepare = await media_for(settings, task, stack)
         fail_fast = _FailFastProvider(provider, admission.gate)
-        # Somebody waits for it: no call waits for room at the flex tier.
+        # Somebody waits for the preview, so no call waits for capacity at the flex tier.
         rules, stats = replace(rules_of(settings), flex_patience_s=None), Stats(time.monotonic)
         ping = provider.ping
         tariff = tariff_of(settings)
@@ -111,7 +111,7 @@ async def _ask(settings: Settings, task: Task, items: Sequence[Request | Outcome
 
 
 class _FailFastProvider:
-    """The provider for somebody who waits: calls that fail one after another shut the gate, and say why."""
+    """Wraps the provider if somebody waits: repeated failures in a row shut the gate with the error."""
 
     def __init__(self, provider: Provider, gate: Gate) -> None:
         self._provider, self._gate = provider, gate
@@ -130,37 +130,37 @@ class _FailFastProvider:
 
 
 class _RecordPicker:
-    """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
+    """Picks the records with certain keys, and a sample, from batches. Raises InputError if a key is missing."""
 
     def __init__(self, keys: Collection[str], sample: int, seed: int) -> None:
         self._keys = tuple(keys)
         self._size = sample
         self._mark: Callable[[Record], int] = lambda record: sample_rank(record.key, seed)
-        # All state that changes: the records of keys, some keys that there are, and the sample so far.
+        # Mutable state: the records found by key, some known keys for suggestions, and the sample so far.
         self._by_key: dict[str, Record] = {}
         self._known_keys: list[str] = []
         self._sample: list[Record] = []
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is nothing more to look for: a sample is drawn from all."""
+        """Whether no more records are needed. A sample needs all of them."""
         return not self._size and len(self._by_key) == len(set(self._keys))
 
     def add(self, batch: Sequence[Record]) -> None:
-        """So many more records."""
+        """Add more records."""
         if self._keys:
             self._known_keys += [record.key for record in batch[: KEYS_KNOWN - len(self._known_keys)]]
             for record in batch:
                 if record.key in self._keys:
                     self._by_key.setdefault(record.key, record)
         if self._size:
-            # The ones that `run --sample` would label, without those that cannot be read.
+            # Same sample as `run --sample`, without the records that cannot be read.
             good = [record for record in batch if record.problem is None]
             drawn = heapq.nsmallest(self._size, [*self._sample, *good], key=self._mark)
             self._sample = drawn
 
     def records(self) -> list[Record]:
-        """What was found."""
+        """Return the records that were found."""
         for key in self._keys:
             if key not in self._by_key:
                 raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._known_keys)}")
@@ -171,7 +171,7 @@ class _RecordPicker:
 async def _pick_items(
     settings: Settings, task: Task, source: RecordInput | None, n: int, picker: _RecordPicker
 ) -> list[Request | Outcome]:
-    """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
+    """Return the chosen records, each as a request or a rejection: the first ones, those with the keys, the sample."""
     sources = await in_daemon(partial(sources_of, settings, source))
     await validate_selection(sources, settings)
     reading = ReadProgress()
@@ -206,7 +206,7 @@ def _count_requests(items: Sequence[Request | Outcome]) -> int:
 
 
 def _cut(items: Sequence[Request | Outcome], n: int) -> list[Request | Outcome]:
-    """Up to the n-th that is asked, with a few of those that are rejected before."""
+    """Return the items up to the n-th request, with only the first few rejected ones."""
     within: list[Request | Outcome] = []
     for item in items:
         if _count_requests(within) == n:

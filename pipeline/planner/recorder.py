@@ -1,4 +1,4 @@
-"""A recorder of calls: how long they take, how many are refused, and which limits the server reports."""
+"""Records how long calls take, how many are refused, and which limits the server reports."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from pipeline.errors import RateLimitedError
 from pipeline.facts import Tier
 from pipeline.records import Ping, Provider, Request, Response, ServerLimits, Usage
 
-#: A limit whose count begins anew after more than this is one a day, else one a minute: seconds.
+#: A limit that resets after more seconds than this is daily; otherwise it is per minute.
 _DAY_FROM_S = 3_600.0
 
 
 def tier_from(limits: ServerLimits | None) -> Tier:
-    """The limits in an answer's headers. Servers give a minute's and a day's under one name: the reset tells which."""
+    """Read the limits of an answer's headers. Daily ones have the same names, and the reset times tell them apart."""
     if limits is None:
         return Tier()
     a_day = _span_s(limits.limit_requests, limits.remaining_requests, limits.reset_requests_s) > _DAY_FROM_S
@@ -26,19 +26,19 @@ def tier_from(limits: ServerLimits | None) -> Tier:
 
 
 def _span_s(limit: int | None, remaining: int | None, reset_s: float | None) -> float:
-    """Over how many seconds the limit counts: used units come back evenly. A minute where it cannot be told."""
+    """Return the seconds that the limit spans, if used units return evenly; a minute if it cannot be computed."""
     if not limit or remaining is None or not reset_s or remaining >= limit:
         return 60.0
     return reset_s * limit / (limit - remaining)
 
 
 class CallRecorder:
-    """A provider whose calls are counted; otherwise the same. Times are in seconds of `clock`."""
+    """A provider that records the calls of another one. Times are in seconds of `clock`."""
 
     def __init__(self, provider: Provider, clock: Callable[[], float] = time.monotonic) -> None:
         self._provider = provider
         self._clock = clock
-        # All state that changes.
+        # Mutable state.
         self.limits: ServerLimits | None = None
         self.calls = self.refused = 0
         self.busy_s = 0.0
@@ -48,21 +48,21 @@ class CallRecorder:
 
     @property
     def simulated(self) -> bool | None:
-        """What the provider says of itself."""
+        """What the provider reports."""
         return self._provider.simulated
 
     @property
     def ping(self) -> Ping | None:
-        """The provider's; not counted, for it is about no record."""
+        """The provider's ping. It is not counted, because it belongs to no record."""
         return self._provider.ping
 
     @property
     def seconds(self) -> float:
-        """From the first call's begin to the last one's end."""
+        """The time from the start of the first call to the end of the last one."""
         return 0.0 if self.first_at is None else self.last_at - self.first_at
 
     async def __call__(self, request: Request) -> Response:
-        """The provider's answer, or its error."""
+        """Return the provider's answer, or raise its error."""
         started = self._clock()
         self.first_at = started if self.first_at is None else self.first_at
         self.calls += 1

@@ -1,4 +1,4 @@
-"""A plan's rehearsal: the same config against the built-in endpoint, and what was planned beside what happened."""
+"""Rehearses a plan: runs the same config against the built-in endpoint and compares the result with the plan."""
 
 import math
 import shutil
@@ -22,15 +22,16 @@ from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
 
-#: How long a sample is to take, and its least records: fewer are over before any pace is reached.
+#: How long a sample should take in seconds, and its fewest records: fewer end before the pace is reached.
 SAMPLE_S, SAMPLE_LEAST = 60.0, 20
-#: The most records of a sample that nobody asked for: on a fast endpoint a minute is a lot.
+#: The most records of a sample if its size is not requested: a fast endpoint would answer many in a minute.
 SAMPLE_MOST = 5_000
-#: The share of a day's requests that a sample may take: the rest is for those that are asked again.
+#: The share of a day's requests that a sample may take. The rest is for records that are asked again.
 DAY_SHARE = 0.8
-#: No limit was used by more than this, and it took so many times as long as planned: something else held it up.
+#: If no limit was used by more than this share, and the sample took this many times as long as planned, something else
+#: delayed it.
 IDLE_SHARE, LATE_TIMES = 0.6, 1.5
-#: So much of a core in use, or answers so many times late: that was this machine.
+#: This machine was the cause if the used share of a core, or the delay of answers, exceeds these values.
 BUSY_SHARE, SLOW_TIMES = 0.7, 1.5
 
 
@@ -39,9 +40,9 @@ async def rehearse_plan(
 ) -> RehearsedPlan:
     """Run a sample of the input against the built-in endpoint and compare it with the plan. Nothing is paid.
 
-    `records` is the sample's size beside the pilot; None: what fits into about a minute. `tier` are the limits of the
-    endpoint, over those of the config. The run folder is not touched: the rehearsal has one of its own, made anew.
-    Raises SetupError.
+    `records` is the size of the sample after the pilot; None means as many as fit into about a minute. `tier` are the
+    endpoint's limits, which override those of the config. The run folder does not change: the rehearsal has its own,
+    which is created anew. Raises SetupError.
     """
     validate_settings(settings)
     total = await count_records(settings, quiet=quiet)
@@ -89,10 +90,10 @@ async def rehearse_plan(
 
 
 def tier_of(settings: Settings, requested: Tier) -> Tier:
-    """The endpoint's limits: as requested, else as the table [rehearsal] says, else as [limits] does."""
+    """Return the endpoint's limits: as requested, else from the table [rehearsal], else from [limits]."""
 
     def limit(name: str) -> int | None:
-        # The table [rehearsal] has no limit a day.
+        # The table [rehearsal] has no daily limit.
         values = (getattr(place, name, None) for place in (requested, settings.rehearsal, settings.limits))
         return next((value for value in values if value is not None), None)
 
@@ -100,7 +101,7 @@ def tier_of(settings: Settings, requested: Tier) -> Tier:
 
 
 async def _latency(settings: Settings) -> tuple[float, str]:
-    """Seconds that the endpoint takes for an answer, and who says so: the config, or the run so far."""
+    """Return the endpoint's latency in seconds, and its source: the config, or the run so far."""
     if "rehearsal.latency_ms" not in settings.origins():
         outcomes = await asked_in(settings)
         if outcomes:
@@ -109,13 +110,13 @@ async def _latency(settings: Settings) -> tuple[float, str]:
 
 
 def folder_of(settings: Settings) -> Path:
-    """The rehearsal's own run folder, beside the run's."""
+    """Return the rehearsal's own run folder, next to the run's."""
     folder = Path(settings.output.dir)
     return folder.parent / f"{folder.name or folder.resolve().name}-rehearsal"
 
 
 def _clear(folder: Path) -> None:
-    """Remove the last rehearsal. Raises SetupError where the folder holds anything else, or is in use."""
+    """Remove the last rehearsal. Raises SetupError if the folder holds anything else or is in use."""
     if not folder.exists():
         return
     run_dir = RunDir(folder)
@@ -129,7 +130,7 @@ def _clear(folder: Path) -> None:
 
 
 def _overrides(folder: Path, tier: Tier, latency_s: float) -> dict[str, Any]:
-    """What is other than in the run: who answers, where to, and nothing that waits for the clock or tells anyone."""
+    """Return the settings that differ from the run's: endpoint, folder, no waiting for hours, no notifications."""
     return {
         "model.base_url": REHEARSAL,
         "model.lane": "live",
@@ -148,7 +149,7 @@ def _overrides(folder: Path, tier: Tier, latency_s: float) -> dict[str, Any]:
 
 
 def sample_of(plan: Plan, tier: Tier, requested: int | None) -> int:
-    """How many records are rehearsed after the pilot. A day's requests are not used up: nobody waits for tomorrow."""
+    """Return how many records to rehearse after the pilot, within a day's requests: nobody waits for tomorrow."""
     per_record = max(plan.calls_per_record, 1e-9)
     pace = plan.per_s / per_record
     fitting = SAMPLE_MOST if math.isinf(pace) else min(SAMPLE_MOST, math.ceil(pace * SAMPLE_S))
@@ -167,7 +168,7 @@ def sample_of(plan: Plan, tier: Tier, requested: int | None) -> int:
 
 
 def part_of(plan: Plan, records: int) -> Workload:
-    """What the plan says of so many records, under the limits that a sample can feel."""
+    """Return the plan's share for `records` records, under the limits that affect a sample."""
     share = records / plan.left if plan.left else 0.0
     calls = records * plan.calls_per_record
     seconds = None if math.isinf(plan.per_s) else calls / plan.per_s + plan.latency_s
@@ -187,7 +188,7 @@ def part_of(plan: Plan, records: int) -> Workload:
 def _measure_sample(
     settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary
 ) -> tuple[Workload, dict[str, float]]:
-    """What the sample took, and the shares of the limits that were in use."""
+    """Measure the sample, and the share of each limit that was in use."""
     seconds, price = recorder.seconds, price_for(settings)
     a_minute = 60 / seconds if seconds else 0.0
     used = _limit_shares(settings, tier, recorder, summary)
@@ -208,9 +209,9 @@ def _measure_sample(
 def bound_by(
     planned: Workload, happened: Workload, used: Mapping[str, float], effort: MachineLoad, latency_s: float
 ) -> str:
-    """What held the sample up: the limit that was used most, or, where none was used up and it was late, what else."""
+    """Name what bound the sample: the most used limit or, if it was late with no limit used up, another cause."""
     late = planned.seconds is not None and (happened.seconds or 0.0) > LATE_TIMES * planned.seconds
-    # After a refusal it waits, and an answer is late for that: not the machine's doing.
+    # A call waits after a refusal, and its answer is then late. That is not the machine's fault.
     slow = effort.answered_in_s > SLOW_TIMES * latency_s and not happened.refused
     if happened.binding not in used or not late:
         return happened.binding
@@ -220,7 +221,7 @@ def bound_by(
 
 
 def whole_of(settings: Settings, plan: Plan, happened: Workload) -> Workload:
-    """All records of the plan, at what happened with some; the day's limit and the hours counted in."""
+    """Extrapolate the sample to all records of the plan, with the daily limit and the hours."""
     times = plan.left / happened.records if happened.records else 0.0
     calls = happened.calls * times
     seconds = None

@@ -1,4 +1,4 @@
-"""When calls would be done under a pace, a limit a day, and hours. Arithmetic only."""
+"""Computes when calls would be done under a pace, a daily limit, and hours."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,21 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.limits import Hours
 
-#: Stretches between two changes (an hour's begin or end, a midnight) that are simulated: more than twenty years.
+#: The most steps (from one start or end of hours, or midnight, to the next) to simulate: more than twenty years.
 MOST_STEPS = 20_000
-#: Days that are looked at for one whose requests are used up: they are alike soon.
+#: The most days to search for one whose requests are used up. They soon repeat.
 MOST_DAYS = 30
-#: Less than this share of a call is a rounding.
+#: A smaller share of a call is a rounding error.
 _DUST = 1e-6
-#: Three hundred years: dates end somewhere.
+#: Three hundred years, because dates have an end.
 _TOO_LONG_S = 1e10
 
 
 @dataclass(frozen=True, slots=True)
 class PacingLimits:
-    """Under what calls leave. `per_s` is infinite where nothing is known to hold them up.
+    """The limits that pace calls. `per_s` is infinite if no limit is known.
 
-    Days are those of UTC; `used_today` calls of today's `per_day` are gone.
+    Days are in UTC; `used_today` calls of today's `per_day` are already used.
     """
 
     per_s: float = math.inf
@@ -31,14 +31,14 @@ class PacingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """How long it takes, in seconds (infinite: longer than twenty years), and how many calls are made by then."""
+    """The seconds until the end (infinite: more than twenty years), and the calls made by then."""
 
     seconds: float
     calls: float
 
 
 def simulate(calls: float, start: datetime, pacing: PacingLimits, until: datetime | None = None) -> Simulation:
-    """Simulate from `start` until `calls` are made, or until the time is up."""
+    """Simulate from `start` until `calls` calls are made or the time is up."""
     begin = now = start.astimezone(UTC)
     left, today = calls, _day_left(pacing, pacing.used_today)
     for _ in range(MOST_STEPS):
@@ -58,7 +58,7 @@ def simulate(calls: float, start: datetime, pacing: PacingLimits, until: datetim
 
 
 def until_used_up(calls: float, start: datetime, pacing: PacingLimits) -> Simulation | None:
-    """Simulate to where a day's requests are used up and calls are left; None where that is not so on any day."""
+    """Simulate until a day's requests are used up with calls left; None if that never happens."""
     free, now, made = replace(pacing, per_day=None), start.astimezone(UTC), 0.0
     today = _day_left(pacing, pacing.used_today)
     for _ in range(MOST_DAYS):
@@ -78,13 +78,13 @@ def _day_left(pacing: PacingLimits, used: int = 0) -> float:
 
 
 def _step(now: datetime, left: float, today: float, pacing: PacingLimits) -> tuple[float, float]:
-    """The next stretch: its seconds, and the calls that are made in it."""
+    """Return the seconds of the next step, and the calls made in it."""
     midnight_s = math.inf if pacing.per_day is None else _until_midnight_s(now)
     wait_s = 0.0 if pacing.hours is None else pacing.hours.wait_s(now)
     if wait_s > 0:
         return min(wait_s, midnight_s), 0.0
     if today <= _DUST:
-        # The hours may end before the day does; then they are waited for when the day has begun.
+        # The hours may end before the day does. The wait for them begins with the new day.
         return midnight_s, 0.0
     open_s = math.inf if pacing.hours is None else pacing.hours.closes_in_s(now)
     span_s = min(open_s, midnight_s)
@@ -93,6 +93,6 @@ def _step(now: datetime, left: float, today: float, pacing: PacingLimits) -> tup
 
 
 def _until_midnight_s(now: datetime) -> float:
-    """Seconds until the next day of UTC."""
+    """Return the seconds until the next day in UTC."""
     tomorrow = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
     return (tomorrow - now).total_seconds()

@@ -1,4 +1,4 @@
-"""What the server says before a run: whether the model is there, which API it needs, and what it does with calls."""
+"""Asks the server before a run: which models it has, which API they need, and how it handles calls."""
 
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
@@ -42,24 +42,24 @@ from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.store import RunDir
 
-#: How servers say that they tell nobody about their models.
+#: The statuses of servers that do not describe their models.
 _NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
 UNSURE = "calls may still work, because not every server describes its models"
-#: What is asked of a server that is not known: nothing that a model would call a function for unless it is held to it.
+#: The prompt for an unknown server. No model would call a function for it unless forced to.
 PROBE_PROMPT = "Say hello."
 _NOBODY = Record(source="check", ordinal=0, key="check", fields={}, line=1, digest=0)
-#: The forms as the user reads of them.
+#: The names of the forms for users.
 _NAMES = {"forced": "name", "required": '"required"', BY_SCHEMA: "schema"}
-#: Statuses by which a server says no to one form of a call, and not to all of them.
+#: Statuses by which a server may refuse one form of a call, and not all of them.
 _NO_TO_A_FORM = frozenset({404, 500, 501})
-#: So much of why a form is not held is told in the line; the card has all of it.
+#: The most characters of a reason in the line. The card has the whole reason.
 _MOST_CHARS = 60
 
 
 class FormResult(NamedTuple):
-    """Whether the server follows a form of a call; None where the answer does not tell.
+    """Whether the server follows a form of a call; None if the answer does not show it.
 
-    `detail` says what came instead. `refused`: the server refused the call. `tokens` is what it used.
+    `detail` is what came instead, `refused` is whether the server refused the call, and `tokens` is what it used.
     """
 
     follows: bool | None
@@ -69,7 +69,7 @@ class FormResult(NamedTuple):
 
 
 def api_checks(settings: Settings) -> list[Check]:
-    """Which API is called where the config leaves it open; that the other one is needed, where it does not."""
+    """Report which API is called if the config leaves it open, or that the other one is needed."""
     why = responses_api_reason(settings)
     if settings.model.api == "auto":
         return [Check("api", True, f"responses: {why}" if why else "chat: nothing here needs the Responses API")]
@@ -80,7 +80,7 @@ def api_checks(settings: Settings) -> list[Check]:
 
 
 async def model_checks(settings: Settings, *, online: bool) -> list[Check]:
-    """Whether the models answer for the key; without `online` only whether a key is there where one is needed."""
+    """Check whether the models answer to the key; without `online`, only whether a required key is set."""
     if not online:
         problem = missing_key(settings)
         return [] if problem is None else [Check("model", None, problem, True)]
@@ -94,7 +94,7 @@ async def _one_model(settings: Settings, name: str) -> Check:
             provider = await open_provider(settings, stack)
             info = await provider.model(name)
     except LabelpipeError as error:
-        # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
+        # Many compatible servers have no list of models, or do not publish it: only a refused key is certain.
         status = error.status if isinstance(error, CallError) else None
         unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
         lines = [str(error), UNSURE if unsure else ""]
@@ -108,9 +108,9 @@ async def _one_model(settings: Settings, name: str) -> Check:
 
 
 async def server_checks(settings: Settings) -> list[Check]:
-    """What a server that is not known does with calls, found by one call a form, and kept as a card for the run.
+    """Test how an unknown server handles calls, with one call per form, and save the result as a card for the run.
 
-    A server that does not list its models is not called: its answers would tell too little.
+    A server that does not list its models is not called: its answers would show too little.
     """
     if not has_card(settings):
         return []
@@ -129,7 +129,7 @@ async def server_checks(settings: Settings) -> list[Check]:
                 except CallError as error:
                     if not any(one.follows for one in results.values()):
                         raise
-                    results[form] = FormResult(None, str(error))  # it answers calls, and there is a form that holds
+                    results[form] = FormResult(None, str(error))  # it answers calls, and another form works
     except RenderError:
         return []  # the schema depends on the record
     except LabelpipeError as error:
@@ -146,7 +146,7 @@ async def server_checks(settings: Settings) -> list[Check]:
 
 
 def _probe_settings(settings: Settings, form: str) -> Settings:
-    """The settings for a call about no record, with the task's own function and the user's own parameters."""
+    """Return the settings for a call without a record, with the task's own function and the user's own parameters."""
     bare = dict.fromkeys(("system", "examples_file", "examples_k"))
     task = settings.task.model_copy(update={**bare, "prompt": PROBE_PROMPT, "examples": [], "validators": []})
     model = settings.model.model_copy(update={"tool_choice": form})
@@ -154,7 +154,7 @@ def _probe_settings(settings: Settings, form: str) -> Settings:
 
 
 async def _try_form(provider: Provider, settings: Settings, form: str) -> FormResult:
-    """What comes of a call in this form. Raises a CallError that says nothing of the form."""
+    """Make a call in this form and return the result. Raises a CallError that is not about the form."""
     task = task_of(_probe_settings(settings, form))
     try:
         response = await provider(task.render(_NOBODY))
@@ -163,18 +163,19 @@ async def _try_form(provider: Provider, settings: Settings, form: str) -> FormRe
             raise
         return FormResult(False, str(error), refused=True)
     answer, tokens = response.answer, response.usage.total
-    if UNUSABLE_CALL in answer.ending:  # what the model wrote was no call, and the server noticed
+    if UNUSABLE_CALL in answer.ending:  # the model did not write a call, and the server noticed
         return FormResult(True, tokens=tokens)
     try:
         task.parse_calls(answer, _NOBODY)
     except (TruncatedError, RefusalError) as error:
         return FormResult(None, str(error), tokens=tokens)
     except InvalidAnswerError as error:
-        # A call with a label that is none is a call; a content that does not fit is not held to its schema.
+        # A call with an invalid label is still a call. Content that does not fit shows that the schema was not
+        # enforced.
         is_held = error.code == "invalid_label" and form != BY_SCHEMA
         return FormResult(is_held, "" if is_held else str(error), tokens=tokens)
     except AnswerError:
-        pass  # of the user's own code, which asks for a record
+        pass  # from the user's own code, which needs a real record
     return FormResult(True, tokens=tokens)
 
 
@@ -201,7 +202,7 @@ def _card(settings: Settings, results: dict[str, FormResult]) -> dict[str, JSON]
 
 
 def _card_check(settings: Settings, results: dict[str, FormResult], card: dict[str, JSON]) -> Check:
-    """The card in one line."""
+    """Return a check with the card in one line."""
     forms = " and by ".join(_NAMES[name] for name, one in results.items() if one.follows)
     others = [f"not by {_NAMES[name]} ({_why(one)})" for name, one in results.items() if not one.follows]
     text = f"forces a call by {forms}" if forms else "does not force calls, so answers in words are requested again"
@@ -215,7 +216,7 @@ def _card_check(settings: Settings, results: dict[str, FormResult], card: dict[s
 
 
 def _why(one: FormResult) -> str:
-    """Why a form is not held, in a few words; the card has the others."""
+    """Describe briefly why a form is not followed; the card has the details."""
     if one.follows is None:
         return "unclear"
     return f"{one.detail[:_MOST_CHARS]}..." if one.refused else "in words"
