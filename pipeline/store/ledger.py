@@ -1,4 +1,4 @@
-"""The ledger: one outcome for each record. It is written first, and every file of rows can be made from it."""
+"""The ledger holds one outcome per record. It is written first, and every file of rows can be made from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.store.writes import Checkpoints, Work
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-#: A method that has the ledger do work, with the docstring of that.
+#: A method that has the ledger do work, with the work's docstring.
 _Method: TypeAlias = "Callable[Concatenate[Ledger, _P], Coroutine[Any, Any, _T]]"
 
 
@@ -67,22 +67,22 @@ class _ConnectionThread:
 
 
 def _reading(query: Work[_P, _T]) -> _Method[_P, _T]:
-    """The method that asks this of the connection that reads."""
+    """Return a method that runs the query on the reading connection."""
     return _method(lambda ledger, work: ledger._reads.do(work), query)
 
 
 def _doing(work: Work[_P, _T]) -> _Method[_P, _T]:
-    """The method that does this with the connection that writes, without changing what is on the disk."""
+    """Return a method that runs the work on the writing connection without changing the file."""
     return _method(lambda ledger, work: ledger.do(work), work)
 
 
 def _writing(change: Work[_P, _T]) -> _Method[_P, _T]:
-    """The method that makes this change."""
+    """Return a method that makes the change."""
     return _method(lambda ledger, work: ledger._write(work), change)
 
 
 def _moving(change: Work[_P, int]) -> _Method[_P, int]:
-    """The same of a change that moves outcomes or archives them, and gives how many."""
+    """Do the same for a change that moves or archives outcomes, and returns how many."""
     return _method(lambda ledger, work: ledger._write(ledger._moved, work), change)
 
 
@@ -104,8 +104,8 @@ class Ledger:
         self.path = path
         self._reads = _ConnectionThread(path, reads=True)
         self._writes: _ConnectionThread | None = None
-        # All state that changes, seen by the writing thread only: the highest seq, the checkpoints that are stored, and
-        # how often outcomes have been archived or moved since the files' checkpoints were last worth anything.
+        # Mutable state of the writing thread: the highest seq, the stored checkpoints, and how often outcomes have been
+        # archived or moved since the files' checkpoints were last valid.
         self._last_seq = 0
         self._stored: Checkpoints | None = None
         self._generation = 0
@@ -126,7 +126,7 @@ class Ledger:
         return ledger
 
     async def close(self) -> None:
-        """Close. Can be called twice."""
+        """Close the ledger. Can be called twice."""
         await self._reads.close()
         if self._writes is not None:
             # Last, because the last writer folds the WAL into the file.
@@ -140,7 +140,7 @@ class Ledger:
 
     @property
     def generation(self) -> int:
-        """Grows whenever outcomes are archived, replaced, or moved. Files made before that must be rebuilt."""
+        """A number that grows if outcomes are archived, replaced, or moved. Files from before must be rebuilt."""
         return self._generation
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +171,7 @@ class Ledger:
         await self._write(writes.save_checkpoints, checkpoints)
 
     async def run_id(self) -> str:
-        """The run's unique name, which is made at the first call."""
+        """Return the run's unique name, which the first call makes."""
         run_id = await self.meta_get("run_id")
         if run_id is None:
             run_id = uuid.uuid4().hex
@@ -236,15 +236,15 @@ class Ledger:
     before_renaming = _reading(renaming.count_labels)
 
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
-        """How often each value of these label columns occurs, if the values are classes. Corrections count."""
+        """Count the values of these label columns, if they are classes. Corrections count."""
         return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_or_none(self.path.parent)))
 
     async def count_human_labels(self) -> int:
-        """How many records have a label from a person and none from the model."""
+        """Count the records that have a label from a person and none from the model."""
         return await self._reads.do(lambda seen: count_human_labels(seen, corrections_or_none(self.path.parent)))
 
     async def vote_counts(self) -> VoteCounts:
-        """The results of voting on labels."""
+        """Return the results of voting on labels."""
         return await self._reads.do(lambda seen: vote_counts(seen, corrections_or_none(self.path.parent)))
 
     # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""The outcomes of a run: in blocks, for the files of rows, or as one table in memory."""
+"""Reads the outcomes of a run: in blocks, for the files of rows, or as one table in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,10 +25,10 @@ async def rows_of(
     corrected: CorrectionSet = NOTHING,
     answers: bool = True,
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
+    """Yield the outcomes with their seqs, in blocks: from seq `first` in order of completion, otherwise all.
 
-    They are as people have `corrected` them. With `upto` those that came later are left out. Without `answers`, what
-    the model said is left out: the rows do not need it.
+    The outcomes are as `corrected`. With `upto`, later seqs are left out. Without `answers`, the model's answers are
+    left out, because the rows do not need them.
     """
     if order != "input":
         while block := _within(await ledger.rows_after(first - 1, answers=answers), upto):
@@ -47,9 +47,9 @@ def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[in
 
 
 async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[list[JSON]]]:
-    """Titles, the place of each row's record in the input, and the rows: those of labels.*, and `problem`.
+    """Return titles, the place of each row's record in the input, and the rows of labels.*, with `problem` added.
 
-    A record without a label has a row too, with the code of its problem. Raises SetupError where there is no run.
+    A record without a label has a row too, with the code of its problem. Raises SetupError if there is no run.
     """
     run_dir = RunDir(Path(folder))
     places: list[tuple[int, Outcome]] = []
@@ -57,7 +57,7 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
         saved = await ledger.meta_get("layout")
         reviewed = saved is not None and Layout.from_text(saved).reviewed
         corrected = await asyncio.to_thread(read_corrections, run_dir.path, column=reviewed)
-        # Sorted here: without an index by place, which few runs have, each block in that order reads the whole ledger.
+        # Sort here: without an index by place, which few runs have, each block in that order reads the whole ledger.
         async for block in rows_of(ledger, "completion", corrected=corrected):
             places += [(outcome.record.ordinal, outcome) for _, outcome in block]
     places.sort(key=itemgetter(0))

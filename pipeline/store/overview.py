@@ -1,4 +1,4 @@
-"""What a report shows of a ledger beside its counts: how long answers took, examples of failures, a sample of rows."""
+"""Reads what a report shows of a ledger besides its counts: latencies, examples of failures, and sample rows."""
 
 import random
 import sqlite3
@@ -12,20 +12,20 @@ from pipeline.store.queries import placeholders
 from pipeline.store.rows import to_outcome
 from pipeline.store.schema import SELECT_OUTCOME, connect_reader, store_errors
 
-#: Latencies are counted in steps of so many seconds: a minute has 6,000 of them.
+#: Latencies are counted in steps of this many seconds. A minute has 6,000 steps.
 STEP_S = 0.01
-#: Below so many outcomes all of them are looked at for a sample. Above, numbers are drawn, and some are those of no
-#: labelled outcome: so more are drawn than needed, in so many rounds.
+#: With fewer seqs than this, a sample is drawn from all outcomes. Otherwise seqs are drawn, and some have no labeled
+#: outcome, so more are drawn than needed, in this many rounds.
 FEW, ROUNDS = 500, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`latencies` counts answers by how long they took, to the nearest STEP_S; `failures` are examples by code.
+    """The part of a report that is read from the outcomes.
 
-    `sample` are labelled outcomes, drawn at random, in the order in which they were answered. `first_at` and `last_at`
-    are when the first and the last outcome was written, in seconds since 1970; `finished` counts outcomes by spans of
-    `span_s` seconds from `first_at` on.
+    `latencies` counts answers by latency, to the nearest STEP_S; `failures` are examples by code. `sample` is random
+    labeled outcomes in the order of their answers. `first_at` and `last_at` are when the first and last outcome were
+    written, as Unix times; `finished` counts outcomes by spans of `span_s` seconds from `first_at`.
     """
 
     latencies: Mapping[int, int]
@@ -38,10 +38,10 @@ class Overview:
 
 
 def read_overview(ledger: Path, *, codes: Sequence[str], examples: int, rows: int, spans: int) -> Overview:
-    """An overview with so many `examples` of each of `codes`, `rows` in the sample, and at most so many `spans`.
+    """Return an overview with at most `examples` of each of `codes`, `rows` in the sample, and about `spans` spans.
 
-    No `spans`: nothing is counted by time. Memory stays flat. Raises SetupError where there is no ledger, StoreError
-    where it cannot be read.
+    Without `spans`, nothing is counted by time. Memory stays flat. Raises SetupError if there is no ledger, StoreError
+    if it cannot be read.
     """
     with store_errors(ledger), closing(connect_reader(ledger)) as connection:
         first_at, last_at = _times(connection) if spans else (None, None)
@@ -65,7 +65,7 @@ def _times(connection: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def _latencies(connection: sqlite3.Connection) -> dict[int, int]:
-    """Of answers that were asked for: a copy took no time."""
+    """Count answers by latency, without copies, which took no time."""
     return dict(
         connection.execute(
             "SELECT CAST(latency_s / ? + 0.5 AS INTEGER) AS step, COUNT(*) FROM outcomes"
@@ -93,7 +93,7 @@ def _examples(connection: sqlite3.Connection, code: str, number: int) -> list[Ou
 
 
 def _sample(connection: sqlite3.Connection, number: int, chance: random.Random) -> list[Outcome]:
-    """Each labelled outcome is in the sample with the same probability; the same ones each time."""
+    """Draw labeled outcomes with equal probability; the same `chance` gives the same ones."""
     first, last = connection.execute("SELECT MIN(seq), MAX(seq) FROM outcomes").fetchone()
     if first is None or number <= 0:
         return []
@@ -110,6 +110,6 @@ def _sample(connection: sqlite3.Connection, number: int, chance: random.Random) 
 
 
 def _labelled(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Outcome]:
-    """Those of these outcomes that are there and have a label, by seq."""
+    """Return the outcomes of these seqs that exist and have a label, by seq."""
     rows = connection.execute(f"{SELECT_OUTCOME} WHERE status = 'labelled' AND seq IN ({placeholders(seqs)})", seqs)
     return {row[0]: to_outcome(row) for row in rows}

@@ -1,4 +1,4 @@
-"""labels.parquet: the types of its columns, its values, and whether they are those of the ledger."""
+"""Computes the types and values of labels.parquet, and compares the file with the ledger."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -13,12 +13,12 @@ from pipeline.records import JSON, Outcome
 from pipeline.store.columntypes import column_type, convert, infer_kinds
 from pipeline.store.layout import Table
 
-#: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
+#: Yields all outcomes in blocks. It is called once for the types and once for the rows.
 Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
 
 
 def require() -> Any:
-    """The pyarrow package. Raises MissingExtraError."""
+    """Return the pyarrow package. Raises MissingExtraError."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -27,7 +27,7 @@ def require() -> Any:
 
 
 async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
-    """The type of each column: bool, int64, double or string, as its values are; texts for what is nested or mixed."""
+    """Return each column's type by its values: bool, int64, double, or string, also for nested and mixed values."""
     kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
         kinds = infer_kinds(kinds, table_rows(table, block))
@@ -35,7 +35,7 @@ async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
 
 
 async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:
-    """The file's rows in blocks; the first block holds the titles alone."""
+    """Yield the file's rows in blocks; the first block contains only the titles."""
     pyarrow = require()
     file = await asyncio.to_thread(pyarrow.parquet.ParquetFile, path)
     try:
@@ -49,7 +49,7 @@ async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:
 
 @dataclass(slots=True)
 class ParquetComparison:
-    """How far a comparison has come: so many rows agree; the file has ended before the rows, or differs."""
+    """A comparison's progress: how many rows agree, and whether the file ended before the rows or differs."""
 
     rows: int = 0
     ended: bool = False
@@ -57,7 +57,7 @@ class ParquetComparison:
 
 
 async def compare(path: Path, table: Table, blocks: Blocks) -> ParquetComparison:
-    """The file's values beside those of the table. Raises MissingExtraError, OSError, ValueError."""
+    """Compare the file's values with the table's. Raises MissingExtraError, OSError, ValueError."""
     kinds = await column_kinds(table, blocks)
     result = ParquetComparison()
     async with aclosing(read(path)) as there, aclosing(_values(table, kinds, blocks)) as expected:
@@ -79,7 +79,7 @@ async def compare(path: Path, table: Table, blocks: Blocks) -> ParquetComparison
 async def _values(
     table: Table, kinds: Sequence[str], blocks: Blocks
 ) -> AsyncGenerator[tuple[str, list[JSON] | None], None]:
-    """The rows as they are stored, each with the key of its record."""
+    """Yield the rows as they are stored, each with its record's key."""
     async for block in blocks():
         for _, outcome in block:
             if outcome.status in table.statuses:
@@ -88,5 +88,5 @@ async def _values(
 
 
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:
-    """The table's rows of a block of outcomes."""
+    """Return the table's rows of a block of outcomes."""
     return [row for _, outcome in block if outcome.status in table.statuses for row in table.rows(outcome)]

@@ -20,15 +20,15 @@ from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import damage_of, to_row
 from pipeline.store.rundir import RunDir, replace_durably
 
-#: as much of a file is read at once for its digest
+#: How many bytes of a file are read at once for its digest.
 BLOCK_BYTES = 1024 * 1024
 CHANGED = "was changed while the run was at work"
-#: In the shape of a file in the input's order. One of labelpipe 0.3, which grew, has another: it is made anew.
+#: Marks the shape of a file in input order. Such a file of labelpipe 0.3 grew; it lacks the mark and is rebuilt.
 _SORTED = "sorted"
 
 
 class RowFormat:
-    """How the rows of a file look: its table, and how a row becomes bytes."""
+    """The format of a file's rows: its table, and how a row becomes bytes."""
 
     def __init__(self, name: str, table: Table, layout: Layout) -> None:
         self.name = name
@@ -36,21 +36,21 @@ class RowFormat:
         self.order = layout.order
         self.corrected, self.reviewed = layout.corrected, layout.reviewed
         self.escapes = layout.escape_formulas
-        #: equal for files whose rows and their order are made alike
+        #: Equal for files whose rows have the same format and order.
         order = _SORTED if layout.order == "input" else layout.order
         more = [[layout.corrected, layout.reviewed]] if layout.corrected or layout.reviewed else []
         self.shape = codec.dumps([order, layout.escape_formulas, table.titles, table.carried, *more]).decode()
 
     def head(self) -> bytes:
-        """What comes before the first row."""
+        """Return the bytes before the first row."""
         return b"" if self.name.endswith(".jsonl") else csv_block([self.table.titles], escape_formulas=self.escapes)
 
     def row_count(self, outcome: Outcome) -> int:
-        """How many rows of this file the outcome has."""
+        """Return how many rows of this file the outcome has."""
         return len(self.table.rows(outcome)) if outcome.status in self.table.statuses else 0
 
     def block(self, outcomes: Sequence[Outcome]) -> bytes:
-        """The rows of those of the outcomes that belong into this file."""
+        """Return the rows of the outcomes that belong in this file."""
         here = [outcome for outcome in outcomes if outcome.status in self.table.statuses]
         rows = [row for outcome in here for row in self.table.rows(outcome)]
         if not rows:
@@ -62,10 +62,10 @@ class RowFormat:
 
 @dataclass(slots=True)
 class RowMatch:
-    """How far a file agrees with the rows that it should have. All of it changes.
+    """How far a file agrees with its expected rows. All fields change.
 
-    `size_bytes` is where its last complete row ends, `position` the seq of the next row, and `rows` their number.
-    Where the two part, `actual` is what the file has there, and `expected` the rows that it should have.
+    `size_bytes` is the end of its last complete row, `position` the seq of the next row, and `rows` their number. At
+    the first difference, `actual` is the rest of the file's block, and `expected` the bytes that it should have.
     """
 
     size_bytes: int = 0
@@ -78,7 +78,7 @@ class RowMatch:
 async def match_rows(
     file: BinaryIO, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]], match: RowMatch
 ) -> RowMatch:
-    """Compare an open file with these rows from where `match` is, up to where they part."""
+    """Compare an open file with these rows, from `match` to the first difference."""
     if not match.size_bytes:
         head = row_format.head()
         if (actual := file.read(len(head))) != head:
@@ -103,38 +103,38 @@ async def match_rows(
 
 
 def row_formats(layout: Layout) -> list[RowFormat]:
-    """The files of a layout that hold text."""
+    """Return the formats of a layout's text files."""
     table = layout.label_table()
     labels = [RowFormat(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
     return [*labels, RowFormat("failed.csv", layout.failed_table(), layout)]
 
 
 def growing(layout: Layout) -> list[RowFormat]:
-    """The files that grow while the run is at work: those whose rows come as they are answered."""
+    """Return the files that grow during the run, with rows in the order of answers."""
     return row_formats(layout) if layout.order != "input" else []
 
 
 def made_at_the_end(layout: Layout) -> list[RowFormat]:
-    """The files that are made in one go when a session ends: rows in the input's order, and Parquet."""
+    """Return the files that are made in one step when a session ends: those in input order, and Parquet."""
     texts = row_formats(layout) if layout.order == "input" else []
     return [*texts, *([parquet_format(layout)] if "parquet" in layout.formats else [])]
 
 
 def row_problem(outcome: Outcome, layout: Layout) -> Exception | None:
-    """Why the outcome can be no row of the ledger or of a file; None where it can."""
+    """Return why the outcome cannot be a row of the ledger or a file, or None if it can."""
     try:
         row = to_row(1, outcome)
         if (why := damage_of(row)) is not None:
             return ValueError(why)
         for row_format in row_formats(layout.grown([outcome])):
             row_format.block([outcome])
-    except Exception as error:  # whatever it is, it is this outcome's
+    except Exception as error:  # Whatever it is, it concerns only this outcome.
         return error
     return None
 
 
 def row_format_of(name: str, shape: str) -> RowFormat:
-    """The look of a file that has this shape."""
+    """Return the format of a file that has this shape."""
     tag, escapes, titles, carried, *more = codec.loads_exact(shape)
     corrected, reviewed = more[0] if more else (0, False)
     order = "input" if tag == _SORTED else tag
@@ -147,12 +147,12 @@ def row_format_of(name: str, shape: str) -> RowFormat:
 
 
 def digest_of(path: Path, size_bytes: int | None = None) -> bytes:
-    """The digest of the file's first bytes, or of all of it. Raises OSError."""
+    """Return the digest of the file's first bytes, or of all of it. Raises OSError."""
     return bytes(_read_into(new_digest(), path, size_bytes).digest())
 
 
 def new_digest() -> Any:
-    """What a file's bytes are put into as it grows."""
+    """Return a digest object to update as the file grows."""
     return hashlib.blake2b(digest_size=16)
 
 
@@ -166,13 +166,13 @@ def _read_into(digest: Any, path: Path, size_bytes: int | None) -> Any:
 
 
 def parquet_format(layout: Layout) -> RowFormat:
-    """What labels.parquet holds; its bytes are made elsewhere."""
+    """Return the format of labels.parquet. Other code makes its bytes."""
     return RowFormat("labels.parquet", layout.label_table(), layout)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises StoreError where the disk cannot take the file of rows."""
+    """Raise StoreError if the disk cannot store the file of rows."""
     try:
         yield
     except OSError as error:
@@ -188,11 +188,11 @@ class Projection:
     def __init__(self, run_dir: RunDir, row_format: RowFormat, checkpoint: Checkpoint) -> None:
         self.path = run_dir.path / row_format.name
         self.row_format = row_format
-        #: the columns have grown since the file was begun, or somebody has changed it
+        #: The columns have grown since the file was begun, or somebody has changed it.
         self.is_old = False
-        # All other state that changes: what the file in its place is, for sure; where the one that grows ends, what of
-        # it is on the disk, and its digest. A torn file may have a part of a row behind `size_bytes`: it is opened
-        # again, and cut, before anything is added.
+        # Mutable state: what is certain about the finished file; and for the growing one, its end, how much is on the
+        # disk, and its digest. A torn file may have a partial row after `size_bytes`, so it is reopened and cut before
+        # anything is appended.
         self.checkpoint = checkpoint
         self.position = 1
         self.size_bytes = 0
@@ -209,7 +209,7 @@ class Projection:
         return self.size_bytes - self._synced_bytes
 
     async def resume(self) -> bool:
-        """Continue from the file's checkpoint. Returns False if the file must be rebuilt."""
+        """Continue from the file's checkpoint, and return whether that is possible. If not, rebuild the file."""
         checkpoint = self.checkpoint
         if (
             checkpoint.is_stale
@@ -225,24 +225,24 @@ class Projection:
 
     @property
     def is_building(self) -> bool:
-        """Whether the file is being rebuilt beside the old one."""
+        """Whether the file is being rebuilt next to the old one."""
         return self._growing != self.path
 
     def external_change(self) -> str:
-        """How somebody has changed or replaced the file since it was opened, or an empty text."""
+        """Return how somebody has changed or replaced the file since it was opened, or an empty text."""
         if self.is_building or self._identity is None or self._is_torn:
             return ""
         try:
             status = self.path.lstat()
         except FileNotFoundError:
-            self.is_old = True  # it is made anew, as at the next start
+            self.is_old = True  # It is rebuilt, as at the next start.
             return ""
         if (status.st_dev, status.st_ino) != self._identity:
             return "was replaced while the run was at work"
         return "" if status.st_size == self.size_bytes else CHANGED
 
     async def content_change(self) -> str:
-        """The same, by comparing every byte. It reads the file once."""
+        """Do the same by comparing every byte. It reads the file once."""
         fault = self.external_change()
         if fault or self.is_building or self._file is None or self._is_torn:
             return fault
@@ -251,14 +251,14 @@ class Projection:
         return ""
 
     async def begin_rebuild(self, row_format: RowFormat) -> None:
-        """Rebuild the file beside the old one, which stays until `finish_rebuild`."""
+        """Rebuild the file next to the old one, which stays until `finish_rebuild`."""
         await self.close()
         self.row_format, self.position, self.is_old = row_format, 1, False
         self._growing, self.size_bytes, self._synced_bytes = self.path.with_name(f"{self.path.name}.part"), 0, 0
         self._digest = new_digest()
 
     async def add(self, outcomes: Sequence[Outcome], position: int) -> None:
-        """Write the rows of these outcomes; they are all there is before `position`."""
+        """Write the rows of these outcomes, the only ones missing before `position`."""
         block = self.row_format.block(outcomes)
         if not self.size_bytes:
             block = self.row_format.head() + block
@@ -267,7 +267,7 @@ class Projection:
         self.position = position
 
     async def finish_rebuild(self) -> None:
-        """Put a rebuilt file in its place."""
+        """Replace the old file by the rebuilt one."""
         if not self.is_building:
             return
         if not self.size_bytes:
@@ -280,7 +280,7 @@ class Projection:
         await self.sync()
 
     async def sync(self) -> None:
-        """Wait until the disk has the file, and move the checkpoint to its end."""
+        """Sync the file to the disk, and move the checkpoint to its end."""
         file = await self._whole()
         with writing(self.path):
             if self.unsynced_bytes:
@@ -289,10 +289,10 @@ class Projection:
         self.checkpoint = Checkpoint(self.size_bytes, self.position, self.row_format.shape, self._digest.digest())
 
     async def close(self) -> None:
-        """Close. Can be called twice."""
+        """Close the file. Can be called twice."""
         file, self._file, self._is_torn = self._file, None, True
         if file is not None:
-            # What a full disk kept from being written comes again from the ledger: that it fails here too is no news.
+            # Rows that a full disk did not take are written again from the ledger, so this error adds nothing.
             with suppress(OSError):
                 await file.close()
 
@@ -303,11 +303,11 @@ class Projection:
         return False
 
     async def _whole(self) -> AppendFile:
-        """The file, open and without a torn end."""
+        """Return the file, open and without a torn end."""
         return await self._cut() if self._is_torn or self._file is None else self._file
 
     async def _cut(self) -> AppendFile:
-        """Open the file and cut it where its last whole row ends."""
+        """Open the file and cut it at the end of its last whole row."""
         await self.close()
         file = AppendFile(self._growing)
         with writing(self.path):

@@ -1,4 +1,4 @@
-"""Whether the files of rows are identical to what the ledger says."""
+"""Checks whether the files of rows are identical to the ledger's rows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,17 +17,17 @@ from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir
 from pipeline.store.sqlexport import SqlPlace, SqlTarget, compare_table
 
-#: What to do about a file that somebody has changed ...
+#: What to do about a file that somebody has changed.
 CHANGED = (
     "Give the run's command again: it moves this file aside, as it is, and makes another from the ledger, whose labels "
     "stay as they are."
 )
-#: ... and about one that is empty or not there.
 _AND_REVIEWS = " with the corrections"
+#: What to do about a file that is empty or missing.
 _HOW_TO_FIX = "Give the run's command again: it is made again from the ledger."
 
 
-#: Gives the URL of a table's database, or None where it cannot be known.
+#: Returns the URL of a table's database, or None if it is unknown.
 FindUrl = Callable[[SqlPlace], str | None]
 
 
@@ -85,7 +85,7 @@ async def _prove_text(
     if lost := _lost(path, checkpoint):
         return FileProof(row_format.name, False, 0, lost)
     with path.open("rb") as file:
-        # Only what is there now: a run at work may add rows while the ledger is read.
+        # Read only up to the current end: a running session may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
         match = await match_rows(file, row_format, _blocks(ledger, row_format, checkpoint, corrected), RowMatch())
@@ -106,7 +106,7 @@ async def _prove_text(
 
 
 def _lost(path: Path, checkpoint: Checkpoint) -> str:
-    """What to say about a file that is missing or empty, or an empty text if there is something to compare."""
+    """Describe a file that is missing or empty; an empty text if there is something to compare."""
     if path.exists() and (path.stat().st_size or checkpoint.bytes <= 0):
         return ""
     what = "is empty" if path.exists() else "is missing"
@@ -121,7 +121,7 @@ def _describe_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
 def _blocks(
     ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint, corrected: CorrectionSet
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The rows that the file may have: in input order, those up to its last rebuild; otherwise all."""
+    """Return the rows that the file may have: in input order, those up to its last rebuild; otherwise all."""
     upto = checkpoint.position if row_format.order == "input" else None
     return rows_of(ledger, row_format.order, upto=upto, corrected=corrected)
 

@@ -1,4 +1,4 @@
-"""Queries on the ledger: plain functions on a connection, called in the thread that owns it."""
+"""Queries the ledger with plain functions on a connection, called in the thread that owns it."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from pipeline.store.rows import COLUMNS, STATUSES, any_text, bound, damage_of, j
 from pipeline.store.schema import SELECT_OUTCOME, SELECT_ROW, is_damage
 
 _T = TypeVar("_T")
-#: Damaged rows that are named.
+#: The most damaged rows that are named.
 MOST_DAMAGED_ROWS = 10
-Digest: TypeAlias = bytes  #: under a name of its own, because a checkpoint has `bytes` too
-#: Values in one IN (...): older SQLite allows 999.
+Digest: TypeAlias = bytes  #: It has its own name because a checkpoint has a field `bytes`.
+#: The most values in one IN (...). Older versions of SQLite allow 999.
 CHUNK = 256
 
 
@@ -32,10 +32,10 @@ class StoredOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run has used since its beginning, outcomes that were archived included.
+    """A run's total usage, including archived outcomes.
 
-    `cost_usd` counts what has a known price; `unpriced` is the number of answered records whose cost is not known.
-    `unpriced_usage` is the part of `usage` that kept answers of records without an outcome have used at no known price.
+    `cost_usd` counts what has a known price; `unpriced` is the number of answered records whose cost is unknown.
+    `unpriced_usage` is the part of `usage` in saved answers of records without an outcome whose cost is unknown.
     """
 
     usage: Usage
@@ -49,7 +49,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """The rows that the labels give together, and how many labelled records give none."""
+    """How many rows the labels give together, and how many labeled records give none."""
 
     rows: int
     without: int
@@ -57,11 +57,11 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is known of a file: its first `bytes` bytes are on the disk, have this `digest`, and are ours.
+    """What is known about a file: its first `bytes` bytes are on the disk, have this `digest`, and are ours.
 
-    They hold everything before `position`, a seq, or an ordinal where rows come in the input's order. `shape` says
-    what the rows look like. A file that is stale, or of another shape, is to be built again; negative `bytes`: there is
-    none yet. An older version has noted no digest.
+    They hold everything before `position`, a seq, or an ordinal if rows are in input order. `shape` describes the rows.
+    A file that is stale or has another shape must be rebuilt. With negative `bytes`, there is no file yet. Older
+    versions stored no digest.
     """
 
     bytes: int
@@ -73,7 +73,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedOutcome:
-    """An outcome that was archived: when (a Unix time), and why."""
+    """An archived outcome: when (a Unix time), and why."""
 
     outcome: Outcome
     at: float
@@ -81,7 +81,7 @@ class ArchivedOutcome:
 
 
 _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
-# Constant words and question marks are all that is put into a statement in this file.
+# Statements in this file contain only constant words and question marks.
 _TOKENS = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
 _PAID = f"{_TOKENS}, cost_usd, answer IS NOT NULL AS has_answer, attempts, repairs"
 _TOTALS = f"""
@@ -95,7 +95,7 @@ _UNDER_WAY = "SELECT usage, cost_usd FROM turns WHERE key NOT IN (SELECT key FRO
 
 
 def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
-    """The number of outcomes of each status, zeros included."""
+    """Return the number of outcomes of each status, including zeros."""
     others = connection.execute("SELECT status, COUNT(*) FROM outcomes WHERE status <> 'labelled' GROUP BY status")
     counts = dict.fromkeys(Status, 0)
     for status, count in others:
@@ -105,21 +105,21 @@ def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
 
 
 def count_paid(connection: sqlite3.Connection) -> int:
-    """The number of outcomes for which a call was made."""
+    """Return the number of outcomes for which a call was made."""
     return int(connection.execute("SELECT COUNT(*) FROM outcomes WHERE attempts > 0").fetchone()[0])
 
 
 def _status(text: str) -> Status:
-    """The status; of a damaged one that its record has no label."""
+    """Return the status; REJECTED if it is damaged."""
     return STATUSES.get(text, Status.REJECTED)
 
 
 def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
-    """The number of rows, if a record can give several rows or none; None if each gives one."""
+    """Count the rows if a record can give several rows or none; None if each gives one."""
     several = "SELECT 1 FROM outcomes WHERE status = 'labelled' AND label LIKE '[%' LIMIT 1"
     if connection.execute(several).fetchone() is None:
         return None
-    # A label of several rows is a list: what is common to them, then each row.
+    # A label of several rows is a list: their common values, then each row.
     rows, without = connection.execute(
         "SELECT TOTAL(CASE WHEN label LIKE '[%' THEN json_array_length(label) - 1 ELSE 1 END),"
         " TOTAL(label LIKE '[%' AND json_array_length(label) = 1) FROM outcomes"
@@ -129,7 +129,7 @@ def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
 
 
 def label_of(text: str | None) -> dict[str, JSON]:
-    """A kept label; empty where it is none, as in a damaged row, which has been told of elsewhere."""
+    """Return a saved label; empty if it is not one, as in a damaged row, which is reported elsewhere."""
     try:
         label = json_value(text)
     except (ValueError, TypeError):
@@ -138,12 +138,12 @@ def label_of(text: str | None) -> dict[str, JSON]:
 
 
 def copied(connection: sqlite3.Connection) -> int:
-    """How many records took the answer that an identical request had got."""
+    """Return how many records took the answer of an identical request."""
     return int(connection.execute("SELECT COUNT(*) FROM outcomes WHERE copied_from IS NOT NULL").fetchone()[0])
 
 
 def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """The number of outcomes of each problem code, the most frequent first."""
+    """Return the number of outcomes of each problem code, most frequent first."""
     rows = connection.execute(
         "SELECT problem_code, COUNT(*) AS n FROM outcomes WHERE status <> 'labelled' AND problem_code IS NOT NULL"
         " GROUP BY problem_code ORDER BY n DESC, problem_code"
@@ -152,7 +152,7 @@ def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
-    """Usage, cost and attempts over everything that was paid for."""
+    """Return usage, cost, and attempts of everything that was paid for."""
     row = connection.execute(_TOTALS).fetchone()
     *tokens, cost_usd, unpriced, attempts, repairs, archived = row
     under_way, under_way_usd, unpriced_usage = _under_way(connection)
@@ -168,12 +168,12 @@ def totals(connection: sqlite3.Connection) -> Totals:
 
 
 def _under_way(connection: sqlite3.Connection) -> tuple[Usage, float, Usage]:
-    """What kept answers of records without an outcome have used and cost, and used at no known price."""
+    """Return usage, cost, and unpriced usage of the saved answers of records without an outcome."""
     used, cost_usd, unpriced = Usage(), 0.0, Usage()
     for text, cost in connection.execute(_UNDER_WAY):
         try:
             usage = Usage(*json_value(text))
-        except (ValueError, TypeError):  # damaged: its record is asked again
+        except (ValueError, TypeError):  # It is damaged, and its record is asked again.
             continue
         used += usage
         if isinstance(cost, float | int):
@@ -184,7 +184,7 @@ def _under_way(connection: sqlite3.Connection) -> tuple[Usage, float, Usage]:
 
 
 def last_seq(connection: sqlite3.Connection) -> int:
-    """The highest seq ever given, 0 at the start."""
+    """Return the highest seq so far, or 0."""
     row = connection.execute(
         "SELECT MAX(COALESCE((SELECT MAX(seq) FROM outcomes), 0), COALESCE((SELECT MAX(seq) FROM archived), 0))"
     ).fetchone()
@@ -192,7 +192,7 @@ def last_seq(connection: sqlite3.Connection) -> int:
 
 
 def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, StoredOutcome]:
-    """Those of the keys that have an outcome."""
+    """Return what is stored about the keys that have an outcome."""
     return {
         unbound(key): StoredOutcome(digest, _status(status), ordinal, line, any_text(source))
         for key, digest, status, ordinal, line, source in of_keys(connection, _SELECT_KNOWN, keys)
@@ -200,13 +200,13 @@ def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Stor
 
 
 def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Outcome]:
-    """The outcomes of those of the keys that have one."""
+    """Return the outcomes of the keys that have one."""
     outcomes = map(to_outcome, of_keys(connection, SELECT_OUTCOME, keys))
     return {outcome.record.key: outcome for outcome in outcomes}
 
 
 def archived_of(connection: sqlite3.Connection, key: str) -> list[ArchivedOutcome]:
-    """What was archived of this record, the oldest first. Looks through all that was archived."""
+    """Return the archived outcomes of this record, oldest first. Scans all archived outcomes."""
     rows = connection.execute(
         f"SELECT {', '.join(COLUMNS)}, archived_at, reason FROM archived WHERE key = ? ORDER BY archived_at, seq",  # noqa: S608
         (bound(key),),
@@ -215,7 +215,7 @@ def archived_of(connection: sqlite3.Connection, key: str) -> list[ArchivedOutcom
 
 
 def keys_like(connection: sqlite3.Connection, text: str, limit: int = 3) -> list[str]:
-    """Some keys in which this text is, in any case of its letters."""
+    """Return some keys that contain this text, in upper or lower case."""
     rows = connection.execute(
         "SELECT key FROM outcomes WHERE instr(lower(key), lower(?)) ORDER BY length(key), key LIMIT ?", (text, limit)
     )
@@ -223,7 +223,7 @@ def keys_like(connection: sqlite3.Connection, text: str, limit: int = 3) -> list
 
 
 def canaries(connection: sqlite3.Connection) -> list[Outcome]:
-    """What gold records came to, the latest answers first."""
+    """Return the outcomes of gold records, latest first."""
     rows = connection.execute(
         f"{SELECT_OUTCOME.replace(' FROM outcomes', ' FROM archived')} WHERE reason = 'canary' ORDER BY seq"
     )
@@ -231,7 +231,7 @@ def canaries(connection: sqlite3.Connection) -> list[Outcome]:
 
 
 def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
-    """Which of these (key, place) pairs, by index, have a key that was seen before in this pass, with its first place.
+    """Return the first place of each key that was seen before in this pass, by index in these (key, place) pairs.
 
     Memory stays flat, because the keys are stored in a temporary file.
     """
@@ -253,7 +253,7 @@ def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, 
 
 
 def absent_keys(connection: sqlite3.Connection, records: int | None) -> list[str]:
-    """The keys of outcomes without a call whose records were not in this pass."""
+    """Return the keys of outcomes without a call whose records were not in this pass."""
     is_noted = connection.execute("SELECT 1 FROM sqlite_temp_master WHERE name = 'seen'").fetchone()
     if not is_noted and records is None:
         return []
@@ -271,7 +271,7 @@ def begin_pass(connection: sqlite3.Connection) -> None:
 
 
 def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
-    """The oldest labelled outcome of each of these requests, where there is one."""
+    """Return the oldest labeled outcome of each of these requests that has one."""
     oldest: dict[bytes, Outcome] = {}
     for chunk in chunks(digests):
         wanted = set(chunk)
@@ -289,7 +289,7 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
 def rows_after(
     connection: sqlite3.Connection, seq: int, limit: int = CHUNK, *, answers: bool = True
 ) -> list[tuple[int, Outcome]]:
-    """The next outcomes with their seq, in the order they were committed; without their `answers` if so wished."""
+    """Return the next outcomes with their seqs, in order of commits, with or without their `answers`."""
     select = SELECT_OUTCOME if answers else SELECT_ROW
     rows = connection.execute(f"{select} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
     return [(row[0], to_outcome(row)) for row in rows]
@@ -298,32 +298,32 @@ def rows_after(
 def rows_in_order(
     connection: sqlite3.Connection, after: tuple[int, int] = (-1, 0), limit: int = CHUNK, *, answers: bool = True
 ) -> list[tuple[int, Outcome]]:
-    """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the last one before."""
+    """Return the next outcomes with their seqs, in input order. `after` is (ordinal, seq) of the last one before."""
     select = SELECT_OUTCOME if answers else SELECT_ROW
     rows = connection.execute(f"{select} WHERE (ordinal, seq) > (?, ?) ORDER BY ordinal, seq LIMIT ?", (*after, limit))
     return [(row[0], to_outcome(row)) for row in rows]
 
 
 def checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
-    """How far each file has come, by its name."""
+    """Return the checkpoint of each file, by name."""
     rows = connection.execute("SELECT name, bytes, position, shape, digest, is_stale FROM sinks")
     return {name: Checkpoint(size, at, shape, digest, bool(stale)) for name, size, at, shape, digest, stale in rows}
 
 
 def meta_get(connection: sqlite3.Connection, key: str) -> str | None:
-    """The text under this name, or None."""
+    """Return the text under this name, or None."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def requests_on(connection: sqlite3.Connection, day: str) -> int:
-    """How many requests were sent on this day (an ISO date)."""
+    """Return how many requests were sent on this day (an ISO date)."""
     row = connection.execute("SELECT requests FROM days WHERE day = ?", (day,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def faults(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite's own check finds wrong with the file, then which rows cannot be read; empty if it is sound."""
+    """Return what SQLite's own check finds wrong, or else which rows cannot be read; empty if the file is sound."""
     try:
         problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
     except sqlite3.DatabaseError as error:
@@ -338,32 +338,32 @@ def faults(connection: sqlite3.Connection) -> list[str]:
 
 
 def damaged(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
-    """The seq and key of each row that cannot be read, and why. Reads all outcomes."""
+    """Yield the seq and key of each row that cannot be read, and why. Reads all outcomes."""
     for row in connection.execute(SELECT_OUTCOME):
         if (why := damage_of(row)) is not None:
             yield row[0], any_text(row[1]), why
 
 
 def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:
-    """The items in lists short enough for one IN (...)."""
+    """Yield the items in lists short enough for one IN (...)."""
     rest = iter(items)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
 
 
 def of_keys(connection: sqlite3.Connection, select: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The rows of those of the keys that are in the table that is selected from."""
+    """Yield the selected rows that have these keys."""
     for chunk in chunks(keys):
         yield from connection.execute(f"{select} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
 
 
 def placeholders(values: Sequence[object]) -> str:
-    """As many question marks as there are values."""
+    """Return one question mark per value, with commas."""
     return ",".join("?" * len(values))
 
 
 def describe_duplicates(connection: sqlite3.Connection, path: Path, outcomes: Sequence[Outcome]) -> str:
-    """Why these outcomes cannot be written: some of their records already have one."""
+    """Describe why these outcomes cannot be written: some of their records already have one."""
     keys = [outcome.record.key for outcome in outcomes]
     twice = sorted({key for key in keys if keys.count(key) > 1} | known(connection, keys).keys())
     return (

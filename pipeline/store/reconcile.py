@@ -12,9 +12,9 @@ from pipeline.store import writes
 from pipeline.store.queries import of_keys, placeholders
 from pipeline.store.rows import COLUMNS, bound, json_text, json_value, unbound
 
-#: reasons for which outcomes are archived; what is gone may come back
+#: Reasons for which outcomes are archived. Records that are `gone` may come back.
 GONE, RELABEL, FIXED = "gone", "relabel", "fixed"
-#: Records that are looked at in one step.
+#: How many records are read in one step.
 BLOCK = 256
 _NAMES = ", ".join(COLUMNS)
 
@@ -25,8 +25,8 @@ CREATE TEMP TABLE present (ordinal INTEGER PRIMARY KEY, key TEXT, line INTEGER, 
 CREATE TEMP TABLE taken (seq INTEGER PRIMARY KEY);
 """
 _SPARE_COLUMNS = "seq, key, ordinal, digest, fields, request_digest, status"
-# What has no record yet: outcomes, and those whose record was not in the input for a while. What could not be read, or
-# has no name, costs nothing: it is never followed to another place.
+# Outcomes that have no record yet, including those whose record has been missing from the input. Records that could not
+# be read, or have no key, cost nothing, so they are not matched to another place.
 _SPARE = f"""
 CREATE TEMP TABLE spare (seq INTEGER PRIMARY KEY, key, ordinal, digest, fields, request_digest, status, is_gone);
 INSERT INTO spare
@@ -35,7 +35,7 @@ INSERT INTO spare
 CREATE INDEX temp.spare_key ON spare (key);
 """  # noqa: S608 (constant names)
 _FREE = "seq NOT IN (SELECT seq FROM taken)"
-# The first of several of a kind is the first's, and so on. The joins are cross joins to have them done in this order.
+# Equal records and outcomes are matched in order: first with first. Cross joins make SQLite join in this order.
 _LOOKING = """
 CREATE TEMP TABLE looking AS
     SELECT ordinal, these, ROW_NUMBER() OVER (PARTITION BY these ORDER BY ordinal) AS nth
@@ -57,7 +57,7 @@ SELECT p.ordinal, p.key, p.line, p.source, p.digest, p.fields, o.seq, o.fields, 
 FROM present p LEFT JOIN spare o ON o.key = p.key AND NOT o.is_gone AND o.{_FREE}
 WHERE p.seq IS NULL AND NOT p.is_bad AND p.ordinal > ? ORDER BY p.ordinal LIMIT ?
 """  # noqa: S608
-# A record and the outcome of its name, neither of which has found another.
+# A record and the outcome of its key, if neither has another match.
 _CHANGED = f"FROM present p JOIN spare o ON o.key = p.key WHERE p.seq IS NULL AND NOT o.is_gone AND o.{_FREE}"
 
 
@@ -73,11 +73,11 @@ class UnmatchedRecord:
 
 @dataclass(frozen=True, slots=True)
 class MatchCounts:
-    """What came of it, as counts of records.
+    """The result of the matching, as counts of records.
 
-    `changed` have a label and are asked otherwise now, and `changed_keys` are some of them; `fixed` had none, and are
-    asked again; `gone` had a label and are not in the input, `gone_keys` are some of them; `dropped` had none; `moved`
-    have their outcome under another name or at another place; `fresh` have none; `back` were gone for a while.
+    `changed` have a label and another request now, `fixed` had no label and are asked again; `gone` had a label and are
+    missing from the input, `dropped` had none; `changed_keys` and `gone_keys` are examples. `renamed` have another key
+    now, `refreshed` other fields; `back` were gone for a while, `fresh` have no outcome, and `stays` keep their label.
     """
 
     changed: int = 0
@@ -130,13 +130,13 @@ def _row(record: Record, seq: int | None) -> tuple[object, ...]:
 
 
 def by_content(connection: sqlite3.Connection, *, trust: bool) -> int:
-    """All records are there: pair those of the same content, under any name; several of one content in their order.
+    """Match all records with outcomes of the same content under any key, and return how many outcomes have no record.
 
-    Gives how many outcomes have no record yet.
+    Call it after all records were added. Several of the same content are matched in their order.
     """
     connection.executescript(_SPARE)
     if trust:
-        # A digest is short to sort by; where it is that of a file, its name may be another: that is not the same.
+        # Digests sort fast. Two records with the digest of one file may name it differently, so compare fields too.
         _pair_all(connection, "digest", "digest", _SAME_FIELDS)
     else:
         _pair_all(connection, "fields", "fields")
@@ -168,7 +168,7 @@ def _pair(connection: sqlite3.Connection, select: str) -> None:
 
 
 def unpaired(connection: sqlite3.Connection, after: int) -> list[UnmatchedRecord]:
-    """The next records without an outcome, after this ordinal."""
+    """Return the next records without an outcome, after this ordinal."""
     return [_to_unmatched(row) for row in connection.execute(_UNPAIRED, (after, BLOCK))]
 
 
@@ -191,7 +191,7 @@ def pair(
 
 
 def counts(connection: sqlite3.Connection) -> MatchCounts:
-    """The result so far, as counts."""
+    """Return the result so far, as counts."""
 
     def count(text: str) -> int:
         return int(connection.execute(f"SELECT COUNT(*) {text}").fetchone()[0])
@@ -219,17 +219,17 @@ def counts(connection: sqlite3.Connection) -> MatchCounts:
 
 
 def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
-    """Make the ledger one of this input, all of it or nothing; gives how many outcomes it has touched.
+    """Change the ledger to match this input in one transaction, and return how many outcomes have changed.
 
-    With `keep` what is asked otherwise now keeps its label. What is not in the input is archived, and is there again
-    when the record is. Nothing that was paid for is deleted.
+    With `keep`, a record with another request keeps its label. Outcomes whose records are missing from the input are
+    archived, and come back with their records. Nothing that was paid for is deleted.
     """
     changed = "SELECT 1 FROM present WHERE seq IS NOT NULL UNION ALL SELECT 1 FROM outcomes WHERE "
     if connection.execute(f"{changed}{_FREE} LIMIT 1").fetchone() is None:
         return 0
     if keep:
         _pair(connection, f"SELECT p.ordinal AS ordinal, o.seq AS seq {_CHANGED} AND o.status = 'labelled'")
-        # The label is that of the old text: the row goes on to show it.
+        # The label belongs to the old text, so the row continues to show the old text.
         connection.execute("UPDATE present SET fields = NULL WHERE ordinal IN (SELECT ordinal FROM pairs)")
     connection.execute("CREATE INDEX IF NOT EXISTS temp.present_seq ON present (seq)")
     with writes.transaction(connection):
@@ -259,7 +259,7 @@ def _move_outcomes(connection: sqlite3.Connection) -> int:
     )
     for column in ("old", "seq", "aside"):
         connection.execute(f"CREATE UNIQUE INDEX temp.renamed_{column} ON renamed ({column})")
-    # Names change places, and none may be there twice for a moment: first each of them gets one that no text is.
+    # Keys may be swapped, and must be unique at every moment, so each first gets a value that no text can be.
     connection.execute(
         "UPDATE outcomes SET asked_as = COALESCE(asked_as, key), key = CAST(x'FF' || seq AS BLOB)"
         " WHERE seq IN (SELECT seq FROM renamed)"
@@ -289,7 +289,7 @@ def _restore_gone(connection: sqlite3.Connection) -> None:
 def _rename_turns(connection: sqlite3.Connection) -> None:
     old = "WHERE key IN (SELECT old FROM renamed)"
     connection.execute(f"UPDATE turns SET key = (SELECT aside FROM renamed WHERE old = turns.key) {old}")  # noqa: S608
-    # Answers of a conversation that was under way, under a name that is another record's now, are of no use to that.
+    # Answers of an unfinished conversation under a key that is now another record's are of no use to that record.
     connection.execute("DELETE FROM turns WHERE key IN (SELECT new FROM renamed)")
     connection.execute(
         "UPDATE turns SET key = (SELECT new FROM renamed WHERE aside = turns.key)"

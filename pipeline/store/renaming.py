@@ -1,4 +1,4 @@
-"""Renames labels in the ledger and in what people said. The model's own answers stay as they are."""
+"""Renames labels in the ledger and in people's answers. The model's own answers stay as they are."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,27 +14,27 @@ from pipeline.store.rows import COLUMNS, json_text, json_value, to_outcome
 from pipeline.store.rundir import RunDir
 from pipeline.store.writes import forget_files, set_meta, transaction
 
-#: Outcomes that are read at once.
+#: How many outcomes are read at once.
 BLOCK = 500
 LEAST_SEQ = -(2**63)
 _AT = {name: place for place, name in enumerate(COLUMNS)}
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIMIT {BLOCK}"  # noqa: S608 (our words)
-#: What the record of an outcome would be asked now; None where that cannot be told.
+#: Returns the digest of the request that an outcome's record would send now; None if it is unknown.
 NewDigest = Callable[[Outcome], bytes | None]
-#: The label whose column has its new name, with all that is counted from it: its votes.
+#: Returns a label whose column has its new names, with its votes and everything counted from them renamed as well.
 Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str, JSON]]
 
 
 def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:
-    """The renames of a run, the oldest first; one that was interrupted is among them."""
+    """Return a run's renames, oldest first, including one that was interrupted."""
     entries = (manifest or {}).get("renames", ())
     return [Rename(one["column"], tuple((old, new) for old, new in one["pairs"]), one["at"]) for one in entries]
 
 
 def renames_for_people(folder: Path) -> list[Rename]:
-    """The same of the run in a folder, each as of its end: until then people were shown the old names.
+    """Do the same for the run in a folder, with the time of each rename's end: until then, people saw the old names.
 
-    Raises SetupError for a manifest that cannot be read.
+    Raises SetupError if the manifest cannot be read.
     """
     manifest: Mapping[str, Any] = RunDir(folder).read_manifest() or {}
     ends = [one.get("done_at", inf) for one in manifest.get("renames", ())]
@@ -42,7 +42,7 @@ def renames_for_people(folder: Path) -> list[Rename]:
 
 
 def renamed_answers(answers: Sequence[Answer], renames: Sequence[Rename]) -> list[Answer]:
-    """What people said, with the labels under the names of today."""
+    """Return people's answers with the current names of the labels."""
     return [_renamed_answer(answer, [one for one in renames if one.at > answer.at]) for answer in answers]
 
 
@@ -53,13 +53,13 @@ def _renamed_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
         old, new = _renamed(old, one.column, change), _renamed(new, one.column, change)
     if old is answer.old and new is answer.new:
         return answer
-    # What it was about is the model's label, if nobody had corrected that before.
+    # If nobody had corrected the label before, the answer is about the model's own label.
     is_own = answer.about == label_digest(answer.old)
     return replace(answer, old=old, new=new, about=label_digest(old) if is_own else answer.about)
 
 
 def _renamed(label: Mapping[str, JSON] | None, column: str, change: Callable[[Any], Any]) -> Mapping[str, JSON] | None:
-    """The label with its new value; itself where nothing changes."""
+    """Return the label with its new value; the same object if nothing changes."""
     if not isinstance(label, Mapping) or column not in label:
         return label
     value = change(label[column])
@@ -67,7 +67,7 @@ def _renamed(label: Mapping[str, JSON] | None, column: str, change: Callable[[An
 
 
 def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The change, after which several labels stand in the order of the task."""
+    """Return a function that makes the change and then sorts several labels in the task's order."""
     places = {json_identity(value): place for place, value in enumerate(order)}
 
     def changed(value: Any) -> Any:
@@ -80,7 +80,7 @@ def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[
 
 
 def rename_key(rename: Rename) -> str:
-    """Under which name the ledger keeps how many outcomes a rename has changed, once it has."""
+    """Return the name under which the ledger saves how many outcomes a completed rename changed."""
     return f"renamed {rename.at!r}"
 
 
@@ -91,9 +91,9 @@ def rename_labels(
     new_digest: NewDigest | None,
     recount: Recount | None,
 ) -> int:
-    """The labels of all outcomes under their new names, in one transaction; gives how many outcomes have changed.
+    """Rename the labels of all outcomes in one transaction, and return how many outcomes have changed.
 
-    A rename that was applied before is not applied again: two names that are exchanged would be exchanged back.
+    A rename is applied only once: a second time would swap two exchanged names back.
     """
     mark, change = rename_key(rename), in_order(order, renamer(rename.pairs))
     with transaction(connection):
@@ -126,7 +126,7 @@ def _update(
             digests = ((new_digest(to_outcome(row)), row[0]) for row in rows if row[_AT["request_digest"]] is not None)
             known = [(digest, seq) for digest, seq in digests if digest is not None]
             connection.executemany(f"UPDATE {table} SET request_digest = ? WHERE seq = ?", known)  # noqa: S608
-            # A replay finds the votes of a record by the digest as well.
+            # A replay also finds a record's votes by the digest.
             olds = {row[0]: (row[_AT["key"]], row[_AT["request_digest"]]) for row in rows}
             turns = [(digest, *olds[seq]) for digest, seq in known]
             connection.executemany("UPDATE turns SET request_digest = ? WHERE key = ? AND request_digest = ?", turns)
@@ -137,7 +137,7 @@ def _update(
 def _changed(
     rows: Sequence[Sequence[Any]], column: str, change: Callable[[Any], Any], recount: Recount | None = None
 ) -> Iterator[tuple[str | None, int, bool]]:
-    """The new text and the seq of each row that changes, and whether its label does. A damaged row is left alone."""
+    """Yield the new text and seq of each changed row, and whether its label changes. Damaged rows are left alone."""
     for row in rows:
         text = row[_AT["label"]]
         if not isinstance(text, str):
@@ -159,7 +159,7 @@ def _changed(
 
 
 def count_labels(connection: sqlite3.Connection, rename: Rename) -> tuple[int, float]:
-    """How many outcomes a rename changes, and when the latest outcome was made; 0 where there is none."""
+    """Return how many outcomes a rename changes, and when the latest outcome was made, or 0 if there is none."""
     count, last = 0, 0
     while rows := connection.execute(_SELECT.format("outcomes"), (last,)).fetchall():
         last = rows[-1][0]
