@@ -1,4 +1,4 @@
-"""The function that is offered to the model: its definition, and the check of what comes back."""
+"""Builds the function that is offered to the model: its definition, and the check of its arguments."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from pipeline.records import JSON
 from pipeline.task.lint import lint
 from pipeline.task.schema_tree import Schema, is_object, transform
 
-#: of what strict mode does not take, where there is more: the first ones say what to do about the rest
+#: The most strict-mode findings in a message. The first ones show what to do about the rest.
 MAX_FINDINGS = 3
-#: arguments, and the text they were read from -> the label; raises InvalidAnswerError
+#: Arguments, and the text they were read from -> the label. Raises InvalidAnswerError.
 Check = Callable[[JSON, str], dict[str, JSON]]
 
 DEFAULT_NAME = "set_label"
 MAX_VALUES = 20  #: of an enum, in a message
 MAX_FAULTS = 3
-#: of arguments whose faults are looked for one by one
+#: The longest arguments whose faults are listed one by one.
 MOST_CHARS_IN_DETAIL = 30_000
 MAX_VALUE_CHARS = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """The function offered to the model. `columns` are the schema's top-level properties, in its order."""
+    """The function offered to the model. `columns` are the schema's top-level properties, in order."""
 
     name: str
     definition: Schema
@@ -40,10 +40,10 @@ class Tool:
 
 
 def make_tool(schema: Schema, *, name: str, description: str | None, strict: bool, check: Check | None = None) -> Tool:
-    """The tool for a schema. Raises TaskError for a schema that cannot work.
+    """Build the tool for a schema. Raises TaskError for a schema that cannot work.
 
-    In strict mode an object without `additionalProperties` gets `additionalProperties: false`; nothing else is
-    changed. `check` replaces the plain check against the schema.
+    In strict mode, an object without `additionalProperties` gets `additionalProperties: false`. Nothing else changes.
+    `check` replaces the plain check against the schema.
     """
     if not _NAME.fullmatch(name):
         raise TaskError(f"the function's name is {name!r}: expected 1 to 64 letters (a-z), digits, '_' or '-'")
@@ -64,7 +64,7 @@ def make_tool(schema: Schema, *, name: str, description: str | None, strict: boo
 
 
 def validate_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
-    """The schema as it is sent: valid, an object with properties, fit for strict mode where that is on."""
+    """Return the schema to send. Require a valid object with properties that fits strict mode if `strict`."""
     schema = _copy_schema(schema, name)
     if schema.get("type") != "object":
         raise TaskError(
@@ -84,7 +84,7 @@ def validate_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
 
 
 def schema_check(schema: Schema) -> Check:
-    """The check of arguments against the schema alone."""
+    """Return a check of arguments against the schema alone."""
     validate, columns = validator(schema), tuple(schema["properties"])
 
     def check(value: JSON, text: str) -> dict[str, JSON]:
@@ -95,10 +95,10 @@ def schema_check(schema: Schema) -> Check:
 
 
 def validator(schema: Schema) -> Callable[[JSON, str], None]:
-    """A function that raises InvalidAnswerError, with path and expectation, for a value that does not fit.
+    """Return a function that raises InvalidAnswerError, with path and expectation, for a value that does not fit.
 
-    It is given the text that the value was read from as well. Of a long one it is only said that it does not fit: the
-    validator makes all faults before it gives the first, and 200,000 bad items take it half a minute.
+    It also takes the text that the value was read from. For a long text it gives no details: the validator creates all
+    faults before it returns the first, and 200,000 bad items take it half a minute.
     """
     compiled = compile_schema(schema)
     is_valid = compiled.is_valid
@@ -111,7 +111,7 @@ def validator(schema: Schema) -> Callable[[JSON, str], None]:
                 raise InvalidAnswerError(f"the arguments ({len(text):,} characters) do not fit the schema")
             faults = [_fault(error) for error in islice(compiled.iter_errors(value), MAX_FAULTS)]
         except ValueError as error:
-            # Nested so deep that the validator gives up.
+            # The value is nested too deeply for the validator.
             faults = [str(error)]
         raise InvalidAnswerError("; ".join(faults))
 
@@ -119,7 +119,7 @@ def validator(schema: Schema) -> Callable[[JSON, str], None]:
 
 
 def compile_schema(schema: Schema) -> "jsonschema_rs.Validator":  # quoted: the lowest versions have no such name
-    """The compiled schema. Nothing is fetched: a reference may only point into the schema itself."""
+    """Compile the schema. Nothing is fetched: references must point into the schema itself. Raises TaskError."""
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse_fetch)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
@@ -127,26 +127,26 @@ def compile_schema(schema: Schema) -> "jsonschema_rs.Validator":  # quoted: the 
 
 
 def order_columns(label: dict[str, JSON], columns: tuple[str, ...]) -> dict[str, JSON]:
-    """The label with its keys in the order of `columns`; what is not among them comes last."""
+    """Return the label with its keys in the order of `columns`, and all other keys after them."""
     if tuple(label) == columns:
         return label
     return {name: label[name] for name in columns if name in label} | label
 
 
 def short(value: JSON) -> str:
-    """A value in a message: its repr, cut."""
+    """Format a value for a message: its repr, truncated."""
     text = repr(value)
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 
 
 def format_path(path: Sequence[str | int]) -> str:
-    """A path for people: `items[0].name`."""
+    """Format a path for people: `items[0].name`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".") or "the arguments"
 
 
 def _copy_schema(schema: Schema, name: str) -> Schema:
-    """A copy of plain JSON that nobody else can change, valid as a JSON Schema."""
+    """Copy the schema as plain JSON, so that nobody else can change it. Raises TaskError if it is not valid."""
     try:
         plain = codec.plain(schema)
         jsonschema_rs.meta.validate(plain)

@@ -1,21 +1,21 @@
-"""Going through a JSON Schema: which keywords hold subschemas, and which hold data."""
+"""Traverses a JSON Schema, and knows which keywords hold subschemas and which hold data."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Schema = dict[str, Any]
 
-#: keywords that hold subschemas by name: a property called "default" is no `default` keyword
+#: Keywords that hold subschemas by name. A property called "default" is not a `default` keyword.
 _BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ITEMS = ("items", "contains", "unevaluatedItems")
 _SINGLE = (*_ITEMS, "additionalProperties", "unevaluatedProperties", "propertyNames", "not", "if", "then", "else")
-#: a boolean is a schema too: true takes anything, false takes nothing
+#: A boolean is also a schema: true accepts anything, false nothing.
 _BOOLEANS: dict[bool, Schema] = {True: {}, False: {"not": {}}}
 
 
 def child_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
-    """Each subschema one level down, with its step as in a JSON pointer."""
+    """Yield each direct subschema, with its step as in a JSON pointer."""
     for keyword in _BY_NAME:
         named = schema.get(keyword)
         if isinstance(named, dict):
@@ -30,14 +30,14 @@ def child_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
 
 
 def iter_schemas(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:
-    """The schema and every subschema in it, each with its JSON pointer."""
+    """Yield the schema and every subschema in it, each with its JSON pointer."""
     yield path, schema
     for step, sub in child_schemas(schema):
         yield from iter_schemas(sub, f"{path}/{step}")
 
 
 def transform(schema: Any, change: Callable[[Schema], Schema]) -> Any:
-    """A copy in which every subschema has gone through `change`, the innermost first."""
+    """Return a copy in which `change` was applied to every subschema, the innermost first."""
     if not isinstance(schema, dict):
         return schema
     copy = dict(schema)
@@ -54,7 +54,7 @@ def transform(schema: Any, change: Callable[[Schema], Schema]) -> Any:
 
 
 def types_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """What `type` says, as a tuple; empty where there is none."""
+    """Return the value of `type` as a tuple; empty if there is none."""
     declared = schema.get("type", ())
     return (declared,) if isinstance(declared, str) else tuple(declared)
 

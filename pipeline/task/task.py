@@ -1,4 +1,4 @@
-"""The task: what is asked of the model, how an answer is read, and what follows a label."""
+"""Defines the task: what the model is asked, how an answer is read, and what follows a label."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from pipeline.task.tools import DynamicTool, ToolBinding
 from pipeline.task.toolset import build_tools
 from pipeline.task.validators import Validators
 
-#: what labelpipe says itself in each request
+#: Parameters that labelpipe itself sets in each request.
 RESERVED = frozenset(
     {"model", "messages", "tools", "tool_choice", "functions", "function_call", "n", "stream", "stream_options"}
 )
-#: the value of a parameter that is left out, also where it would be sent by default
+#: The value of a parameter that is left out, even if it would be sent by default.
 OMIT = "omit"
 PARALLEL = "parallel_tool_calls"
 
 
 class Task:
-    """One labelling task. Made by `build_task`; holds no state but a bounded cache.
+    """One labeling task. `build_task` creates it. Its only state is a bounded cache.
 
-    `columns` are the label columns in the schema's order, `closed_columns` those with a fixed set of values.
-    `extra_columns` are those that a callback declares, () where it declares none. `fingerprint` are the named parts
-    that decide what the model is asked; the callback is none of them, so that a fixed one runs again on the answers
-    that are kept. `constant_tokens` is about how long a beginning all requests share: what a server's prompt cache can
-    find again; `marks_prefix`: its end is marked.
+    `columns` are the label columns in the schema's order; `closed_columns` those with a fixed set of values.
+    `extra_columns` are those that callbacks declare. `fingerprint` contains the named parts that decide what the model
+    is asked. The callback is not one of them, so that a fixed callback can run again on the saved answers.
+    `constant_tokens` estimates the beginning that all requests share, which a server's prompt cache can reuse.
+    `marks_prefix`: its end is marked.
 
-    `fields` are the record's fields that the prompt names, `media_kinds` the kinds of media that it may show (image,
-    audio, document). `prints_record`: it prints the whole record, so that all fields decide what is asked;
-    `is_constant`: nothing of the record is in it. `has_callback`: code of the user's is called with a label;
-    `can_share_answers`: an answer fits every record with the identical request.
+    `fields` are the record's fields that the prompt names; `media_kinds` the kinds of media that it may show (image,
+    audio, document). `prints_record`: it prints the whole record, so all fields decide what is asked. `is_constant`:
+    it contains nothing of the record. `has_callback`: the user's code is called with a label. `can_share_answers`: an
+    answer is valid for every record with the identical request.
     """
 
     def __init__(self, options: TaskOptions, bindings: Sequence[ToolBinding]) -> None:
@@ -83,7 +83,7 @@ class Task:
         self._timeout_s = options.callback_timeout_s
         self._renames: Sequence[Rename] = ()
         self._validators = Validators(options.validators, fields, options.base)
-        # A validator may look at fields that are in no request, and a conversation is about its own record.
+        # A validator may use fields that are in no request, and a conversation is about its own record.
         self.can_share_answers = self.max_turns == 1 and not options.validators
         examples = validate_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
@@ -103,8 +103,8 @@ class Task:
         fixed = NO_MESSAGES if options.examples_k else join_blocks(messages for _text, messages in shots)
         definitions = [binding.tool.definition for binding in bindings if isinstance(binding.tool, Tool)]
         constant_tokens = constant_bytes(options.system, definitions, fixed) // BYTES_PER_TOKEN
-        self.constant_tokens = 0 if is_dynamic else constant_tokens  # the tools stand first of all
-        keepable = self.constant_tokens if options.system or fixed.messages else 0  # a mark stands in a message
+        self.constant_tokens = 0 if is_dynamic else constant_tokens  # the tools come first in a prompt
+        keepable = self.constant_tokens if options.system or fixed.messages else 0  # only a message can carry a mark
         requested = PromptCaching(options.prompt_cache_key, options.cache_breakpoint)
         caching = resolve_caching(requested, parameters, self.fingerprint, keepable)
         self.marks_prefix = bool(caching.breakpoint)
@@ -114,28 +114,28 @@ class Task:
         )
 
     def with_renames(self, renames: Sequence[Rename]) -> Task:
-        """The task for answers that were given before these renames: it takes the former names, and gives the new."""
+        """Return the task for answers from before these renames. It accepts the former names and returns the new."""
         task = copy(self)
         task._renames = tuple(renames)
         return task
 
     def prompt_text(self, record: Record) -> str:
-        """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
+        """Return the record's prompt as a person reads it. Raises RenderError like `render`."""
         self._validators.require_fields(record)
         self._template_for(record)
         return self._prompt.render(record).text
 
     def render(self, record: Record) -> Request:
-        """The request for one record. Raises RenderError."""
+        """Build the request for one record. Raises RenderError."""
         self._validators.require_fields(record)
         template, prompt = self._template_for(record), self._prompt.render(record)
         return template.request(record, prompt, self._examples_for(prompt.text))
 
     def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
-        """The valid calls in an answer; none where it may be words alone. `before` are those of earlier turns.
+        """Return the valid calls in an answer; none if it may be text alone. `before` are those of earlier turns.
 
-        Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError. The last one comes of code of the
-        user's: a model's validator, or a schema that depends on the record.
+        Raises InvalidAnswerError, TruncatedError, RefusalError, or CallbackError. The last one comes from the user's
+        code: a model's validator, or a schema that depends on the record.
         """
         try:
             tools = self._template_for(record).tools_by_name
@@ -148,10 +148,10 @@ class Task:
         return valid_calls
 
     def build_rows(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
-        """The record's row or rows, from all its calls and the model's last words.
+        """Build the record's row or rows from all its calls and the model's final text.
 
-        Raises UnfinishedError where a conversation was cut off (`reply` is None) before all that is wanted was said,
-        and CallbackError for an extra column that is one of the task's.
+        Raises UnfinishedError if a conversation was cut off (`reply` is None) before it was complete, and CallbackError
+        for an extra column that is one of the task's.
         """
         if self.max_turns == 1:
             reply = reply or ""
@@ -160,20 +160,20 @@ class Task:
         return self._columns.build(valid_calls, reply, record.key)
 
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
-        """The request that asks again, with the fault shown; after a TruncatedError with more room.
+        """Return the request that asks again and shows the fault; after a TruncatedError, with a higher token limit.
 
-        `base` is how many messages the turn began with.
+        `base` is the number of messages at the start of the turn.
         """
         return repair(request, answer, error, base=base)
 
     def next_turn(self, request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
-        """The request that tells the model what came of its calls."""
+        """Return the request that shows the model the results of its calls."""
         return next_turn(request, answer, valid_calls)
 
     async def run_callback(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
-        """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it.
+        """Return the call with its callback's result. Raises CallbackError; in a conversation the model gets the error.
 
-        NotCalledError is raised in both: of a callback that was not called there is nothing to tell.
+        NotCalledError is raised in both cases, because without a call there is nothing to report to the model.
         """
         callback = self._callbacks.get(valid_call.tool)
         if callback is None:
@@ -190,7 +190,7 @@ class Task:
 
 
 def _closed_columns(bindings: Sequence[ToolBinding], columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns in which two answers can be expected to say the same: an enum, true or false, or a list of these."""
+    """Return the columns in which two answers can be expected to agree: an enum, a boolean, or a list of these."""
     if len(bindings) > 1 or isinstance(bindings[0].tool, DynamicTool):
         return ()
     properties = bindings[0].tool.schema["properties"]
@@ -204,7 +204,7 @@ def _is_closed(node: Schema) -> bool:
 
 
 def build_task(options: TaskOptions) -> Task:
-    """The task. Raises TaskError for anything in the options that cannot work."""
+    """Build the task. Raises TaskError for options that cannot work."""
     if not options.model.strip():
         raise TaskError("model.name is empty: expected the name of a model")
     _validate_choice("model.tool_choice", options.tool_choice, TOOL_CHOICES)
@@ -245,7 +245,7 @@ def _row_fields(options: TaskOptions, bindings: Sequence[ToolBinding]) -> tuple[
 
 
 def _request_parameters(parameters: Mapping[str, JSON], rules: CallRules) -> dict[str, JSON]:
-    """The model parameters of each request. Where one call is wanted, parallel calls are off."""
+    """Return the model parameters of each request. If one call is expected, parallel calls are off."""
     if reserved := [name for name in parameters if name in RESERVED]:
         raise TaskError(f"model.parameters.{reserved[0]} cannot be set: labelpipe sets it itself; remove it")
     try:
@@ -263,7 +263,7 @@ def _templates(
     caching: PromptCaching,
     fixed: MessageBlock,
 ) -> Callable[[Record], RequestTemplate]:
-    """Gives the template of each record's request, with the examples that all records are shown."""
+    """Return a function that finds the template of a record's request, with the examples that all records share."""
 
     def template(tools: Sequence[Tool]) -> RequestTemplate:
         return build_template(
@@ -290,7 +290,7 @@ def _templates(
 
 
 def _tool_choice(options: TaskOptions, names: Sequence[str], rules: CallRules) -> JSON:
-    """`forced` names the function; where there are several, or more than one call is wanted, any must be called."""
+    """Return the tool choice. `forced` names the function, or requires any call if several are offered or expected."""
     word = options.tool_choice
     if rules.call == "any":
         return "auto"
@@ -317,7 +317,7 @@ def _fingerprint(
         "examples": list(examples) or None,
         "examples_k": options.examples_k,
     }
-    # Left out where they are not used, so that a folder of an older labelpipe is not taken for another run.
+    # Left out if unused, so that a folder of an older labelpipe does not look like another run.
     later = {
         "call": options.call if options.call != "one" else None,
         "rows": options.rows,

@@ -1,4 +1,4 @@
-"""What `task.python` may name: a Pydantic model, a tool with a schema, or a function whose parameters say it."""
+"""Builds a tool from what `task.python` names: a Pydantic model, a tool with a schema, or an annotated function."""
 
 import inspect
 import sys
@@ -19,7 +19,7 @@ from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
 from pipeline.task.schema_tree import Schema
 
-#: parameters of a function that are not the model's to fill
+#: Parameters of a function that labelpipe fills, not the model.
 RECORD, CALL = "record", "call"
 _EXPECTED = (
     "expected a Pydantic model, a function with annotated parameters, "
@@ -29,7 +29,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class DynamicTool:
-    """A schema that depends on the record: how to get it, and how to make a tool of it."""
+    """A schema that depends on the record: how to get it, and how to build a tool from it."""
 
     name: str
     columns: tuple[str, ...]
@@ -40,7 +40,7 @@ class DynamicTool:
 
 @dataclass(frozen=True, slots=True)
 class ToolBinding:
-    """What the model is offered: one tool, or one for each record; and what is called with the label."""
+    """What the model is offered, one tool or one per record, and the callback for the label."""
 
     tool: Tool | DynamicTool
     callback: Callback | None = None
@@ -53,7 +53,7 @@ class ToolBinding:
 
 @dataclass(frozen=True, slots=True)
 class ToolNaming:
-    """What the config says about the function, and where; None leaves it to the tool."""
+    """The config's words about the function, and their key. None leaves the name or description to the tool."""
 
     reference: str
     name: str | None
@@ -63,12 +63,12 @@ class ToolNaming:
 
     @property
     def where(self) -> str:
-        """How a message begins: which key of the config has which value."""
+        """The beginning of a message: the key of the config and its value."""
         return f"{self.key} is {self.reference!r}"
 
 
 def bind_object(thing: Any, naming: ToolNaming) -> ToolBinding:
-    """The tool that an imported object is. Raises TaskError for one that is none."""
+    """Build the tool from an imported object. Raises TaskError if it is not a tool."""
     try:
         return _bind(thing, naming)
     except TaskError:
@@ -161,7 +161,7 @@ def _dynamic_tool(
 def _schema_for_record(schema_for: Callable[[Any], Any], record: Record) -> Schema:
     try:
         schema = schema_for(copy_record(record))
-    except BaseException as error:  # a SystemExit too: it must not end the run
+    except BaseException as error:  # even a SystemExit must not end the run
         raise RenderError(f"the tool's schema(record) raised {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict):
         raise RenderError(f"the tool's schema(record) returned {short(schema)}: expected a JSON Schema as a dict")
@@ -197,7 +197,7 @@ def _bind_function(function: Callable[..., Any], naming: ToolNaming) -> ToolBind
 
 
 def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model, tuple[str, ...]]:
-    """The model of what the model fills, and the names of what labelpipe fills."""
+    """Return the model of the parameters that the model fills, and the names of those that labelpipe fills."""
     parameters = dict(inspect.signature(function).parameters)
     injected = tuple(name for name in (RECORD, CALL) if _is_ours(parameters.get(name)))
     for name in injected:
@@ -218,7 +218,7 @@ def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model
 
 
 def _is_ours(parameter: inspect.Parameter | None) -> bool:
-    """Whether a parameter called record or call is ours to fill: not one that is annotated as a label's field."""
+    """Whether labelpipe fills a parameter named record or call; not if it is annotated as a field of the label."""
     if parameter is None or parameter.name == RECORD:
         return parameter is not None
     kind = parameter.annotation
@@ -230,7 +230,7 @@ def _create_model(name: str, fields: dict[str, Any], naming: ToolNaming) -> Mode
     config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
     try:
         with warnings.catch_warnings():
-            # A parameter may have the name of a method of Pydantic's, such as "schema" or "copy".
+            # A parameter may have the name of a Pydantic method, such as "schema" or "copy".
             warnings.simplefilter("ignore")
             model: Model = pydantic.create_model(name, __config__=config, **fields)
     except Exception as error:
@@ -257,6 +257,6 @@ def _names(thing: Any, name: str) -> tuple[str, ...] | None:
 def _docstring(thing: Any) -> str | None:
     owner = thing if inspect.isroutine(thing) else type(thing)
     doc = owner.__doc__ or ""
-    # Not one that the standard library wrote, as dataclass does.
+    # Skip docstrings that the standard library generated, as dataclass does.
     written = owner.__module__ not in sys.stdlib_module_names and not doc.startswith(f"{owner.__name__}(")
     return inspect.cleandoc(doc) if doc and written else None

@@ -1,4 +1,4 @@
-"""What a task offers the model: its tools, from whichever form they were given in."""
+"""Builds the tools of a task from any of their forms in the config."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pipeline.task.tools import ToolBinding, ToolNaming, bind_object
 
 
 def build_tools(options: TaskOptions) -> tuple[ToolBinding, ...]:
-    """The tools of the task, each with its callback. Raises TaskError."""
+    """Build the tools of the task, each with its callback. Raises TaskError."""
     forms = {
         "task.labels": options.labels,
         "task.function": options.function,
@@ -56,7 +56,7 @@ def _one_of_several(options: TaskOptions, tool: ToolOptions, where: str) -> Tool
 
 
 def _bind(options: TaskOptions, tool: ToolOptions, where: str) -> ToolBinding:
-    """The tool and its callback; messages put `where` before the name of a key."""
+    """Build a tool and its callback. Messages put `where` before the name of a key."""
     if tool.python is not None:
         key = f"{where}python"
         naming = ToolNaming(tool.python, tool.name, tool.description, options.strict, key)

@@ -1,4 +1,4 @@
-"""What a label must fit beside its schema: expressions, and functions of the user's. What fails is asked again."""
+"""Checks labels beyond their schema, by expressions and user functions. The model is asked again about failures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ from pipeline.task.expressions import FUNCTIONS, LABEL, RECORD, Expression
 from pipeline.task.importing import import_object
 from pipeline.task.options import ValidatorOptions
 
-#: label and record -> what is wrong with the label; None for nothing
+#: Label and record -> what is wrong with the label; None if nothing is.
 Validator = Callable[[Mapping[str, JSON], Record], str | None]
 
 
 class Validators:
     """Every validator of a task. Raises TaskError for one that cannot work.
 
-    `tools` are the fields of each tool's label.
+    `tools` maps each tool to the fields of its label.
     """
 
     def __init__(self, validators: Sequence[ValidatorOptions], tools: Mapping[str, Sequence[str]], base: Path) -> None:
         self._by_tool: dict[str, list[Validator]] = {name: [] for name in tools}
-        #: the record's fields that expressions name, and what to say where one is not there
+        #: The record's fields that expressions name, and the message if one is missing.
         self._required_fields: dict[str, str] = {}
         for number, options in enumerate(validators, start=1):
             where = f"task.validators, number {number}"
@@ -39,9 +39,9 @@ class Validators:
                 self._by_tool[name].append(self._build(options, where, name, tools, base))
 
     def require_fields(self, record: Record) -> None:
-        """Raise RenderError where an expression names what neither the label nor the record has.
+        """Raise RenderError if an expression names a field that neither the label nor the record has.
 
-        Found before anything is sent: the model could not fix it.
+        Call it before anything is sent, because the model could not fix that.
         """
         for name, fault in self._required_fields.items():
             if name not in record.fields:
@@ -78,7 +78,7 @@ class Validators:
         return _expression_validator(expression, options, tools[tool])
 
     def check(self, valid_calls: Sequence[ValidCall], record: Record) -> None:
-        """Raise InvalidAnswerError with all that is wrong; CallbackError where a validator itself broke."""
+        """Raise InvalidAnswerError with all faults, or CallbackError if a validator itself fails."""
         faults = [
             fault
             for valid_call in valid_calls
@@ -90,7 +90,7 @@ class Validators:
 
 
 def fingerprint(validators: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
-    """What the validators change of the labels, for the fingerprint; None without any."""
+    """Return the parts of the validators that affect the labels, for the fingerprint; None without validators."""
     return [
         {"expression": options.expression, "python": options.python, "tool": options.tool} for options in validators
     ] or None
@@ -101,7 +101,7 @@ def _expression_validator(expression: Expression, options: ValidatorOptions, fie
     optional = dict.fromkeys(fields)
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
-        # A label's field comes before the record's of the same name; one that the model left out is null.
+        # A label's field hides the record's of the same name. A field that the model left out is null.
         whole = {**optional, **label}
         names = {**record.fields, **whole, LABEL: whole, RECORD: record.fields}
         try:
@@ -113,7 +113,7 @@ def _expression_validator(expression: Expression, options: ValidatorOptions, fie
                 f"{LABEL} and {RECORD}"
             ) from error
         except Exception as error:
-            # A None where a text was meant, for one: the label does not fit, and the model is told why.
+            # For example, a None instead of a text: the label does not fit, and the model is shown why.
             return f"{fault} ({type(error).__name__}: {error})"
         return None if fits else fault
 
@@ -129,11 +129,11 @@ def _function_validator(function: Any, options: ValidatorOptions, where: str) ->
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
         try:
-            # Copies: what the function does to them is not done to what is kept.
+            # Copies, so that the function cannot change the saved label and record.
             result = function(codec.plain(label), copy_record(record))
         except (ValueError, AssertionError) as error:
             return options.message or fault(str(error))
-        except BaseException as error:  # a SystemExit too: it must not end the run
+        except BaseException as error:  # even a SystemExit must not end the run
             raise CallbackError(f"the validator {options.python} raised {type(error).__name__}: {error}") from error
         if result is None or result is True:
             return None
