@@ -1,11 +1,11 @@
-"""A running session is steered through its run folder and its config file, and watched for standing still.
+"""Controls a running session through its run folder and its config file, and detects a stall.
 
     another terminal                      the run folder                     the run
     send("pause")  ───────────────────▶  control.jsonl          ─────────▶  Inbox.read_new()
     await_answer() ◀───────────────────  control.answers.jsonl  ◀─────────  Inbox.answer()
     an editor      ───────────────────▶  the config file        ─────────▶  ConfigWatch.changed()
 
-What an order or an edit may change is decided here (`changes`); that it is done is the run's part.
+`setting_changes` decides what an order or an edit may change. The run carries it out.
 """
 
 from pipeline.control.config_watch import ConfigWatch

@@ -1,6 +1,6 @@
-"""Orders to a running session, and its answers: lines in two files of the run folder.
+"""Sends orders to a running session and returns its answers, as lines in two files of the run folder.
 
-No sockets, so it works over ssh and on NFS too. An order is one line with an id of its own, and so is its answer.
+It uses no sockets, so it also works over ssh and on NFS. An order is one line with its own id, and so is its answer.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("labelpipe")
 
 ORDERS, ANSWERS = "control.jsonl", "control.answers.jsonl"
 VERBS = ("pause", "resume", "drain", "set")
-#: What is read of the orders at a time, and so the longest order.
+#: The bytes of orders that are read at once, and therefore the length of the longest order.
 BLOCK_BYTES = 64 * 1024
 POLL_S = 0.1
 NO_ANSWER = "the run did not answer; is it running?"
@@ -30,7 +30,7 @@ NO_ANSWER = "the run did not answer; is it running?"
 
 @dataclass(frozen=True, slots=True)
 class SentOrder:
-    """An order that was sent. The answer to it will stand behind `answers_from` bytes of the answers."""
+    """An order that was sent. Its answer will come after the first `answers_from` bytes of the answers."""
 
     id: str
     run_dir: Path
@@ -40,22 +40,22 @@ class SentOrder:
 
 @dataclass(frozen=True, slots=True)
 class OrderReply:
-    """What the run said to an order."""
+    """The run's answer to an order."""
 
     ok: bool
     text: str
 
 
 def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -> SentOrder:
-    """Leave an order for the run in `run_dir`. `key` and `value` belong to "set" only.
+    """Send an order to the run in `run_dir`. `key` and `value` are for "set" only.
 
-    Raises SetupError where there is no run, the order makes no sense, or the folder cannot be written.
+    Raises SetupError if there is no run, the order is invalid, or the folder cannot be written.
     """
     if mistake := _mistake(verb, key):
         raise SetupError(mistake)
     if not (run_dir / "manifest.json").is_file():
         raise SetupError(f"{run_dir}: there is no run here (no manifest.json)")
-    # Read before the order is there: the answer to it can only come behind this.
+    # The size is read before the order is written, so the answer can only come after it.
     ticket = SentOrder(secrets.token_hex(8), run_dir, verb, _size(run_dir / ANSWERS))
     order = {"id": ticket.id, "at": time.time(), "verb": verb}
     try:
@@ -75,13 +75,13 @@ def await_answer(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> OrderReply | None:
-    """What the run says to the order; None when it said nothing within `timeout_s` (then `NO_ANSWER` is the text).
+    """Return the run's answer; None if there is none within `timeout_s` (then report `NO_ANSWER`).
 
-    Blocks: it is for a command, not for an event loop.
+    Blocks, so it is for the command line, not for an event loop.
     """
     until = clock() + timeout_s
     while True:
-        # Opened anew each time: over NFS, opening is what brings the news.
+        # Opened each time, because NFS shows new data only when a file is opened.
         for answer in _objects(_read_from(ticket.run_dir / ANSWERS, ticket.answers_from)):
             if answer.get("id") == ticket.id:
                 return OrderReply(answer.get("ok") is True, str(answer.get("text", "")))
@@ -95,7 +95,7 @@ def await_answer(
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What another terminal wants. `key` and `value` are None except for "set"; a value may be a text like "16"."""
+    """An order from another terminal. `key` and `value` are None except for "set". A value may be a text like "16"."""
 
     id: str
     verb: str
@@ -104,21 +104,20 @@ class Order:
 
 
 class Inbox:
-    """The orders that come while this session runs. Those from before it are not carried out."""
+    """The orders that arrive while this session runs. Earlier ones are ignored."""
 
     def __init__(self, run_dir: Path) -> None:
         self._orders, self._answers = run_dir / ORDERS, run_dir / ANSWERS
-        # All state that changes: which file was read, how far, and whether what follows is the rest of a line that
-        # began before that place.
+        # Mutable state: which file was read, how far, and whether the next bytes continue a line that began before.
         stat = _stat(self._orders)
         self._inode: int | None = None if stat is None else stat.st_ino
         self._at = 0 if stat is None else stat.st_size
         self._in_line = not _ends_with_newline(self._orders)
 
     def read_new(self) -> list[Order]:
-        """The orders since the last look, in their order. A line that is still being written waits for its end.
+        """Return the orders since the last call, in order. An incomplete line waits for its end.
 
-        What cannot be an order is answered here and not given.
+        Invalid orders are answered here and not returned.
         """
         try:
             return [order for line in self._new_lines() if (order := self._order(line)) is not None]
@@ -127,7 +126,7 @@ class Inbox:
             return []
 
     def answer(self, order: Order, ok: bool, text: str) -> None:
-        """Tell the sender what came of it, and the log too. Never raises."""
+        """Answer the sender, and log the order. Never raises."""
         self._reply(order.id, ok, text)
         facts = {"verb": order.verb, "key": order.key, "ok": ok, "text": text}
         log.info("order", extra={"facts": facts})
@@ -137,7 +136,7 @@ class Inbox:
         if stat is None:
             return
         if stat.st_ino != self._inode or stat.st_size < self._at:
-            # Another file than the one that was read: all of it is new.
+            # The file was replaced, so all of it is new.
             self._inode, self._at, self._in_line = stat.st_ino, 0, False
         if stat.st_size == self._at:
             return
@@ -145,13 +144,13 @@ class Inbox:
             whole = block[: block.rfind(b"\n") + 1]
             if not whole and len(block) < BLOCK_BYTES:
                 return
-            # A line without end that is longer than any order is no order: it is passed over.
+            # An unfinished line that is longer than any order is not an order, and is skipped.
             self._at += len(whole or block)
             skip, self._in_line = self._in_line, not whole
             yield from whole.splitlines()[skip:]
 
     def _order(self, line: bytes) -> Order | None:
-        """The order of a line. None for what is none; its sender, if it names one, is told."""
+        """Parse the order in a line. Return None for an invalid one, and answer its sender if it names one."""
         order_facts = next(_objects(line), None)
         if order_facts is None:
             if line.strip():
@@ -172,7 +171,7 @@ class Inbox:
 
 
 def _mistake(verb: str, key: str | None) -> str:
-    """What is wrong with an order; empty where nothing is."""
+    """Return what is wrong with an order; empty if nothing is."""
     if verb not in VERBS:
         return f"unknown order {verb[:40]!r}; known are {', '.join(VERBS)}"
     if verb == "set" and not key:
@@ -186,8 +185,8 @@ def _mistake(verb: str, key: str | None) -> str:
 
 
 def _append(path: Path, line: Mapping[str, JSON]) -> None:
-    """One line at the end, in one write: lines of two senders do not mix. Raises OSError."""
-    # What another one could not finish is closed first, so that it does not swallow this line.
+    """Append one line in one write, so that lines of two senders do not mix. Raises OSError."""
+    # An unfinished line of another sender is ended first, so that it does not swallow this one.
     data = (b"" if _ends_with_newline(path) else b"\n") + codec.dumps(line) + b"\n"
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -198,7 +197,7 @@ def _append(path: Path, line: Mapping[str, JSON]) -> None:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """True also for a file that is empty or not there."""
+    """Whether the file ends with a newline, is empty, or is missing."""
     size = _size(path)
     return size == 0 or _read_from(path, size - 1) == b"\n"
 
@@ -225,7 +224,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _objects(data: bytes) -> Iterator[dict[str, JSON]]:
-    """The objects of JSON lines; what is none, or not whole yet, is passed over."""
+    """Yield the objects of JSON lines. Skip lines that are incomplete or not objects."""
     for line in data.splitlines():
         try:
             value = codec.loads(line)

@@ -1,4 +1,4 @@
-"""When nothing moves: noticed, and what each worker is waiting for written down."""
+"""Detects when nothing moves, and describes what each worker is waiting for."""
 
 import asyncio
 import gc
@@ -8,30 +8,29 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: Frames that are told of each task, the innermost ones; and names of tasks that are told of each group.
+#: The innermost frames to report of each task, and the task names to report of each group.
 STACK_FRAMES = 6
 MAX_NAMES = 5
 
 
 class Watchdog:
-    """Notices that nothing moved for `stall_s` seconds, and again each `stall_s` until something does.
+    """Detects that nothing has moved for `stall_s` seconds, and again every `stall_s` until something moves.
 
     `now` is in seconds, by any clock that does not go back.
     """
 
     def __init__(self, stall_s: float, now: float) -> None:
         self._stall_s = stall_s
-        # All state that changes: when something moved last, when a stall was reported last, and the mark that `note`
-        # saw last.
+        # Mutable state: when something last moved, when a stall was last reported, and the last mark of `note`.
         self._moved_at = self._reported_at = now
         self._mark: object = None
 
     def moved(self, now: float) -> None:
-        """Something moved; or nothing has to, as while the run is paused."""
+        """Record that something moved, or that nothing has to, as during a pause."""
         self._moved_at = self._reported_at = now
 
     def note(self, mark: object, now: float) -> None:
-        """Something moved if `mark` (say, a tuple of counters) is not what it was at the last note."""
+        """Record that something moved if `mark` (such as a tuple of counters) has changed since the last note."""
         if mark != self._mark:
             self._mark = mark
             self.moved(now)
@@ -44,15 +43,15 @@ class Watchdog:
         return True
 
     def still_for_s(self, now: float) -> float:
-        """Seconds since something moved."""
+        """Return the seconds since something moved."""
         return now - self._moved_at
 
 
 def describe_tasks() -> list[dict[str, Any]]:
-    """What each worker of the running loop is waiting for: plain values, by name.
+    """Describe what each worker of the running loop is waiting for, sorted by name, as plain values.
 
-    `stack` is from the outside in, `at` its innermost place, `awaits` what stands there. Names of files and functions,
-    states and counts only: no value of a variable, as it may be a record.
+    `stack` goes from the outermost frame to the innermost, `at` is the innermost place, and `awaits` is what it waits
+    for. Only names of files and functions, states, and counts: a variable's value may be a record.
     """
     tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker-")]
     # worker-2 before worker-10
@@ -60,7 +59,7 @@ def describe_tasks() -> list[dict[str, Any]]:
 
 
 def group_tasks(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with one entry for all tasks that stand at the same place, the largest group first."""
+    """Group the tasks that wait at the same place, the largest group first."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for one in described:
         groups.setdefault((*one["stack"], one["awaits"]), []).append(one)
@@ -87,7 +86,7 @@ def _described(task: asyncio.Task[Any]) -> dict[str, Any]:
 
 
 def _frames(awaitable: Any) -> Iterator[FrameType]:
-    """From the outermost coroutine to the innermost. `Task.get_stack` gives the outermost one only."""
+    """Yield frames from the outermost coroutine to the innermost. `Task.get_stack` returns only the outermost one."""
     visited: set[int] = set()
     while awaitable is not None and id(awaitable) not in visited:
         visited.add(id(awaitable))
@@ -98,7 +97,7 @@ def _frames(awaitable: Any) -> Iterator[FrameType]:
         elif inspect.isasyncgen(awaitable):
             frame, awaitable = awaitable.ag_frame, awaitable.ag_await
         else:
-            # One step of an async generator, and the like: it does not say what it steps through.
+            # For example, one step of an async generator, which does not expose its generator.
             frame, awaitable = None, _within(awaitable)
         if frame is not None:
             yield frame
@@ -112,7 +111,7 @@ def _within(opaque: Any) -> Any:
 
 
 def _place(frame: FrameType) -> str:
-    """`engine/pool.py:138 _work`: without the folders of this machine."""
+    """Format a place like `engine/pool.py:138 _work`, without the folders of this machine."""
     path = Path(frame.f_code.co_filename)
     return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
@@ -133,7 +132,7 @@ def _awaited(task: asyncio.Task[Any], frame: FrameType | None) -> str:
 
 
 def _state(thing: Any) -> str:
-    """A queue, lock or event in a few words. Its repr would show what is in a queue."""
+    """Describe a queue, lock, or event briefly. Its repr would show the content of a queue."""
     kind = type(thing).__name__
     if isinstance(thing, asyncio.Queue):
         return f"{kind} with {thing.qsize()} of {thing.maxsize or 'any number'}"

@@ -1,4 +1,4 @@
-"""Gold: the right labels. What a label field may hold, how a person's value is read, and files that hold gold."""
+"""Reads gold, that is, correct labels: gold files, what a label field may contain, and how people write its values."""
 
 from pipeline.gold.gold_file import KEY, GoldFile, open_gold
 from pipeline.gold.label_fields import (

@@ -1,4 +1,4 @@
-"""A gold file: CSV or JSONL with the records' keys and a column for each label field."""
+"""Reads a gold file: CSV or JSONL with the records' keys and a column for each label field."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pipeline.readers import Source, key_from_value, read_rows
 from pipeline.records import JSON
 from pipeline.store import safe_cell
 
-#: The column of keys in any gold file; the name under which the run's input has them may be used too.
+#: The key column of any gold file. The name of the key column in the run's input also works.
 KEY = "key"
-#: Rows that are handed on at once.
+#: Rows in a batch.
 BATCH = 2_000
-#: As much of a file is read at once for its digest.
+#: Bytes that are read at once for the digest.
 _BLOCK_BYTES = 1024 * 1024
 #: Formats in which all rows have the same columns.
 _TABLES = frozenset({"csv", "tsv", "parquet"})
-#: Formats in which an apostrophe may stand before what a spreadsheet would take for a formula, as we write it.
+#: Formats in which we write an apostrophe before what a spreadsheet would take for a formula.
 _WRITTEN = frozenset({"csv", "tsv"})
-#: How a key begins that is looked at more closely; nothing at all is among them.
+#: The first characters of keys that need a closer look. An empty key is one of them.
 _ODD = frozenset({"", "(", "\\", "'"})
-#: line, fields, digest (0), and what is wrong with it
+#: Line, fields, digest (0), and what is wrong with the row.
 _Row = tuple[int, dict[str, JSON], int, str]
 
 
 class GoldRow(NamedTuple):
-    """What gold says of one record: the values that are answered, by column. `line` is 1-based."""
+    """The gold of one record: its values by column, without unanswered ones. `line` is 1-based."""
 
     key: str
     line: int
@@ -46,14 +46,14 @@ def _with_gold_prefix(error: InputError) -> str:
 
 
 def _unescape(value: JSON) -> JSON:
-    """The value without the apostrophe that stands before a formula."""
+    """Return the value without the apostrophe before a formula."""
     if type(value) is str and value[:1] == "'" and safe_cell(value[1:]) == value:
         return value[1:]
     return value
 
 
 def _column_answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
-    """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
+    """Return each row's value in a column; None if it has none. Labels are few, so each text is checked only once."""
     values = [fields.get(column) for _, fields, _, _ in batch]
     texts = {value for value in values if type(value) is str}
     known = {text: plain(text) if has_value(text) else None for text in texts}
@@ -69,11 +69,11 @@ async def open_gold(
     known: Sequence[str] = (),
     beside: Collection[str] | None = None,
 ) -> AsyncGenerator[GoldFile, None]:
-    """The gold file, open. Raises InputError where a column is missing.
+    """Open a gold file. Raises InputError for a missing column.
 
-    `keys` are the columns that may hold the records' keys, the likeliest first. `wanted` are the columns of label
-    fields that must be there; where none is, those of `known` are taken that are there. Where none of them is either,
-    and `beside` is given, the only column is taken that is no key and not among `beside`.
+    `keys` are the possible key columns, the likeliest first. `wanted` are the required label columns. If it is empty,
+    the columns of `known` that exist are used. If there are none either, and `beside` is given, the only column is used
+    that is neither a key nor in `beside`.
     """
     try:
         async with aclosing(read_rows(source, batch=BATCH)) as rows:
@@ -85,17 +85,17 @@ async def open_gold(
 
 
 class GoldFile:
-    """A gold file that is open: `columns` are those of labels. Its rows can be read once.
+    """An open gold file. `columns` are its label columns. Its rows can be read only once.
 
-    `rows` are those read so far. Those that cannot be used are counted in `unusable` by why, with the first such place.
+    `rows` counts those read so far. `unusable` counts those that cannot be used, by reason; `first_unusable` has the
+    first place of each.
     """
 
     def __init__(self, source: Source, wanted: Sequence[str], batches: AsyncGenerator[list[_Row], None]) -> None:
         self.source = source
         self._wanted, self._batches = wanted, batches
         self._content = hashlib.sha256()
-        # All state that changes: the columns, the first rows, what was counted, and the columns that rows were seen to
-        # have.
+        # Mutable state: the columns, the first rows, the counts, and the columns that the rows had so far.
         self.key_column = ""
         self.columns: list[str] = []
         self.rows = 0
@@ -105,7 +105,7 @@ class GoldFile:
         self._present: dict[str, None] = {}
 
     async def begin(self, keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None) -> None:
-        """Read until a row tells which columns there are. Raises InputError."""
+        """Read until a row shows which columns there are. Raises InputError."""
         async for batch in self._batches:
             self._first.append(batch)
             if readable := [row for row in batch if not row[-1]]:
@@ -115,7 +115,7 @@ class GoldFile:
         raise InputError(f"gold: {self.source.name} has no readable row{reason}")
 
     async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
-        """The rows with a key, in batches. Raises InputError for a column that no row has."""
+        """Yield the rows with a key, in batches. Raises InputError for a wanted column that no row has."""
         first, self._first = self._first, []
         for batch in first:
             yield self._usable(batch)
@@ -125,7 +125,7 @@ class GoldFile:
 
     @property
     def digest(self) -> str:
-        """Of the file's bytes, as `sha256sum` prints it; of what can be read once only, of its keys and values."""
+        """The digest of the file, as `sha256sum` prints it; for a source that can be read only once, of its rows."""
         if self.source.path is None or self.source.single_pass:
             return self._content.hexdigest()
         content = hashlib.sha256()
@@ -140,7 +140,7 @@ class GoldFile:
         plain = _unescape if self.source.format in _WRITTEN else lambda value: value
         key_column, columns, make_row = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
         answers = zip(*(_column_answers(batch, column, plain) for column in columns), strict=True)
-        # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.
+        # CSV rows with equal values share one mapping. In other formats, 1 and true may both occur, and are equal here.
         known: dict[tuple[JSON, ...], Mapping[str, JSON]] = {}
         shares = self.source.format in _WRITTEN
         for (line, fields, _, trouble), values in zip(batch, answers, strict=True):
@@ -148,7 +148,7 @@ class GoldFile:
                 self._refuse("unreadable", trouble)
                 continue
             key = fields.get(key_column)
-            # Nearly every key is a text that does not begin as one that is made up, or escaped.
+            # Nearly every key is a text that does not begin like a generated or an escaped one.
             name = key if type(key) is str and key[:1] not in _ODD else key_from_value(plain(key))
             if name:
                 answered = known.get(values) if shares else None
@@ -174,7 +174,7 @@ class GoldFile:
     def _choose(
         self, rows: Sequence[_Row], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
     ) -> None:
-        """Find the column of keys and those of labels among the first rows' fields. Raises InputError."""
+        """Find the key column and the label columns among the first rows' fields. Raises InputError."""
         self._present = dict.fromkeys(name for _, fields, _, _ in rows for name in fields)
         key_columns = [name for name in keys if name in self._present]
         name, where = self.source.name, f"line {rows[0][0]}"

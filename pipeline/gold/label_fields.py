@@ -1,4 +1,4 @@
-"""What a task's label fields may hold, read from the schemas of its tools, and how a person's value is read as one."""
+"""Reads from a task's tool schemas what its label fields may contain, and reads people's values as such values."""
 
 import ast
 import math
@@ -10,21 +10,21 @@ from typing import Any, Literal
 from pipeline import codec
 from pipeline.records import JSON
 
-#: One of a list, several of a list, a number, a text; "unknown" where the schema says too little.
+#: One of a list, several of a list, a number, a text; "unknown" if the schema is too vague.
 Kind = Literal["class", "set", "number", "text", "unknown"]
 Schema = Mapping[str, Any]
 
-#: What a column of gold may be called beside the name of its label field: where it is looked for, and where somebody
-#: has named the file as gold.
+#: The names that a gold column may have for its label field: in any file, and in a file that the user calls gold.
 GOLD_NAMES = ("{}", "gold_{}", "{}_gold")
 MORE_GOLD_NAMES = (*GOLD_NAMES, "true_{}", "{}_true", "correct_{}", "right_{}")
-#: The column that names the tool which was called.
+#: The column that names the called tool.
 TOOL = "tool"
-#: Whole numbers in a range of so many are classes in an order, as stars are.
+#: A range with at most this many whole numbers is a list of ordered classes, such as stars.
 SCALE_MOST = 21
-#: Texts without a list of values are classes where they are so short, so few are distinct, and each comes twice or so.
+#: Texts without a list of values are classes if they are at most this long, this few are distinct, and each occurs
+#: about twice.
 CLASS_CHARS, CLASSES_MOST = 60, 100
-#: References in a schema that are followed, one after the other.
+#: The most references to follow in a row.
 _STEPS = 20
 _KINDS: Mapping[str, Kind] = {"array": "set", "integer": "number", "number": "number", "boolean": "class"}
 
@@ -33,9 +33,9 @@ _KINDS: Mapping[str, Kind] = {"array": "set", "integer": "number", "number": "nu
 class MeasuredField:
     """A label field as it is measured.
 
-    `values` are the classes of its list, by name and in its order; () where it has no list. `is_ordered`: they have an
-    order. `numbers` are the values behind the names where all are numbers, else their places. `is_bool`: true and
-    false. `former` are names that classes had before they were renamed, with those that they have now.
+    `values` are the names of its classes, in order; () without a list. `is_ordered`: they have an order. `numbers` are
+    the values behind the names if all are numbers; otherwise their places count. `is_bool`: they are true and false.
+    `former` maps the names of classes before a rename to the current ones.
     """
 
     name: str
@@ -48,23 +48,23 @@ class MeasuredField:
 
     @property
     def order(self) -> dict[str, float]:
-        """The number, or the place, of each of its classes."""
+        """The number or place of each class."""
         return dict(self.numbers) if self.numbers is not None else {name: at for at, name in enumerate(self.values)}
 
 
 def find_field(column: str, fields: Iterable[str], names: Sequence[str] = GOLD_NAMES) -> str | None:
-    """The label field that a column of gold is about by its name; None where the name does not tell."""
+    """Return the label field that a gold column belongs to by its name; None if there is none."""
     return next((field for field in fields if column in (name.format(field) for name in names)), None)
 
 
 def only_field(fields: Mapping[str, MeasuredField]) -> str | None:
-    """The only label field, or the only one with a list of values: a reason or a confidence beside it has no gold."""
+    """Return the only label field, or the only one with a list: there is no gold for a reason or a confidence."""
     names = [name for name, one in fields.items() if one.values] if len(fields) > 1 else list(fields)
     return names[0] if len(names) == 1 else None
 
 
 def class_name(value: JSON) -> str:
-    """The name of a class: 1, 1.0 and "1" are one, and so are true and "true"."""
+    """Return the name of a class. 1, 1.0, and "1" are the same class, and so are true and "true"."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -77,9 +77,9 @@ def class_name(value: JSON) -> str:
 def fields_of_tools(
     tools: Sequence[Schema], rows: str | None = None, ordered: Iterable[str] = ()
 ) -> dict[str, MeasuredField]:
-    """The label fields by column. `tools` are function definitions as a request has them; `rows` is `task.rows`.
+    """Return the label fields by column. `tools` are function definitions as in a request; `rows` is `task.rows`.
 
-    `ordered` are the fields whose list of values goes from the lowest to the highest.
+    `ordered` are the fields whose values are listed from lowest to highest.
     """
     fields: dict[str, MeasuredField] = {}
     functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), Mapping)]
@@ -95,7 +95,7 @@ def fields_of_tools(
 
 
 def _properties(root: Schema, rows: str | None) -> Iterator[tuple[str, Schema]]:
-    """The columns of a schema: its properties, and those of an item where a list of them gives the rows."""
+    """Yield the columns of a schema: its properties, with the list `rows` replaced by the properties of its items."""
     for name, node in (root.get("properties") or {}).items():
         if name != rows:
             yield name, node
@@ -105,7 +105,7 @@ def _properties(root: Schema, rows: str | None) -> Iterator[tuple[str, Schema]]:
 
 
 def _resolved(root: Schema, node: Any) -> Schema:
-    """The node behind its references; of a form that may also be null the other one."""
+    """Return the node behind its references and, if it may also be null, its other form."""
     for _ in range(_STEPS):
         if not isinstance(node, Mapping):
             return {}
@@ -145,7 +145,7 @@ def _field(name: str, node: Schema, root: Schema) -> MeasuredField:
 
 
 def _values(node: Schema) -> list[JSON]:
-    """The values of a list, without null: an enum, a constant, or constants to choose from."""
+    """Return the listed values without null: an enum, a constant, or alternative constants."""
     if isinstance(node.get("enum"), list):
         return [value for value in node["enum"] if value is not None]
     if "const" in node:
@@ -171,7 +171,7 @@ def _listed_field(name: str, values: Sequence[JSON]) -> MeasuredField:
 
 
 def infer_kind(field: MeasuredField, examples: Sequence[JSON]) -> MeasuredField:
-    """The field, its kind found out by values that it was seen to have where the schema says too little."""
+    """Return the field. If its schema is too vague, infer the kind from values that it has had."""
     if field.kind != "unknown":
         return field
     values = [value for value in examples if value is not None]
@@ -187,25 +187,25 @@ def infer_kind(field: MeasuredField, examples: Sequence[JSON]) -> MeasuredField:
     return replace(field, kind="class" if is_class else "text")
 
 
-#: The name of the class of a label that is null, or not there.
+#: The class of a label that is null or missing.
 NONE = "(none)"
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-#: What may stand between several labels in one cell.
+#: The separators between several labels in one cell.
 _BETWEEN = ("|", ";", ",", "\n")
 
 
 def has_value(value: JSON) -> bool:
-    """Whether there is a value: an empty cell, or one of white space only, is not answered."""
+    """Whether there is a value. An empty or blank cell has none."""
     return value is not None and (type(value) is not str or (value != "" and not value.isspace()))
 
 
 def as_class(field: MeasuredField, value: JSON) -> str:
-    """The class that a value names. Texts count as they stand: case and white space tell classes apart.
+    """Return the class that a value names. Texts count exactly: case and white space distinguish classes.
 
-    Only where the field holds numbers, or true and false, is another writing of the same value read: "1.0" as 1,
-    "TRUE" as true.
+    Only if the field contains numbers or booleans are other spellings of a value accepted: "1.0" for 1, "TRUE" for
+    true.
     """
     name = class_name(value)
     if name in field.values or not isinstance(value, str):
@@ -218,10 +218,10 @@ def as_class(field: MeasuredField, value: JSON) -> str:
 
 
 def as_number(value: JSON) -> int | float | None:
-    """The number, a whole one with all its digits, or None where it is none.
+    """Return the number, with all digits if it is whole; None if it is not a number.
 
-    A text may have a decimal comma, as where a spreadsheet writes semicolons between values. 1,000 may be either, and
-    is no number.
+    A text may have a decimal comma, as in spreadsheets that separate values by semicolons. 1,000 is ambiguous and does
+    not count as a number.
     """
     if type(value) is float:  # nearly always, and there may be a million
         return value if math.isfinite(value) else None
@@ -241,10 +241,10 @@ def as_number(value: JSON) -> int | float | None:
 
 
 def as_set(field: MeasuredField, value: JSON) -> frozenset[str]:
-    """The classes that a value names.
+    """Return the classes that a value names.
 
-    A list is one, and so is a text that holds a list as JSON or as Python write it; else a text is one class, or
-    several with `|`, `;`, a comma, or a line break between them, if all parts are classes of the field.
+    The value may be a list, or a text that contains a list in JSON or Python form. Any other text is one class, or
+    several separated by `|`, `;`, a comma, or a line break if all parts are classes of the field.
     """
     if isinstance(value, str):
         value = _split_values(field, value)

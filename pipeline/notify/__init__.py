@@ -1,8 +1,8 @@
-"""Somebody is told when the run ends or needs them: by a webhook, a command, or both.
+"""Notifies somebody when the run ends or needs them: by a webhook, a command, or both.
 
-Nothing here may touch the run. Both go out from threads of their own, which neither hold the event loop up nor keep the
-process alive; what fails becomes an event of the log. Who has a webhook's address can post to it, and a command may
-hold a token: neither is ever shown, in no log and in no error.
+Nothing here may affect the run. Both run in threads of their own, which neither block the event loop nor keep the
+process alive. Failures become events of the log. Anyone with a webhook's address can post to it, and a command may
+contain a token, so neither appears in any log or error.
 """
 
 from pipeline.notify.notifier import KINDS, QUIET_S, Notifier

@@ -1,4 +1,4 @@
-"""One run of the user's command. Its words may hold a token: they are never shown."""
+"""Runs the user's command. It may contain a token, so it is never shown."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 
 
 def argv_of(command: str | None) -> list[str] | None:
-    """The command as words, without a shell. Raises ConfigError."""
+    """Split the command into words, as there is no shell. Raises ConfigError."""
     if command is None:
         return None
     try:
@@ -24,9 +24,9 @@ def argv_of(command: str | None) -> list[str] | None:
 
 
 def execute(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout_s: float) -> int | None:
-    """The exit code (negative: a signal's number); None where it had to be killed. Blocks."""
-    quiet = subprocess.DEVNULL  # its words would tear the progress line, and may hold a secret
-    # A session of its own: what it starts is killed with it, and Ctrl-C for the run does not hit it.
+    """Return the exit code (negative: a signal's number); None if the command had to be killed. Blocks."""
+    quiet = subprocess.DEVNULL  # its output would break up the progress line, and may contain a secret
+    # Its own session: a kill includes its child processes, and Ctrl-C for the run does not reach it.
     with subprocess.Popen(  # noqa: S603 - the user's own words, and no shell
         argv, env=env, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
     ) as process:  # fmt: skip

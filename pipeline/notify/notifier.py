@@ -1,4 +1,4 @@
-"""Who is told of what, how often, and what becomes of it."""
+"""Decides which events to send and how often, sends them, and logs the results."""
 
 import asyncio
 import logging
@@ -18,20 +18,20 @@ from pipeline.threads import in_daemon
 _T = TypeVar("_T")
 log = logging.getLogger("labelpipe")
 
-#: The event of a run that is over. Every other event is one that needs somebody.
+#: The event of a finished run. Every other event needs somebody's attention.
 END = "end"
 ATTENTION = "attention"
 KINDS = frozenset({END, ATTENTION})
-#: The same event that needs somebody is not told again within this time.
+#: Seconds before the same event that needs attention is sent again.
 QUIET_S = 15 * 60.0
 
 
 class Notifier:
-    """Tells of events. `on` holds the kinds that are told: "end", "attention", or both.
+    """Sends notifications. `on` contains the kinds of events to send: "end", "attention", or both.
 
-    Without `url` and `command` it tells nobody. Raises ConfigError where one of them cannot work.
-    `timeout_s` is for one attempt at the webhook, `retry_waits_s` the pauses before the further ones. `hidden` names
-    the environment variables that the command does not get.
+    Without `url` and `command` it does nothing. Raises ConfigError if one of them cannot work. `timeout_s` limits one
+    attempt at the webhook, and `retry_waits_s` are the pauses before further attempts. `hidden` names the environment
+    variables to hide from the command.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class Notifier:
         self._command_timeout_s = command_timeout_s
         self._retry_waits_s = retry_waits_s
         self._clock = clock
-        # All state that changes: whom to tell of what, what is under way, and when each event was told last.
+        # Mutable state: the recipients and kinds, the tasks in progress, and when each event was last sent.
         self.change(url, command, on)
         self._under_way: set[asyncio.Task[None]] = set()
         self._sent_at: dict[str, float] = {}
         self._closed = False
 
     def change(self, url: str | None, command: str | None, on: frozenset[str]) -> None:
-        """Tell others, or of other kinds, from now on. Raises ConfigError, and then everything stays as it was."""
+        """Change the recipients or kinds from now on. Raises ConfigError, and then changes nothing."""
         if unknown := sorted(on - KINDS):
             raise ConfigError(f"notify.on: unknown {', '.join(map(repr, unknown))}; known are 'attention' and 'end'")
         webhook, argv = webhook_of(url), argv_of(command)
         self._webhook, self._argv, self._on = webhook, argv, on
 
     async def send(self, event: str, text: str, facts: Mapping[str, JSON]) -> None:
-        """Tell of an event, if it is to be told. Returns at once and never raises; `close` waits for the outcome.
+        """Send an event, if its kind is wanted. Returns at once and never raises; `close` waits for the outcome.
 
-        `event` is "end", or a short word of its own for what needs somebody: "outage", "budget".
+        `event` is "end", or a short name of what needs attention: "outage", "budget".
         """
         if self._closed or not self._should_send(event):
             return
@@ -78,10 +78,10 @@ class Notifier:
             self._start("command", event, partial(self._run, self._argv, event, message))
 
     async def close(self, wait_s: float = 5.0) -> None:
-        """Tell nothing more, and wait for what is under way, for at most `wait_s`; may be called twice.
+        """Send nothing more, and wait at most `wait_s` for what is in progress. May be called twice.
 
-        A post that is not done by then is given up. A command is left to itself: it is the user's, and half of it
-        may be worse than none.
+        A post that is not done by then is canceled. A command is left running: it is the user's, and half of it may be
+        worse than none.
         """
         self._closed = True
         if self._under_way:
@@ -120,7 +120,7 @@ class Notifier:
             await asyncio.sleep(max(wait_s, problem.wait_s))
 
     async def _attempt(self, webhook: Webhook, body: bytes) -> PostFailure | None:
-        """One post. The time is taken here too: a name that is looked up, or an answer in drips, has no timeout."""
+        """Post once. The time is limited here too, because name lookups and slowly dripping answers have no timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await in_daemon(lambda: post(webhook, body, self._timeout_s))
@@ -145,7 +145,7 @@ class Notifier:
 
 
 async def _guarded(channel: str, event: str, work: Callable[[], Awaitable[None]]) -> None:
-    """The border: nothing that happens in `work` comes out."""
+    """Run `work`, and log any exception instead of raising it."""
     try:
         await work()
     except asyncio.CancelledError:
@@ -153,7 +153,7 @@ async def _guarded(channel: str, event: str, work: Callable[[], Awaitable[None]]
         _failed(event, channel, f"{left}: not done when the run had ended")
         raise
     except Exception as error:
-        # By its kind only: the text of a foreign error may repeat the address.
+        # Only its type, because a foreign error's text may repeat the address.
         _failed(event, channel, type(error).__name__)
 
 
@@ -162,5 +162,5 @@ def _failed(event: str, channel: str, problem: str, **facts: object) -> None:
 
 
 def _log(level: int, what: str, *, event: str, **facts: object) -> None:
-    # Not "event": in run.log that is the line's own name.
+    # Not "event", which is the name of the line itself in run.log.
     log.log(level, what, extra={"facts": {"about": event, **facts}})

@@ -1,4 +1,4 @@
-"""One POST to a webhook. Its address is a secret: every reason here is in words of ours."""
+"""Posts to a webhook. Its address is a secret, so every reason is in our own words."""
 
 import base64
 import http.client
@@ -16,15 +16,15 @@ from pipeline.errors import ConfigError
 from pipeline.records import JSON
 from pipeline.version import __version__
 
-#: A server that asks for a longer pause than this is not worth waiting for.
+#: If a server asks for a longer pause, the post is not retried.
 LONGEST_WAIT_S = 30.0
-#: Chat services cut longer messages, and an environment variable has room for 128 KiB only.
+#: Chat services truncate longer messages, and an environment variable has room for only 128 KiB.
 TEXT_CHARS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """An address that was checked, without the login that may have stood in it."""
+    """A valid address, without the login that it may have contained."""
 
     url: str = field(repr=False)
     authorization: str | None = field(repr=False)
@@ -32,7 +32,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class PostFailure:
-    """Why a post was not taken. `passing`: another attempt may do better, after `wait_s` or more."""
+    """Why a post failed. `passing`: another attempt may succeed, after `wait_s` or more."""
 
     text: str
     passing: bool
@@ -40,7 +40,7 @@ class PostFailure:
 
 
 def webhook_of(url: str | None) -> Webhook | None:
-    """The address, checked. Raises ConfigError, which does not show it."""
+    """Check the address. Raises a ConfigError that does not show it."""
     if url is None:
         return None
     try:
@@ -60,14 +60,14 @@ def webhook_of(url: str | None) -> Webhook | None:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the facts elsewhere, and make a GET without a body of the post."""
+    """Refuses redirects, which would send the facts elsewhere and turn the post into a GET without a body."""
 
     def redirect_request(self, *_args: object, **_named: object) -> None:
         return None
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS only, through the proxy that the environment names."""
+    """Return an opener for HTTP and HTTPS only, through the proxy that the environment names."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -82,7 +82,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def post(webhook: Webhook, body: bytes, timeout_s: float) -> PostFailure | None:
-    """One POST; None when it was taken. Blocks. `timeout_s` is for each wait of the socket."""
+    """Post once. Return None if it was accepted. Blocks. `timeout_s` limits each wait of the socket."""
     headers = {"Content-Type": "application/json", "User-Agent": f"labelpipe/{__version__}"}
     if webhook.authorization is not None:
         headers["Authorization"] = webhook.authorization
@@ -106,7 +106,7 @@ def _refusal(status: int, retry_after: str | None) -> PostFailure:
 
 
 def _reason(error: BaseException) -> str:
-    """In words of ours: a foreign text may repeat the address."""
+    """Return the reason in our own words, because a foreign text may repeat the address."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     for kind, words in _REASONS:
@@ -129,9 +129,9 @@ _REASONS: Sequence[tuple[type[BaseException], str]] = (
 
 
 def slack_body(message: Mapping[str, JSON]) -> bytes:
-    """What the webhook gets: the text as Slack and its likes take it, and the facts as they are under "labelpipe".
+    """Return the body: the text for Slack and similar services, and the unchanged facts under "labelpipe".
 
-    A text may repeat what a server said: escaped, `<!channel>` in it calls nobody.
+    A text may repeat a server's words. It is escaped, so that `<!channel>` in it notifies nobody.
     """
     text = plain(str(message["text"]))
     for char, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
@@ -140,5 +140,5 @@ def slack_body(message: Mapping[str, JSON]) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Text that every environment and every service takes."""
+    """Return a text that every environment and service accepts."""
     return text.encode("utf-8", "replace").decode().replace("\0", "")[:TEXT_CHARS]

@@ -1,4 +1,4 @@
-"""The SDK: where measurements are sent, by the `OTEL_*` variables."""
+"""Sets up the SDK, which sends measurements as the `OTEL_*` variables say."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ PROTOCOLS = (
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
 )
-#: What the exporters complain of is told once in this time.
+#: Seconds before the same complaint of an exporter is logged again.
 COMPLAINTS_S = 60.0
 
 
 def open_telemetry(enabled: bool, *, model: str, server: str | None) -> Telemetry | None:
-    """What measures calls, or None where that is off.
+    """Return the object that measures calls; None if `enabled` is false.
 
-    `server` is the base URL of the API, None for OpenAI's own, "rehearsal" for the built-in endpoint. Raises
-    MissingExtraError, or ConfigError where an `OTEL_*` variable cannot be used.
+    `server` is the API's base URL, None for OpenAI's own, "rehearsal" for the built-in endpoint. Raises
+    MissingExtraError, or ConfigError for an unusable `OTEL_*` variable.
     """
     if not enabled:
         return None
     _check_protocol()
     with ExitStack() as undo:
-        # First: what is wrong with the variables is logged while they are read.
+        # First, because the SDK logs faults of the variables while it reads them.
         complaints = _Complaints()
         undo.callback(complaints.close)
         try:
@@ -65,7 +65,7 @@ def _is_off(signal: str) -> bool:
 
 
 def _resource() -> Any:
-    """Who sends: what the variables say, else labelpipe."""
+    """Return the sender's name and version: labelpipe's, unless the variables set them."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     ours: Mapping[str, str] = {"service.name": "labelpipe", "service.version": __version__}
@@ -81,7 +81,7 @@ def _tracers(resource: Any, undo: ExitStack) -> TracerProvider:
 
     if _is_off("TRACES"):
         return NoOpTracerProvider()
-    # Ended by `close`, with a limit of time; at the process's exit there would be none.
+    # `close` shuts it down with a time limit. At process exit there would be none.
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     undo.callback(tracers.shutdown)
@@ -101,21 +101,21 @@ def _meters(resource: Any) -> MeterProvider:
 
 
 class _Complaints(logging.Handler):
-    """What the SDK logs becomes an event of ours; left alone it would be printed into the progress line.
+    """Turns the SDK's log records into our events. Otherwise they would be printed into the progress line.
 
-    Texts among the arguments are covered: a header, an address and an answer may hold a secret.
+    Texts among the arguments are redacted: a header, an address, or an answer may contain a secret.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._logger = logging.getLogger("opentelemetry")
-        # All state that changes: when each complaint was told last, and whether it is over.
+        # Mutable state: when each complaint was last logged, and whether the end has come.
         self._told_at: dict[str, float] = {}
         self._over = False
         self._logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of it, unless it was told of late."""
+        """Log the complaint, unless it was logged recently."""
         now, message = time.monotonic(), str(record.msg)
         if self._over or now - self._told_at.get(message, float("-inf")) < COMPLAINTS_S:
             return
@@ -123,13 +123,13 @@ class _Complaints(logging.Handler):
         log.warning("telemetry", extra={"facts": {"problem": _covered(message, record.args)}})
 
     def end(self, late: bool) -> None:
-        """Tell nothing more. While a thread of the SDK is `late`, its words still have to go somewhere: here."""
+        """Log nothing more. While a thread of the SDK is `late`, keep swallowing its messages."""
         self._over = True
         if not late:
             self.close()
 
     def close(self) -> None:
-        """Listen no more; may be called twice."""
+        """Remove the handler. May be called twice."""
         self._logger.removeHandler(self)
         super().close()
 

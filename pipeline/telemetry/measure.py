@@ -1,4 +1,4 @@
-"""Calls, measured as they go by."""
+"""Measures calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("labelpipe")
 
 
 class CallSpan:
-    """One call that was begun."""
+    """A call in progress."""
 
     __slots__ = ("request", "span", "started_s")
 
@@ -43,7 +43,7 @@ class CallSpan:
 
 
 class Telemetry:
-    """Measures calls. It never raises once it is open: what goes wrong is an event of the log."""
+    """Measures calls. Once it is open, it never raises: failures are logged as events."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class Telemetry:
         self._outcomes = meter.create_counter(
             "labelpipe.outcomes", unit="{record}", description="Records that have an outcome."
         )
-        # All state that changes: whether the end has begun, and what went wrong already: it is told once.
+        # Mutable state: whether `close` was called, and the failures so far, each of which is logged only once.
         self._closed = False
         self._told: set[str] = set()
 
     def call_started(self, request: Request | None = None) -> CallSpan | None:
-        """A call is sent now, with this request. What it gives belongs to `call_ended`."""
+        """Record that a call with this request is being sent. Pass the result to `call_ended`."""
         try:
             attributes = {**self._common, **request_attributes(request)}
             span = self._tracer.start_span(self._name, kind=self._kind, attributes=attributes)
@@ -102,7 +102,7 @@ class Telemetry:
     def call_ended(
         self, call: CallSpan | None, *, response: Response | None = None, error: BaseException | str | None = None
     ) -> None:
-        """The call came to an answer, or to an error: the error itself, or a short word for it."""
+        """Record the call's answer or error. `error` is the exception, or a short word for it."""
         if call is None:
             return
         try:
@@ -111,7 +111,7 @@ class Telemetry:
             self._broken(failed)
 
     def written(self, outcomes: Iterable[Outcome]) -> None:
-        """Records have their outcome."""
+        """Count the outcomes."""
         kinds = Counter((one.status.value, None if one.problem is None else one.problem.code) for one in outcomes)
         try:
             for (status, problem), count in kinds.items():
@@ -121,11 +121,11 @@ class Telemetry:
             self._broken(error)
 
     def around(self, provider: Provider, *, timeout_s: float | None = None) -> MeasuredProvider:
-        """The provider, with every call measured. A call that is cut off after `timeout_s` counts as a timeout."""
+        """Wrap a provider so that every call is measured. A cancellation after `timeout_s` counts as a timeout."""
         return MeasuredProvider(self, provider, timeout_s)
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Send what is left, for at most `timeout_s`; may be called twice."""
+        """Send what is left, within `timeout_s`. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -160,7 +160,7 @@ class Telemetry:
 
     def _shut(self, part: Any) -> None:
         try:
-            if hasattr(part, "shutdown"):  # one that is switched off has nothing to shut
+            if hasattr(part, "shutdown"):  # a disabled part has none
                 part.shutdown()
         except Exception as error:
             self._broken(error)
@@ -176,29 +176,29 @@ def _complain(problem: str) -> None:
 
 
 class MeasuredProvider:
-    """A provider whose every call is measured; otherwise the same."""
+    """A provider whose calls are measured and otherwise unchanged."""
 
     def __init__(self, telemetry: Telemetry, provider: Provider, timeout_s: float | None) -> None:
         self._telemetry, self._provider, self._timeout_s = telemetry, provider, timeout_s
 
     @property
     def simulated(self) -> bool | None:
-        """What the provider says of itself."""
+        """The wrapped provider's value."""
         return self._provider.simulated
 
     @property
     def ping(self) -> Ping | None:
-        """The provider's; not measured, for it is about no record."""
+        """The wrapped provider's ping, which is not measured because it belongs to no record."""
         return self._provider.ping
 
     async def __call__(self, request: Request) -> Response:
-        """The provider's answer, or its error."""
+        """Return the provider's answer, or raise its error."""
         call = self._telemetry.call_started(request)
         started_s = time.monotonic()
         try:
             response = await self._provider(request)
         except asyncio.CancelledError:
-            # A timeout above cancels too: only the time tells it from a hedge that lost, or the end of the run.
+            # An outer timeout also cancels. Only the time distinguishes it from a lost hedge or the end of the run.
             in_time = self._timeout_s is None or time.monotonic() - started_s < self._timeout_s * 0.99
             self._telemetry.call_ended(call, error="cancelled" if in_time else "timeout")
             raise

@@ -1,4 +1,4 @@
-"""What is said of a call, in the words of the conventions."""
+"""Describes calls in the terms of the conventions."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ from pipeline.records import JSON, Request, Response
 
 OPENAI = "https://api.openai.com"
 REHEARSAL = "rehearsal"
-#: The boundaries that the conventions ask for.
+#: The boundaries that the conventions prescribe.
 DURATION_BOUNDS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BOUNDS = tuple(4**power for power in range(14))
-#: The conventions' name -> the ends of its hosts' names. Who is not here speaks OpenAI's language.
+#: The conventions' name -> the endings of its host names. Any other host counts as OpenAI-compatible.
 _HOSTS = {
     "azure.ai.openai": "openai.azure.com",
     "azure.ai.inference": "services.ai.azure.com inference.ai.azure.com",
@@ -33,7 +33,7 @@ PROVIDERS = {end: name for name, ends in _HOSTS.items() for end in ends.split()}
 
 
 def error_type(error: BaseException | str) -> str:
-    """A short word for an error, of a small set: our codes, else the name of its class."""
+    """Return a short word for an error, from a small set: our code, or else its class name."""
     if isinstance(error, str):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -44,10 +44,10 @@ def error_type(error: BaseException | str) -> str:
 
 
 def server_attributes(server: str | None) -> dict[str, str | int]:
-    """Who is called, and where: `gen_ai.provider.name`, `server.address`, `server.port`."""
+    """Return the called server: `gen_ai.provider.name`, `server.address`, `server.port`."""
     if server == REHEARSAL:
         return {"gen_ai.provider.name": "labelpipe.rehearsal"}
-    # The SDK reads this variable where it is given no address.
+    # The SDK reads this variable if it is given no address.
     parts = urlsplit(server or os.environ.get("OPENAI_BASE_URL") or OPENAI)
     host = (parts.hostname or "").lower()
     ends = (name for end, name in PROVIDERS.items() if host == end or host.endswith(f".{end}"))
@@ -57,9 +57,9 @@ def server_attributes(server: str | None) -> dict[str, str | int]:
 
 
 def request_attributes(request: Request | None) -> dict[str, str]:
-    """What a span says of a request: the names of its functions, where there are several to choose from.
+    """Return a request's span attributes: the names of its functions, if there are several.
 
-    In the conventions' form of a definition, whose parameters and description are left out.
+    They have the conventions' form of a definition, without parameters and description.
     """
     tools = () if request is None else request.tools
     if len(tools) < 2:
@@ -69,12 +69,12 @@ def request_attributes(request: Request | None) -> dict[str, str]:
 
 
 def called_attributes(request: Request | None, response: Response) -> dict[str, list[str]]:
-    """Which of several functions were called, in the answer's order. A name that the model made up is "_OTHER"."""
+    """Return which of several functions were called, in the answer's order. An unknown name becomes "_OTHER"."""
     tools = () if request is None else request.tools
     if len(tools) < 2 or not response.answer.calls:
         return {}
     known = frozenset(_names(tools))
-    # The conventions name a call only where it is carried out, in a span of its own: this is our word.
+    # Our own name: the conventions name a call only in the span of its execution.
     return {"labelpipe.tools.called": [call.name if call.name in known else "_OTHER" for call in response.answer.calls]}
 
 
@@ -83,7 +83,7 @@ def _names(tools: Sequence[Mapping[str, JSON]]) -> list[str]:
 
 
 def response_attributes(response: Response) -> dict[str, Any]:
-    """What a span says of an answer."""
+    """Return an answer's span attributes."""
     usage = response.usage
     found: dict[str, Any] = {"gen_ai.response.model": response.model}
     if usage.total:
