@@ -1,4 +1,4 @@
-"""The live driver: calls the model for one record, by the rules and through the door, until there is an outcome."""
+"""The live driver: calls the model for one record, under the rules and with admission, until there is an outcome."""
 
 import asyncio
 import logging
@@ -29,8 +29,8 @@ from pipeline.stats import Stats
 log = logging.getLogger("labelpipe")
 
 
-#: Takes the request of an interview over, to have it answered later: then it gives True. Raises Over where that was
-#: tried and came to nothing for good.
+#: Takes over an interview's request to have it answered later, and returns whether it did. Raises Over if that was
+#: tried and failed for good.
 Later = Callable[[Interview], Awaitable[bool]]
 
 
@@ -41,8 +41,8 @@ class _PutOffError(Exception):
 class Asker:
     """Asks the model about one record until there is an outcome.
 
-    `journal` keeps what is paid for before the record is at its end; `tariff` says what an answer costs; `later` takes
-    requests that are not to be answered now.
+    `journal` saves paid answers of records that have not ended. `tariff` prices answers. `later` takes requests that
+    are not answered now.
     """
 
     def __init__(
@@ -74,24 +74,24 @@ class Asker:
         self.judge = Judge(admission, stats, rules, ping=ping, most_answers=context.most_answers, rng=rng)
         self._mid_run_breaker = MidRunBreaker(provider, context.task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
-        #: Told how many records wait or fail, when one more does.
+        #: Called with the number of records that wait or fail, each time there is another one.
         self.at_wait: Callable[[int], None] = lambda _: None
-        # All state that changes, beside the judge's: how many records wait to be asked again, how many stand at the
-        # door that have not failed, and a call for those that let them pass.
+        # Mutable state, besides the judge's: how many records wait for a retry, how many that have not failed wait for
+        # admission, and an event for records that let these go first.
         self._waiting = self._fresh = 0
         self._turn = asyncio.Event()
         admission.gate.at_calm(self._turn.set)
 
     async def ask(self, request: Request, kept: Sequence[SavedAnswer] = ()) -> Outcome | None:
-        """The record's outcome; None where its request is answered later. `kept` are its answers so far.
+        """Return the record's outcome; None if its request is answered later. `saved` are its answers so far.
 
-        Raises StoppedError when the run stops first: the record stays pending.
+        Raises StoppedError if the run stops first; the record then stays pending.
         """
-        # A callback is for the run's own records.
+        # Callbacks are only for the run's own records.
         context = self._context_without_callbacks if request.record.is_canary else self._context
         interview = Interview(context, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
         history = CallHistory(interview)
-        if kept:  # a ledger of an older version has not noted what they cost
+        if kept:  # a ledger of an older version lacks their cost
             kept = [replace(one, response=self._noted(one.response)) for one in kept]
         self.judge.active += 1
         try:
@@ -130,12 +130,12 @@ class Asker:
     async def _resume(self, interview: Interview, kept: Sequence[SavedAnswer]) -> None:
         interview.resume(kept)
         if interview.fault is not None and kept[-1].fault is None and self._journal is not None:
-            # It came in a batch, where nobody had read it: the next session has to find it as it is read now.
+            # It came in a batch and had not been parsed. The next session must find it as it is parsed now.
             await self._journal.keep(interview.kept(time.time()))
             self._tell(interview)
 
     async def _until_over(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
-        """Answer after answer and callback after callback, until the interview wants nothing more."""
+        """Supply answers and callback results until the interview needs nothing more."""
         interview, context = history.interview, history.interview.context
         if kept:
             await self._resume(interview, kept)
@@ -149,7 +149,7 @@ class Asker:
                     request_before = interview.request
                     interview.give_up(over.status, over.problem)
                     if interview.request is not request_before:
-                        history.begin_anew()  # what one voter did not answer says nothing of another one
+                        history.begin_anew()  # one voter's failure says nothing about another voter
                     continue
                 for other in history.came:
                     if other is not response:
@@ -159,13 +159,13 @@ class Asker:
                 self._tell(interview)
                 is_kept = interview.needs_keeping
             else:
-                # The turns of a conversation are kept to its end, for a replay.
+                # A replay needs the turns of a conversation until its end.
                 is_kept = await call_back(context, interview) and (context.talks or not interview.is_over)
             if is_kept and self._journal is not None:
                 await self._journal.keep(interview.kept(time.time()))
 
     def _tell(self, interview: Interview) -> None:
-        """What was odd about the last answer: it is asked again, or was read although it was not as it should be."""
+        """Record what was odd about the last answer: a fault to repair, or a form that was accepted anyway."""
         if interview.fault is not None:
             if interview.wants is Wants.ANSWER:
                 self._stats.record_retry(interview.fault.code)
@@ -174,19 +174,19 @@ class Asker:
             log.info("read all the same", extra={"facts": {"key": interview.record.key, "with": readings}})
 
     def close(self) -> None:
-        """Ask nothing more of the server; may be called twice."""
+        """Stop health checks. May be called twice."""
         self.judge.close()
 
     def handed_over(self) -> None:
-        """A paid outcome goes to the writer."""
+        """Note that a paid outcome goes to the writer."""
         self._admission.gate.on_answer_queued()
 
     def written(self, count: int) -> None:
-        """So many paid outcomes are in the ledger."""
+        """Note that `count` paid outcomes are in the ledger."""
         self._admission.gate.on_answers_written(count)
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
-        """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
+        """Return the outcome of a record whose identical request has `source`: no call, but its own callback."""
         interview = Interview(self._context, record)
         try:
             interview = await copy(self._context, record, source)
@@ -202,7 +202,7 @@ class Asker:
         )
 
     async def _answer(self, history: CallHistory) -> Response:
-        """One answer, over as many calls as it takes."""
+        """Return one answer, over as many calls as it takes."""
         clock = asyncio.get_running_loop().time
         while True:
             permit = await self._permit(history)
@@ -217,7 +217,7 @@ class Asker:
                 failed = error
                 checked = await self.judge.check_health(history, failed, permit.sent_at)
             finally:
-                # Given back before any waiting: a record that backs off must not hold others up.
+                # Return the permit before any wait: a record that backs off must not block others.
                 permit.close()
                 if self._admission.gate.outage is None:
                     history.busy_s += clock() - permit.sent_at
@@ -225,7 +225,7 @@ class Asker:
             await self._wait(wait_s)
 
     async def _wait(self, seconds: float) -> None:
-        """A record waits before it is asked again; its worker with it, so another one takes its place."""
+        """Wait before a retry. The worker waits too, so another one replaces it."""
         self._waiting += 1
         self.at_wait(max(self._waiting, self.judge.failing))
         try:
@@ -236,7 +236,7 @@ class Asker:
 
     async def _permit(self, history: CallHistory) -> Permit:
         gate = self._admission.gate
-        # A probe is never the poison itself, as long as there are records that have not failed.
+        # While there are records that have not failed, one that may itself cause failures is never the probe.
         while history.failing and gate.outage is not None and self._fresh and gate.stopped is None:
             self._turn.clear()
             await self._turn.wait()
@@ -250,7 +250,7 @@ class Asker:
                 self._turn.set()
 
     def _most(self, request: Request) -> TokenBound | None:
-        """What the call can use at most; not worked out where no budget asks for it."""
+        """Return the most that the call can use; None without a budget, to save the computation."""
         return None if self._admission.budget is None else most_of(request)
 
     async def _call(self, history: CallHistory, permit: Permit) -> Response:
@@ -268,7 +268,7 @@ class Asker:
             message = f"no answer in {rules.timeout_s:g} s"
             raise CallTimeoutError(message, billed=True) from error
         except CallError as error:
-            # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
+            # Release it here, where the permit is known: one of a record's two calls may be refused alone.
             if not error.billed:
                 permit.release()
             if error.has_no_room and is_flex:
@@ -288,7 +288,7 @@ class Asker:
         return response
 
     def _noted(self, response: Response, model: str = "") -> Response:
-        """The answer with what it cost, by the tier that the server says it used, and with a name where it has none.
+        """Return the answer with its cost, by the tier that the server reports, and with a name if it has none.
 
         The name is part of callbacks' keys.
         """

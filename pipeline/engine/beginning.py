@@ -1,4 +1,4 @@
-"""The beginning of a run: nothing is written before a record can be asked, and a run that can ask none is stopped."""
+"""Writes nothing before the first record that can be asked, and stops a run in which no record can be asked."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from typing import TypeVar
 from pipeline.errors import NothingToAskError
 from pipeline.records import Outcome
 
-#: So many records that were rejected before a call, for one reason and with none between them that could be asked, are
-#: the config's fault. A file may well begin with a few bad lines, or with a few hundred.
+#: If this many records are rejected before a call, for one reason and with no record among them that can be asked, the
+#: config is at fault. A file may begin with a few bad lines, or a few hundred.
 ENOUGH = 1_000
 _T = TypeVar("_T")
 
@@ -16,10 +16,10 @@ _T = TypeVar("_T")
 class Beginning:
     """Holds back the outcomes before the first record that can be asked.
 
-    A wrong key or a misspelled column rejects everything: were that written, each record would have to be asked for
-    again by hand once the config is right. `names` are the inputs, for the message, and `why_none` says why they give
-    no record; `over`: records of the run were answered before, so the config has worked; `lenient`: the user wants them
-    rejected, however many they are.
+    A wrong key or a misspelled column rejects everything. If that were written, the user would have to retry each
+    record by hand after fixing the config. `names` are the inputs, for the message; `why_none` explains why they
+    contain no record. `over`: records of the run were answered before, so the config has worked. `lenient`: the user
+    wants them rejected, however many there are.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class Beginning:
         self._names = names
         self._why_none = why_none
         self._lenient = lenient
-        # All state that changes.
+        # Mutable state.
         self._over = over
         self._is_empty = True
         self._held_back: list[Outcome] = []
 
     @property
     def is_over(self) -> bool:
-        """Whether a record was found that can be asked, or nobody wants to know."""
+        """Whether a record that can be asked was found, or none is needed."""
         return self._over or self._lenient
 
     def passed(self, items: list[_T | Outcome]) -> list[_T | Outcome]:
-        """What of these may be handed on. Raises NothingToAskError where no record will ever be asked."""
+        """Return the items that may go on now. Raises NothingToAskError if no record will ever be asked."""
         self._is_empty = False
         if self._over:
             return items
@@ -57,13 +57,13 @@ class Beginning:
             return []
         if len(_codes(self._held_back)) == 1:
             raise NothingToAskError(self._describe(f"none of the first {len(self._held_back):,} records"))
-        self._over = True  # several reasons: the records differ, and the next one may do so too
+        self._over = True  # several reasons: records differ, so the next one may be fine
         return [*self._released()]
 
     def ended(self, skipped: int) -> list[Outcome]:
-        """What is left at the input's end, `skipped` records of which had an outcome. Raises NothingToAskError."""
+        """Return what is left at the end of the input; `skipped` records had an outcome. Raises NothingToAskError."""
         if (self._is_empty and self._names) or not (self._held_back or self._over or skipped):
-            # Also where the run has labels: the program that writes the input has most likely failed.
+            # Even if the run has labels: the program that writes the input has probably failed.
             raise NothingToAskError(self._why_none(self._names))
         if self._over or skipped:
             return self._released()

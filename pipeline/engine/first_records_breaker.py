@@ -1,4 +1,4 @@
-"""The brake: answers come and are paid for, and the first records have not one label, for one reason."""
+"""Stops a run if its answers are paid for and the first records get too few labels, for one reason."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pipeline.errors import LabelpipeError, NoLabelError
 from pipeline.records import Answer, Outcome, Status
 
-#: Records that were asked before it is judged: so many in a row are no chance where a label in ten is valid.
+#: Records that are asked before the decision. If one label in ten is valid, this many in a row without one is no
+#: chance.
 FIRST_RECORDS = 40
-#: The share of those without a label that one reason must have.
+#: The share of the records without a label that must have the same reason.
 ONE_REASON = 0.75
-#: So much of an answer is shown.
+#: The most characters of an answer in a message.
 SHOWN_CHARS = 300
 
 #: What is likely to fix it, by the reason's code.
@@ -31,18 +32,18 @@ TO_CHANGE: Mapping[str, str] = {
 
 
 class FirstRecordsBreaker:
-    """Stops a run that pays and gets no label. `share` is `limits.stop_rejected`, asked anew each time."""
+    """Stops a run that pays and gets no labels. `share` returns the current `limits.stop_rejected`."""
 
     def __init__(self, share: Callable[[], float], stop: Callable[[LabelpipeError], None]) -> None:
         self._share = share
         self._stop = stop
-        # All state that changes: whether the run has shown that it works, how many were asked, and why they got none.
+        # Mutable state: whether the run has proved that it works, how many were asked, and why they got no label.
         self.is_off = False
         self._count = 0
         self._codes: Counter[str] = Counter()
 
     def ended(self, outcome: Outcome) -> None:
-        """A record has its outcome."""
+        """Note the outcome of a record."""
         if self.is_off or not outcome.attempts:
             return
         self._count += 1
@@ -65,7 +66,7 @@ class FirstRecordsBreaker:
 
 
 def last_of(outcome: Outcome) -> list[str]:
-    """The last record without a label, for the message, and how the user has such a run go on."""
+    """Describe the last record without a label, and how to let such a run continue."""
     assert outcome.problem is not None
     sentences = [f"The last one: {outcome.problem.message.rstrip('.')}"]
     sentences += [] if outcome.answer is None else [f"Its answer as it came: {_excerpt(outcome.answer)}"]
@@ -73,7 +74,7 @@ def last_of(outcome: Outcome) -> list[str]:
 
 
 def _excerpt(answer: Answer) -> str:
-    """What the model said, its calls first."""
+    """Return the beginning of the answer, calls first."""
     parts = [f"{call.name}({call.arguments})" for call in answer.calls]
     words = " ".join(filter(None, [*parts, answer.text, answer.refusal]))
     return repr(words if len(words) <= SHOWN_CHARS else words[:SHOWN_CHARS] + "...") if words else "nothing at all"

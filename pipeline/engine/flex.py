@@ -1,8 +1,8 @@
-"""The flex tier: which calls ask for it, and how long a record waits while the server has no room there.
+"""Decides which calls ask for the flex tier, and how long a record waits while the server has no capacity there.
 
-Arithmetic only, nothing here waits. A call that has waited for its patience goes out without a tier, which is the
-standard one. Where no call has had room for so long, the others do not wait at all, and one a minute tries again. A
-call that flex did not answer in time has waited since it was sent.
+Nothing here waits. A call that has waited for its patience is sent without a tier, that is, at the standard one. If no
+call has had capacity for that long, other calls do not wait at all, and one per minute tries again. A call that flex
+did not answer in time counts as waiting since it was sent.
 """
 
 import logging
@@ -19,15 +19,15 @@ from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
-#: How many times the backoff of a failure is waited: room comes back slower than a server does.
+#: Multiplies the backoff after a failure: capacity returns more slowly than a server does.
 BACKOFFS = 3
-#: Tries a second of all that wait, together: a call without room counts against the limits a minute and a day.
+#: Tries per second of all waiting records together: a call without capacity counts against the minute and day limits.
 TRIES_PER_S = 2.0
-#: Calls without room one after another that say it is so for all; fewer may have met one busy machine.
+#: This many calls in a row without capacity show that it affects all; fewer may have met one busy machine.
 IN_A_ROW = 5
-#: Where it is so for all, and has been for longer than the patience, one call tries flex this often.
+#: If it affects all, and for longer than the patience, one call tries flex this often.
 TRY_AGAIN_S = 60.0
-#: What OpenAI answers to a flex call that takes too long.
+#: OpenAI's status for a flex call that takes too long.
 REQUEST_TIMEOUT = 408
 
 
@@ -38,8 +38,8 @@ class Flex:
         self._rules = rules
         self._stats = stats
         self._rng = rng
-        # All state that changes: when a call was answered last, since when none has had room, how many had none since,
-        # when one may try all the same, and how many records wait for room.
+        # Mutable state: when a call was last answered, since when none has had capacity and how many had none since,
+        # when one may try anyway, and how many records wait for capacity.
         self._answered_at = float("-inf")
         self._full_since = float("inf")
         self._in_a_row = 0
@@ -51,7 +51,7 @@ class Flex:
         return self._rules().flex_patience_s
 
     def sent(self, history: CallHistory, now: float) -> Request:
-        """The record's request as it is sent now: for the flex tier, or without one."""
+        """Return the record's request as it is sent now: for the flex tier, or without one."""
         request = history.request
         if self._patience_s is None or SERVICE_TIER in request.parameters or not self._asks(history, now):
             return request
@@ -71,21 +71,21 @@ class Flex:
         return not is_news
 
     def _left_s(self, since: float, now: float) -> float:
-        """What is left of the patience that began then."""
+        """Return the seconds that are left of the patience that began at `since`."""
         return since + (self._patience_s or 0.0) - now
 
     def _is_full(self, now: float) -> bool:
-        """Whether nobody is to wait for room any more."""
+        """Whether no record should wait for capacity anymore."""
         return self._in_a_row >= IN_A_ROW and self._left_s(self._full_since, now) <= 0
 
     def has_none_for(self, history: CallHistory, error: CallError) -> bool:
-        """Whether its call asked for flex, and found no room there or no answer in time."""
+        """Whether its call asked for flex, and found no capacity or got no answer in time."""
         is_late = isinstance(error, CallTimeoutError) or error.status == REQUEST_TIMEOUT
         asked = history.sent is not None and history.sent is not history.request
         return isinstance(error, NoRoomError) or (is_late and asked)
 
     def refused(self, history: CallHistory, error: CallError, now: float, sent_at: float) -> float:
-        """Flex had none for its call that was sent then. Gives the seconds to wait before the next one."""
+        """Note that flex had none for the call sent at `sent_at`. Return the seconds to wait before the next call."""
         since = now if isinstance(error, NoRoomError) else sent_at
         self._stats.record_retry(error.code)
         self._full_since = min(self._full_since, max(since, self._answered_at))
@@ -104,7 +104,7 @@ class Flex:
     def answered(
         self, history: CallHistory, response: Response, standard_usd: float | None, *, is_flex: bool, now: float
     ) -> None:
-        """A call was answered, which had asked for flex or not; at the standard tier it would cost `standard_usd`."""
+        """Note an answered call, for flex or not. `standard_usd` is what it would cost at the standard tier."""
         if self._patience_s is None or SERVICE_TIER in history.request.parameters:
             return
         if is_flex:
@@ -117,12 +117,12 @@ class Flex:
             self._stats.flex_saved_usd += standard_usd - response.cost_usd
 
     def ended(self, history: CallHistory) -> None:
-        """The record does not wait for room any more."""
+        """Note that the record no longer waits for capacity."""
         self._waiting -= history.no_room_since is not None
         history.no_room, history.no_room_since = 0, None
 
     def text(self, now: float) -> str:
-        """What the progress line says of it; empty where there is room."""
+        """Return the text for the progress line; empty if there is capacity."""
         if self._is_full(now):
             return "no room at flex: calls go out at the standard tier"
         return f"{self._waiting:,} waiting for room at flex" if self._waiting else ""

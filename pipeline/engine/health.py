@@ -1,4 +1,4 @@
-"""A word to the server that is about no record: is the model there, and does it take requests of this kind at all?"""
+"""Sends a health check, a call for no record: is the model there, and does it accept requests of this kind at all?"""
 
 import asyncio
 import logging
@@ -20,52 +20,52 @@ from pipeline.records import JSON, Ping, Request, Response
 
 log = logging.getLogger("labelpipe")
 
-#: One call: a Request in, a Response out, or a CallError.
+#: Makes one call: takes a Request, and returns a Response or raises a CallError.
 Answerer = Callable[[Request], Awaitable[Response]]
-#: Makes the request that is sent (pictures are read in) and holds what that takes until the record has its outcome.
+#: Makes the request that is sent, with its media loaded, and holds their memory until the record has its outcome.
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
-#: What it says.
+#: The messages of a health check.
 CHECK_MESSAGES: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
-#: A word is this many tokens, beside the tools.
+#: The size of a health check in tokens, without the tools.
 CHECK_TOKENS = 64
-#: A server that is there says so in this time.
+#: A server that is up answers a health check within this time.
 PING_S = 10.0
-#: So long after a ping that was not answered none is sent again.
+#: After an unanswered health check, none is sent for this long.
 PING_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a word came to: `error` is None where it was answered. `sent_at` is in the loop's time."""
+    """The result of a health check. `error` is None if it was answered. `sent_at` is in the loop's time."""
 
     sent_at: float
     error: LabelpipeError | None
 
     @property
     def is_answered(self) -> bool:
-        """The model answered: the key, its name and requests of this kind pass."""
+        """Whether the model answered: it accepts the key, the model name, and requests of this kind."""
         return self.error is None
 
     @property
     def is_refused(self) -> bool:
-        """Somebody is there and said no. Neither a 5xx, a broken connection, a page nor a rate limit is a no."""
+        """Whether a server refused it. A 5xx, a broken connection, a page, or a rate limit is not a refusal."""
         error = self.error
         if not isinstance(error, CallError) or isinstance(error, NoCompletionError | RateLimitedError):
             return False
         if isinstance(error, RecordRefusedError):
-            return True  # under whatever status
+            return True  # whatever its status
         return error.status is not None and 400 <= error.status < 500
 
 
 class HealthCheck:
-    """Asks the server a word when records get no answer; all who want to know share one call."""
+    """Sends a health check when records get no answer. All who need the result share one call."""
 
     def __init__(self, ping: Ping | None, admission: Admission) -> None:
         self._ping = ping
         self._admission = admission
-        # All state that changes: what the last word came to, when the last one left that was refused, how many were
-        # answered in a row, when one was last sent in vain, and the one under way.
+        # Mutable state: the last result, when the last refused check was sent, how many were answered in a row, when
+        # one last failed, and the one in flight.
         self.last: CheckResult | None = None
         self.refused_at = float("-inf")
         self.answered_in_a_row = 0
@@ -74,11 +74,11 @@ class HealthCheck:
 
     @property
     def can_ask(self) -> bool:
-        """Whether there is such a word: a function in place of the API has none."""
+        """Whether health checks are possible: a function in place of the API has none."""
         return self._ping is not None
 
     async def result_since(self, moment: float, request: Request) -> CheckResult | None:
-        """What a word came to that was sent since `moment` (the loop's time), with the tools of this request."""
+        """Return the result of a check sent since `moment` (in the loop's time), with the tools of this request."""
         if self._ping is None:
             return None
         if self._last_since(moment) is None and asyncio.get_running_loop().time() - self._in_vain_at >= PING_AGAIN_S:
@@ -94,13 +94,13 @@ class HealthCheck:
         return self.last if self.last is not None and self.last.sent_at >= moment else None
 
     def refused_lately(self) -> CheckResult | None:
-        """The last word, where it was refused just now: whoever says no is up, and is not asked again for a while."""
+        """Return the last result if it is a recent refusal: the server is up, and is not asked again for a while."""
         last = self.last
         is_new = last is not None and asyncio.get_running_loop().time() - last.sent_at < PING_S
         return last if is_new and last is not None and last.is_refused else None
 
     def close(self) -> None:
-        """Nobody wants to know any more; may be called twice."""
+        """Cancel the check in flight. May be called twice."""
         if self._pinging is not None:
             self._pinging.cancel()
 
@@ -126,7 +126,7 @@ class HealthCheck:
             self._in_vain_at = clock()
 
     async def _under_limits(self, ping: Ping, request: Request) -> None:
-        """The word, in the place of the call that has just failed, and under every other limit."""
+        """Send the check, in place of the call that has just failed, under every other limit."""
         word = replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
         permit = await self._admission.acquire_health_check(CHECK_TOKENS, most_of(word))
         if permit is None:

@@ -1,4 +1,4 @@
-"""A second call where the first takes long: at the end of the input nobody waits for one slow answer."""
+"""Makes a second call if the first takes long: at the end of the input nobody waits for one slow answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,26 +8,26 @@ from pipeline.limits import Permit
 from pipeline.records import Response
 from pipeline.stats import Stats
 
-#: Latencies that must be known before a call can be said to take long.
+#: Latencies that must be known before a call can count as slow.
 HEDGE_KNOWN = 20
-#: Until then it is looked again this often.
+#: Until then, the interval between checks.
 HEDGE_LOOK_S = 1.0
 
-#: One call with a permit.
+#: Makes one call with a permit.
 OneCall = Callable[[Permit], Awaitable[Response]]
-#: A permit for one more call of the same request.
+#: Obtains a permit for another call of the same request.
 Acquire = Callable[[], Awaitable[Permit]]
 
 
 class Hedge:
-    """Waits for calls, and asks a second time where one takes longer than the `percent` percentile of all."""
+    """Waits for calls, and asks again if one takes longer than the `percent` percentile of all."""
 
     def __init__(self, stats: Stats, tail: asyncio.Event) -> None:
         self._stats = stats
         self._tail = tail
 
     async def answer(self, percent: float, permit: Permit, call: OneCall, acquire: Acquire) -> Response:
-        """The answer of the call; at the end of the input, of a second one where the first takes long."""
+        """Return the call's answer or, at the end of the input, that of a second call if the first takes long."""
         first = asyncio.create_task(_response(call, permit), name="call")
         try:
             await self._while_usual(first, percent)
@@ -37,7 +37,7 @@ class Hedge:
             await asyncio.wait({first})
 
     async def _while_usual(self, first: asyncio.Task[Response], percent: float) -> None:
-        """Wait for the call; no longer than is usual, once the input has ended."""
+        """Wait for the call, but no longer than usual once the input has ended."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         tail = asyncio.ensure_future(self._tail.wait())
@@ -46,16 +46,16 @@ class Hedge:
         finally:
             tail.cancel()
         while not first.done():
-            # What is usual is known better with each answer of the others.
+            # Each answer of other calls makes the usual time more accurate.
             usual_s = self._stats.latencies.percentile_s(percent)
             known = self._stats.latencies.count >= HEDGE_KNOWN and usual_s is not None
             left_s = (usual_s or 0.0) - (loop.time() - began_at) if known else HEDGE_LOOK_S
-            if left_s < 0.001:  # less than a timer can tell
+            if left_s < 0.001:  # below a timer's resolution
                 return
             await asyncio.wait({first}, timeout=left_s)
 
     async def _second(self, first: asyncio.Task[Response], call: OneCall, acquire: Acquire) -> Response:
-        """Ask a second time: the first answer wins, the other call is cancelled and counted."""
+        """Make a second call: the first answer wins, and the other call is canceled and counted."""
         permit = await _second_permit(first, acquire)
         if permit is None:
             return await first
@@ -85,10 +85,10 @@ async def _permit(acquire: Acquire) -> Permit:
 
 
 async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Permit | None:
-    """A permit beside that of the first call; None when that one ended sooner, or nothing is let through any more.
+    """Return a second permit; None if the first call ends sooner, or if no more calls are admitted.
 
-    Never waited for alone: the first call keeps its place until here, so where all places are such calls' the door
-    would open to nobody.
+    It always waits for the first call too. That one holds its place, so if such calls held all places, waiting for a
+    permit alone would block forever.
     """
     wanted = asyncio.create_task(_permit(acquire), name="hedge")
     taken = False
@@ -100,7 +100,7 @@ async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Per
             wanted.cancel()
             await asyncio.wait({wanted})
         permit = _permit_in(wanted)
-        # A cancel may come in the moment in which the permit does: then nobody else would give it back.
+        # A cancel may arrive at the same moment as the permit. Then nobody else would return it.
         if permit is not None and not taken:
             permit.release()
             permit.close()
@@ -108,7 +108,7 @@ async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Per
 
 
 def _permit_in(wanted: asyncio.Task[Permit]) -> Permit | None:
-    """The permit that came; None where none did, since nothing is let through any more."""
+    """Return the permit; None if there is none because no more calls are admitted."""
     if wanted.cancelled() or isinstance(wanted.exception(), StoppedError):
         return None
     return wanted.result()

@@ -1,4 +1,4 @@
-"""What the calls for one record have been through: what the judge goes by. What its answers mean is the interview's."""
+"""Records what happened to a record's calls, for the judge. The interview decides what its answers mean."""
 
 from pipeline.engine.interview import Interview
 from pipeline.records import Problem, Request, Response, Status
@@ -28,51 +28,51 @@ class CallHistory:
 
     def __init__(self, interview: Interview) -> None:
         self.interview = interview
-        # What the last call has asked: its request, for the tier that was chosen for it.
+        # The request of the last call, with the tier that was chosen for it.
         self.sent: Request | None = None
-        # What has been answered to it since its interview was last told: two calls where one took long.
+        # The answers that the interview has not received yet: two if a slow call was hedged.
         self.came: list[Response] = []
         self.charged = 0
         self.free = 0
-        # Refusals that may be about it: since when, by the call that left first, and those while others passed.
+        # Refusals that may be its own fault: since when (the first call was sent), and how many while others passed.
         self.doubted_at: float | None = None
         self.doubts = 0
         self.refusals = self.refusals_of_size = 0
         self.refused_at = float("-inf")
-        # Seconds that its calls and waits have taken while the gate was open.
+        # Seconds that its calls and waits took while the gate was open.
         self.busy_s = 0.0
-        # How often flex had no room for what is asked now, and since when it has waited for that.
+        # How often flex had no capacity for the current request, and since when it has waited.
         self.no_room = 0
         self.no_room_since: float | None = None
-        # Whether the last call failed, when the first that failed was sent, and how many answers the run had then.
+        # Whether the last call failed, when the first failed one was sent, and the run's answers at that time.
         self.failing = False
         self.failing_since = float("-inf")
         self.answers_before = 0
 
     def begin_anew(self) -> None:
-        """Something else is asked now: what failed before does not count against it."""
+        """Forget earlier failures, because the request is a new one."""
         self.charged = self.free = self.doubts = self.refusals = self.refusals_of_size = 0
         self.doubted_at = None
 
     @property
     def request(self) -> Request:
-        """What is asked now."""
+        """The current request."""
         assert self.interview.request is not None
         return self.interview.request
 
     @property
     def turn(self) -> int:
-        """The turn of the conversation that is asked for, from 0."""
+        """The 0-based turn of the conversation."""
         return self.interview.turn
 
     @property
     def calls(self) -> int:
-        """How many calls were made for the record."""
+        """The number of calls that were made for the record."""
         return self.interview.calls
 
 
 class Over(Exception):  # noqa: N818 - carries an ending, it is no error
-    """The record has its ending: a status and why."""
+    """The record has ended, with a status and a reason."""
 
     def __init__(self, status: Status, problem: Problem) -> None:
         super().__init__(problem.message)
