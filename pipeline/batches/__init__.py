@@ -1,4 +1,4 @@
-"""The batch lane: requests are put off into parts, sent as batches, and their answers are collected."""
+"""The batch lane: defers requests into parts, sends the parts as batches, and collects the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of `model.lane = "auto"`: by which lane what is not sent yet goes, and why."""
+"""Chooses for `model.lane = "auto"` whether unsent records go in batches or live, and explains why."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from pipeline.limits import Hours
 from pipeline.runlog import log_event
 from pipeline.units import duration
 
-#: Less time than this is not worth a batch: half of them take longer (a service's figure over 230,000 batches).
+#: With less time than this, a batch is not worth it: half of them take longer (a service's figure for 230,000 batches).
 LEAST_WAIT_S = 600.0
-#: A batch of many records may take so many times as long as the slowest one of the run so far.
+#: A batch of many records may take this many times as long as the slowest one of the run so far.
 SLOWER = 3
-#: So many times the time that live calls are expected to take is kept for them: the server may let fewer through.
+#: Live calls get this many times their expected duration, because the server may admit fewer.
 LIVE_TIME_FACTOR = 1.5
 
 
 class Route(enum.StrEnum):
-    """How what is not sent yet goes out."""
+    """How unsent records are sent."""
 
-    #: in batches
+    #: In batches.
     BATCH = "batches"
-    #: one batch goes, and the rest waits to see how long that takes
+    #: One batch is sent, and the rest waits to see how long it takes.
     FIRST = "a first batch"
-    #: in live calls
+    #: In live calls.
     LIVE = "live calls"
 
 
 @dataclass(frozen=True, slots=True)
 class LaneInputs:
-    """What is known when a lane is chosen.
+    """What is known when a lane is chosen. Times are in seconds.
 
-    `left` is how many records are left, None where nobody knows; no more than `few` are not worth a batch. `until_s` is
-    the time until limits.stop_at, None without one; `live_s` is what live calls take for all that is left and has room.
-    `room` is how many requests limits.requests_per_day leaves until then (today, without an end), those of batches
-    among them, and `open_spans` when limits.run_between lets them go: from and to. None where these are not set.
-    `took_s` is how long the run's own batches took, and `waited_s` for how long one that is not back has been waited
-    for. Times are in seconds.
+    `left` is the number of records left (None if unknown); `few` or fewer are not worth a batch. `until_s` is the time
+    until limits.stop_at (None without one). `live_s` is the time that live calls take for all records that are left and
+    fit the day. `room` is the number of requests, in batches or live, that limits.requests_per_day allows until then
+    (today, without an end). `open_spans` are the times (from, to) at which limits.run_between allows calls. Both are
+    None if not set. `took_s` is how long the run's own batches took, and `waited_s` how long the oldest open one has.
     """
 
     left: int | None = None
@@ -60,11 +59,11 @@ class LaneInputs:
 
     @property
     def spare_s(self) -> float:
-        """How long batches can be waited for, so that live calls can still do all of it."""
+        """How long batches may take so that live calls can still do all of the work."""
         return self.latest_s(LIVE_TIME_FACTOR * self.live_s) - CANCEL_S
 
     def latest_s(self, needed_s: float) -> float:
-        """When live calls that take so long have to begin; less than nothing where it is too late for that."""
+        """Return when live calls that take this long must begin; negative if it is too late."""
         if self.until_s is None:
             return math.inf
         for begin, end in reversed([(0.0, self.until_s)] if self.open_spans is None else self.open_spans):
@@ -75,14 +74,14 @@ class LaneInputs:
 
     @property
     def until(self) -> str:
-        """`9 h`: how far away limits.stop_at is; and how much of that limits.run_between leaves, if not all."""
+        """`9 h`: the time until limits.stop_at, and how much of it limits.run_between leaves, if not all."""
         until_s = max(0.0, self.until_s or 0.0)
         open_s = until_s if self.open_spans is None else sum(end - begin for begin, end in self.open_spans)
         return duration(until_s) + (f" ({duration(open_s)} of it in limits.run_between)" if open_s < until_s else "")
 
     @property
     def short(self) -> str:
-        """What limits.requests_per_day says of it; empty where there is room for all."""
+        """What limits.requests_per_day does not allow, as text; empty if it allows everything."""
         if self.room is None or (self.left is not None and self.left <= self.room):
             return ""
         of = "" if self.left is None else f" of the {self.left:,} records"
@@ -93,7 +92,7 @@ class LaneInputs:
 
 @dataclass(frozen=True, slots=True)
 class LaneChoice:
-    """What was chosen, and why. `flex`: what goes live asks for the flex tier."""
+    """What was chosen, and why. `flex`: live calls ask for the flex tier."""
 
     route: Route
     why: str
@@ -106,7 +105,7 @@ class LaneChoice:
 
 
 def choose_lane(inputs: LaneInputs) -> LaneChoice:
-    """The lane for what is not sent yet. It promises no batch's time: it goes by those that the run has seen."""
+    """Choose the lane for unsent records. Expects of a batch only what earlier batches of the run have shown."""
     choice = _choose_route(inputs)
     return replace(choice, why=choice.why + inputs.short)
 
@@ -142,21 +141,21 @@ def _choose_route(inputs: LaneInputs) -> LaneChoice:
 
 
 def uses_flex(inputs: LaneInputs, route: Route, patience_s: float | None) -> bool:
-    """Whether what goes live may wait for the flex tier; `patience_s` is None where the server has none."""
+    """Whether live calls may wait for the flex tier. `patience_s` is None if the server has none."""
     if patience_s is None or (inputs.until_s is None and route is Route.LIVE):
         return False
     return inputs.spare_s >= patience_s + inputs.live_s
 
 
 def open_spans(hours: Hours | None, now: datetime, until_s: float | None) -> list[tuple[float, float]] | None:
-    """When calls may leave until then; None where there are no hours, or there is no end."""
+    """Return when calls may be sent until then; None if there are no hours or no end."""
     return None if hours is None or until_s is None else hours.spans(now, until_s)
 
 
 class AutoLane(BatchLane):
-    """Chooses again as time goes by; what was once left to live calls is not taken back, unless the end is moved.
+    """Chooses again as time passes. A choice of live calls is final, unless the end is moved.
 
-    `left` gives the records without an outcome, `patience_s` is how long a call waits for the flex tier.
+    `left` returns the number of records without an outcome. `patience_s` is how long a call waits for the flex tier.
     """
 
     def __init__(
@@ -165,13 +164,13 @@ class AutoLane(BatchLane):
         super().__init__(*args, **kwargs)
         self._left = left
         self._patience_s = patience_s
-        # All state that changes: what was chosen, for which end of the run, and by what.
+        # Mutable state: the choice, the end of the run that it is for, and its inputs.
         self.choice: LaneChoice | None = None
         self._choice_deadline: datetime | None = None
         self._inputs = LaneInputs()
 
     def check_deadline(self, ends_at: datetime | None) -> None:
-        """Choose, and near the end ask live what no batch will answer; to be asked about once a second."""
+        """Choose, and near the end ask live what no batch will answer. Call it about once a second."""
         now, left = time.time(), self._left()
         until_s = None if ends_at is None else ends_at.timestamp() - now
         room = None if self._day is None else self._day.room(until_s or 0.0)
@@ -191,7 +190,7 @@ class AutoLane(BatchLane):
         super().check_deadline(ends_at)
 
     def _next_choice(self, before: LaneChoice | None) -> LaneChoice:
-        """What is chosen now; `before` is what was chosen for the same end of the run."""
+        """Return the current choice. `before` is the previous one for the same end of the run."""
         if before is None or before.route is not Route.LIVE:
             chosen = choose_lane(self._inputs)
             return replace(chosen, flex=uses_flex(self._inputs, chosen.route, self._patience_s))
@@ -216,12 +215,12 @@ class AutoLane(BatchLane):
             self.echo(f"labelpipe: {choice}")
 
     def _reserve_s(self) -> float:
-        """All that is left is to be done live by then, unless that takes longer than there is time anyway."""
+        """Return the time that live calls need for everything left, unless there is not enough time anyway."""
         is_hopeless = self.choice is not None and self.choice.route is Route.BATCH and self._inputs.spare_s < 0
         return (
             super()._reserve_s() if is_hopeless else ((self._inputs.until_s or 0.0) - CANCEL_S - self._inputs.spare_s)
         )
 
     async def close(self) -> list[str]:
-        """Close the parts as any lane does; what was chosen last is told too."""
+        """Close the parts as any lane does. The messages include the last choice."""
         return [*([str(self.choice)] if self.choice else []), *await super().close()]

@@ -1,9 +1,9 @@
-"""Takes parts to the server and their results back: one act after another, each noted in the ledger before it is done.
+"""Moves parts to the server and their results back, one step at a time. The ledger records each step before it is done.
 
     packed → uploaded → created → ended → fetched → read
 
-What a lost answer or a kill leaves unknown is looked up before it is done again: a batch of ours is taken over, not
-made a second time.
+After a lost response or a kill, the runner looks up what happened before it repeats a step. It adopts a batch of ours
+and does not create it twice.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from pipeline.providers import NO_LIST, BatchApi, BatchFacts
 from pipeline.runlog import log_event
 from pipeline.store import BatchBook, ItemState, LineResult, Part, PartState
 
-#: Where nothing moves, a batch is looked at ever more rarely, up to so many times `batch.poll_s`.
+#: A batch without progress is polled less and less often, down to every `batch.poll_s` times this.
 SLOWEST_POLL = 10
-#: A batch whose making was not answered shows in the list after so long at the latest; until then none is made anew.
+#: Seconds until a batch whose creation was not confirmed is certainly in the list. Until then none is created again.
 SHOWS_AFTER_S = 20.0
-#: After so many failures in a row it is said that a part waits, and who does not wait for batches goes.
+#: After this many failures in a row, the user is notified that a part waits, and a session that does not wait ends.
 TRIES = 5
-#: No progress for so long is said, once.
+#: Seconds without progress that are reported, once.
 STILL_S = 2 * 3600.0
-#: After so many batches in a row that have answered nothing the run stops: the next one would do no better.
+#: The run stops after this many batches in a row without an answer, because the next one would do no better.
 MOST_EMPTY = 10
-#: What a server says where more is queued than it allows (developers.openai.com, the guide to the Batch API).
+#: The server's error if more is queued than it allows (developers.openai.com, the guide to the Batch API).
 QUEUE_FULL = "token_limit_exceeded"
 
 
@@ -76,9 +76,9 @@ class BatchRunner:
         self._stop = stop
         self._echo = echo
         self._clock = clock
-        # All state that changes: the parts that are not closed; when each is looked at next, and how often that came to
-        # nothing; how many batches in a row were refused, or answered nothing; how long batches took, in seconds; which
-        # cannot be found, and of which it was said that they stand still.
+        # Mutable state: the parts that are not closed; when each is checked next, and how often that changed nothing;
+        # how many batches in a row were refused, or had no answers; how long batches took, in seconds; which cannot be
+        # found; and which were reported as stalled.
         self.parts: dict[int, Part] = {}
         self._next_at: dict[int, float] = {}
         self._idle: dict[int, int] = {}
@@ -89,14 +89,14 @@ class BatchRunner:
         self._wake = asyncio.Event()
 
     def recheck_unsent(self, apart_from: int | None = None) -> None:
-        """There may be room now for what waits to be sent."""
+        """Check unsent parts again, because there may be room now."""
         again = [one.number for one in self.parts.values() if one.is_unsent and one.number != apart_from]
         self._next_at = {number: at for number, at in self._next_at.items() if number not in again}
         if apart_from is None:
             self._wake.set()
 
     async def load(self) -> None:
-        """Find out what earlier sessions have left."""
+        """Load what earlier sessions left."""
         for part in await self._book.parts():
             if part.took_s is not None:
                 self.took_s.append(part.took_s)
@@ -104,24 +104,24 @@ class BatchRunner:
                 self.parts[part.number] = part
 
     def on_packed(self, part: Part) -> None:
-        """A new part is there."""
+        """Add a new part."""
         self.parts[part.number] = part
         self._wake.set()
 
     def cancel_all(self) -> None:
-        """Cancel what is at the server, and send nothing more. What was answered until then is collected."""
+        """Cancel the batches at the server and send nothing more. Their answers so far are collected."""
         self.cancellation.all_of_them = True
         self._next_at.clear()
         self._wake.set()
 
     def shut(self, *, is_shut: bool) -> None:
-        """Make no batch any more: what is not at the server is handed out, to be asked live."""
+        """Stop creating batches, or resume it. Parts that are not at the server are handed out and asked live."""
         if self.cancellation.shut(is_shut=is_shut):
             self._next_at.clear()
             self._wake.set()
 
     def cancel(self, parts: Sequence[Part]) -> list[Part]:
-        """Cancel these; gives those of which that is news."""
+        """Cancel these parts. Returns those that were not canceled before."""
         news = self.cancellation.add(parts)
         for part in news:
             self._next_at.pop(part.number, None)
@@ -129,7 +129,7 @@ class BatchRunner:
         return news
 
     async def split(self, part: Part) -> Part:
-        """Take apart a part that was not sent: its records are packed again, into smaller ones, or asked live."""
+        """Split a part that was not sent. Its records are packed again, into smaller parts, or asked live."""
         waiting = await self._book.waiting(part.number)
         apart = replace(part, state=PartState.READ, file_id="", books={**part.books, "split": True})
         await self._book.record_results(apart, [LineResult(place, ItemState.AGAIN) for place in waiting])
@@ -140,7 +140,7 @@ class BatchRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether what can be done now was done; what has begun and failed is tried a few times more."""
+        """Whether everything possible was done. A step that has begun and failed is retried a few times first."""
         return all(
             part.number in self._next_at
             and (not part.begun or part.number in self.unknown or self._idle.get(part.number, 0) >= TRIES)
@@ -154,16 +154,16 @@ class BatchRunner:
 
     @property
     def at_server(self) -> list[Part]:
-        """The parts that the server works on."""
+        """The parts that the server is working on."""
         return [part for part in self.parts.values() if part.is_at_server]
 
     @property
     def polled(self) -> list[Part]:
-        """The parts that the server worked on when it was asked last, in this session."""
+        """The parts that the server was working on at their last poll in this session."""
         return [part for part in self.at_server if part.number in self._next_at]
 
     async def run(self) -> None:
-        """Move parts until cancelled."""
+        """Move parts until canceled."""
         while True:
             self._wake.clear()
             now = self._clock()
@@ -173,12 +173,12 @@ class BatchRunner:
             waits = [at for number, at in self._next_at.items() if number in self.parts and self.parts[number].is_open]
             pause_s = max(0.0, min(waits, default=now + self.config.poll_s) - self._clock())
             with suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it loses a cancel that comes as the event is set.
+                # Not wait_for: before Python 3.12 it loses a cancel that arrives when the event is set.
                 async with asyncio.timeout(min(pause_s, self.config.poll_s)):
                     await self._wake.wait()
 
     async def _advance(self, part: Part) -> None:
-        """The next act on a part; where it fails, when it is tried again."""
+        """Take the next step of a part. If it fails, schedule a retry."""
         number = part.number
         self.cancellation.checked.add(number)
         self._next_at.pop(number, None)
@@ -222,7 +222,7 @@ class BatchRunner:
             log_event("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
             self._echo(f"labelpipe: {stall_text(part, still)}")
 
-    # -- the acts ------------------------------------------------------------------------------------------------
+    # -- the steps -----------------------------------------------------------------------------------------------
 
     async def _run_step(self, part: Part) -> Part:
         acts = {
@@ -238,10 +238,10 @@ class BatchRunner:
             return await self.split(part)
         if self.cancellation.all_of_them or self._is_stopped():
             return part
-        # One that has begun was let through before, and counts already.
+        # A part that has begun was admitted before, and is counted already.
         others = self._other_sent_parts(part)
         if not await (self.queue.take(part, others, counts=False) if part.begun else self._may_send(part, others)):
-            return self.parts[part.number]  # it may have been taken apart
+            return self.parts[part.number]  # it may have been split
         name = f"labelpipe-{self._run_id[:12]}-{part.number:06}-{part.sha256[:12]}.jsonl"
         file_id = await self._api.find_file(name) if part.begun else None
         if file_id is None:
@@ -250,7 +250,7 @@ class BatchRunner:
         return await self._save(replace(part, state=PartState.UPLOADED, file_id=file_id, begun=False))
 
     def _other_sent_parts(self, part: Part) -> list[Part]:
-        """The other parts that were sent, and are not collected."""
+        """Return the other parts that were sent and are not collected."""
         return [one for one in self.parts.values() if one.number != part.number and one.is_sent]
 
     async def _create(self, part: Part) -> Part:
@@ -265,7 +265,7 @@ class BatchRunner:
         try:
             made = await self._api.create(part.file_id, batch_metadata(part, self._run_id))
         except CallError as error:
-            # Without a status nobody was there to hear it, or it may be billed.
+            # An error without a status means that the request did not arrive, unless it may be billed.
             if not error.billed and (error.status is None or verdict_of(error) is not Verdict.RETRY):
                 await self._save(replace(part, begun=False))
             raise
@@ -276,7 +276,7 @@ class BatchRunner:
         return await self._save(with_server_facts(made, part, self._clock()))
 
     async def _adopt(self, part: Part) -> Part:
-        """Look for a batch whose making was not answered; it is made anew only where the server's list has none."""
+        """Look for a batch whose creation was not confirmed. Create it again only if the server's list has none."""
         try:
             batch = await self._api.find(batch_metadata(part, self._run_id), part.file_id)
         except CallError as error:
@@ -295,7 +295,7 @@ class BatchRunner:
         return await self._save(replace(part, begun=False))
 
     async def _mark_unknown(self, part: Part, error: CallError) -> Part:
-        """The server has no list, so nobody can tell whether the batch was made: who calls all off gives it up."""
+        """Record that the batch may exist: the server has no list to check. Canceling all batches gives it up."""
         if self.cancellation.all_of_them:
             return await self.split(part)
         self.unknown[part.number] = error
@@ -315,7 +315,7 @@ class BatchRunner:
         after = with_server_facts(facts, part, now)
         if not facts.is_over:
             return part if after is part else await self._save(after)
-        # Nobody may have looked for hours: how long it took, the server knows better.
+        # The last poll may be hours ago, so the server knows better how long it took.
         worked_s = facts.worked_s if facts.worked_s is not None else now - (part.sent_at or now)
         part = replace(after, ended_at=min(now, (part.sent_at or now) + worked_s), begun=False)
         if facts.status == "failed":
@@ -326,14 +326,14 @@ class BatchRunner:
         return await self._save(replace(part, state=PartState.ENDED))
 
     async def _handle_missing(self, part: Part, error: CallError) -> Part:
-        """The server does not know the batch: the end of it where it was called off, or simulated."""
+        """Handle a batch that the server does not know. Raises an error, unless it was canceled or simulated."""
         if not (self.cancellation.all_of_them or self.config.forgets):
             raise CredentialsError(missing_text(part, error))
         log_event("a batch is gone", part=part.number, batch=part.batch_id)
         return await self.split(part)
 
     async def _handle_rejection(self, part: Part, facts: BatchFacts) -> Part:
-        """The server has not taken the batch: too much is queued, or something is wrong with the file."""
+        """Handle a batch that the server refused, because too much is queued or something is wrong with the file."""
         codes = {code for code, _, _ in facts.errors}
         words = "; ".join(dict.fromkeys(message for _, _, message in facts.errors)) or "the server does not say why"
         log_event("a batch failed", part=part.number, batch=part.batch_id, codes=sorted(codes), error=words[:400])
@@ -345,16 +345,16 @@ class BatchRunner:
         return await self._save(to_recreate(part))
 
     async def _wait_for_queue(self, part: Part, words: str) -> Part:
-        """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
+        """Wait because the server's queue is full. Try again when others come back, or in smaller parts."""
         if not self.queue.is_learned:
             self._echo(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
         others = self._other_sent_parts(part)
         if await self.queue.refused(part, others):
             return await self.split(part)
-        # Where no other is there, others than this run may have filled the queue.
+        # If no other part is at the server, somebody else may have filled the queue.
         often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else SLOWEST_POLL
         self._next_at[part.number] = self._clock() + self.config.poll_s * often
-        # The file is there: only the batch is made again, under a name by which the failed one is not found.
+        # The file exists, so only the batch is created again. Its new name is not confused with the failed one.
         return await self._save(to_recreate(part))
 
     async def _fetch(self, part: Part) -> Part:
@@ -365,11 +365,11 @@ class BatchRunner:
         paths = [self._result_path(part, name) for name in ("output", "error")]
         there = [path for path in paths if path.exists()]
         if not there and part.facts.get("output_file_id"):
-            return await self._save(replace(part, state=PartState.ENDED))  # the files were lost with a disk
+            return await self._save(replace(part, state=PartState.ENDED))  # the files were lost
         try:
             part, graver = await self._reader.read(part, there, give_up=self.cancellation.all_of_them)
         except RequestShapeError:
-            await self._save(replace(part, state=PartState.ENDED))  # the next session fetches them anew
+            await self._save(replace(part, state=PartState.ENDED))  # the next session fetches them again
             raise
         self._count_empty(part)
         for error in graver[:1]:
@@ -380,14 +380,14 @@ class BatchRunner:
         return part
 
     def _count_empty(self, part: Part) -> None:
-        """Batches that end and answer nothing, one after another, are not made for ever."""
+        """Stop the run after too many batches in a row without an answer."""
         is_empty = not any(part.books["lines"].get(end) for end in ("answered", "refused"))
         self._empty = self._empty + 1 if is_empty and not self.cancellation.includes(part) else 0
         if self._empty >= MOST_EMPTY:
             self._stop(UnavailableError(empty_text(part, self._empty)))
 
     async def _forget(self, part: Part) -> None:
-        """Remove the input file of a part, here and at the server."""
+        """Remove the input file of a part, locally and at the server."""
         self._path_of(part.number).unlink(missing_ok=True)
         if part.file_id:
             await self._api.forget(part.file_id)

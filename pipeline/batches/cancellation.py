@@ -1,4 +1,4 @@
-"""Which batches are called off, and whether any is made any more."""
+"""Tracks which batches are canceled, and whether any are still created."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.store import Part
 
 
 class Cancellation:
-    """What is called off. `all_of_them`: everything is, and nothing is sent. `is_shut`: no batch is made any more."""
+    """What is canceled. `all_of_them`: all batches, and nothing is sent. `is_shut`: no more batches are created."""
 
     def __init__(self, api: BatchApi) -> None:
         self._api = api
-        # All state that changes: what is said above, which parts are called off, of which of them the server knows, and
-        # which were looked at since no batch is made any more.
+        # Mutable state: these two, which parts are canceled, which of these the server knows of, and which parts were
+        # checked since batches are no longer created.
         self.all_of_them = False
         self.is_shut = False
         self._parts: set[int] = set()
@@ -25,7 +25,7 @@ class Cancellation:
         self.checked: set[int] = set()
 
     def shut(self, *, is_shut: bool) -> bool:
-        """Make no batch any more, or some again; gives whether that is news."""
+        """Stop creating batches, or resume it. Returns whether this is a change."""
         if is_shut is self.is_shut:
             return False
         self.is_shut = is_shut
@@ -33,22 +33,22 @@ class Cancellation:
         return True
 
     def includes(self, part: Part) -> bool:
-        """Whether the part is called off."""
+        """Whether the part is canceled."""
         return self.all_of_them or part.number in self._parts
 
     def add(self, parts: Sequence[Part]) -> list[Part]:
-        """Call these off; gives those of which that is news."""
+        """Cancel these parts. Returns those that were not canceled before."""
         news = [part for part in parts if part.batch_id and not self.includes(part)]
         self._parts |= {part.number for part in news}
         return news
 
     async def poll(self, part: Part) -> BatchFacts:
-        """What the server says of a batch, which is cancelled first where it is called off. Raises a CallError."""
+        """Return the server's facts about a batch, after canceling it if necessary. Raises CallError."""
         if self.includes(part) and part.number not in self._known:
             try:
                 facts = await self._api.cancel(part.batch_id)
             except CallError as error:
-                # It may have ended by itself, or the server cancels none: the look says how it is.
+                # It may have ended by itself, or the server supports no canceling: the poll shows its state.
                 log_event("a batch was not cancelled", part=part.number, batch=part.batch_id, error=str(error))
                 if verdict_of(error) not in (Verdict.RETRY, Verdict.COOL_DOWN):
                     self._known.add(part.number)

@@ -1,4 +1,4 @@
-"""What a session does with batches: its mode, the settings of the lane, and how it may end."""
+"""Defines a session's batch mode, the settings of the lane, and how the session may end."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pipeline.errors import LabelpipeError
 class BatchMode(enum.StrEnum):
     """What a session does with batches."""
 
-    #: sends all there is, and waits for it
+    #: Sends everything and waits for it.
     WAIT = "wait"
-    #: sends what can be sent, collects what is there, and ends
+    #: Sends what can be sent, collects what is ready, and ends.
     NO_WAIT = "no_wait"
-    #: cancels what is open, collects what was answered, and ends
+    #: Cancels open batches, collects their answers, and ends.
     CANCEL = "cancel"
 
 
 class BatchesCancelledError(LabelpipeError):
-    """The batches were cancelled, as was wanted, and what they had answered is collected."""
+    """The batches were canceled on request, and their answers are collected."""
 
     code = "batches_cancelled"
 
 
 class BatchesOpenError(LabelpipeError):
-    """Batches are at the server, and nobody waits for them."""
+    """Batches are at the server, and the session does not wait for them."""
 
     code = "batches_open"
 
@@ -35,13 +35,12 @@ class BatchesOpenError(LabelpipeError):
 class LaneConfig:
     """The settings of the lane.
 
-    `model` is the one whose requests may go into a part. `poll_s` is how often a batch is looked at. `enqueued_tokens`
-    is how much may be queued; None: learned. `forgets`: the server loses its batches when it ends, as the built-in
-    endpoint does. `first_part` and `part_records` are how many lines the first part and each other one have.
-    `repairs_live`: what is asked again, and later turns, are asked at once, and not in the next batch. `max_attempts`
-    bounds how often the line of a record may fail through the server's fault. `shares`: whether identical requests are
-    asked once. `goes_live`: parts are collected only, and what is asked is asked live. `stops_at_day_limit`: the run
-    ends where a batch does not fit the day's requests.
+    Only requests for `model` go into parts. `poll_s` is the time between polls of a batch. `enqueued_tokens` is how
+    much may be queued (None: learned). `forgets`: the server loses its batches when it ends, as the built-in endpoint
+    does. `first_part` and `part_records` are the lines of the first part and of each other one. `repairs_live`: repairs
+    and later turns are asked at once, and not in the next batch. `max_attempts` bounds how often a record's line may
+    fail through the server's fault. `shares`: identical requests are asked only once. `goes_live`: existing parts are
+    collected, and new requests are live. `stops_at_day_limit`: the run ends if a batch does not fit the day's requests.
     """
 
     model: str

@@ -1,8 +1,8 @@
-"""The batch lane of one session: what goes out later and what has come back, as one stream for the pool.
+"""Runs the batch lane of one session: one stream for the pool, of new records and of those whose parts came back.
 
-A record's first request is put off (`defer`): its line goes into a part, and the record leaves the pool without an
-outcome. Once the part has come back, the record goes through the pool again, with its answer among the kept ones, and
-is judged there as any other. So records are in the ledger and in files, and never all in memory.
+A record's first request is deferred (`defer`): its line goes into a part, and the record leaves the pool without an
+outcome. When the part has come back, the record goes through the pool again with its saved answer, and is handled
+like any other. So records are in the ledger and in files, and never all in memory.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from pipeline.records import Outcome, Problem, Record, Response, Status
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Item, ItemState, Part, PartState
 
-#: Records of a part that has come back, which are handed out at a time.
+#: Records of a returned part that are handed out at a time.
 BLOCK = 256
-#: Parts that are packed and not sent: more of them are not made, so that the input waits on the disk it came from.
+#: At most this many packed parts wait to be sent, so that the rest of the input is not copied to disk.
 MOST_UNSENT = 2
-#: Where a part begins, in the order in which it is handed out.
+#: The position before the first record of a part, in the order in which they are handed out.
 _BEFORE_ALL = (-2, "")
-#: How often the stream looks for what nobody has told it, in seconds.
+#: Seconds between the stream's checks for changes that nothing reports.
 LOOK_S = 0.5
 
 
 class BatchLane:
     """The batches of a session."""
 
-    #: no batch is made: what a lane that chooses may set
+    #: No batches are created. A lane that chooses may set it.
     goes_live = False
 
     def __init__(
@@ -68,7 +68,7 @@ class BatchLane:
         usd_of: Callable[[TokenBound], float | None],
         queue: BatchQueue | None = None,
     ) -> None:
-        #: stops the run, and says a line; the session sets both
+        #: These stop the run and print a line. The session sets both.
         self.stop: Callable[[LabelpipeError], None] = lambda _: None
         self.echo: Callable[[str], None] = lambda _: None
         self._api = api
@@ -96,9 +96,9 @@ class BatchLane:
             model=config.model,
         )
         self.batch_runner = self._batch_runner(ResultReader(api, book, prices_of, self._on_landed), run_id)
-        # All state that changes: what is known of records that are handed out, how far the parts that are read are
-        # handed out, what a look through the parts has found, which parts were called off, what wakes the stream, and
-        # the end of the run for which batches are given up.
+        # Mutable state: details of records that are handed out, how far the parts that are read are handed out, the
+        # result of the latest scan of the parts, which parts were canceled, what wakes the stream, and the end of the
+        # run for which batches are given up.
         self._items: dict[str, Item] = {}
         self._handed_out: set[int] = set()
         self._freed: list[int] = []
@@ -124,7 +124,7 @@ class BatchLane:
     # -- what the engine calls -----------------------------------------------------------------------------------
 
     async def defer(self, interview: Interview) -> bool:
-        """Take the request of an interview over, for a part. Raises Over where its line came to nothing for good."""
+        """Take over an interview's request, for a part. Raises Over if its line failed for good."""
         request, record = interview.request, interview.record
         assert request is not None
         item = self._items.pop(record.key, None)
@@ -138,7 +138,7 @@ class BatchLane:
             interview.calls += tries
             return False
         if self._config.mode is BatchMode.CANCEL:
-            return True  # nothing is asked any more: the record stays pending
+            return True  # nothing is asked anymore, and the record stays pending
         if interview.answers == 0 and await self._is_in_part(interview.digest):
             self.packer.follow([record], interview.digest)
             return True
@@ -161,19 +161,19 @@ class BatchLane:
         return self.packer.has(digest) or bool(await self._book.waiting_for([digest]))
 
     def on_deferred(self, job: Job) -> None:
-        """A job has left the pool without an outcome: records that followed it wait for the same answer."""
+        """Handle a job that left the pool without an outcome. Its followers wait for the same answer."""
         assert self._producer is not None
         if followers := self._producer.put_off(job):
             self.packer.follow(followers, job.request.digest)
 
     async def in_parts(self, records: Sequence[Record]) -> set[str]:
-        """The keys of records of the input that are in a part."""
+        """Return the keys of those input records that are in a part."""
         return await self._book.in_parts(records)
 
     # -- the stream ----------------------------------------------------------------------------------------------
 
     async def items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
-        """What is to be done: of the input, and of what has come back. `unfinished` is how many jobs are at work."""
+        """Yield the work: from the input, and from returned parts. `unfinished` returns the jobs in progress."""
         self._producer, self._unfinished = producer, unfinished
         runner = asyncio.create_task(self.batch_runner.run(), name="batches")
         runner.add_done_callback(lambda _: self._changed.set())
@@ -203,18 +203,18 @@ class BatchLane:
                 await runner
 
     async def begin(self, stop: Callable[[LabelpipeError], None], echo: Callable[[str], None], *, proven: bool) -> None:
-        """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
+        """Load what earlier sessions left. `proven`: the run has labels, so its requests are right."""
         self.stop, self.echo, self.part_admission.proven = stop, echo, proven
         await self.batch_runner.load()
         if self.batch_runner.open:
-            self._folder.mkdir(exist_ok=True)  # the ledger may be there alone: of shards, only that is kept
+            self._folder.mkdir(exist_ok=True)  # only the ledger of a shard is saved, without this folder
         needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.batch_runner.open}
         for left in self._folder.glob("*.jsonl"):
             if left.name.partition(".")[0] not in needed:
-                left.unlink()  # a kill came before its part was packed, or after all of its answers were read
+                left.unlink()  # a kill came before its part was packed, or after all its answers were read
         for part in self.batch_runner.open:
             if part.is_unsent:
-                await self.batch_runner.split(part)  # packed by other settings, perhaps
+                await self.batch_runner.split(part)  # the settings may have changed since it was packed
         self._freed = await self._book.follower_groups()
         if self._config.mode is BatchMode.CANCEL:
             self._cancelled_parts = {part.number for part in self.batch_runner.open if part.is_at_server}
@@ -223,9 +223,9 @@ class BatchLane:
         self.part_admission.count_queued()
 
     def check_deadline(self, ends_at: datetime | None) -> None:
-        """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
+        """Shortly before `ends_at`, ask live what no batch will answer by then. Call it about once a second.
 
-        With `batch.finish = "batch"`, or where the day has no room for live calls, they are left for the next session.
+        With `batch.finish = "batch"`, or if the day has no room for live calls, it is left for the next session.
         """
         now = time.time()
         room = None if self._day is None or ends_at is None else self._day.room(ends_at.timestamp() - now)
@@ -249,11 +249,11 @@ class BatchLane:
                 self.echo(f"labelpipe: {deadline_cancel_text(given_up)}")
 
     def _reserve_s(self) -> float:
-        """How long before the end live calls take over, beside the time that a cancel takes."""
+        """Return how long before the end live calls take over, in addition to the time that canceling takes."""
         return min(MOST_LIVE_S, self._live_s())
 
     def _live_s(self, records: int | None = None) -> float:
-        """How long live calls would take for what is in batches, or for so many records like those."""
+        """Return how long live calls would take for what is in batches, or for this many similar records."""
         state = self._admission.resource.state(asyncio.get_running_loop().time())
         latency_s = self._stats.latencies.percentile_s(50) or 1.0
         per_minute = 60 * self._admission.gate.concurrency / latency_s
@@ -263,9 +263,9 @@ class BatchLane:
         return self._config.goes_live or self.batch_runner.cancellation.is_shut or self._scan_parts()[1] < MOST_UNSENT
 
     def _scan_parts(self) -> tuple[int | None, int]:
-        """A part that is read and not handed out, and how many wait to be sent.
+        """Return a part that is read and not handed out, and how many parts wait to be sent.
 
-        It is asked for with each record, and a run may have hundreds of parts: they are looked through after a change.
+        This is needed for each record, and a run may have hundreds of parts, so they are scanned only after a change.
         """
         if self._scan is None:
             parts = self.batch_runner.parts.values()
@@ -276,7 +276,7 @@ class BatchLane:
         return self._scan
 
     async def _next_returned(self, producer: Producer) -> list[Job | Outcome]:
-        """The next records of a part that is read; those that have followed others come once all parts are out."""
+        """Return the next records of a part that is read. Followers come once all parts are handed out."""
         if self.batch_runner.cancellation.is_shut and not self.packer.is_empty:
             await self.packer.flush()  # the batch runner hands it out
         part = self._next_part()
@@ -301,7 +301,7 @@ class BatchLane:
         return []
 
     def _next_part(self) -> int | None:
-        """A part that is read and not handed out, or else a group of records that have followed others; None: none."""
+        """Return a part that is read and not handed out, else a group of freed followers, else None."""
         read = self._scan_parts()[0]
         return next(iter(self._freed), None) if read is None else read
 
@@ -312,9 +312,9 @@ class BatchLane:
         return group is not None
 
     async def _is_over(self, *, more: bool) -> bool:
-        """Whether nothing is left to wait for; what waits to be packed goes out before."""
+        """Whether nothing is left to wait for. Records that wait to be packed are flushed first."""
         if isinstance(reason := self._admission.gate.stopped, LabelpipeError):
-            self.stop(reason)  # the lease server may have said so while no call waited
+            self.stop(reason)  # the lease server may have stopped the run while no call waited
             return False
         if self._unfinished() or self._next_part() is not None:
             return False
@@ -344,12 +344,12 @@ class BatchLane:
 
     @property
     def cancels_all(self) -> bool:
-        """Whether the session cancels what is open, and begins nothing."""
+        """Whether the session cancels open batches and starts nothing."""
         return self._config.mode is BatchMode.CANCEL
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the run waits for batches, and nothing else is at work."""
+        """Whether the run waits for batches and does nothing else."""
         return bool(self.batch_runner.open) and not self._unfinished()
 
     def _on_packed(self, part: Part) -> None:
@@ -362,7 +362,7 @@ class BatchLane:
         self._changed.set()
 
     async def close(self) -> list[str]:
-        """Close the parts whose records have their outcomes, and let go of what is not packed; what is to be told."""
+        """Close the parts whose records have outcomes, and discard what is not packed. Returns messages to print."""
         self.packer.close()
         for number in await self._book.close_parts():
             self.batch_runner.parts.pop(number, None)
@@ -377,9 +377,9 @@ class BatchLane:
                 self._budget.add_batch_answer(response.usage, response.cost_usd)
         self.part_admission.count_queued()
 
-    # -- what it looks like --------------------------------------------------------------------------------------
+    # -- for display ---------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> OpenBatches:
-        """What is open."""
+        """The open batches."""
         return OpenBatches.of(self.batch_runner.open)

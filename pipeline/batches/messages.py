@@ -1,4 +1,4 @@
-"""What is told of batches."""
+"""Writes the messages about batches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.units import dollars, duration
 
 @dataclass(frozen=True, slots=True)
 class OpenBatches:
-    """Batches that are open: those at the server, their records and how many of these are done, since when (Unix time).
+    """Open batches. `at_server` have `lines` records, `done` of these are done, and the oldest is from `since` (Unix).
 
-    `unsent` are those that are to be sent, and `unsent_lines` their records.
+    `unsent` batches, with `unsent_lines` records, are yet to be sent.
     """
 
     at_server: int = 0
@@ -28,7 +28,7 @@ class OpenBatches:
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> OpenBatches:
-        """Those that are open."""
+        """Count the open batches of these parts."""
         there, unsent = [one for one in parts if one.is_at_server], [one for one in parts if not one.is_at_server]
         lines, done = sum(one.lines for one in there), sum(int(one.facts.get("done") or 0) for one in there)
         since = min((one.sent_at or one.packed_at for one in there), default=math.inf)
@@ -41,7 +41,7 @@ class OpenBatches:
 
     @property
     def text(self) -> str:
-        """For people; empty where none are open."""
+        """The counts as text for people; empty if none are open."""
         texts = []
         if self.at_server:
             ago = duration(max(0.0, time.time() - self.since))
@@ -53,14 +53,14 @@ class OpenBatches:
 
 
 def return_hint(took_s: Sequence[float]) -> str:
-    """When it is worth coming back, by how long the run's own batches took."""
+    """Return when it is worth coming back, judging by the run's own batches."""
     if not took_s:
         return "come back later"
     return f"half of this run's batches took up to {duration(sorted(took_s)[len(took_s) // 2])}"
 
 
 def cancelled_text(parts: Sequence[Part]) -> str:
-    """What became of batches that were cancelled."""
+    """Report the result of canceled batches."""
     lines = sum(int((one.books.get("lines") or {}).get("answered") or 0) for one in parts)
     costs = [one.books.get("cost_usd", 0.0) for one in parts]
     paid = "" if None in costs else f", for {dollars(sum(costs))}"
@@ -68,13 +68,13 @@ def cancelled_text(parts: Sequence[Part]) -> str:
 
 
 def stall_text(part: Part, still_for_s: float) -> str:
-    """What is said of a batch of which the server has said nothing new for so long."""
+    """Report a batch about which the server has reported nothing new for this long."""
     status = part.facts.get("status", part.state.value)
     return f"batch {part.batch_id} has not moved for {duration(still_for_s)} ({status}); still waiting"
 
 
 def missing_text(part: Part, error: Exception) -> str:
-    """What to do where the server does not know a batch."""
+    """Return what to do if the server does not know a batch."""
     return (
         f"the server does not know batch {part.batch_id}. Does the key belong to the same project? If the batch is "
         f"lost, labelpipe cancel gives it up ({error})"
@@ -82,13 +82,13 @@ def missing_text(part: Part, error: Exception) -> str:
 
 
 def empty_text(part: Part, batches: int) -> str:
-    """What is said where batches end and answer nothing."""
+    """Report that batches end without an answer."""
     status = part.facts.get("status")
     return f"the last {batches} batches have ended without an answer; {part.batch_id} is {status}. Look at the server"
 
 
 def unknown_text(parts: Sequence[Part], error: Exception) -> str:
-    """What to do where a request to make a batch was not answered, and the server has no list to look in."""
+    """Return what to do if the server did not confirm that it created a batch, and has no list to check."""
     lines, files = sum(one.lines for one in parts), ", ".join(one.file_id for one in parts)
     return (
         f"{_batches(parts)} with {lines:,} records may have been made: the server did not answer, and it has no list "
@@ -98,12 +98,12 @@ def unknown_text(parts: Sequence[Part], error: Exception) -> str:
 
 
 def deadline_text(ends_at: datetime) -> str:
-    """What becomes of the batch lane shortly before `limits.stop_at`."""
+    """Report the switch to live calls shortly before `limits.stop_at`."""
     return f"limits.stop_at {ends_at:%H:%M} is near: what no batch will have answered by then is asked live from now on"
 
 
 def deadline_cancel_text(parts: Sequence[Part]) -> str:
-    """What becomes of batches that will not be back by `limits.stop_at`."""
+    """Report the canceling of batches that will not be back by `limits.stop_at`."""
     lines = sum(one.lines for one in parts)
     return f"{_batches(parts)} with {lines:,} records cancelled; what was answered is collected, the rest is asked live"
 

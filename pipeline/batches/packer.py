@@ -1,4 +1,4 @@
-"""The part that is being filled: lines in a file, and the records whose lines they are."""
+"""Fills parts: writes lines to a file, and remembers the records that they belong to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.limits import TokenBound
 from pipeline.records import Record
 from pipeline.store import BatchBook, Item, ItemState, Part, PartState
 
-#: The API takes 200 MB and 50,000 lines a file (OpenAI's documents, November 2026). Some room is left for both.
+#: The API accepts 200 MB and 50,000 lines per file (OpenAI's documents, November 2026). This leaves a margin in bytes.
 MOST_BYTES, MOST_LINES = 180 * 1024 * 1024, 50_000
 
 
@@ -25,7 +25,7 @@ NO_MORE = TokenBound(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One request of a record on its way into a part. `tokens` is the estimate of what it queues."""
+    """One request of a record, for a part. `tokens` estimates what it adds to the queue."""
 
     record: Record
     number: int
@@ -36,20 +36,20 @@ class BatchLine:
 
 
 def line_name(part: int, place: int) -> str:
-    """The custom_id of a line: unique in the run, and far shorter than the 64 characters that are safe."""
+    """Return a line's custom_id. It is unique in the run, and far shorter than the 64 characters that are safe."""
     return f"p{part:06}-{place:06}"
 
 
 def place_of(name: str, part: int) -> int | None:
-    """The place of the line with this name; None for a line that is none of the part."""
+    """Return the place of the line with this name; None if it does not belong to the part."""
     head, _, tail = name.partition("-")
     return int(tail) if head == f"p{part:06}" and tail.isdecimal() else None
 
 
 class Packer:
-    """Fills one part after another. What is in the part that is being filled is not in the ledger yet.
+    """Fills one part after another. The ledger does not yet contain the part that is being filled.
 
-    A kill loses its file and nothing else: its records are pending, and nothing was paid for them.
+    A kill loses only that part's file. Its records are pending, and nothing was paid for them.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Packer:
         self._at_packed = at_packed
         self._model = model
         self._lock = asyncio.Lock()
-        # All state that changes: the file that is being filled, its number, what is in it, and
-        # the requests of the part that is being noted in the ledger.
+        # Mutable state: the file that is being filled, its number, its contents, and the requests of the part that is
+        # being saved in the ledger.
         self._file: IO[bytes] | None = None
         self._number = 0
         self._hash = hashlib.sha256()
@@ -90,15 +90,15 @@ class Packer:
         return not self._items
 
     def has(self, digest: bytes) -> bool:
-        """Whether a record whose first request this is has a line in the part that is being filled."""
+        """Whether a record with this first request has a line in the part that is being filled or saved."""
         return digest in self._requests or digest in self._packing
 
     def follow(self, records: Iterable[Record], digest: bytes) -> None:
-        """These records have the request of another one that is in a part: they have no line."""
+        """Add records whose request is that of another record in a part. They get no line."""
         self._items += [Item(record, 0, -1, 0, digest, ItemState.FOLLOWS) for record in records]
 
     async def add(self, line: BatchLine, pieces: Callable[[str], Iterable[bytes]]) -> None:
-        """Add a line, made of `pieces` for its name; a part that is full is packed."""
+        """Add a line. `pieces` yields its bytes, given its name. A full part is packed."""
         async with self._lock:
             most = line.most or NO_MORE
             usd = self._usd_of(most)
@@ -129,20 +129,20 @@ class Packer:
             self._bytes += len(piece)
 
     def _fits(self, most: TokenBound = NO_MORE, usd: float | None = 0.0) -> bool:
-        """Whether the part, with one more such line, is within what the budget has left."""
+        """Whether the part, with one more such line, fits the rest of the budget."""
         return self._room((self._most_usd or 0.0) + (usd or 0.0), self._most_tokens + most.prompt + most.output)
 
     async def flush(self) -> None:
-        """Pack what is there."""
+        """Pack the current part."""
         async with self._lock:
             await self._pack()
 
     def path(self, number: int) -> Path:
-        """The input file of a part."""
+        """Return the path of a part's input file."""
         return self._folder / f"{number:06}.jsonl"
 
     def close(self) -> None:
-        """Let go of a part that is not packed."""
+        """Discard a part that is not packed."""
         if self._file is not None:
             self._file.close()
             self.path(self._number).unlink(missing_ok=True)
@@ -152,7 +152,7 @@ class Packer:
         if not self._items:
             return
         if self._file is not None:
-            # From here on the file is not this object's to remove: the ledger may have it.
+            # From here on this object must not remove the file, because the ledger may refer to it.
             file, self._file = self._file, None
             try:
                 await asyncio.to_thread(_sync, file)
@@ -171,7 +171,7 @@ class Packer:
             packed_at=time.time(),
             books={"model": self._model},
         )
-        # Others may be added meanwhile: they are in the next part.
+        # Lines that are added meanwhile belong to the next part.
         items, self._packing = self._items, self._requests
         self._begin()
         await self._book.pack(part, items)

@@ -1,4 +1,4 @@
-"""How large parts are, and which of them may go out: the first one alone, within the budget, the day and the queue."""
+"""Decides how large parts are and which may be sent: the first one alone, within the budget, the day, and the queue."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, Budget, DayLimitReachedError, DayMeter
 from pipeline.store import Part
 
-#: A part that does not fit the budget is made smaller, down to this share of it: the rest of a budget is not worth a
-#: batch of its own.
+#: A part that exceeds the budget is made smaller, down to this share of it. A smaller rest of a budget is not worth a
+#: batch.
 SMALLEST_SHARE = 1 / 32
 
 
 class PartAdmission:
-    """Allows parts of a lane. `is_busy`: something is at work here whose answers are paid for; `stop` stops the run."""
+    """Admits the parts of a lane. `is_busy`: this process is working on paid answers. `stop` stops the run."""
 
     def __init__(
         self,
@@ -40,20 +40,20 @@ class PartAdmission:
         self._batch_runner = batch_runner
         self._is_busy = is_busy
         self._stop = stop
-        # All state that changes: whether no other part goes before the first is back, whether an answer has shown that
-        # the requests are right, how many lines the money left allows a shard, and which part was packed to go first.
+        # Mutable state: whether other parts wait until the first is back, whether an answer has shown that the requests
+        # are right, how many lines a shard can afford, and which part was packed to be sent first.
         self.tries_one = self.proven = False
         self._affordable_lines = MOST_LINES
         self._first: int | None = None
 
     def size(self) -> int:
-        """How many lines the part that is being filled may have."""
+        """Return how many lines the part that is being filled may have."""
         most = self._config.first_part if self._packs_first else self._config.part_records
         return min(self._affordable_lines, self._queue.most_lines or MOST_LINES, most)
 
     @property
     def _packs_first(self) -> bool:
-        """Whether what is packed now goes first, or may."""
+        """Whether the part that is being filled will or may be the first to be sent."""
         return not ((self._is_proven and not self.tries_one) or self._batch_runner().open)
 
     @property
@@ -61,24 +61,24 @@ class PartAdmission:
         return self.proven or self._queue.proven
 
     def on_packed(self, part: Part) -> None:
-        """A part is packed."""
+        """Handle a packed part."""
         self._first = part.number if self._packs_first else self._first
         self._batch_runner().on_packed(part)
 
     def leaves_room(self, usd: float, tokens: int) -> bool:
-        """Whether the budget has room for a part that can cost so much."""
-        # What a shard was handed of the budget says nothing of what is left.
+        """Whether the budget has room for a part with this maximum cost."""
+        # A shard's own share of the budget does not show how much is left.
         return self._budget is None or self._queue.is_shared or self._budget.has_room(usd, tokens)
 
     async def may_send(self, part: Part, others: Sequence[Part]) -> bool:
-        """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
+        """Whether a part may be sent. The first one goes alone, and its maximum cost must fit the budget."""
         if self._admission.gate.stopped is not None or (others and not self._is_proven):
             return False
         if self.tries_one and (others or self._batch_runner().took_s):
-            return False  # what its time says is looked at in a moment
+            return False  # how long it took soon decides the lane
         if part.number == self._first and self._queue.proven and not (self.proven or self.tries_one):
             self._first = None
-            await self._batch_runner().split(part)  # another process's has gone first: its records join the next part
+            await self._batch_runner().split(part)  # another process sent the first part: pack these records anew
             return False
         hours = self._admission.hours
         if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
@@ -99,11 +99,11 @@ class PartAdmission:
         return True
 
     def _is_idle(self, others: Sequence[Part]) -> bool:
-        """Whether nothing is on its way or at work: a stop leaves no answer unread that is paid for."""
+        """Whether nothing is sent or in progress, so that a stop leaves no paid answer unread."""
         return not others and not self._is_busy()
 
     async def _make_fit(self, part: Part, budget: Budget) -> None:
-        """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
+        """Split a part that is too expensive while nothing else is in progress, or stop if the budget is used up."""
         usd, tokens, share = part.most_usd or 0.0, part.most_tokens, 1.0
         while share > SMALLEST_SHARE and not await self._queue.top_up(budget, usd * share, int(tokens * share)):
             share /= 2
@@ -115,7 +115,7 @@ class PartAdmission:
             await self._batch_runner().split(part)
 
     def count_queued(self, part: Part | None = None) -> None:
-        """What the parts that are sent can cost at most counts as spent until they are read."""
+        """Count the maximum cost of sent parts as spent until they are read."""
         self._queue.hold(list(self._batch_runner().parts.values()), proven=self.proven)
         if self._budget is None:
             return

@@ -1,4 +1,4 @@
-"""What a part is known by at the server, what is kept of what the server says, and when it can be back: no act."""
+"""Computes a part's metadata, what the ledger saves of the server's facts, and when a batch may be back."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pipeline.providers import BatchFacts
 from pipeline.records import JSON
 from pipeline.store import Part, PartState
 
-#: So long a server takes to end a batch that is cancelled (OpenAI's guide to the Batch API).
+#: Seconds that a server takes to end a canceled batch (OpenAI's guide to the Batch API).
 CANCEL_S = 600.0
-#: At most so long before `limits.stop_at` live calls take over from batches, however much is left: they cost more.
+#: Live calls replace batches at most this many seconds before `limits.stop_at`, whatever is left: they cost more.
 MOST_LIVE_S = 3000.0
 
 
 def batch_metadata(part: Part, run_id: str) -> dict[str, str]:
-    """The metadata of a part's batch: nobody else's has it, nor one that was made of it before and failed."""
+    """Return the metadata of a part's batch. It is unique, even among failed batches of the same part."""
     made = part.books.get("made") or 0
     return {"labelpipe_run": run_id, "labelpipe_part": f"{part.number}.{made}", "labelpipe_sha256": part.sha256}
 
 
 def to_recreate(part: Part) -> Part:
-    """The part, of whose file another batch is to be made."""
+    """Return the part, ready for another batch from its file."""
     made = (part.books.get("made") or 0) + 1
     return replace(part, state=PartState.UPLOADED, batch_id="", begun=False, books={**part.books, "made": made})
 
 
 def with_server_facts(facts: BatchFacts, part: Part, now: float) -> Part:
-    """The part, with what the ledger keeps of what the server says; `moved_at` is when that was last something new."""
+    """Return the part with what the ledger saves of the server's facts. `moved_at` is the time of their last change."""
     news: dict[str, JSON] = {
         "status": facts.status,
         "output_file_id": facts.output_file_id,
@@ -45,14 +45,14 @@ def with_server_facts(facts: BatchFacts, part: Part, now: float) -> Part:
 
 
 def stalled_s(part: Part, now: float) -> float:
-    """How long the server has said nothing new of the part, in seconds."""
+    """Return the seconds since the server last reported anything new about the part."""
     return max(0.0, now - (part.facts.get("moved_at") or part.sent_at or now))
 
 
 def remaining_s(part: Part, now: float, took_s: Sequence[float]) -> float | None:
-    """In how many seconds a batch can be back: by its own progress, or else by the median of what others took.
+    """Return the seconds until a batch may be back, by its own progress, or else by the median of earlier batches.
 
-    It is never less than the time for which it has stood still. None where nothing says anything.
+    They are never less than the time since its last progress. None if nothing is known.
     """
     if part.state in (PartState.ENDED, PartState.FETCHED):
         return 0.0
@@ -67,10 +67,10 @@ def remaining_s(part: Part, now: float, took_s: Sequence[float]) -> float | None
 
 
 def live_s(parts: Iterable[Part], requests: Rate, tokens: Rate, per_minute: float, records: int | None = None) -> float:
-    """How many seconds live calls would take for what is open of the parts, under these limits.
+    """Return how many seconds live calls would take for the open records of the parts, under these limits.
 
-    `per_minute` is the pace where the server's limit on requests is not known. `records` are asked in place of those
-    of the parts, and are taken to be like them.
+    `per_minute` is the pace if the server's limit on requests is unknown. `records` replaces the number of the parts'
+    records, and assumes that they are similar.
     """
     calls = queued = 0.0
     for part in parts:

@@ -1,4 +1,4 @@
-"""The server's queue as a lane sees it: its own alone, or one that it shares with other processes."""
+"""The server's queue of a lane: used by one process, or shared with others."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -8,11 +8,11 @@ from pipeline.store import Part
 
 
 class BatchQueue(Protocol):
-    """Says which part may go to the server, and what a refusal for want of room means.
+    """Decides which part may go to the server, and what a refusal for lack of room means.
 
-    `is_shared`: other processes fill it too. `proven`: another one's batch has shown that the requests are right.
-    `is_short`: no more money will come from others. `is_learned`: the server has refused a batch for want of room.
-    `most_lines`: the most that a part may have for that; None: as many as a batch takes.
+    `is_shared`: other processes also fill the queue. `proven`: another process's batch has shown that the requests are
+    right. `is_short`: others will release no more money. `is_learned`: the server has refused a batch for lack of
+    room. `most_lines`: the most lines that a part may have because of that (None: as many as a batch allows).
     """
 
     is_shared: bool
@@ -30,26 +30,26 @@ class BatchQueue(Protocol):
     def most_lines(self) -> int | None: ...
 
     def begin(self, at_news: Callable[[], None]) -> None:
-        """From now on `at_news` hears of what others have changed."""
+        """Start. `at_news` is called when other processes change something."""
         ...
 
     async def take(self, part: Part, others: Sequence[Part], *, counts: bool) -> bool:
-        """Whether the part may go to the server, beside these others of this process.
+        """Whether the part may go to the server in addition to these other parts of this process.
 
-        `counts`: its requests are still to be counted in those of the day.
+        `counts`: its requests are not yet counted in those of the day.
         """
         ...
 
     async def refused(self, part: Part, others: Sequence[Part]) -> bool:
-        """The server has refused it for want of room; gives whether it alone is too large."""
+        """Handle a refusal for lack of room. Returns whether the part alone is too large."""
         ...
 
     def hold(self, parts: Sequence[Part], *, proven: bool) -> None:
-        """All parts of this process that are not closed; `proven`: an answer has shown that the requests are right."""
+        """Report all open parts of this process. `proven`: an answer has shown that the requests are right."""
         ...
 
     async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
-        """Whether the budget has room for so much, which may have to be asked for."""
+        """Whether the budget has room for this much, after asking for more if necessary."""
         ...
 
 
@@ -70,7 +70,7 @@ class LocalQueue:
         return self._limit.most_lines
 
     def begin(self, at_news: Callable[[], None]) -> None:
-        """There is nobody else."""
+        """Do nothing: there are no other processes."""
 
     async def take(self, part: Part, others: Sequence[Part], *, counts: bool) -> bool:
         return self._limit.fits(part.tokens, _queued(others))
@@ -79,7 +79,7 @@ class LocalQueue:
         return self._limit.refused(part.tokens, part.lines, _queued(others))
 
     def hold(self, parts: Sequence[Part], *, proven: bool) -> None:
-        """Its parts are known at each question."""
+        """Do nothing: the other methods receive the parts."""
 
     async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
         return budget.has_room(usd, tokens)

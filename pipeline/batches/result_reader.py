@@ -1,4 +1,4 @@
-"""What has come back for a part: each line of its two files is an answer, a refusal, or a record to ask again."""
+"""Reads what came back for a part. Each line of its two files is an answer, a refusal, or a record to ask again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipeline.providers import BatchApi, LineEnd
 from pipeline.records import Problem, Response, SavedAnswer, Usage, add_usd
 from pipeline.store import BatchBook, Item, ItemState, LineResult, Part, PartState
 
-#: Lines that are judged, and written down, at a time.
+#: Lines that are processed and saved at a time.
 BLOCK = 500
-#: What an answer of this model costs in a batch, and what a live one costs.
+#: Returns the prices of a model: in a batch, and live.
 PricesOf = Callable[[str], tuple[Price | None, Price | None]]
-#: Told of what landed: the part as it is now, and what its answers have used and cost.
+#: Called with the current part and the responses that were saved.
 AtLanding = Callable[[Part, Sequence[Response]], None]
 
 
 class ResultReader:
-    """Reads the files of parts into the ledger. What was read before a kill is found there, and is not read again."""
+    """Reads the files of parts into the ledger. Lines that were read before a kill are there and are not read again."""
 
     def __init__(self, api: BatchApi, book: BatchBook, prices_of: PricesOf, at_landing: AtLanding) -> None:
         self._api = api
@@ -35,7 +35,7 @@ class ResultReader:
         self._at_landing = at_landing
 
     async def fetch(self, part: Part, path_of: Callable[[str], Path]) -> None:
-        """Write the files of a batch that has ended to `path_of` "output" and "error", anew."""
+        """Download the files of a batch that has ended to `path_of` "output" and "error", replacing old ones."""
         for name in ("output", "error"):
             file_id, path = part.facts.get(f"{name}_file_id"), path_of(name)
             path.unlink(missing_ok=True)
@@ -48,10 +48,10 @@ class ResultReader:
                     raise
 
     async def read(self, part: Part, files: Sequence[Path], *, give_up: bool) -> tuple[Part, list[CallError]]:
-        """The part, once each of its lines has come to something; and the errors that are about more than a record.
+        """Return the part after each line has a result, and the errors that concern more than one record.
 
-        Raises RequestShapeError where files with lines hold none that can be read, unless the part is given up: asked
-        again, its records would be paid for again, and most likely in vain.
+        Raises RequestShapeError if the files have lines and none can be read, unless the part is given up. Asking
+        again would cost the same again, most likely in vain.
         """
         waiting = await self._book.waiting(part.number)
         expected = len(waiting)
@@ -71,7 +71,7 @@ class ResultReader:
         counts["missing"] += len(left)
         graver = [one for one in doubts.values() if not counts["answered"] or verdict_of(one) is Verdict.ABORT]
         if not counts["answered"]:
-            # Nobody was answered: it is not these records' fault, and they are asked again once it is mended.
+            # No line was answered, so the records are not at fault. They are asked again once the cause is fixed.
             left += [LineResult(place, ItemState.AGAIN) for place in doubts]
         part = replace(part, state=PartState.READ, books={**part.books, "lines": dict(counts)})
         await self._land(part, left)
@@ -89,7 +89,7 @@ class ResultReader:
         counts: Counter[str],
         doubts: dict[int, CallError],
     ) -> tuple[list[LineResult], Part]:
-        """What these lines say of the records that are waited for, which are waited for no longer."""
+        """Return the results of these lines, and remove their records from `waiting`."""
         landed: list[LineResult] = []
         model = part.books["model"]
         used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
@@ -99,7 +99,7 @@ class ResultReader:
             place = None if end is None else place_of(end.name, part.number)
             item = None if place is None else waiting.pop(place, None)
             if end is None or place is None or item is None:
-                # A line comes twice, or is none of ours: the first one counts.
+                # The line is a repeat, of which the first counts, or not ours.
                 counts["unknown" if place is None or place >= part.lines else "twice"] += 1
                 continue
             one = self._landing(place, item, end, model, doubts)
@@ -145,13 +145,13 @@ class ResultReader:
                 doubts[place] = end.error
                 return LineResult(place, ItemState.AGAIN)
             case _:
-                # Everybody's, if no line was answered; else the record's.
+                # The error concerns all records if no line was answered, and else this one.
                 doubts[place] = end.error
                 return LineResult(place, ItemState.REFUSED, problem=problem)
 
 
 async def _blocks(path: Path) -> AsyncIterator[list[bytes]]:
-    """The lines of a file, some at a time, however long it is."""
+    """Yield the lines of a file in blocks, however long it is."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         while block := await asyncio.to_thread(_next_lines, file):
