@@ -1,4 +1,4 @@
-"""A run, from settings to summary: one session, what steers it, and the folder it leaves in order."""
+"""Runs one session, from settings to summary, with its controls and its folder."""
 
 from pipeline.runner.columns import ColumnCheck, check_columns
 from pipeline.runner.corrections import RewriteResult, count_corrections, rewrite

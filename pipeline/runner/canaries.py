@@ -1,4 +1,4 @@
-"""Gold records in a run: the running accuracy, and the stop when it is clearly too low. Also labels that shift."""
+"""Measures a run by gold records: its accuracy, and a stop if that is clearly too low. Also detects label shifts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipeline.stats import Stats
 if TYPE_CHECKING:
     pass
 
-#: Confusions that are shown.
+#: How many confusions are shown.
 CONFUSIONS = 3
-#: What a gold record without a label is taken for.
+#: The answer that counts for a gold record without a label.
 NO_LABEL = "no label"
-#: Labels in one window, which is compared with all before it; the chance of a false alarm in each; and how far the
-#: shares must have moved to be worth a word.
+#: How many labels are in one window, which is compared with all labels before it; the probability of a false alarm in
+#: each window; and the smallest change of the shares that is reported.
 WINDOW, FALSE_ALARM, LEAST_SHIFT = 500, 1e-6, 0.1
 
 NO_GOLD = GoldRecords(MeasuredField("", "unknown"), "", (), {})
@@ -41,10 +41,10 @@ class LowAccuracyError(LabelpipeError):
 
 
 class Canaries:
-    """The gold records of a run, and what the model says of them.
+    """The gold records of a run, and the model's answers to them.
 
-    They are asked like any record and paid for, but no callback and no file of rows ever sees them. What they came to
-    is in the ledger, among what was archived, so a resumed run goes on with the same figures.
+    They are asked and paid for like any record, but no callback and no output file ever receives them. Their outcomes
+    are archived in the ledger, so a resumed run continues with the same figures.
     """
 
     def __init__(self, parts: SessionParts, stats: Stats, simulated: Callable[[], bool]) -> None:
@@ -56,10 +56,10 @@ class Canaries:
         self._base = parts.base
         self._stats = stats
         lease = parts.options.lease
-        # What other shards have found.
+        # The results of other shards.
         self._tally = None if lease is None else lease.gold
-        # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
-        # which were asked, the votes of those that a killed session did not end, and which are in batches.
+        # Mutable state: what stops the run, how many were right, how often each label was given for each gold value,
+        # which were compared, the votes of those that a killed session did not finish, and which are in batches.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
@@ -72,9 +72,9 @@ class Canaries:
         stop: Callable[[LabelpipeError], None],
         in_parts: Callable[[Sequence[Record]], Coroutine[Any, Any, set[str]]] | None = None,
     ) -> None:
-        """Count what earlier sessions found out with the task as it is now. A bad accuracy stops the run at once.
+        """Count the results of earlier sessions with the same task. A low accuracy stops the run at once.
 
-        `in_parts` says which records are in batches, from where they come back by themselves.
+        `in_parts` reports which records are in batches; these come back by themselves.
         """
         self._stop = stop
         ledgers = [one for one in (self._ledger, self._base) if one is not None]
@@ -97,7 +97,7 @@ class Canaries:
         self._check_accuracy()
 
     def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
-        """The same items, and one gold record after each `every` of those that are asked."""
+        """Return the same items, with a gold record after every `every` records that are asked."""
         return _mixed(items, self._jobs(), self._options.every) if self._gold.mixed else items
 
     def _jobs(self) -> Iterator[Job]:
@@ -109,9 +109,9 @@ class Canaries:
                     log_event("a gold record cannot be asked", key=record.key, error=str(error))
 
     def split_commit(self, commit: Commit) -> Commit:
-        """A commit that keeps what gold records came to apart, and looks at them.
+        """Return a commit that saves the outcomes of gold records separately and checks the accuracy.
 
-        Some may come back from batches of a time when the config had gold.
+        Some may come back from batches that were sent when the config had gold.
         """
 
         async def split(outcomes: Sequence[Outcome]) -> None:
@@ -132,7 +132,7 @@ class Canaries:
 
     def _note(self, outcome: Outcome) -> None:
         if outcome.status is Status.FAILED or outcome.record.key in self._compared:
-            return  # no answer ever came: that says nothing of the labels
+            return  # no answer ever came, which says nothing about the labels
         self._compared.add(outcome.record.key)
         right, answer = self._classes(self._gold.right[outcome.record.key], outcome.label)
         self.right += right == answer
@@ -153,7 +153,7 @@ class Canaries:
         if self._tally is not None:
             self._tally.own = (self.right, self.n)
         floor, (right, n) = self._options.stop_below, self._of_all
-        # Simulated labels are right by chance only: a rehearsal is to get to its end.
+        # Simulated labels are right only by chance, and a rehearsal should reach its end.
         if floor and not self._simulated() and is_clearly_below(right, n, floor):
             low, high = wilson(right, n)
             self._stop(
@@ -170,7 +170,7 @@ class Canaries:
 
     @property
     def _of_all(self) -> tuple[int, int]:
-        """How many were right, and compared, with those of other shards."""
+        """How many were right and how many were compared, including other shards."""
         right, n = (0, 0) if self._tally is None else self._tally.others
         return self.right + right, self.n + n
 
@@ -183,11 +183,14 @@ class Canaries:
         return wrong.most_common(CONFUSIONS)
 
     def text(self) -> str:
-        """For the progress line."""
+        """Return the text for the progress line."""
         return gold_text(*self._of_all)
 
     def facts(self) -> dict[str, Any] | None:
-        """For the summary; None without gold. `confusions` are gold, label and count. Wilson's interval is at 95 %."""
+        """Return the facts for the summary, with Wilson's 95 % interval and confusions as [gold, label, count].
+
+        None without gold.
+        """
         if not self._gold.right:
             return None
         low, high = wilson(self.right, self.n)
@@ -203,7 +206,7 @@ class Canaries:
 
 
 def gold_text(right: int, n: int) -> str:
-    """`gold 0.91 (0.86 to 0.95)`; empty before the first one was compared."""
+    """Return text like `gold 0.91 (0.86 to 0.95)`; empty before the first comparison."""
     if not n:
         return ""
     low, high = wilson(right, n)
@@ -227,17 +230,17 @@ async def _mixed(
 
 
 class LabelShift:
-    """Watches the labels of a run: whether those of a window come in other shares than all before it.
+    """Detects whether the shares of the labels in a window differ from those before it.
 
-    Each column is told of once. An input that is sorted shifts by itself: it is a word to a person, and stops nothing.
+    Each column is reported only once. Sorted input shifts by itself, so a shift is only reported and stops nothing.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
-        # All state that changes: the counts before the window and in it, of columns that have not shifted yet.
+        # Mutable state: the counts before the window and in it, of columns that have not shifted yet.
         self._counts = {column: (Counter[str](), Counter[str]()) for column in columns}
 
     def find_shifts(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """What is to be told after these outcomes."""
+        """Add these outcomes and return the messages about new shifts."""
         messages = []
         for column, (before, now) in list(self._counts.items()):
             now.update(str(one.label.get(column)) for one in outcomes if one.label is not None)
@@ -253,7 +256,7 @@ class LabelShift:
 
 
 def warn_of_shifts(commit: Commit, columns: Sequence[str], outputs: Iterable[Callable[[str], None]]) -> Commit:
-    """The commit, after which labels that shift are told of."""
+    """Return a commit that also reports label shifts."""
     shift = LabelShift(columns)
 
     async def told(outcomes: Sequence[Outcome]) -> None:

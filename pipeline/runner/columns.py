@@ -1,4 +1,4 @@
-"""The columns that `output.columns` names: whether any record of the input has them, asked before a call is made."""
+"""Checks, before any call, that records of the input have the columns that `output.columns` names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.records import Record
 from pipeline.runner.opening import is_local
 from pipeline.settings import Settings
 
-#: Records of a source that is not on this machine that are looked at for a column that the others before lack.
+#: How many records of a remote source are checked for a missing column.
 LOOKED_AT = 1_000
 #: Formats in which all records of a source have the same fields.
 _TABLES = frozenset({"csv", "tsv", "parquet", "sql", "dataset"}) | FILE_FORMATS
-#: What can be saved of an unreadable record is in this field, which no other record has.
+#: The field with what could be recovered of an unreadable record. No other record has it.
 _RAW = "raw"
 
 
@@ -29,11 +29,11 @@ class ColumnCheck:
 
     @classmethod
     def of(cls, settings: Settings) -> ColumnCheck:
-        """None seen yet."""
+        """Return a check that has seen no fields yet."""
         return cls([name for name in settings.output.columns or () if name != _RAW], {})
 
     def add(self, records: Sequence[Record]) -> bool:
-        """The fields of so many more records; gives whether any of them can be read."""
+        """Add the fields of these records. Return whether any of the records can be read."""
         good = [record for record in records if record.problem is None or record.problem.code != "unreadable"]
         for record in good:
             self.field_names |= dict.fromkeys(record.fields)
@@ -42,7 +42,7 @@ class ColumnCheck:
 
     @property
     def message(self) -> str:
-        """What is wrong; empty where nothing is, or no record could be read."""
+        """The error message; empty if nothing is missing or no record could be read."""
         if not self.missing or not self.field_names:
             return ""
         name, fields = self.missing[0], self.field_names
@@ -50,15 +50,15 @@ class ColumnCheck:
 
 
 async def validate_columns(settings: Settings, sources: Sequence[Source]) -> None:
-    """Open each source, so that a bad header or encoding is told now. Raises SetupError, also for unknown columns."""
+    """Open each source to find bad headers and encodings now. Raises SetupError, also for unknown columns."""
     if message := (await check_columns(settings, sources)).message:
         raise SetupError(message)
 
 
 async def check_columns(settings: Settings, sources: Sequence[Source]) -> ColumnCheck:
-    """The fields of the records, until all wanted columns were seen; each source is opened.
+    """Open each source, and collect fields until all wanted columns were seen.
 
-    Where some record that cannot be looked at may have a column, it is not missing.
+    A column does not count as missing if a record that was not checked may have it.
     """
     fields, sure = ColumnCheck.of(settings), True
     for source in sources:
@@ -67,7 +67,7 @@ async def check_columns(settings: Settings, sources: Sequence[Source]) -> Column
 
 
 async def _read_fields(source: Source, fields: ColumnCheck, key: str | None) -> bool:
-    """Add the fields of a source; gives whether these are all that it has, as far as any column is missing."""
+    """Add the fields of a source. Return whether nothing else in it could have a missing column."""
     limit = None if is_local(source) else LOOKED_AT
     count = 0
     async with aclosing(read_records([source], key=key, limit=limit)) as batches:
@@ -82,9 +82,9 @@ async def _read_fields(source: Source, fields: ColumnCheck, key: str | None) -> 
 async def check_columns_as_read(
     batches: Records, settings: Settings, sources: Sequence[Source], reading: ReadProgress
 ) -> AsyncGenerator[list[Record], None]:
-    """The same records, of sources that can be read once only. Raises InputError where the first lack a column.
+    """Yield the records of sources that can be read only once. Raises InputError if the first lack a column.
 
-    A JSON object may have a column that others lack: of those it is told at the end.
+    A JSON object may have a column that others lack, so missing columns of such sources are reported at the end.
     """
     fields = ColumnCheck.of(settings)
     is_table = all(source.format in _TABLES for source in sources)

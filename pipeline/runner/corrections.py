@@ -1,4 +1,4 @@
-"""What people said about the labels, where records are to be asked again."""
+"""Handles people's corrections of labels: when records are asked again, and when files are rewritten."""
 
 import asyncio
 import logging
@@ -24,19 +24,19 @@ from pipeline.store import (
     retraction,
 )
 
-#: Whose the answers are that take corrections back.
+#: The author of the answers that take corrections back.
 DROPPED_BY = "--drop-corrections"
 
 
 def count_corrections(folder: str | Path) -> int:
-    """How many records of the run in this folder people have corrected or confirmed."""
+    """Return how many records of the run in this folder people have corrected or confirmed."""
     return len(read_corrections(Path(folder)).by_key)
 
 
 async def settle_corrections(run_dir: RunDir, changes: RunChanges, choice: CorrectionsChoice, *, relabel: bool) -> None:
-    """Keep or drop the corrections of records that are about to be labelled again. Raises ChangedError where to ask.
+    """Keep or drop the corrections of records that will be labeled again. Raises ChangedError without a choice.
 
-    A record whose content has changed is not meant: its correction does not apply any more in any case.
+    This does not concern records whose content has changed: their corrections no longer apply anyway.
     """
     if not relabel or not (changes.parts or changes.cannot_match):
         return
@@ -57,13 +57,13 @@ async def settle_corrections(run_dir: RunDir, changes: RunChanges, choice: Corre
 
 
 def drop_corrections(folder: Path) -> None:
-    """Take back every answer that decides a value, by further answers."""
+    """Take back every answer that decides a value, by adding further answers."""
     with open_reviews(folder) as reviews:
         reviews.add_answers([retraction(one, DROPPED_BY) for one in reviews.active_answers() if one.fields])
 
 
 async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:
-    """The keys of the records that have no label of the model, and one of a person."""
+    """Return the keys of the records that have a person's label and none of the model."""
     corrected = await asyncio.to_thread(read_corrections, run_dir.path)
     outcomes = await ledger.outcomes_of(list(corrected.by_key))
     return [
@@ -71,30 +71,30 @@ async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:
     ]
 
 
-# -- the files written again -------------------------------------------------------------------------------------------
+# -- rewriting the files -----------------------------------------------------------------------------------------------
 
 
-#: So often the files of a large run are written again while somebody goes on answering.
+#: How many times the files of a large run are rewritten while people continue to answer.
 ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RewriteResult:
-    """What became of the files: "written", "at_work" (the run writes them) or "waiting"; and a sentence about it."""
+    """What happened to the files: "written", "at_work" (the run writes them), or "waiting"; and a message."""
 
     state: str
     message: str
 
 
 async def rewrite(run_dir: RunDir) -> RewriteResult:
-    """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
+    """Write the output files and the table of [output.sql] with the current corrections."""
     messages: list[str] = []
     try:
         for _ in range(ROUNDS):
             with run_dir.open_for_writing():
                 version, more = await _write(run_dir)
             messages += more
-            # Somebody may have answered meanwhile, and have left the files to us.
+            # Somebody may have answered in the meantime and left the files to this process.
             if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
                 return RewriteResult("written", " ".join(messages))
         messages.append("More answers came in the meantime. The end of that review, or the next session, writes them.")
@@ -108,10 +108,10 @@ async def rewrite(run_dir: RunDir) -> RewriteResult:
 
 
 async def write_late(run_dir: RunDir) -> None:
-    """Write the corrections that came between a session's last look at them and the release of its lock.
+    """Write the corrections that came after a session's last look at them and before it released its lock.
 
-    Call it once the lock is released: who answered before that has left the files to the session, and who answers after
-    it writes them. A failure is not told here: `verify` and the next session tell of it.
+    Call it after the lock is released. People who answered before that left the files to the session; people who answer
+    after it write them. Errors are not reported here: `verify` and the next session report them.
     """
     with suppress(LabelpipeError):
         if await _is_behind(run_dir):
@@ -130,12 +130,12 @@ async def _is_behind(run_dir: RunDir) -> bool:
 
 
 async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
-    """Write the files once; gives the version of the corrections that they have, and what is to be told."""
+    """Write the files once. Return the version of the corrections in them, and messages."""
     with run_log(run_dir.log):
         async with await Ledger.open(run_dir.ledger) as ledger:
             text = await ledger.meta_get("layout_asked")
             has_table = await ledger.meta_get("sql") is not None
-            if text is None:  # an earlier version made the run: its next session writes the files
+            if text is None:  # an earlier version made the run, and its next session writes the files
                 return (await asyncio.to_thread(read_corrections, run_dir.path)).version, []
             layout = Layout.from_text(text)
             sinks = await Sinks.start(run_dir, ledger, layout)
@@ -152,7 +152,7 @@ async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
 
 
 async def _write_table(run_dir: RunDir) -> str:
-    """The table of the run brought up to date; what was wrong where that failed."""
+    """Update the table of the run. Return a message about the result or the error."""
     try:
         done = await export(run_dir.path)
     except LabelpipeError as error:

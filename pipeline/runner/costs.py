@@ -1,4 +1,4 @@
-"""What a run has cost so far, by its ledger: in all, by its lanes, and what is left to pay."""
+"""Computes from the ledger what a run has cost so far, in total and by lane, and what is left to pay."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from pipeline.store import BUDGET_KEY, FLEX_KEY, BatchBook, Ledger, Totals
 
 
 async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
-    """The ledger's totals; kept answers whose cost was not known when they came are priced now."""
+    """Return the ledger's totals. Saved answers whose cost was unknown are priced now."""
     totals = await ledger.totals()
     if not totals.unpriced_usage.total:
         return totals
@@ -21,7 +21,7 @@ async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
 
 
 async def ledger_facts(ledger: Ledger, price: Price | None) -> tuple[dict[str, Any], Totals]:
-    """What a ledger holds and has cost, by the names of RunSummary; and its totals."""
+    """Return what a ledger contains and has cost, named as in RunSummary, and its totals."""
     counts, rows, totals = await ledger.count_by_status(), await ledger.row_counts(), await paid_so_far(ledger, price)
     is_unknown = totals.unpriced and (price is None or not totals.cost_usd)
     facts = {
@@ -40,7 +40,7 @@ async def ledger_facts(ledger: Ledger, price: Price | None) -> tuple[dict[str, A
 
 
 def left_facts(total: float | None, done: int, totals: Totals, *, exact: bool) -> dict[str, Any]:
-    """What is left to do of `total` records, and what it would cost by what the run's records cost so far."""
+    """Return how many of `total` records are left, and their estimated cost, from the cost of the records so far."""
     spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
     left = estimate_remaining(None if total is None else max(0, round(total) - done), spent, done, exact=exact)
     more = left.more or Spend(None, None)
@@ -48,10 +48,10 @@ def left_facts(total: float | None, done: int, totals: Totals, *, exact: bool) -
 
 
 async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> dict[str, Any]:
-    """What the prompt cache saved, and what writing to it cost beyond the input's price, as RunSummary has them.
+    """Return what the prompt cache saved, and what writing to it cost beyond the input price, named as in RunSummary.
 
-    Answers count at the price of their lane: those of batches as these were read, the others at `price`, or at the
-    share of it that they have really cost together, as the server may have used another tier.
+    Answers count at the price of their lane. Those of batches were priced when they were read. The others count at
+    `price`, scaled to what they cost together, because the server may have used another tier.
     """
     if price is None:
         return {"saved_usd": None, "cache_write_usd": None}
@@ -70,14 +70,14 @@ async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> d
 
 
 async def total_spend(ledger: Ledger, price: Price | None) -> tuple[float, int]:
-    """What the run has cost so far at most, in US dollars and in tokens, over all its sessions."""
+    """Return the most that the run may have cost so far, in US dollars and tokens, over all sessions."""
     totals = await paid_so_far(ledger, price)
     mark = codec.loads(await ledger.meta_get(BUDGET_KEY) or "{}")
     return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
 
 
 async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
-    """What came by each cheaper lane, over all sessions; see RunSummary."""
+    """Return the totals of each cheaper lane over all sessions; see RunSummary."""
     text = await ledger.meta_get(FLEX_KEY)
     flex = {} if text is None else {"flex": codec.loads(text)}
     parts = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
@@ -103,17 +103,17 @@ async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
 
 
 class FlexTotals:
-    """What came by the flex lane, kept in the ledger as the answers are."""
+    """The totals of the flex lane, which the ledger saves along with the answers."""
 
     def __init__(self, ledger: Ledger, stats: Stats) -> None:
         self._ledger = ledger
         self._stats = stats
-        # All state that changes: what earlier sessions have saved, and how many answers of this one are saved.
+        # Mutable state: what earlier sessions have saved, and how many answers of this session are saved.
         self._before: dict[str, Any] | None = None
         self._saved = 0
 
     async def save(self) -> None:
-        """Write down what is new."""
+        """Save the totals if they have changed."""
         stats, answers = self._stats, self._stats.flex.total()
         if answers == self._saved:
             return

@@ -1,7 +1,7 @@
-"""Labels under other names: in the ledger, the files of rows, and the user's own files, without a call.
+"""Renames labels in the ledger, the output files, and the user's own files, without a call.
 
-The manifest notes what is to be done before anything is, and that it is done after all is. A second call finishes what
-a kill has left, and no session begins before that.
+The manifest records the plan before anything changes, and the completion after everything has changed. A second call
+finishes what a kill has interrupted, and no session starts before that.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ Pairs = Mapping[Any, Any] | Sequence[tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A rename that has begun: the manifest's entry, and the task before and after it, where these are known."""
+    """A rename that has begun: the manifest's entry, and the task before and after it, if these are known."""
 
     rename: Rename
     entry: Mapping[str, Any]
@@ -43,9 +43,9 @@ class _Step:
 
 
 async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool = False) -> Renamed:
-    """Give labels of `column` other names, everywhere in the run and in its config. Makes no call. Raises SetupError.
+    """Rename labels of `column` everywhere in the run and in its config. Makes no call. Raises SetupError.
 
-    Two labels that get one name are merged. With `dry_run` nothing is changed, and the counts are those that would be.
+    Two labels that get the same name are merged. With `dry_run` nothing changes, and the counts are what they would be.
     """
     run_dir = RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
@@ -92,18 +92,18 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
 
 
 def half_renamed(manifest: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The entry of a rename that was interrupted; None where there is none."""
+    """Return the entry of an interrupted rename; None if there is none."""
     return next((one for one in (manifest or {}).get("renames", ()) if not one.get("done", True)), None)
 
 
 def refuse_half_renamed(run_dir: RunDir) -> None:
-    """Raises SetupError where a rename was interrupted: some of the run has the new names, and some the old ones."""
+    """Raise SetupError if a rename was interrupted: parts of the run have the new names, and parts the old ones."""
     if half := half_renamed(run_dir.read_manifest()):
         raise SetupError(describe_half_renamed(run_dir, half))
 
 
 def describe_half_renamed(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
-    """What to do about an interrupted rename."""
+    """Return a message that says how to finish an interrupted rename."""
     words = " ".join(f"{old}={new}" for old, new in entry["pairs"])
     return (
         f"{run_dir.path}: renaming labels was interrupted. Finish it first: "
@@ -117,7 +117,7 @@ def _is_same_rename(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple
 
 
 def _done_before(settings: Settings, manifest: Mapping[str, Any], target: Rename) -> int | None:
-    """How many records the same rename has changed, where it was the last and the old names are gone; else None."""
+    """Return how many records the last rename changed, if it was the same and the old names are gone; else None."""
     last = next(iter(reversed(manifest.get("renames", ()))), None)
     is_gone = not _old_names(target) & _names_in_config(settings, target.column)
     return last["records"] if last and is_gone and _is_same_rename(last, target.column, target.pairs) else None
@@ -137,12 +137,12 @@ def _names_in_config(settings: Settings, column: str) -> set[tuple[bool, object]
 async def _begin(
     settings: Settings, run_dir: RunDir, ledger: Ledger, manifest: Mapping[str, Any], target: Rename
 ) -> _Step:
-    """Check all that may be wrong, and note what is to be done. Nothing else has changed yet."""
+    """Check everything that may be wrong, and record the plan. Nothing else changes yet."""
     field = label_fields(settings)[target.column]
     count, latest = await ledger.before_renaming(target)
     _refuse(field, target, count)
     edits = file_edits(settings, target)
-    # With names that the user has put into the config already, nobody knows the task before.
+    # If the user has already put the new names into the config, the task before is unknown.
     before = task_of(settings) if _old_names(target) & _names_in_config(settings, target.column) else None
     after = task_of(settings, target)
     at = max(time.time(), latest + 0.001)
@@ -161,7 +161,7 @@ async def _begin(
 
 
 def _refuse(field: LabelField, target: Rename, count: int) -> None:
-    """Raises ConfigError for names that cannot be given; `count` records of the run have an old one."""
+    """Raise ConfigError for names that are not possible; `count` is how many records of the run have an old one."""
     olds = [old for old, _ in target.pairs]
     if not olds:
         raise ConfigError("no labels are named; expected pairs such as account=login")
@@ -181,7 +181,7 @@ def _refuse(field: LabelField, target: Rename, count: int) -> None:
 def _new_fingerprint(
     fingerprint: Mapping[str, Any], before: Task | None, after: Task, rename: Rename
 ) -> dict[str, Any]:
-    """The manifest's fingerprint after the rename: what the rename changes, and no other change of the config."""
+    """Return the manifest's fingerprint with what the rename changes, and with no other change of the config."""
     adopted = dict(fingerprint)
     for name, new in after.fingerprint.items():
         old = _loosely(fingerprint.get(name), rename) if before is None else fingerprint.get(name)
@@ -192,7 +192,7 @@ def _new_fingerprint(
 
 
 def _loosely(part: Any, rename: Rename) -> Any:
-    """A part of a fingerprint with the new names, each once and in order, and without what the labels mean."""
+    """Return a part of a fingerprint with the new names, unique and sorted, and without the labels' meanings."""
     if isinstance(part, list):
         return [_loosely(renamed_example(one, rename.column, renamer(rename.pairs)), rename) for one in part]
     if not isinstance(part, dict):
@@ -221,7 +221,7 @@ def _digest(data: bytes) -> str:
 
 
 async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
-    """The labels in the ledger, what is counted from them, and what their records would be asked now."""
+    """Rename the labels in the ledger, and update the counts and request digests. Return how many records changed."""
     if (done := await ledger.meta_get(rename_key(step.rename))) is not None:
         return int(done)
     before, after = step.before, step.after
@@ -234,7 +234,7 @@ async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
 
 
 def _new_digest(before: Task, after: Task) -> NewDigest:
-    """What gives the digest of the request for a record now. The keys of callbacks' calls are made of the old ones."""
+    """Return a function that gives a record's new request digest. None with callbacks: their call keys use the old."""
 
     def digest(outcome: Outcome) -> bytes | None:
         if before.has_callback and not outcome.record.is_canary:
@@ -249,7 +249,7 @@ def _new_digest(before: Task, after: Task) -> NewDigest:
 
 
 def _apply_edit(run_dir: RunDir, settings: Settings, entry: Mapping[str, str], rename: Rename) -> str:
-    """Change one file of the user's, unless it was changed before the kill. Gives its path. Raises SetupError."""
+    """Edit one of the user's files, unless that was done before a kill. Return its path. Raises SetupError."""
     path = Path(os.path.normpath(run_dir.path / entry["path"]))
     now = _digest(path.read_bytes()) if path.is_file() else ""
     if now != entry["after"]:
@@ -287,7 +287,7 @@ def _finish(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> Non
     )
 
 
-# -- what is told ----------------------------------------------------------------------------------------------------
+# -- the result ------------------------------------------------------------------------------------------------------
 
 
 def _result(
@@ -305,7 +305,7 @@ def _result(
 
 
 def _notes(settings: Settings, rename: Rename) -> list[str]:
-    """Texts of the config that name an old label: they are the user's to change, and part of what is asked."""
+    """Return notes about config texts with an old label. The user must change these: they are part of the request."""
     task = settings.task
     texts = {"task.system": task.system, "task.prompt": task.prompt, "task.description": task.description}
     texts |= {f"task.validators, number {at}": one.expression for at, one in enumerate(task.validators, 1)}

@@ -1,4 +1,4 @@
-"""The settings -> the batch lane of a session; and what a run had by its lanes."""
+"""Builds the batch lane of a session from the settings."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -40,19 +40,19 @@ from pipeline.stats import Stats
 from pipeline.store import FOLDER, BatchBook, Ledger, RunDir
 from pipeline.task import Task
 
-#: A shard has at most so many parts: a hundred million records in parts of a hundred.
+#: The most parts of a shard: enough for a hundred million records in parts of a hundred.
 SHARD_PARTS = 1_000_000
-#: Records are counted for so long before a lane is chosen without that.
+#: How long records are counted before a lane is chosen without the count.
 COUNTING_S = 5.0
 
 
 async def batch_api_of(
     settings: Settings, task: Task, provider: Provider, ledger: Ledger, run_dir: RunDir
 ) -> BatchApi | None:
-    """What sends and collects batches: where the lane is chosen, or parts of an earlier session are open.
+    """Return the batch API if the lane is chosen, or if parts of an earlier session are open; otherwise None.
 
-    Once it has collected simulated answers, the manifest says so: the session that writes them down may be another one.
-    Raises ConfigError where the calls go to a function, which has no batches.
+    Once it has collected simulated answers, the manifest records that, because another session may write the outcomes.
+    Raises ConfigError if the calls go to a function, which has no batches.
     """
     is_left = any(part.is_open for part in await BatchBook(ledger).parts())
     if settings.model.lane not in ("batch", "auto") and not is_left:
@@ -69,7 +69,7 @@ async def batch_api_of(
 
 
 async def first_part(settings: Settings, base: Ledger | None) -> int:
-    """The number of the first part of a session: no two shards have a part of the same one, nor of one before them."""
+    """Return the number of a session's first part. No other shard, and no part from before sharding, has the same."""
     if settings.input.shard is None:
         return 1
     before = 0 if base is None else await BatchBook(base).next_number() - 1
@@ -80,10 +80,10 @@ async def first_part(settings: Settings, base: Ledger | None) -> int:
 async def choose_batch_api(
     settings: Settings, sources: Sequence[Source], ledger: Ledger, api: BatchApi | None, *, asks: bool
 ) -> tuple[BatchApi | None, int | None, list[str]]:
-    """What sends batches, how many records are left, and what is to be told of a choice that needs nothing more.
+    """Return what sends batches, how many records are left, and notes about a choice that is already final.
 
-    `asks` is false for a session that ends where it would ask: it sends nothing, and leaves what is at the server to
-    the next one. With lane "auto" there are no batches where the server has none, or too few records are left for them.
+    `asks` is false for a session that stops before it asks: it sends nothing, and leaves open batches to the next one.
+    With lane "auto" there are no batches if the server has none or if too few records are left.
     """
     if settings.model.lane != "auto" or not asks:
         return api, None, []
@@ -98,7 +98,7 @@ async def choose_batch_api(
 
 
 async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> int | None:
-    """Records without an outcome; None where they can be read once, or counting takes too long."""
+    """Return how many records have no outcome; None unless all sources are local, or if counting takes too long."""
     if not all(is_local(source) for source in sources):
         return None
     began, count = time.monotonic(), 0
@@ -111,7 +111,7 @@ async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Led
 
 
 async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> None:
-    """Raise SetupError where batches are open that would be answered in the terms of before."""
+    """Raise SetupError if batches are open: their answers would still have the old terms."""
     if left := await BatchBook(ledger).count_left():
         raise SetupError(
             f"{run_dir.path}: {left:,} {'batch is' if left == 1 else 'batches are'} open. Before {what}, collect them "
@@ -120,7 +120,7 @@ async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> Non
 
 
 def lane_of(parts: SessionParts, stats: Stats) -> BatchLane | None:
-    """The lane of a session; None where nothing is batched."""
+    """Return the lane of a session; None if nothing is batched."""
     if parts.batches is None:
         return None
     settings, left, lease = parts.settings, parts.left, parts.options.lease
@@ -149,10 +149,10 @@ def lane_of(parts: SessionParts, stats: Stats) -> BatchLane | None:
 
 
 def lane_updater(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
-    """What a lane has to be asked about once a second, by the end of the run."""
+    """Return a function to call about once a second, with the end of the run, that updates the lane and the rules."""
     live = rules_of(settings)
     flex = replace(live, flex_patience_s=settings.flex.patience_s, timeout_s=max(live.timeout_s, FLEX_TIMEOUT_S))
-    # A record that has waited for flex is not late for that once calls are live.
+    # A record that waited for flex must not time out because of that once calls are live.
     record_s = flex.deadline_of(settings.task.max_turns * settings.quality.size)
 
     def update(ends_at: datetime | None) -> None:
@@ -187,7 +187,7 @@ def _config_of(settings: Settings, task: Task, mode: BatchMode) -> LaneConfig:
 
 @cache
 def _listed(model: str) -> tuple[Price | None, Price | None]:
-    """The price list's for batches and for live calls of a model that an earlier session has asked."""
+    """Return the list prices for batches and live calls of a model that an earlier session used."""
     return price_of(model, batch=True), price_of(model)
 
 

@@ -1,4 +1,4 @@
-"""Changes in mid-run: orders from another terminal and edits of the config, taken over within a second or two."""
+"""Applies changes during a run, within a second or two: orders from another terminal, and edits of the config."""
 
 import logging
 import traceback
@@ -36,35 +36,35 @@ class DrainedError(LabelpipeError):
     code = "drained"
 
 
-#: Puts one part of a change into force. It cannot fail: what can is done before any of them is called.
+#: Applies one part of a change. It cannot fail: everything that can fail is done before any action is called.
 Action = Callable[[], None]
 
 
 class ControlTarget(Protocol):
-    """What orders and edits steer: one session, or the shards of a run."""
+    """What orders and edits control: one session, or the shards of a run."""
 
     def echo(self, text: str, /) -> None:
-        """Say a line."""
+        """Print a line."""
 
     def take_over(self, settings: Settings, /) -> None:
-        """Go by these settings from now on."""
+        """Use these settings from now on."""
 
     def pause(self, paused: bool) -> str:
-        """Let nothing leave until it is said otherwise. Gives what is to be told."""
+        """Stop or continue sending. Return a message."""
 
     def drain(self) -> str:
-        """Let the calls in flight end, and then the run. Gives what is to be told."""
+        """Let the calls in flight end, and then end the run. Return a message."""
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
-        """What puts these changes into force; `settings` are those that would be. Raises ConfigError."""
+        """Return the actions that apply these changes; `settings` are the new ones. Raises ConfigError."""
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
-        """What is told of a change, a line each."""
+        """Return the lines that report a change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What can be changed while a session runs, and how it is told of it. `ends_at` is when `stop_at` ends it."""
+    """What can change while a session runs, and how the session changes. `ends_at` is when `stop_at` ends it."""
 
     asker: Asker
     admission: Admission
@@ -75,7 +75,7 @@ class Controls:
     ends_at: Callable[[], datetime | None]
 
     def pause(self, paused: bool) -> str:
-        """Hold the gate, or let it go."""
+        """Pause the gate, or let it continue."""
         gate = self.admission.gate
         gate.set_paused(paused)
         return f"paused; {gate.in_flight} calls in flight finish, and nothing new is sent" if paused else "continues"
@@ -86,12 +86,12 @@ class Controls:
         return f"draining; {self.admission.gate.in_flight} calls in flight finish, then the run ends"
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
-        """Each kind of change has an act of its own."""
+        """Return one action for each kind of change."""
         changed = {one.key for one in changes}
         return [action(self, settings) for action, keys in _ACTIONS.items() if keys & changed]
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
-        """Old and new, and what the number alone does not say."""
+        """Return lines with the old and new values, and what the number alone does not show."""
         ends_at, budget = self.ends_at(), self.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
         if budget is not None and budget.is_capped:
@@ -100,10 +100,10 @@ class Controls:
 
 
 class ControlLoop:
-    """Looks for orders and edits, once a second.
+    """Checks for orders and edits once a second.
 
-    The latest word holds: an order until the file says something else for its key, the file until the next order. Each
-    is judged whole, and only then put into force, or refused and nothing of it is in force.
+    The latest change wins: an order holds until the file changes its key, and the file until the next order. Each
+    change is checked as a whole, and then applied or refused as a whole.
     """
 
     def __init__(self, settings: Settings, target: ControlTarget, inbox: Inbox) -> None:
@@ -111,14 +111,14 @@ class ControlLoop:
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
         self._standing = LiveSettings(codec.flatten(settings.model_dump()))
-        # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
-        # and what orders have set over it.
+        # Mutable state, besides the parts: the settings in force, those of the last valid file, and what orders have
+        # set over it.
         self.settings = settings
         self._file_settings = settings
         self._orders: dict[str, str] = {}
 
     def check(self) -> None:
-        """Carry out what came since the last look."""
+        """Apply everything that came since the last check."""
         for order in self._inbox.read_new():
             ok, text = self._carry_out(order)
             self._inbox.answer(order, ok, text)
@@ -127,7 +127,7 @@ class ControlLoop:
             self._reload(self._watch)
 
     def _carry_out(self, order: Order) -> tuple[bool, str]:
-        """What comes of an order. It is foreign text: what it breaks is its own refusal, and never the run's end."""
+        """Carry out an order, and return its result. Orders are untrusted: an error refuses only the order."""
         try:
             if order.verb in ("pause", "resume"):
                 return True, self._target.pause(order.verb == "pause")
@@ -137,7 +137,7 @@ class ControlLoop:
             return False, f"it cannot be carried out: {cut(str(error) or repr(error), 160)}"
 
     def _set(self, key: str, value: object) -> tuple[bool, str]:
-        orders = {**self._orders, key: f"{key}={value}"}  # read as --set is
+        orders = {**self._orders, key: f"{key}={value}"}  # parsed like --set
         try:
             settings = self._file_settings.ordered(list(orders.values()))
             if not key.startswith(LIVE_TABLES):
@@ -157,11 +157,11 @@ class ControlLoop:
         source = str(self.settings.config_path)
         try:
             file_settings = self._file_settings.again()
-            # The orders whose keys the file says nothing new of.
+            # The orders whose keys have not changed in the file.
             before, now = codec.flatten(self._file_settings.model_dump()), codec.flatten(file_settings.model_dump())
             orders = {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
             change = self._apply(file_settings.ordered(list(orders.values())) if orders else file_settings)
-        except Exception as error:  # of a mistake in it, and of whatever else a file can break
+        except Exception as error:  # a mistake in the file, or whatever else a file can break
             if watch.is_news():
                 self._target.echo(
                     f"labelpipe: {source} was edited, but the edit was not applied:\n{error or repr(error)}"
@@ -175,10 +175,10 @@ class ControlLoop:
             self._target.echo(f"labelpipe: {line}")
 
     def _apply(self, settings: Settings) -> SettingChanges:
-        """Put what may change into force. Raises ConfigError, and then all stays as it was."""
+        """Apply what may change. If it raises ConfigError, nothing has changed."""
         new = codec.flatten(settings.model_dump())
         changes = self._standing.applied_by(new)
-        # Prompt, model and the like are still those of the start, whatever the file says.
+        # Prompt, model, and so on remain as they were at the start, whatever the file contains.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
         actions = self._target.actions(changes, in_force)
         change = self._standing.take(new)
@@ -190,7 +190,7 @@ class ControlLoop:
         return change
 
 
-# -- the actions: each validates the settings, and raises ConfigError or gives what puts them into force ---------------
+# -- the actions: each validates the settings, and raises ConfigError or returns a function that applies them ----------
 
 
 def _concurrency(controls: Controls, settings: Settings) -> Action:
@@ -251,7 +251,7 @@ def _notify(controls: Controls, settings: Settings) -> Action:
     return partial(controls.notifier.change, *targets)
 
 
-#: The keys that each action is about. Others are read from the new settings by `take_over`.
+#: The keys that each action applies. `take_over` reads the others from the new settings.
 _ACTIONS: Mapping[Callable[[Controls, Settings], Action], Set[str]] = {
     _concurrency: {"limits.concurrency", "limits.concurrency_max"},
     _rates: {"limits.requests_per_minute", "limits.tokens_per_minute"},
@@ -270,5 +270,5 @@ _ACTIONS: Mapping[Callable[[Controls, Settings], Action], Set[str]] = {
 
 
 def facts_of(settings: Settings) -> dict[str, Any]:
-    """The limits in force, for a status."""
+    """Return the limits in force, for a status."""
     return {key: value for key, value in codec.flatten(settings.model_dump()).items() if key.startswith("limits.")}

@@ -1,4 +1,4 @@
-"""Inputs that change while they are read, and those that can be read only once: compared as they pass."""
+"""Compares records with the ledger as they are read: inputs that change, and those that can be read only once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -18,25 +18,25 @@ from pipeline.store import Ledger, RunDir, Selection, renames_of
 from pipeline.task import Task, rename_answer
 from pipeline.threads import in_daemon
 
-#: What is elsewhere has so long to say at the end whether it has changed.
+#: How long remote inputs may take at the end to report whether they have changed.
 LAST_LOOK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeDetector:
-    """What is done about records that have an outcome and read otherwise now; `stop` stops the run."""
+    """Handles records that have an outcome and have changed since; `stop` stops the run."""
 
     parts: SessionParts
     stop: Callable[[LabelpipeError], None]
 
     async def done(self, records: Sequence[Record]) -> set[str]:
-        """The keys of those that need no answer; all of them where the run stops."""
+        """Return the keys of the records that need no answer; those of all known records if the run stops."""
         known = await self.parts.ledger.known([record.key for record in records])
         other = [record for record in records if record.key in known and known[record.key].digest != record.digest]
         return set(known) - await self._to_ask_again(other) if other else set(known)
 
     async def _to_ask_again(self, records: Sequence[Record]) -> set[str]:
-        """The keys of those that are to be asked (again)."""
+        """Archive the outcomes of records that must be asked again, and return their keys."""
         ledger, options = self.parts.ledger, self.parts.options
         has_key = self.parts.settings.input.key is not None
         before = await ledger.outcomes_of([record.key for record in records])
@@ -61,7 +61,7 @@ class ChangeDetector:
 
 
 def asks_the_same(task: Task, record: Record, before: Outcome) -> bool:
-    """Whether the record's request is the one that this outcome has answered."""
+    """Whether this outcome answers the record's request."""
     try:
         return task.render(record).digest == before.request_digest
     except RenderError:
@@ -82,9 +82,9 @@ async def build_lookups(
     stop: Callable[[LabelpipeError], None],
     in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None,
 ) -> Lookups:
-    """What the producer asks of the ledger; `in_batches` tells the records whose answers come in batches.
+    """Return the producer's lookups in the ledger; `in_batches` finds the records whose answers come in batches.
 
-    Of the ledger of what was done before there were shards, only the outcomes are looked at.
+    In the ledger from before sharding, only outcomes are looked up.
     """
     settings, task, ledger, base = parts.settings, parts.task, parts.ledger, parts.base
 
@@ -105,20 +105,20 @@ async def build_lookups(
         outcomes |= await ledger.find_request(digests)
         return {digest: _with_new_names(one, renames) for digest, one in outcomes.items()}
 
-    # What can be read again has been compared before the session.
+    # Sources that can be read again were compared before the session.
     once = any(source.single_pass for source in parts.sources)
     return Lookups(
         done=ChangeDetector(parts, stop).done if once else known,
         repeated=repeated if settings.input.key is not None else None,
         answered=answered if settings.task.dedupe and task.can_share_answers else None,
         elsewhere=in_batches,
-        # Answers that this session keeps are of records that the feed has passed already; but for those in batches.
+        # The producer has already passed the records whose answers this session saves, except for those in batches.
         kept=saved if in_batches is not None or await ledger.has_answers() else None,
     )
 
 
 def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
-    """The outcome whose answer is copied: one that was given before labels were renamed gets their new names."""
+    """Return an outcome to copy the answer from, with the names of renames that came after the answer."""
     later = [one for one in renames if one.at > (outcome.finished_at or 0)]
     if outcome.answer is None or not later:
         return outcome
@@ -126,9 +126,9 @@ def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
 
 
 async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgress, *, complete: bool) -> None:
-    """Archive what was never asked of records that were not in this pass: rows that were fixed or taken out.
+    """Archive never-asked outcomes of records that are missing from this pass: rows that were fixed or removed.
 
-    An input that can be read again is compared before a session; this is for the others, where all was read.
+    This is for inputs that can be read only once, after all was read. Others are compared before a session.
     """
     if (
         complete
@@ -140,9 +140,9 @@ async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgr
 
 
 async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:
-    """What is to be told of inputs that have changed since these stamps were taken, before they were read.
+    """Return a message about inputs that have changed since these stamps, which were taken before reading.
 
-    A server that does not answer is not waited for long: nobody knows then, and nothing is told.
+    If a server does not answer in time, nobody knows, and there is no message.
     """
     try:
         now = await asyncio.wait_for(in_daemon(lambda: list(_stamps_now(sources))), LAST_LOOK_S)
@@ -165,7 +165,7 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
 
 
 def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
-    """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
+    """Yield the current stamps. Each remote address is asked only once for all of its files."""
     stamps: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
     for source in sources:
         again = source.restamp
@@ -182,7 +182,7 @@ def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
 
 
 def with_notes(summary: RunSummary, notes: Sequence[str], changed: Sequence[str], command: str) -> RunSummary:
-    """The summary with these notes. Where the input has changed nobody knows whether all of it is done."""
+    """Return the summary with these notes. If the input has changed, it may not be complete."""
     summary = replace(summary, notes=(*notes, *changed))
     if not changed or summary.ended != "complete":
         return summary
@@ -193,21 +193,21 @@ def _stamp_of(source: Source) -> Stamp | None:
     try:
         return source.stamp()
     except OSError:
-        return None  # it is not there any more
+        return None  # the source no longer exists
 
 
 async def find_repeated(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
-    """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
+    """Return positions of records whose key came before in this pass. Generated names never repeat; all are noted."""
     return set(await ledger.find_duplicates([(record.key, f"{record.source}:{record.line}") for record in batch]))
 
 
 async def stop_before_asking(
     items: AsyncGenerator[Job | Outcome, None], reason: LabelpipeError | None, stop: Callable[[LabelpipeError], None]
 ) -> AsyncGenerator[Job | Outcome, None]:
-    """What needs no call. Where something does, the run stops for this reason; None: all of it."""
+    """Yield the items that need no call, and stop the run with this reason before one that does. None: yield all."""
     async with aclosing(items):
         async for item in items:
             if reason is not None and isinstance(item, Job):
                 stop(reason)
-                await asyncio.Event().wait()  # the pool lets go of what it is given
+                await asyncio.Event().wait()  # the pool would start whatever is yielded
             yield item

@@ -1,4 +1,4 @@
-"""What needs somebody, told once an event: what happened, and what to do about it."""
+"""Notifies people once per event that needs them: what happened, and what to do about it."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 from pipeline.units import duration
 
-#: Why a run stopped, by the error's code: what to do before the same command is given again. A stop that the user asked
-#: for (a signal, `drain`, limits.stop_at) needs nobody.
+#: What to do before the same command is run again, by the code of the error that stopped the run. A stop that the user
+#: asked for (a signal, `drain`, limits.stop_at) needs nobody.
 TO_DO: Mapping[str, str] = {
     "quota": "Add credit or raise the organisation's limit",
     "credentials": "Fix the key, its access, or model.name",
@@ -28,21 +28,21 @@ TO_DO: Mapping[str, str] = {
     "changed": "Use --fresh, or another folder with --output",
     "input": "Mend the input",
 }
-#: A server that lets nothing through for longer than this is worth a word, in seconds.
+#: How long a server must let nothing through before that is reported, in seconds.
 LONG_HOLD_S = 15 * 60.0
 
 
 class Notifications:
-    """Tells what needs somebody. `command` is what stands behind `labelpipe run` to go on."""
+    """Sends notifications about events that need somebody. `command` follows `labelpipe run` to continue the run."""
 
     def __init__(self, notifier: Notifier, command: str) -> None:
         self._notifier = notifier
         self.go_on = f"labelpipe run {command}".rstrip()
-        # All state that changes: what was told of and goes on.
+        # Mutable state: the events that were reported and continue.
         self._notified: set[str] = set()
 
     async def on_stop(self, reason: BaseException | None, facts: Mapping[str, Any], left: str = "") -> None:
-        """The run has stopped, or ends by an error. Told once, and only where somebody has to do something."""
+        """Report, only once, that the run has stopped or failed, if somebody has to do something."""
         if reason is None or "stopped" in self._notified:
             return
         code = reason.code if isinstance(reason, LabelpipeError) else "error"
@@ -52,12 +52,12 @@ class Notifications:
         self._notified.add("stopped")
         message = str(reason) if code != "error" else type(reason).__name__
         lines = [f"Stopped: {message}", left, f"{to_do}. Then: {self.go_on}"]
-        # Its beginning was told as "outage": the end of the run by it is another event.
+        # The start of the outage was reported as "outage". That it ends the run is another event.
         event = "outage_limit" if code == "outage" else code
         await self._notifier.send(event, "\n".join(filter(None, lines)), facts)
 
     async def on_end(self, reason: BaseException | None, summary: RunSummary) -> None:
-        """The run is over, and its summary is written: nothing that goes wrong here changes that."""
+        """Report the end of the run. The summary is written already, and no error here changes that."""
         try:
             if summary.ended != "complete":
                 left = f"Left: {summary.left['text']}." if summary.left is not None else ""
@@ -67,24 +67,24 @@ class Notifications:
             log_event("the end cannot be told", level=logging.ERROR, error=repr(error))
 
     async def on_error(self, error: Exception, facts: Mapping[str, Any]) -> None:
-        """The run ends by an error, and there is no summary."""
+        """Report that an error ended the run, and that there is no summary."""
         await self.on_stop(error, facts)
         message = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
         await self._notifier.send("end", f"Ended by an error: {message}\nTo continue: {self.go_on}", facts)
 
     async def on_outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
-        """Calls fail for everyone."""
+        """Report that calls fail for everyone."""
         message = f"Calls fail for everyone ({cut(reason, 160)}). The run probes until it is over, and ends after "
         message += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
         await self._notifier.send("outage", message, facts)
 
     async def on_stall(self, message: str, facts: Mapping[str, Any]) -> None:
-        """Nothing moves, and nothing says why."""
+        """Report an unexplained stall."""
         to_do = "The run continues. If it does not move: labelpipe drain, then the same command."
         await self._notifier.send("stalled", f"{message[:1].upper()}{message[1:]}. {to_do}", facts)
 
     async def on_hold(self, event: str, reason: str, for_s: float, facts: Mapping[str, Any]) -> None:
-        """Nothing may leave for a long time: `event` is day_limit (the config's) or rate_limited (the server's)."""
+        """Report a long wait: `event` is day_limit (the config's limit) or rate_limited (the server's)."""
         if event in self._notified:
             return
         self._notified.add(event)
@@ -94,5 +94,5 @@ class Notifications:
         await self._notifier.send(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
 
     def on_hold_end(self) -> None:
-        """What held the run is over: the next time is another event."""
+        """Note that the wait is over, so the next one is a new event."""
         self._notified -= {"day_limit", "rate_limited"}

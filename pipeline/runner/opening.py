@@ -1,4 +1,4 @@
-"""What stands at the beginning of a run: how many records there are, what is asked where, and about what it takes."""
+"""Prints the start of a run: how many records there are, what is asked where, and about what it takes."""
 
 import asyncio
 import math
@@ -28,18 +28,18 @@ from pipeline.settings import Settings
 from pipeline.task import Task
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
-#: Records from whose requests the rest is estimated.
+#: How many records the estimate is based on.
 SAMPLE = 50
-#: Counting goes at full speed for so long, and then takes this share of the time: a run has other things to do.
+#: For how long counting runs at full speed, and the share of the time that it takes after that, so the run can work.
 AT_ONCE_S, SHARE = 0.5, 0.2
-#: The opening lines wait so long for the count.
+#: How long the opening lines wait for the count.
 PATIENCE_S = 1.0
 _BYTES_PER_TOKEN = 4
-#: Kinds of places that a config does not show.
+#: The kinds of origins that are not visible in the config.
 _OUTSIDE = frozenset({"environment", ".env"})
-#: Files whose records can be read twice at no cost.
+#: File formats whose records can be read twice at no cost.
 LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | FILE_FORMATS
-#: What becomes of batches that are open shortly before `limits.stop_at`, by `batch.finish`.
+#: What happens to batches that are open shortly before `limits.stop_at`, by `batch.finish`.
 _AT_THE_END = {
     "live": 'shortly before it, what no batch will answer is asked live (batch.finish = "live")',
     "batch": "open batches are left for the next session",
@@ -47,9 +47,9 @@ _AT_THE_END = {
 
 
 async def count(sources: Sequence[Source], settings: Settings, reading: ReadProgress, first: list[Record]) -> None:
-    """Tell `reading` how many records there are, and give the `first` of them, where they lie on this machine.
+    """Set `reading.exact_total`, and add the first records to `first`, if all sources are on this machine.
 
-    They are read as the run reads them: only that gives the number of records, and not that of lines.
+    The records are read as the run reads them: only that counts records and not lines.
     """
     if not all(is_local(source) for source in sources):
         return
@@ -76,7 +76,7 @@ async def print_opening(
     reading: ReadProgress,
     done: int,
 ) -> None:
-    """Say what begins; what counting is too slow for follows."""
+    """Print the opening lines. If the count takes longer, it follows later."""
     first: list[Record] = []
     counting = asyncio.create_task(count(sources, settings, reading, first), name="counting")
     try:
@@ -88,14 +88,14 @@ async def print_opening(
             takes = _takes_text(settings, task, first, max(0, reading.exact_total - done))
             echo(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
     except (LabelpipeError, OSError) as error:
-        log_event("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
+        log_event("the records were not counted", reason=str(error))  # the run reads them too, and reports the error
     finally:
         counting.cancel()
-        await asyncio.wait({counting})  # it closes the file that it reads
+        await asyncio.wait({counting})  # until it has closed its file
 
 
 def is_local(source: Source) -> bool:
-    """Whether its records can be read twice at no cost: it lies on this machine."""
+    """Whether the source is on this machine, so that its records can be read twice at no cost."""
     return (
         not source.single_pass and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
     )
@@ -104,7 +104,7 @@ def is_local(source: Source) -> bool:
 def opening_lines(
     settings: Settings, task: Task, sources: Sequence[Source], total: int | None, done: int, first: Sequence[Record]
 ) -> list[str]:
-    """What is labelled, by whom, at about what cost; how to stop it and to watch it; what the environment overrides."""
+    """Return lines on what is labeled, the model, the cost, how to stop and watch it, and environment overrides."""
     name = sources[0].name if len(sources) == 1 else f"{sources[0].name} and {len(sources) - 1:,} more"
     records = "the records" if total is None else f"{total:,} record{'s' * (total != 1)}"
     if total is not None and done:
@@ -132,7 +132,7 @@ def opening_lines(
 
 
 def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
-    """About what one of these records uses, by the length of its request; None where that says too little (media)."""
+    """Estimate the usage of one of these records from the length of its request; None if that is not enough (media)."""
     if task.media_kinds or task.max_turns > 1:
         return None
     prompt = size = count = 0
@@ -148,13 +148,13 @@ def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
         prompt += len(codec.dumps((request.messages, request.tools))) // _BYTES_PER_TOKEN
     if not count:
         return None
-    # What is marked is read from the server's cache by all calls but the first.
+    # All calls but the first read the marked prefix from the server's cache.
     cached = task.constant_tokens if task.marks_prefix else 0
     return Usage(prompt // count, max(0, size - prompt) // count, cached=cached)
 
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
-    """`about $12.30; at least 100 min within the limits`: what is known of it. Of votes, the fewest that decide."""
+    """Return what is known, like `about $12.30; at least 100 min within the limits`. Counts the fewest votes needed."""
     usage = expected_usage(task, first)
     usd = None if usage is None else votes_usd(settings, usage)
     cost = "" if usd is None else f"about {dollars(left * usd)}"
@@ -169,7 +169,7 @@ def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: i
 
 
 def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
-    """How long the limits make it take; 0 where there are none."""
+    """Return how long it takes at least because of the limits; 0 if there are none."""
     limits = settings.limits
     by_limit = [
         left / limits.requests_per_minute * 60 if limits.requests_per_minute else 0.0,
@@ -180,7 +180,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
 
 
 def describe_overrides(settings: Settings) -> str:
-    """`limits.concurrency (environment LABELPIPE_LIMITS__CONCURRENCY)`: what the file does not say."""
+    """Return what the file does not set, like `environment LABELPIPE_LIMITS__CONCURRENCY: limits.concurrency`."""
     lines = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
     if settings.model.base_url is None and os.environ.get(BASE_URL):
         lines.append(f"environment {BASE_URL}: the address")

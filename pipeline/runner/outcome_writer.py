@@ -1,6 +1,6 @@
-"""Writes the outcomes of a session: the ledger first, then the files of rows.
+"""Writes the outcomes of a session: to the ledger first, then to the output files.
 
-An outcome that cannot become a row is replaced by one that says so, before the ledger has it or after.
+An outcome that cannot become a row is replaced by one that reports this, before or after the ledger has it.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -19,12 +19,12 @@ _T = TypeVar("_T")
 
 #: Why an outcome was archived.
 REASON = "internal_error"
-#: Counts and logs an error of one record; gives its problem.
+#: Counts and logs an error of one record. Returns its problem.
 ReportProblem = Callable[[Record, Exception], Problem]
 
 
 class OutcomeWriter:
-    """Writes outcomes, and answers of records that are not at their end. `report` is told of errors of one record."""
+    """Writes outcomes, and answers of unfinished records. `report` receives the errors of single records."""
 
     def __init__(self, parts: SessionParts, stats: Stats, report: ReportProblem) -> None:
         self._parts = parts
@@ -32,32 +32,32 @@ class OutcomeWriter:
         self._stats = stats
         self._report = report
         self._flex = FlexTotals(parts.ledger, stats)
-        # All state that changes, beside the parts: whether the folder holds simulated labels (then its manifest says
-        # so), and the files of rows once they are open.
+        # Mutable state, besides the parts: whether the folder has simulated labels (which its manifest then records),
+        # and the output files once they are open.
         self.was_simulated = parts.was_simulated
         self._sinks: Sinks | None = None
 
     @property
     def is_simulated(self) -> bool:
-        """Whether a rehearsal endpoint answers: the built-in one, or one whose answers say so, or those kept before."""
+        """Whether the answers are simulated: by the built-in endpoint, by what they report, or else by saved ones."""
         reported = self._parts.provider.simulated
         return is_simulated(self._parts.settings) or (self.was_simulated if reported is None else reported)
 
     @property
     def sinks(self) -> Sinks:
-        """The files of rows, which are open."""
+        """The open output files."""
         assert self._sinks is not None
         return self._sinks
 
     async def open(self) -> None:
-        """Open the files of rows. Raises StoreError, SetupError."""
+        """Open the output files. Raises StoreError, SetupError."""
         parts = self._parts
         self._sinks = await self._after_repair(
             lambda: open_sinks(parts.settings, parts.task, parts.run_dir, self._ledger, parts.moved)
         )
 
     async def finish(self) -> list[str]:
-        """Bring the files of rows to the end of the ledger. Gives what is to be told of them."""
+        """Write the rest of the ledger to the output files. Return messages about these files."""
         await self._flex.save()
         await self._after_repair(self.sinks.finish)
         return [*map(str, self.sinks.moved[len(self._parts.moved) :]), *self.sinks.unused]
@@ -68,12 +68,12 @@ class OutcomeWriter:
             await self._sinks.close()
 
     async def save_answers(self, answers: Sequence[SavedAnswer]) -> None:
-        """Write answers of records that are not at their end; a later session may make a row of them without a call."""
+        """Save answers of unfinished records. A later session may make rows of them without a call."""
         self._note_simulated()
         await self._ledger.keep_answers(answers)
 
     async def commit(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Write the outcomes; gives them as the ledger has them."""
+        """Write the outcomes. Return them as the ledger has them."""
         self._refuse_mixture()
         if self._note_simulated():
             outcomes = [mark_simulated(outcome) for outcome in outcomes]
@@ -81,7 +81,7 @@ class OutcomeWriter:
         try:
             await self._write_rows(outcomes, seqs)
         except StoreError as error:
-            # The ledger has them: the files are made up for at the end, or by the next session.
+            # The ledger has them: the end of the session, or the next session, completes the files.
             self._parts.admission.gate.stop(error)
         if self._parts.telemetry is not None:
             self._parts.telemetry.written(outcomes)
@@ -90,7 +90,7 @@ class OutcomeWriter:
         return outcomes
 
     async def _commit_valid(self, outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], list[int]]:
-        """The outcomes as the ledger took them, and their seqs. Raises what it raised where no outcome is to blame."""
+        """Return the outcomes as the ledger has them, and their seqs. Raises errors that no outcome has caused."""
         try:
             return outcomes, await self._commit_to_ledger(outcomes)
         except LabelpipeError:
@@ -103,7 +103,7 @@ class OutcomeWriter:
             return outcomes, await self._commit_to_ledger(outcomes)
 
     async def _commit_to_ledger(self, outcomes: Sequence[Outcome]) -> list[int]:
-        """The outcomes in the ledger, and with them the calls that were sent, by day."""
+        """Commit the outcomes, and the number of calls sent per day. Return the seqs."""
         day = self._parts.day
         requests, ok = day.take_uncounted(), False
         try:
@@ -116,9 +116,9 @@ class OutcomeWriter:
         return seqs
 
     def _done_with(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """The records of which the ledger may keep answers that nobody needs any more.
+        """Return the records whose saved answers the ledger no longer needs.
 
-        The outcome holds the last answer; those of a conversation, and votes, are kept for a replay.
+        The outcome contains the last answer. The answers of conversations, and votes, stay for a replay.
         """
         task = self._parts.task
         if task.max_turns > 1 or self._parts.settings.quality.size > 1:
@@ -126,7 +126,7 @@ class OutcomeWriter:
         return [outcome.record.key for outcome in outcomes if task.has_callback or outcome.attempts > 1]
 
     async def _write_rows(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
-        """Write rows that the ledger has; where one cannot be made its outcome is replaced there. Raises StoreError."""
+        """Write rows that the ledger has. Outcomes that cannot be rows are replaced there. Raises StoreError."""
         try:
             await self.sinks.write(outcomes, seqs)
         except LabelpipeError:
@@ -138,7 +138,7 @@ class OutcomeWriter:
     # -- simulated labels ----------------------------------------------------------------------------------------
 
     def _refuse_mixture(self) -> None:
-        """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""
+        """Stop the run before it mixes simulated and real labels. The first answer shows which kind these are."""
         if self.was_simulated and self._parts.provider.simulated is False:
             folder = self._parts.run_dir.path
             self._parts.admission.gate.stop(
@@ -146,7 +146,7 @@ class OutcomeWriter:
             )
 
     def _note_simulated(self) -> bool:
-        """Whether labels are simulated; the manifest says so before the first one is there: a kill may come at once."""
+        """Whether labels are simulated. The manifest records it before the first one, because of kills."""
         if self.is_simulated and not self.was_simulated:
             self.was_simulated = True
             self._parts.run_dir.note_simulated()
@@ -155,7 +155,7 @@ class OutcomeWriter:
     # -- outcomes that cannot be rows ----------------------------------------------------------------------------
 
     async def _after_repair(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """What work on the files of rows gives; a row of the ledger that keeps it from being done is replaced first."""
+        """Return the result of work on the output files. If rows of the ledger prevent it, they are replaced first."""
         try:
             return await work()
         except LabelpipeError:
@@ -166,7 +166,7 @@ class OutcomeWriter:
             return await work()
 
     async def _repair_ledger(self) -> int:
-        """Replace what the ledger holds and no file can; gives how many."""
+        """Replace outcomes in the ledger that no file can have. Return how many."""
         layout = layout_of(self._parts.settings, self._parts.task)
         seq, last, count = 0, await self._ledger.last_seq(), 0
         while seq < last and (block := await self._ledger.rows_after(seq)):
@@ -180,7 +180,7 @@ class OutcomeWriter:
         return len(replaced)
 
     def _replacements(self, outcomes: Sequence[Outcome], layout: Layout) -> list[Outcome]:
-        """What stands for those of the outcomes that cannot be rows."""
+        """Return replacements for those of the outcomes that cannot be rows."""
         flaws = ((outcome, row_problem(outcome, layout)) for outcome in outcomes)
         return [
             _fit(outcome, self._report(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None
@@ -188,7 +188,7 @@ class OutcomeWriter:
 
 
 def _fit(outcome: Outcome, problem: Problem, layout: Layout) -> Outcome:
-    """As much of the outcome as can be a row."""
+    """Return as much of the outcome as can be a row."""
     return next(one for one in _less_and_less(outcome, problem) if row_problem(one, layout) is None)
 
 
