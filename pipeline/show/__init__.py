@@ -1,4 +1,4 @@
-"""Facts to text: what a person reads. Nothing here knows the settings."""
+"""Formats facts as text for people. This package does not know the settings."""
 
 from pipeline.show.advice import SYSTEMATIC, AdviceContext, advise
 from pipeline.show.baselines import baseline_lines

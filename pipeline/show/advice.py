@@ -1,7 +1,7 @@
-"""What to change in the config when a server will not have it: a table from what was said to the key.
+"""Suggests changes of the config after a server refuses a call, from a table of error texts.
 
-The first line that fits counts. A line says what to do as a clause ("set model.strict = false"), so that it can stand
-before the command to give next.
+The first line that matches counts. Its advice is a clause ("set model.strict = false"), so that the command to run next
+can follow it.
 """
 
 import re
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from pipeline.errors import did_you_mean
 from pipeline.records import SERVICE_TIER
 
-#: Problem codes of records that a change of the config may fix, where most of a run's records have them.
+#: The problem codes that a change of the config may fix, if most of a run's records have them.
 SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_request", "too_large"})
-#: Refused for one thing, in the many ways in which servers say so.
+#: The many ways in which servers say that they refuse one thing.
 _UNWANTED = (
     r"(not (permitted|supported|allowed|recogni[sz]ed|compatible|implemented)|does ?n[o']t support|unsupported"
     r"|must (either )?be|unrecogni[sz]ed|unknown|unexpected|invalid|extra|only|requires?|no endpoints"
@@ -24,7 +24,7 @@ _UNWANTED = (
 
 @dataclass(frozen=True, slots=True)
 class AdviceContext:
-    """Of whom is asked, and how, as far as advice depends on it. `parameters` are the names of the user's own."""
+    """The facts of server and config that advice depends on. `parameters` are the names that the user set."""
 
     base_url: str | None
     api_key_env: str
@@ -36,17 +36,17 @@ class AdviceContext:
     is_entra: bool = False
 
 
-#: What to do, or a function that says so; None from it: the config is so already, and the next line counts.
+#: The advice, or a function that returns it. None means that the config is so already, and the next line counts.
 Advice = str | Callable[[AdviceContext, re.Match[str]], str | None]
 
 
 def _about(what: str) -> str:
-    """A sign that this is unwanted, in either order."""
+    """Return a pattern for a refusal of `what`, in either order."""
     return rf"({what}\b.{{0,160}}{_UNWANTED}|{_UNWANTED}.{{0,160}}{what}\b)"
 
 
 def _tool_choice(context: AdviceContext, match: re.Match[str]) -> str:
-    """The next milder way to ask for a call, or the one that this server may know."""
+    """Suggest the next milder way to ask for a call, or the one that this server may know."""
     chosen = context.tool_choice
     if not context.names_function and re.search(r"must (either )?be a named", match.string, re.IGNORECASE):
         return 'set model.tool_choice = "forced": "required" is sent now, and this server takes a function\'s name only'
@@ -58,7 +58,7 @@ def _tool_choice(context: AdviceContext, match: re.Match[str]) -> str:
 
 
 def _no_call(context: AdviceContext, _match: re.Match[str]) -> str:
-    """The model answers in words: ask it more firmly, or ask another one."""
+    """Suggest a firmer way to ask, or another model, because the model answers in words."""
     if context.tool_choice == "auto" or context.names_function:
         return 'set model.tool_choice = "required": this server does not seem to force a call'
     if context.tool_choice == "schema":
@@ -71,7 +71,7 @@ def _no_call(context: AdviceContext, _match: re.Match[str]) -> str:
 
 
 def _parameter(context: AdviceContext, match: re.Match[str]) -> str | None:
-    """A parameter of the user's own that is refused."""
+    """Suggest removing the user's own parameter that is refused."""
     for name in context.parameters:
         if re.search(rf"\b{re.escape(name)}\b", match.string):
             return f'take model.parameters.{name} out, or set it to "omit"'
@@ -79,14 +79,14 @@ def _parameter(context: AdviceContext, match: re.Match[str]) -> str | None:
 
 
 def _service_tier(context: AdviceContext, _match: re.Match[str]) -> str | None:
-    """The tier that a lane asks for is refused; one of the user's own is a parameter like others."""
+    """Suggest lane "live" because the lane's tier is refused. The user's own tier is a parameter like others."""
     if SERVICE_TIER in context.parameters:
         return None
     return 'set model.lane = "live": this model or server has no flex tier'
 
 
 def _path(context: AdviceContext, match: re.Match[str]) -> str | None:
-    """What is likely wrong with the address of a server that knows no such path."""
+    """Suggest a change of the address for a server that does not know the path."""
     url = context.base_url
     if url is None or context.is_simulated:
         return None
@@ -111,7 +111,7 @@ def _scheme(scheme: str) -> Callable[[AdviceContext, re.Match[str]], str | None]
 
 
 def _moved(context: AdviceContext, match: re.Match[str]) -> str:
-    """The address that a redirect names, where it is that of the same call."""
+    """Suggest the address that a redirect names, if it belongs to the same call."""
     target = match["to"].rstrip(".,;)")
     base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
     if base != target and base.startswith("http"):
@@ -131,7 +131,7 @@ def _key(context: AdviceContext, _match: re.Match[str]) -> str | None:
     return f"look at the key in {name} (model.api_key_env): {where} does not accept it"
 
 
-#: Hosts that configs name most.
+#: The most common hosts in configs.
 HOSTS = (
     "api.openai.com", "openrouter.ai", "api.groq.com", "api.mistral.ai", "api.deepseek.com", "api.together.xyz",
     "api.fireworks.ai", "generativelanguage.googleapis.com", "api.anthropic.com", "api.x.ai", "api.cerebras.ai",
@@ -140,7 +140,7 @@ HOSTS = (
 
 
 def _host(_context: AdviceContext, match: re.Match[str]) -> str:
-    """The host's name, and what is like it: a letter is soon left out."""
+    """Name the host and suggest a similar one, because a letter is easily lost."""
     suggestion = did_you_mean(match["host"], HOSTS)
     return (
         f"look at the host in model.base_url{suggestion}, and at the network: {match['host']} cannot be resolved here"
@@ -156,7 +156,7 @@ def _answer_is_none(context: AdviceContext, _match: re.Match[str]) -> str | None
     return f"look at model.base_url: what answers at {url} is no API"
 
 
-#: What a text says, and what to do about it; from the special to the general.
+#: Patterns of error texts with their advice, from the specific to the general.
 TABLE: tuple[tuple[str, Advice], ...] = (
     (r"\b(use|in|with|via|through) \W?/?v1/responses\b", 'set model.api = "responses"'),
     (r"thinking mode", 'set model.parameters.thinking = { type = "disabled" }, or model.tool_choice = "auto"'),
@@ -209,7 +209,7 @@ TABLE: tuple[tuple[str, Advice], ...] = (
 
 
 def advise(context: AdviceContext, texts: Iterable[str]) -> str | None:
-    """What to change, by what was said; None where nobody knows."""
+    """Return what to change, given the error texts; None if no line of the table matches."""
     for text in texts:
         for pattern, advice in TABLE:
             if match := re.search(pattern, text, re.IGNORECASE | re.DOTALL):

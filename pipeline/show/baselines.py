@@ -1,4 +1,4 @@
-"""What a baseline makes of the labels, for a person."""
+"""Formats the result of a baseline classifier."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from pipeline.facts import Baseline
 from pipeline.show.formatting import SIMULATED, aligned
 from pipeline.terminal import cut
 
-#: Classes, and doubtful labels, that are shown.
+#: The most classes, and doubtful labels, to show.
 SHOWN_CLASSES, SHOWN_DOUBTS = 20, 10
 _COLUMNS = 40
 _WHY = {
@@ -18,7 +18,7 @@ _WHY = {
 
 
 def baseline_lines(done: Baseline) -> Sequence[str]:
-    """Whether the labels can be learned, how well class by class, and which ones are doubtful."""
+    """Format whether the labels can be learned, how well each class is, and which labels are doubtful."""
     texts = ", ".join(done.texts) or "all texts"
     interval = f"{done.accuracy_low:.1%} to {done.accuracy_high:.1%}"
     lines = [

@@ -1,16 +1,16 @@
-"""Certificates for a person: where one stands, and what it says."""
+"""Formats certificates: their state, and their text."""
 
 from collections.abc import Iterator
 
 from pipeline.show.formatting import SIMULATED, Facts, has, many
 from pipeline.units import shorten_list
 
-#: Names of reviewers that are told.
+#: The most names of reviewers to show.
 _NAMES_MOST = 6
 
 
 def certify_lines(facts: Facts) -> list[str]:
-    """Where a certificate stands, and what to do next."""
+    """Format the state of a certificate, and what to do next."""
     head = f"{facts['run_dir']}: {facts['column']}, {many(facts['n'], 'label')}"
     lines = [head, "", *_STATES[facts["state"]](facts), ""]
     lines += [f"  {name:<10} {text}" for name, text in _rows(facts) if text]
@@ -112,7 +112,7 @@ def _next(facts: Facts) -> str:
 
 
 def certificate_text(facts: Facts) -> str:
-    """The certificate in a paragraph that stands for itself."""
+    """Return the certificate as a self-contained paragraph."""
     if facts["void"]:
         return f"VOID: {facts['void']}. This certificate of {facts['column']} is no longer valid."
     return " ".join([*_promise(facts), *_ground(facts), *_limits(facts)])
@@ -163,5 +163,5 @@ def _limits(facts: Facts) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
-    """`5%`, `2.5%`, `3.75%`."""
+    """Format a share: `5%`, `2.5%`, `3.75%`."""
     return f"{round(100 * share, 2):g}%"

@@ -1,4 +1,4 @@
-"""Two runs side by side, for a person."""
+"""Formats the comparison of two runs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,25 +7,25 @@ from pipeline.show.evaluations import CORRECTED, DISAGREEMENTS_MOST, left_out_li
 from pipeline.show.formatting import SIMULATED, Facts, has, many, percent, plain, short, table
 from pipeline.units import dollars, duration
 
-#: Changes of a label that are listed.
+#: The most changes of a label to list.
 CHANGES_MOST = 8
-#: A value that is no longer than this is shown with the one that takes its place.
+#: A value of at most this length is shown with its replacement.
 _VALUE_MOST = 40
-#: Below this p-value a difference is called clear.
+#: A difference with a smaller p-value is called clear.
 _CLEAR = 0.05
-#: Which of two runs has a record right.
+#: Words for which of two runs is right about a record.
 _RIGHT = {
     "both_right": "in both",
     "only_a_right": "only in a",
     "only_b_right": "only in b",
     "both_wrong": "in neither",
 }
-#: What is told of each against gold beside its accuracy, where a field has it.
+#: Further figures of each run against gold, if a field has them.
 _FIGURES = {"kappa": "kappa", "macro_f1": "macro F1", "jaccard": "Jaccard", "mae": "mean error"}
 
 
 def comparison_lines(facts: Facts) -> list[str]:
-    """All of it, as wide as the terminal."""
+    """Format the comparison, as wide as the terminal."""
     lines = [*_run_lines(facts["runs"]), *_differ_in(facts["differ_in"]), "", _records_text(facts["records"])]
     lines += [f"Only {side} has the label {', '.join(names)}." for side, names in facts["fields_only"].items() if names]
     for name, field in facts["columns"].items():
@@ -41,7 +41,7 @@ def comparison_lines(facts: Facts) -> list[str]:
 
 
 def trial_lines(facts: Facts) -> list[str]:
-    """A trial: what it took, then the comparison."""
+    """Format a trial: the comparison, then what it took."""
     trial = facts["tried"]
     lines = [*comparison_lines(facts), ""]
     known = f", {trial['known_before']:,} done before" if trial["known_before"] else ""
@@ -52,7 +52,7 @@ def trial_lines(facts: Facts) -> list[str]:
 
 
 def _left_out(facts: Facts) -> Iterator[str]:
-    """What of the gold is in no figure."""
+    """Format which gold is in no figure."""
     if facts["gold"] is None:
         return
     golds = [field["gold"] for field in facts["columns"].values() if field["gold"] is not None]
@@ -64,7 +64,7 @@ def _left_out(facts: Facts) -> Iterator[str]:
 
 
 def _run_lines(runs: Sequence[Facts]) -> Iterator[str]:
-    """What each run is, and what its answers took."""
+    """Format what each run is, and what its answers took."""
     for side, run in zip("ab", runs, strict=True):
         without = run["rejected"] + run["failed"]
         parts = [f"{run['labelled']:,} labelled" + (f", {without:,} without a label" if without else "")]
@@ -125,7 +125,7 @@ def _field_lines(name: str, field: Facts) -> Iterator[str]:
 
 
 def _changes(field: Facts) -> Iterator[str]:
-    """Which labels became which; of lists, which labels came and went."""
+    """Format which labels became which; for lists, which labels were added and removed."""
     pairs = [(n, a, b) for a, row in field["changes"].items() for b, n in row.items()]
     pairs.sort(key=lambda one: -one[0])
     if pairs:
@@ -138,7 +138,7 @@ def _changes(field: Facts) -> Iterator[str]:
 
 
 def _gold_lines(gold: Facts) -> Iterator[str]:
-    """Both against gold, and whether the difference is more than chance."""
+    """Format both runs against gold, and whether the difference is more than chance."""
     if not gold["n"]:
         yield "  no record has gold and a label in both"
         return

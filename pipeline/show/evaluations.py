@@ -1,4 +1,4 @@
-"""How good the labels are, for a person: a line of figures for each field, tables of classes, and what was left out."""
+"""Formats an evaluation: figures of each field, tables of classes, and the gold that was left out."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from pipeline.show.formatting import (
 )
 from pipeline.terminal import width
 
-#: Classes that get a line, a confusion matrix of so many, and confusions that are listed.
+#: The most classes with a line, classes in a confusion matrix, and confusions in a list.
 CLASSES_MOST, MATRIX_MOST, CONFUSIONS_MOST = 30, 10, 6
-#: Disagreements that are shown.
+#: The most disagreements to show.
 DISAGREEMENTS_MOST = 5
-#: Columns that the name of a class may take.
+#: The most columns for the name of a class.
 _NAME_MOST = 24
-#: A temperature beyond these says that confidence and truth have little to do with each other.
+#: A temperature outside this range shows that confidence and correctness are hardly related.
 _COLD, _HOT = 0.1, 10.0
 AT_WORK = "The run is in progress: these figures cover the labels so far."
 CORRECTED = "People have corrected labels of this run; these figures describe what the model said."
 
 
 def evaluation_lines(facts: Facts) -> list[str]:
-    """All of it, as wide as the terminal."""
+    """Format the evaluation, as wide as the terminal."""
     columns = facts["columns"]
     lines = [_head(facts)]
     for name, field in columns.items():
@@ -51,7 +51,7 @@ def _head(facts: Facts) -> str:
 
 
 def _field_lines(name: str, field: Facts) -> Iterator[str]:
-    """One label field: its figures, its classes, its confusions, and what the model's confidence is worth."""
+    """Format one label field: figures, classes, confusions, and the calibration of the model's confidence."""
     column = field["column"]
     title = name if column == name else f"{name} (gold in {column!r})"
     if not field["n"]:
@@ -82,7 +82,7 @@ def _accuracy_text(field: Facts) -> str:
     return f"{percent(field['accuracy'])} {what} (95% interval {interval}), {field['right']:,} of {field['n']:,}"
 
 
-#: What is told of a field beside its accuracy, where it has it.
+#: Further figures of a field besides its accuracy, if it has them.
 _FIGURES = {
     "kappa": "kappa {:.3f}",
     "quadratic_kappa": "quadratic kappa {:.3f}",
@@ -112,7 +112,7 @@ def _class_lines(classes: Mapping[str, Facts]) -> Iterator[str]:
 
 
 def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> Iterator[str]:
-    """The matrix; where it does not fit the terminal, the most frequent confusions."""
+    """Format the confusion matrix; if it does not fit the terminal, the most frequent confusions."""
     wrong = [(n, gold, label) for gold, row in confusion.items() for label, n in row.items() if gold != label]
     if not wrong:
         return
@@ -213,7 +213,7 @@ def _set_aside(columns: Mapping[str, Facts]) -> Iterator[str]:
 
 
 def left_out_lines(gold: Facts, examples: int) -> Iterator[str]:
-    """What of the gold is in no figure, and why."""
+    """Format which gold is in no figure, and why."""
     if n := examples:
         yield f"  examples    {many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
     if n := gold["not_in_run"]:

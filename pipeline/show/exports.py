@@ -1,4 +1,4 @@
-"""What an export, a report, or a rename came to, for a person."""
+"""Formats the results of an export, a report, and a rename."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +7,9 @@ from pipeline.labelfields import Renamed
 from pipeline.show.formatting import SIMULATED, aligned, many
 from pipeline.terminal import cut
 
-#: Classes that are shown, and characters of each; the rest is counted.
+#: The most classes to show, and the most characters of each. The rest is counted.
 SHOWN_CLASSES, CLASS_COLUMNS = 20, 40
-#: Why labelled records are in no split.
+#: Why labeled records are in no split.
 _WHY = {
     "where": "do not match --where",
     "empty_text": "have an empty text",
@@ -24,7 +24,7 @@ _WHY = {
 
 
 def export_lines(done: Export) -> Sequence[str]:
-    """Where the labels are now, and what was changed for that."""
+    """Format where the labels are now, and what changed for that."""
     changes = [f"{count:,} {what}" for what in ("added", "updated", "removed") if (count := getattr(done, what))]
     lines = [
         f"{done.place}: {many(done.rows, 'row')}; {', '.join(changes) or 'it was up to date'}",
@@ -37,7 +37,7 @@ def export_lines(done: Export) -> Sequence[str]:
 
 
 def data_lines(done: DataExport) -> Sequence[str]:
-    """The splits with their sizes and classes, what was kept together, and what was left out and why."""
+    """Format the splits with their sizes and classes, the groups, and which records were left out and why."""
     total = sum(done.records.values())
     lines = [f"{done.folder}: {many(total, 'record')} of {done.run_dir}"]
     for name, count in done.records.items():
@@ -87,7 +87,7 @@ def _together(done: DataExport) -> str:
 
 
 def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> list[str]:
-    """A table: each class with its share of each split."""
+    """Format a table of each class with its share of each split."""
     totals = {name: max(1, sum(counts[name] for counts in classes.values())) for name in names}
     ranked = sorted(classes.items(), key=lambda one: -sum(one[1].values()))
     rows = [[by, *names]]
@@ -98,13 +98,13 @@ def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[
 
 
 def report_lines(written: ReportFile) -> list[str]:
-    """Where the page is."""
+    """Format where the page is."""
     lines = [f"Wrote {written.path} ({written.size_bytes / 1000:,.0f} kB). Open it in a browser."]
     return [*lines, f"  {SIMULATED}"] if written.simulated else lines
 
 
 def renamed_lines(renamed: Renamed) -> list[str]:
-    """What has another name now, where, and what is left to be done by hand."""
+    """Format what was renamed and where, and what is left to do by hand."""
     names = ", ".join(f"{old} -> {new}" for old, new in renamed.pairs)
     head = "Would rename" if renamed.dry_run else "Renamed"
     records = many(renamed.records, "record")

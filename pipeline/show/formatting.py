@@ -1,4 +1,4 @@
-"""Words, figures and tables that several screens share."""
+"""Formats words, figures, and tables for several views."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,34 +9,34 @@ from pipeline.terminal import cut, printable, width
 
 Facts = Mapping[str, Any]
 SIMULATED = "SIMULATED: the built-in endpoint made up these labels. Do not train on them."
-#: Columns that a cell may take which is not the last one.
+#: The most columns of a cell, except in the last column.
 _CELL_MOST = 20
-#: Characters of a label in a sentence.
+#: The most characters of a label in a sentence.
 _SHORT_MOST = 40
 
 
 def percent(share: float) -> str:
-    """`87.4%`."""
+    """Format a share: `87.4%`."""
     return f"{share:.1%}"
 
 
 def plain(value: Any) -> str:
-    """A value as it stands in a CSV."""
+    """Format a value as in a CSV."""
     return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
 
 
 def many(n: int, what: str) -> str:
-    """`1 record`, `3 records`."""
+    """Format a count: `1 record`, `3 records`."""
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def has(n: int) -> str:
-    """The word after so many."""
+    """Return the verb after a count."""
     return "has" if n == 1 else "have"
 
 
 def short(text: str) -> str:
-    """A label in a sentence: in quotes where it has blanks, cut where it is long."""
+    """Format a label for a sentence: quoted if it has white space, shortened if it is long."""
     line = printable(text)
     line = line if len(line) <= _SHORT_MOST else f"{line[: _SHORT_MOST - 1]}…"
     return repr(line) if not line or any(map(str.isspace, line)) else line
@@ -48,9 +48,9 @@ def short(text: str) -> str:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _CELL_MOST, *, cuts: bool = True
 ) -> Iterator[str]:
-    """Rows under their heads, as wide as the terminal; the last column is cut.
+    """Format rows below their heads, as wide as the terminal. The last column is cut.
 
-    Another cell that is wider than `most` is cut, or with `cuts` false moves what follows it to the right.
+    Other cells wider than `most` are cut or, if `cuts` is false, push the following cells to the right.
     """
     all_rows = [list(head), *([one_line(cell) for cell in row] for row in rows)]
     room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
@@ -64,7 +64,7 @@ def table(
 
 
 def aligned(rows: Sequence[Sequence[str]], more: int = 0) -> list[str]:
-    """Rows under their heads, the first column to the left, the others to the right; and how many `more` there are."""
+    """Format rows below their heads, all columns but the first right-aligned, and a line that counts `more` rows."""
     wide = [max(width(cells[at]) for cells in rows) for at in range(len(rows[0]))]
     lines = []
     for first, *others in rows:
@@ -74,12 +74,12 @@ def aligned(rows: Sequence[Sequence[str]], more: int = 0) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """A text as one line without what would steer the terminal."""
+    """Return the text on one line, without terminal control characters."""
     return " ".join(printable(text).split())
 
 
 def cell_of(text: str, wide: int) -> str:
-    """The text as one line of this width, cut where it is longer."""
+    """Return the text on one line of this width, shortened if it is longer."""
     line = one_line(text)
     while width(line) > wide:
         line = f"{line[: -2 if line.endswith('…') else -1]}…"
@@ -87,6 +87,6 @@ def cell_of(text: str, wide: int) -> str:
 
 
 def right_cell(text: str, wide: int) -> str:
-    """The same, to the right."""
+    """Do the same as `cell_of`, but right-aligned."""
     line = cell_of(text, wide).rstrip()
     return " " * (wide - width(line)) + line

@@ -1,4 +1,4 @@
-"""How the labels of a run are distributed, for a person."""
+"""Formats the distribution of a run's labels."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pipeline.show.formatting import SIMULATED, Facts, cell_of, many, one_line
 from pipeline.terminal import cut, width
 
-#: Values of a label column that are shown, how wide they may be, and how long the bar of all of them would be.
+#: The most values of a label column to show, their most columns, and the length of a bar of 100 %.
 CLASSES_SHOWN, VALUE_COLUMNS, BAR_COLUMNS = 8, 40, 20
 
 
 def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[str]:
-    """How often each label was given, with its share as a bar; the most frequent ones of each column."""
+    """Format how often each label occurs, with its share as a bar: the most frequent ones of each column."""
     lines = []
     for column, counts, of in countable_labels(labels, labelled):
         first = list(counts.items())[:CLASSES_SHOWN]
@@ -30,10 +30,10 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[
 def countable_labels(
     labels: Mapping[str, Mapping[str, int]], labelled: int
 ) -> Iterator[tuple[str, Mapping[str, int], int]]:
-    """The columns whose values are worth counting, with what their shares are shares of.
+    """Yield the columns whose values are worth counting, with the counts and the total for the shares.
 
-    How often each of many numbers came says nothing; a few of them, as of a rating, stand in their order. A record that
-    has several labels counts once in the shares.
+    A count of each of many numbers is useless; a few numbers, such as ratings, are in numeric order. A record with
+    several labels counts once in the shares.
     """
     for column, counts in labels.items():
         by_size = numbers_in_order(counts)
@@ -42,7 +42,7 @@ def countable_labels(
 
 
 def numbers_in_order(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
-    """The values with their counts from the lowest number to the highest; None where one is no number."""
+    """Return the values with their counts in numeric order; None if one is not a number."""
     try:
         numbers = {value: float(value) for value in counts}
     except ValueError:
@@ -52,19 +52,19 @@ def numbers_in_order(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
 
 
 def _bar(share: float) -> str:
-    """A share as a bar of eighths of a column."""
+    """Return a share as a bar with a resolution of an eighth of a column."""
     eighths = round(share * BAR_COLUMNS * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 # -- corrected shares --------------------------------------------------------------------------------------------------
 
-#: Columns that the name of a class may take, and classes that are shown.
+#: The most columns for the name of a class, and the most classes to show.
 _NAME_MOST, _CLASSES_MOST = 30, 40
 
 
 def shares_lines(facts: Facts) -> list[str]:
-    """The share of each class, in each group."""
+    """Format the share of each class in each group."""
     lines = [f"{facts['run_dir']}: shares of {facts['column']}, {_ground(facts)}"]
     for group in facts["groups"]:
         lines += ["", *_group_lines(facts, group)]

@@ -1,4 +1,4 @@
-"""What a person reads of a plan: what stands in the way comes first."""
+"""Formats plans and rehearsals. Obstacles come first."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from pipeline.facts import MACHINE, UNKNOWN, EarlyEnd, Interval, LaneEstimate, Plan, RehearsedPlan, Tier, Workload
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
-#: More than this is told as a need of days in the first line.
+#: If a run takes longer, the first line reports that it takes days.
 _LONG_S = DAY_S
-#: A larger share of records without a label is told first.
+#: A larger share of records without a label is reported first.
 MISSING_SHARE = 0.1
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """The plan for a person."""
+    """Format the plan."""
     if not plan.left:
         return [*_label_lines(plan), f"Nothing is left to label: all {plan.records:,} records have an outcome"]
     return [
@@ -45,7 +45,7 @@ def _warnings(plan: Plan) -> list[str]:
 
 
 def _label_lines(plan: Plan) -> list[str]:
-    """Where too few of those that were asked have a label: a plan for the rest is worth little then."""
+    """Report that too few of the asked records have a label, which makes a plan for the rest nearly worthless."""
     missing, of = plan.without_label, plan.looked_at
     if missing <= MISSING_SHARE * of:
         return []
@@ -114,7 +114,7 @@ def _day_text(plan: Plan) -> str:
 
 
 def _doable_lines(plan: Plan) -> list[str]:
-    """What a run would come to, beside what all of it takes."""
+    """Format what a run would achieve if it ends before all records are done."""
     if not plan.ends:
         return []
     share = plan.doable / plan.left
@@ -144,20 +144,20 @@ def _cost_line(plan: Plan) -> str:
 
 
 def money(cost: Interval) -> str:
-    """`$1.20 to $1.30`."""
+    """Format a cost: `$1.20 to $1.30`."""
     low, high = dollars(cost.low), dollars(cost.high)
     return low if low == high else f"{low} to {high}"
 
 
 def span(seconds: float | None) -> str:
-    """A duration that may not be known, or may have no end worth naming."""
+    """Format a duration, which may be unknown or practically endless."""
     if seconds is None:
         return "not known"
     return "more than 20 years" if math.isinf(seconds) else duration(seconds)
 
 
 def _until(seconds: float | None) -> str:
-    """`1 h 40 min, until about 2026-11-23 02:10`."""
+    """Format a duration with its end: `1 h 40 min, until about 2026-11-23 02:10`."""
     if seconds is None or math.isinf(seconds):
         return span(seconds)
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
@@ -192,7 +192,7 @@ def _lane_lines(plan: Plan) -> list[str]:
 
 
 def _lane_time(lane: LaneEstimate, live: Interval | None) -> str:
-    """When it would be done, and what it saves beside live calls."""
+    """Format when the lane would be done, and what it saves compared with live calls."""
     time = _until(lane.seconds) if lane.seconds is not None else lane.note or "time not known"
     more = f" ({lane.note})" if lane.note and lane.seconds is not None else ""
     share = 1.0 if lane.cost is None or live is None or not live.middle else lane.cost.middle / live.middle
@@ -204,7 +204,7 @@ def _lane_time(lane: LaneEstimate, live: Interval | None) -> str:
 
 
 def rehearsal_lines(rehearsal: RehearsedPlan) -> list[str]:
-    """What was planned beside what happened, for a person."""
+    """Format the rehearsal: the planned values and what happened."""
     planned, happened = rehearsal.planned, rehearsal.happened
     rows = [
         ("records", f"{planned.records:,}", f"{happened.records:,}"),
@@ -235,7 +235,7 @@ def rehearsal_lines(rehearsal: RehearsedPlan) -> list[str]:
 
 
 def _delay_lines(rehearsal: RehearsedPlan) -> list[str]:
-    """Where no limit was used up, and yet it took longer than planned."""
+    """Explain why it took longer than planned although no limit was used up."""
     bound, took_s = rehearsal.happened.binding, rehearsal.happened.seconds or 0.0
     if bound not in (MACHINE, UNKNOWN):
         return []
@@ -273,5 +273,5 @@ def _tier(tier: Tier) -> str:
 
 
 def codes_text(problems: Mapping[str, int]) -> str:
-    """`invalid_label 17, timeout 2`, the most frequent first."""
+    """Format the codes, the most frequent first: `invalid_label 17, timeout 2`."""
     return ", ".join(f"{code} {count:,}" for code, count in sorted(problems.items(), key=lambda one: -one[1]))

@@ -1,4 +1,4 @@
-"""One record with all that its run knows of it, for a person. Long texts are cut; --json has all of them."""
+"""Formats one record with all that its run has about it. Long texts are cut; `--json` has all of them."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -7,13 +7,13 @@ from pipeline import codec
 from pipeline.show.formatting import SIMULATED, Facts, many, plain
 from pipeline.units import dollars
 
-#: As much of a text is shown.
+#: The most characters of a text to show.
 SHOWN_CHARS = 1_200
 _WIDE = 20
 
 
 def record_lines(facts: Facts) -> list[str]:
-    """The record, its rows, the prompt, each answer, and what people said."""
+    """Format the record, its rows, the prompt, the answers, and the reviews."""
     place = "" if facts["source"] is None else f"  {facts['source']}:{facts['line']}"
     lines = [f"{facts['key']}  {facts['status']}{place}"]
     if (problem := facts["problem"]) is not None:
@@ -37,7 +37,7 @@ def _section(title: str, lines: Iterator[str] | Sequence[str]) -> list[str]:
 
 
 def _values(values: Facts) -> Iterator[str]:
-    """`name  value`; the further lines of a value stand below it."""
+    """Format values as `name  value`, with further lines of a value below."""
     width = min(_WIDE, max(map(len, values), default=0))
     for name, value in values.items():
         first, *rest = _short(plain(value)).split("\n")
@@ -80,7 +80,7 @@ def _part(part: Facts) -> str:
 
 
 def _head(answer: Facts) -> str:
-    """When the answer came, which one it is, and what it took."""
+    """Format when the answer came, its number, and what it took."""
     kind = {
         "current": "the current answer",
         "kept": f"answer {answer.get('turn', 0) + 1}, kept",
@@ -102,7 +102,7 @@ def _head(answer: Facts) -> str:
 
 
 def _answer_lines(answer: Facts) -> Iterator[str]:
-    """What the model said, and what was wrong with it."""
+    """Format what the model answered, and what was wrong with it."""
     if answer["problem"]:
         yield f"problem: {_short(answer['problem'])}"
     for call in answer["calls"]:

@@ -1,10 +1,10 @@
-"""What a draw and the answers to it came to, for a person."""
+"""Formats draws and the answers to them."""
 
 from collections.abc import Sequence
 
 from pipeline.show.formatting import SIMULATED, Facts
 
-#: What a row of answers can be, and the words for it.
+#: The kinds of rows of answers, and their words.
 _KINDS = (
     ("corrected", "corrected"),
     ("confirmed", "confirmed"),
@@ -17,7 +17,7 @@ _KINDS = (
 
 
 def draw_lines(facts: Facts) -> Sequence[str]:
-    """Which records were drawn, from how many, and what to do with the file."""
+    """Format which records were drawn, from how many, and what to do with the file."""
     count, chances = facts["records"], [item["probability"] for item in facts["items"]]
     how = "blind: without the model's labels" if facts["blind"] else "with the model's labels filled in"
     lines = [
@@ -31,7 +31,7 @@ def draw_lines(facts: Facts) -> Sequence[str]:
 
 
 def answers_lines(facts: Facts) -> Sequence[str]:
-    """How many answers came in, of which kind, and whether the files have them."""
+    """Format how many answers of which kind were read, and whether the files have them."""
     whose = "to no draw" if facts["draw"] is None else f"to draw {facts['draw']}{', blind' * facts['blind']}"
     counts = [f"{facts[name]:,} {words}" for name, words in _KINDS if facts[name]]
     new = facts["answers"]
@@ -57,7 +57,7 @@ def answers_lines(facts: Facts) -> Sequence[str]:
 
 
 def page_lines(facts: Facts) -> Sequence[str]:
-    """Which draw a page is about, whether it goes on with it, and the address to open."""
+    """Format which draw a page is about, whether it continues the draw, and the address to open."""
     count = facts["records"]
     how = "blind" if facts["blind"] else "with the model's labels shown; they count for corrections, not for measuring"
     begun = f", continued: {facts['answered']:,} are answered" if facts["continued"] else ""
@@ -69,7 +69,7 @@ def page_lines(facts: Facts) -> Sequence[str]:
 
 
 def reviewed_lines(facts: Facts) -> Sequence[str]:
-    """What a review on the page came to."""
+    """Format the result of a review on the page."""
     answers, by = facts["given"], facts["by"]
     counts = [f"{facts[name]:,} {name}" for name in ("confirmed", "corrected", "unclear") if facts[name]]
     lines = [
@@ -87,7 +87,7 @@ def reviewed_lines(facts: Facts) -> Sequence[str]:
 
 
 def _accuracies(facts: Facts) -> Sequence[str]:
-    """The accuracy by the blind answers of a draw, for each field, and what it is about."""
+    """Format the accuracy of each field by the blind answers of a draw, and what it covers."""
     lines = [f"  {_estimate(one)}" for one in facts["estimates"] if one["n"] and facts["blind"]]
     return [*lines, f"  {facts['meant']}"] if lines else []
 

@@ -1,4 +1,4 @@
-"""A run as it stands, for a person: its counts, what it costs, what goes on in it."""
+"""Formats the state of a run: its counts, its cost, and its activity."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from pipeline.units import dollars, duration
 
 
 def status_lines(facts: Facts) -> list[str]:
-    """A run as it stands."""
+    """Format the state of a run."""
     done = facts["labelled"] + facts["rejected"] + facts["failed"]
     running = "running" if facts["running"] else "not running"
     rows = rows_text(facts["rows"], facts["without_row"])
@@ -57,7 +57,7 @@ def status_lines(facts: Facts) -> list[str]:
 
 
 def merged_lines(merged: Merged) -> list[str]:
-    """What a merge has put together."""
+    """Format the result of a merge."""
     if not merged.shards:
         return [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} in one ledger, and no shards left to merge"]
     lines = [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} of {many(merged.shards, 'shard')} in one ledger"]
@@ -78,14 +78,14 @@ def _shard_state(one: Facts) -> str:
     return state if one["heard_s"] is None else f"{state}, last heard from {duration(one['heard_s'])} ago"
 
 
-#: Open batches that are shown a line each.
+#: The most open batches to show on a line each.
 BATCHES_SHOWN = 10
-#: No progress of a batch for so long is shown.
+#: A batch without progress for more seconds is reported.
 STILL_S = 2 * 3600.0
 
 
 def _batch_lines(batches: Sequence[Facts]) -> list[str]:
-    """The batches: those that are open a line each, the others together."""
+    """Format the batches: a line for each open one, and the others together."""
     if not batches:
         return []
     still = [one for one in batches if not _is_done(one)]
@@ -97,7 +97,7 @@ def _batch_lines(batches: Sequence[Facts]) -> list[str]:
 
 
 def batches_text(batches: Sequence[Facts]) -> str:
-    """`3 of 4 collected, half of them within 12 min`."""
+    """Format a summary of batches: `3 of 4 collected, half of them within 12 min`."""
     done = [one for one in batches if _is_done(one)]
     durations = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
     usual = f", half of them within {duration(durations[len(durations) // 2])}" if durations else ""
@@ -122,7 +122,7 @@ def _batch_text(one: Facts) -> str:
 
 
 def _ending_text(facts: Facts) -> str:
-    """How the last session ended, and why; or, where it could not say so itself, when it was last seen alive."""
+    """Format how the last session ended, and why; if it could not record that, when it was last alive."""
     summary, alive_at = facts["summary"], facts["last_alive_at"]
     if summary is not None:
         return f"{summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}"
@@ -141,7 +141,7 @@ def _paid_text(facts: Facts) -> str:
 
 
 def _live_lines(live: Facts) -> list[str]:
-    """What goes on in a running session. One of an older labelpipe may say less."""
+    """Format the activity of a running session. An older labelpipe may report less."""
     lines = [_live_text(live)]
     if live.get("gate"):
         lines.append(_gate_text(live))

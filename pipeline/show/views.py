@@ -1,4 +1,4 @@
-"""What a person reads when something is over: checks, a preview, a status, the closing of a run. Plain lines."""
+"""Formats the results of checks, previews, and runs as plain lines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "warn"}
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
-    """A line a check, and what to do."""
+    """Format a line for each check, with what to do."""
     width = max((len(one.name) for one in checks), default=0)
     lines = []
     for one in checks:
@@ -35,7 +35,7 @@ def _way_is_free(checks: Sequence[Check]) -> str:
 
 
 def preview_facts(preview: Preview) -> dict[str, Any]:
-    """A preview as plain values."""
+    """Return a preview as plain values."""
     return {
         "simulated": preview.simulated,
         "cost_usd": preview.cost_usd,
@@ -64,7 +64,7 @@ def _request_facts(one: Request) -> dict[str, Any]:
 
 
 def preview_lines(preview: Preview) -> list[str]:
-    """A table: key, label, what is right where that is known, text. Or what would be sent."""
+    """Format a table of key, label, gold (if known), and text, or the requests that would be sent."""
     head = ("key", "label", *(["gold"] if preview.gold else []), "record")
     rows = [
         (one.record.key, text, *([_gold_text(one, preview.gold)] if preview.gold else []), _fields_text(one))
@@ -86,7 +86,7 @@ def preview_lines(preview: Preview) -> list[str]:
 
 
 def _gold(one: Outcome, gold: Mapping[str, str]) -> dict[str, str]:
-    """The right values of the record's labels, where it has them."""
+    """Return the gold values of the record's labels, if it has them."""
     fields = one.record.fields
     return {label: plain(fields[name]) for label, name in gold.items() if fields.get(name) not in (None, "")}
 
@@ -102,7 +102,7 @@ def _gold_text(one: Outcome, gold: Mapping[str, str]) -> str:
 
 
 def _label_texts(one: Outcome) -> list[str]:
-    """One text a row of the record."""
+    """Return a text for each row of the record."""
     if one.problem is not None:
         return [f"{one.status.value}: {one.problem.code}: {one.problem.message}"]
     if one.rows is None:
@@ -120,7 +120,7 @@ def _fields_text(one: Outcome) -> str:
 
 
 def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0, *, rows: str = "") -> str:
-    """`8 labelled · 1 rejected · 0 failed`; with the rows that labels give, and what is pending, where they are."""
+    """Format the counts: `8 labelled · 1 rejected · 0 failed`, with the rows and the pending records, if any."""
     parts = [f"{labelled:,} labelled{rows}", f"{rejected:,} rejected", f"{failed:,} failed"]
     if pending:
         parts.append(f"{pending:,} pending")
@@ -130,14 +130,14 @@ def counts_text(labelled: int, rejected: int, failed: int, pending: int | None =
 
 
 def rows_text(rows: int | None, without: int | None) -> str:
-    """` (31 rows, 2 without a row)`; empty where each record gives one row."""
+    """Format ` (31 rows, 2 without a row)`; empty if each record is one row."""
     if rows is None:
         return ""
     return f" ({rows:,} rows" + (f", {without:,} without a row)" if without else ")")
 
 
 def problem_lines(problems: Mapping[str, int]) -> list[str]:
-    """Why records have no label, the most frequent causes first."""
+    """Format why records have no label, the most frequent causes first."""
     if not problems:
         return []
     first = list(problems.items())[:6]
@@ -146,7 +146,7 @@ def problem_lines(problems: Mapping[str, int]) -> list[str]:
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
-    """How many records were left out, and why."""
+    """Format how many records were left out, and why."""
     counts = [f"{count:,} by input.{name}" for name, count in left_out.items() if name != "unclear"]
     if not counts:
         return []
@@ -160,7 +160,7 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
 
 
 def measured_lines(measured: Mapping[str, Facts]) -> list[str]:
-    """The accuracy of each label column, by the latest evaluation."""
+    """Format the accuracy of each label column in the latest evaluation."""
     lines = []
     for name, one in measured.items():
         low, high, n = one.get("accuracy_low"), one.get("accuracy_high"), one.get("n")
@@ -172,7 +172,7 @@ def measured_lines(measured: Mapping[str, Facts]) -> list[str]:
 
 
 def closing_lines(summary: RunSummary) -> list[str]:
-    """The end of a session, on one screen: what came of it, what it cost, where it is, what to do next."""
+    """Format the end of a session on one screen: results, cost, files, and what to do next."""
     head = _HEADS[summary.ended]
     lines = [f"{head}{': ' + summary.reason if summary.reason else ''}"]
     rows = rows_text(summary.rows, summary.without_row)
@@ -207,14 +207,14 @@ def closing_lines(summary: RunSummary) -> list[str]:
 
 
 def quality_lines(summary: Facts) -> list[str]:
-    """What gold and votes say of the labels, where a run has them."""
+    """Format what gold and votes show about the labels, if a run has them."""
     gold, votes = summary.get("gold"), summary.get("votes")
     lines = [] if gold is None else [f"  gold      {gold_text(gold)}"]
     return lines if votes is None else [*lines, f"  votes     {votes_text(votes)}"]
 
 
 def gold_text(gold: Facts) -> str:
-    """`topic 91.0% of 120 right (95% interval 86.0% to 95.0%); most often billing as login 4`."""
+    """Format `topic 91.0% of 120 right (95% interval 86.0% to 95.0%); most often billing as login 4`."""
     if not gold["n"]:
         return f"{gold['column']}: no gold record was compared"
     text = f"{gold['column']} {gold['accuracy']:.1%} of {gold['n']:,} right"
@@ -224,20 +224,20 @@ def gold_text(gold: Facts) -> str:
 
 
 def votes_text(votes: Facts) -> str:
-    """`2.13 a record, Krippendorff's alpha 0.87, 312 need review`."""
+    """Format `2.13 a record, Krippendorff's alpha 0.87, 312 need review`."""
     each = votes["votes"] / votes["records"] if votes["records"] else 0.0
     alpha = "" if votes["alpha"] is None else f", Krippendorff's alpha {votes['alpha']:.2f}"
     return f"{each:.2f} a record{alpha}, {votes['needs_review']:,} need review"
 
 
 def readings_text(readings: Mapping[str, int]) -> str:
-    """What was read in answers although it was not as it should be."""
+    """Format what was accepted in answers although it was not in the right form."""
     text = ", ".join(f"{count:,} with {what}" for what, count in readings.items())
     return f"{text}; task.strict_answers = true refuses these"
 
 
 def learned_lines(learned: Mapping[str, float], estimated: Sequence[str]) -> Iterator[str]:
-    """The limits that the run learned, each with the key of the config to set; no header states the estimated ones."""
+    """Format the limits that the run learned, each with the key to set. No header states the estimated ones."""
     for name, value in learned.items():
         amount = f"{value:,.0f} {name.replace('_', ' ')}"
         if name == "concurrency":
@@ -263,7 +263,7 @@ def _session_text(summary: RunSummary) -> str:
 
 
 def lane_texts(lanes: Mapping[str, Facts]) -> dict[str, str]:
-    """What came by each cheaper lane: `60 answers for 60 records in 4 batches · $0.0007 saved ...`."""
+    """Format the results of the cheaper lanes: `60 answers for 60 records in 4 batches · $0.0007 saved ...`."""
     texts = {}
     for lane, facts in lanes.items():
         text = many(facts["answers"], "answer")
@@ -295,7 +295,7 @@ def _tokens_text(summary: RunSummary) -> str:
 
 
 def cost_text(cost_usd: float | None, untold: int) -> str:
-    """What it cost. `untold`: the answers for so many records do not say what they used."""
+    """Format the cost. The answers for `untold` records do not report their usage."""
     if not untold:
         return dollars(cost_usd)
     known = f", {dollars(cost_usd)} without them" if cost_usd else ""
@@ -303,7 +303,7 @@ def cost_text(cost_usd: float | None, untold: int) -> str:
 
 
 def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: float | None) -> str:
-    """What the prompt cache did: ` (1,024 cached, $0.0001 saved; ...)`, or nothing."""
+    """Format the effect of the prompt cache: ` (1,024 cached, $0.0001 saved; ...)`, or nothing."""
     parts = []
     if cached:
         parts.append(f"{cached:,} cached" + (f", {dollars(saved_usd)} saved" if saved_usd else ""))
@@ -315,12 +315,12 @@ def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: fl
 
 
 def net_text(usd: float) -> str:
-    """What the prompt cache saved after all: `$0.0012 saved net`."""
+    """Format the net effect of the prompt cache: `$0.0012 saved net`."""
     return f"{dollars(abs(usd))} {'saved' if usd >= 0 else 'lost'} net"
 
 
 def sent_lines(requests: Sequence[Request]) -> list[str]:
-    """What would be sent for these records, as a person reads it: the messages of each, and what all share."""
+    """Format the requests that would be sent: the messages of each, and what all share."""
     lines: list[str] = []
     for request in requests:
         record = request.record
