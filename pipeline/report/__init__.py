@@ -1,4 +1,4 @@
-"""The report: what came of a run, as one page for people, written at its end or served while it is at work."""
+"""The report: one page about a run for people, written at its end or served while it is active."""
 
 from pipeline.report.data import ReportData, load_report_data
 from pipeline.report.live_page import watch

@@ -1,4 +1,4 @@
-"""The charts of the page, as SVG without style or script: report.css says how they look, in light and dark."""
+"""Draws the charts of the page as SVG without style or script. report.css styles them, in light and dark."""
 
 import math
 import re
@@ -10,16 +10,16 @@ from xml.etree import ElementTree
 
 from pipeline.report.timeline import Timeline
 
-#: Width and height of a chart in CSS pixels: one for a screen and for paper, one for a phone. A wide one that is scaled
-#: down to a phone would have letters of five pixels.
+#: The width and height of a chart in CSS pixels, for screens and paper, and for phones. A wide chart scaled down to a
+#: phone would have letters of five pixels.
 SIZES = {"wide": (860, 250), "narrow": (350, 210)}
-#: The library leaves room for labels of this size, in pixels; report.css sets them in it.
+#: The library leaves space for labels of this size, in pixels. report.css sets the same size.
 LABEL_PX = 12
-#: Lengths of time that an axis is divided by, in seconds.
+#: The distances between the ticks of a time axis, in seconds.
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
-#: Bars of the latencies at the most, from one power of this to the next.
+#: The most bars of latencies, and the factor from each bar to the next.
 BARS, GROWTH = 40, 1.25
-#: What the library adds for its own scripts and styles.
+#: The elements that the library adds for its own scripts and styles.
 _TAGS = frozenset({"defs", "title", "desc"})
 _DIGITS = re.compile(r"(\.\d)\d+")
 
@@ -27,13 +27,13 @@ Points = list[tuple[float, float | None]]
 
 
 def throughput_chart(pace: Timeline, description: str) -> dict[str, str]:
-    """Answered and refused calls a minute, the limit and the outages, over the time at work; an SVG a size.
+    """Draw answered and refused calls per minute, the limit, and the outages, over the active time, in each size.
 
-    `description` says in words what is to be seen.
+    `description` is the chart in words.
     """
     peak = max(max(bucket.answered, bucket.refused) for bucket in pace.buckets)
     limits = [bucket.limit for bucket in pace.buckets if bucket.limit is not None]
-    # A limit that is far above what was reached would leave a flat line at the bottom.
+    # A limit far above the reached pace would leave a flat line at the bottom.
     top = max([peak, *(limit for limit in limits if limit <= 4 * peak)])
     ticks = _ticks(top)
     middle = [((one.since_s + one.until_s) / 2, one) for one in pace.buckets]
@@ -61,7 +61,7 @@ def throughput_chart(pace: Timeline, description: str) -> dict[str, str]:
 
 
 def latency_chart(latencies: Mapping[int, int], step_s: float, description: str) -> dict[str, str]:
-    """How many answers took how long, in bars that grow by a quarter."""
+    """Draw how many answers took how long, in bars that grow by a quarter."""
     counts: dict[int, int] = {}
     for step, count in latencies.items():
         at = math.floor(math.log(max(step, 0.5) * step_s, GROWTH))
@@ -84,7 +84,7 @@ def latency_chart(latencies: Mapping[int, int], step_s: float, description: str)
 
 
 def calibration_chart(bins: Sequence[tuple[float, float]], description: str) -> dict[str, str]:
-    """How often labels are right by how sure the model said it was: (confidence, accuracy) of each bin, from 0 to 1."""
+    """Draw the accuracy of labels by the model's confidence. `bins` are pairs of both, from 0 to 1."""
     series: dict[str, tuple[Points, bool]] = {
         "ideal": ([(0.0, 0.0), (1.0, 1.0)], False),
         "calibration": ([(confidence, accuracy) for confidence, accuracy in bins], False),
@@ -99,7 +99,7 @@ def calibration_chart(bins: Sequence[tuple[float, float]], description: str) -> 
 
 @cache
 def _library() -> Any:
-    """The library, loaded when a chart is drawn. Its finder of map plugins goes: imports that fail would warn of it."""
+    """Load the library when a chart is drawn, without its finder of map plugins, whose failing imports would warn."""
     import pygal
     import pygal.style
 
@@ -111,7 +111,7 @@ def _library() -> Any:
 
 
 def _options(width: int, height: int) -> dict[str, Any]:
-    """What all charts have in common. Nothing of the library's own style, script or legend."""
+    """Return the options of all charts, without the library's own style, script, and legend."""
     style = _library().style.Style(label_font_size=LABEL_PX, major_label_font_size=LABEL_PX)
     return {
         "width": width, "height": height, "style": style, "css": [], "js": [], "show_legend": False, "margin": 4,
@@ -131,7 +131,7 @@ def _lines(
     value: Callable[[float], str] | None = None,
     dots: str = "",
 ) -> Any:
-    """Lines and areas over an axis of numbers. Each series has its name as its place in the order, for the style."""
+    """Draw lines and areas over a numeric axis. The names of the series become CSS classes."""
     chart = _library().XY(
         **_options(width, height),
         show_dots=False,
@@ -144,19 +144,19 @@ def _lines(
         value_formatter=value or _number,
     )
     for name, (points, fill) in series.items():
-        # The library fills up shorter series with points that are none: they would break an area off before its end.
+        # The library pads shorter series with empty points, which would break off an area before its end.
         broken = any(value is None for _, value in points)
         chart.add(name, points, fill=fill, allow_interruptions=broken, show_dots=name == dots)
     return chart
 
 
 def _draw_sizes(draw: Callable[[int, int], Any], name: str, description: str) -> dict[str, str]:
-    """A chart in each size, as an element that can stand in a page."""
+    """Return the chart in each size, as an element for the page."""
     return {size: _to_svg(draw(*box), name, description) for size, box in SIZES.items()}
 
 
 def _to_svg(chart: Any, name: str, description: str) -> str:
-    """The chart as the library draws it, without what is for its scripts; each series has the class of its name."""
+    """Return the library's chart without what its scripts need. Each series has its name as its class."""
     names = [options["title"] for _, options in chart.raw_series]
     root = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - the library's own text, of our numbers
     root.attrib = {
@@ -183,7 +183,7 @@ def _clean(node: ElementTree.Element, names: Sequence[str]) -> None:
 
 
 def _block(since: float, until: float, top: float) -> Points:
-    """The outline of a span of time, over the chart's height; a line where it has no width."""
+    """Return the outline of a time span over the chart's height; a line if it has no width."""
     return [(since, 0.0), (since, top), (until, top), (until, 0.0), (until, None)]
 
 
@@ -191,7 +191,7 @@ def _block(since: float, until: float, top: float) -> Points:
 
 
 def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 to at least `top`, four to six of them."""
+    """Return four to six round numbers from 0 to at least `top`."""
     rough = max(top, 1e-9) / 4
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
@@ -201,13 +201,13 @@ def _ticks(top: float) -> list[float]:
 
 
 def _time_ticks(length_s: float, most: int) -> list[float]:
-    """At most so many moments, at round lengths of time."""
+    """Return at most `most` ticks at round times."""
     step = next((step for step in _STEPS_S if length_s / step <= most), math.ceil(length_s / most / 86_400) * 86_400)
     return [float(step * number) for number in range(int(length_s // step) + 1)]
 
 
 def _length(seconds: float) -> str:
-    """A moment on the axis, exact: `45 s`, `2:30 min`, `1:30 h`."""
+    """Format a time on the axis exactly: `45 s`, `2:30 min`, `1:30 h`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds else "0"
     if seconds >= 172_800 and seconds % 86_400 == 0:
@@ -226,5 +226,5 @@ def _percent(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    """A latency with two digits, like `0.85 s`."""
+    """Format a latency with two digits, such as `0.85 s`."""
     return f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"

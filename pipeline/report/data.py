@@ -1,4 +1,4 @@
-"""What the page is made of, read from the run folder alone: nothing is asked, nothing is changed."""
+"""Reads the contents of the page from the run folder alone, without changing anything."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from pipeline.store import (
 )
 from pipeline.threads import in_daemon
 
-#: Examples of each reason why records have no label, and rows in the sample: enough to see what is meant, on one page.
+#: The examples of each problem, and the rows of the sample: enough to see the pattern, on one page.
 EXAMPLES, ROWS = 3, 12
-#: Spans in which the records of a run are counted that has not noted its pace.
+#: The spans in which to count records if the run has not recorded its pace.
 SPANS = 240
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What is known of a run. `state` is what `status` says; `evaluation` is None without any."""
+    """The facts about a run. `state` is the result of `status`; `evaluation` is None if there is none."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -43,9 +43,9 @@ class ReportData:
 
 
 async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = None) -> ReportData:
-    """All that is known of a run. Raises SetupError where there is none.
+    """Read the facts about a run. Raises SetupError if there is none.
 
-    `summary` is that of a session that ends just now: then its counts are taken, and the ledger is not counted again.
+    `summary` is that of a session that is just ending. Its counts are used, and the ledger is not counted again.
     """
     run_dir = RunDir(folder)
     state = await status(folder) if summary is None else _state_of(summary)
@@ -74,7 +74,7 @@ async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = Non
 
 
 def _state_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What `status` would say of a session with this summary."""
+    """Return what `status` would return for a session with this summary."""
     same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
             "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip
     values = {name: summary[name] for name in same}
@@ -87,7 +87,7 @@ async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
 
 
 def _certificates(folder: Path) -> list[Mapping[str, Any]]:
-    """Those that the run was given, as they stand today; one that cannot be read is left out."""
+    """Return the run's certificates in their current state, without those that cannot be read."""
     try:
         certificates = [certificate_of(folder, one["column"]) for one in read_certificates(folder)]
     except LabelpipeError:

@@ -1,4 +1,4 @@
-"""What was measured of the labels, as the page shows it. What the files lack is left out."""
+"""Prepares the measured quality of the labels for the page. What the files lack is left out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,9 +8,10 @@ from pipeline.report import charts, view
 from pipeline.report.data import ReportData
 from pipeline.show import plain, votes_text
 
-#: Classes of a confusion matrix that are shown: more do not fit a page. Columns with names: more do not fit paper.
+#: The most classes of a confusion matrix, because more do not fit a page, and of columns with names, because more do
+#: not fit paper.
 CLASSES, NAMED = 15, 6
-#: Confusions that are listed where the matrix does not have all classes.
+#: The most confusions to list if the matrix does not have all classes.
 CONFUSED = 10
 #: Shades of a cell, by its share of the row.
 SHADES = 5
@@ -29,7 +30,7 @@ _FIGURES = {
 
 
 def quality_of(report: ReportData) -> dict[str, Any]:
-    """Accuracy, classes, confusion and calibration of each column, the votes, and the certificates."""
+    """Return the accuracy, classes, confusion, and calibration of each column, the votes, and the certificates."""
     votes = (report.state["summary"] or {}).get("votes")
     return {
         "quality": [_column(name, measure) for name, measure in view.measured(report)],
@@ -41,7 +42,7 @@ def quality_of(report: ReportData) -> dict[str, Any]:
 
 
 def _so_far(report: ReportData) -> str:
-    """`0.91 (0.86 to 0.94)`: what gold in the run says while it is at work."""
+    """Return what gold in an active run shows: `0.91 (0.86 to 0.94)`."""
     live = report.state["live"] if report.state["running"] else None
     return plain((live or {}).get("gold")).removeprefix("gold ")
 
@@ -87,9 +88,10 @@ def _classes(measure: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _matrix(measure: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Rows of (count, shade, whether it is right), in the order of the classes; None without a confusion.
+    """Return rows of (count, shade, whether it is right), in the order of the classes; None without a confusion.
 
-    Of too many classes it has those that are the most frequent in the gold, and the most frequent confusions of all.
+    If there are too many classes, it has the most frequent ones in the gold, and a list of the most frequent
+    confusions.
     """
     counts = _confusion(measure.get("confusion"))
     if not counts:
@@ -119,7 +121,7 @@ def _cell(count: int, of: int, right: bool) -> tuple[int, int, bool]:
 
 
 def _confusion(cells: Any) -> dict[tuple[str, str], int]:
-    """How often each (gold, label) occurs, from {gold: {label: count}} or [gold, label, count] rows."""
+    """Count each (gold, label), from {gold: {label: count}} or [gold, label, count] rows."""
     if isinstance(cells, dict):
         cells = [(gold, label, n) for gold, row in cells.items() if isinstance(row, dict) for label, n in row.items()]
     if not isinstance(cells, Sequence):
@@ -129,7 +131,7 @@ def _confusion(cells: Any) -> dict[tuple[str, str], int]:
 
 
 def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(confidence, accuracy) of the bins that hold records."""
+    """Return the (confidence, accuracy) of the bins that contain records."""
     calibration = measure.get("calibration")
     calibration = calibration.get("bins") if isinstance(calibration, dict) else calibration
     rows = [one for one in calibration or () if isinstance(one, dict)] if isinstance(calibration, Sequence) else []
@@ -141,7 +143,7 @@ def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
-    """What the figures of an evaluation rest on."""
+    """Describe the gold behind the figures of an evaluation."""
     if evaluation is None:
         return ""
     source, at = evaluation.get("gold"), view.clock(evaluation.get("at"))
@@ -157,7 +159,7 @@ def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
 
 
 def _certificate(certificate: Mapping[str, Any]) -> dict[str, str]:
-    """Its title, and its paragraph; where it does not hold any more, why."""
+    """Return the certificate's title, and its paragraph or, if it is no longer valid, the reason."""
     void = "" if certificate["certified"] else plain(certificate.get("void")) or "it does not hold any more"
     title = "Void certificate" if void else "Certificate"
     return {

@@ -1,4 +1,4 @@
-"""The report of a run at work, made anew as it is asked for."""
+"""Serves the report of an active run, updated on request."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ from pipeline.report.page import policy, render
 from pipeline.store import RunDir
 from pipeline.threads import in_daemon
 
-#: How often the page of a run at work loads itself again, and the share of the time that may go into making it: a large
-#: ledger takes its time to be read, and the run must not be slowed down by being watched.
+#: The seconds between reloads of an active run's page, and the share of the time that may be spent on creating it:
+#: reading a large ledger takes time, and viewing a run must not slow it down.
 REFRESH_S, SHARE = 5.0, 0.2
 LOOK_S = 1.0
 
@@ -20,9 +20,9 @@ LOOK_S = 1.0
 async def watch(
     folder: Path, *, port: int = 0, ready: Callable[[str], None], ended: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve the report of a run until cancelled. Raises SetupError where there is no run, or the port is taken.
+    """Serve the report of a run until canceled. Raises SetupError if there is no run or the port is taken.
 
-    `ready` is told the address to open, `ended` that the run has ended.
+    `ready` receives the address to open; `ended` is called when the run has ended.
     """
     page = _Page(folder)
     await page.body()
@@ -39,11 +39,11 @@ async def watch(
 
 
 class _Page:
-    """The page, which is made again when somebody asks for it and it is old."""
+    """The page, which is created again if it is requested and outdated."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # All state that changes: the page, when it is old, and that it is being made.
+        # Mutable state: the page, when it becomes outdated, and a lock while it is created.
         self._body = b""
         self._good_until = 0.0
         self._making = asyncio.Lock()
@@ -54,7 +54,7 @@ class _Page:
         return PageResponse(await self.body(), policy=policy(is_live=True))
 
     async def body(self) -> bytes:
-        """The page as it is, or a new one."""
+        """Return the current page, or create a new one."""
         async with self._making:
             if time.monotonic() >= self._good_until:
                 began_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""The page: the facts of a run in one HTML file that loads nothing, runs nothing, and shows every text as a text."""
+"""Renders the facts of a run as one HTML file that loads nothing, runs nothing, and escapes every text."""
 
 import hashlib
 import time
@@ -26,7 +26,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def short(text: str, most: int) -> str:
-    """At most so many characters of a text, with control characters spelled out, and how many more there are."""
+    """Return at most `most` characters of a text, with visible control characters, and the number of omitted ones."""
     if len(text) <= most:
         return printable(text)
     return f"{printable(text[:most])}… ({len(text) - most:,} more characters)"
@@ -51,9 +51,9 @@ def _part(name: str) -> str:
 
 
 def policy(*, is_live: bool = False) -> str:
-    """The page's Content-Security-Policy: its style sheet, known by its digest, and nothing else.
+    """Return the page's Content-Security-Policy, which allows only its style sheet, identified by a digest.
 
-    The page of a run at work also has a script, which asks for the page again and for nothing else, and an empty icon.
+    The page of an active run also has a script, which only reloads the page, and an empty icon.
     """
     live = f"script-src {_digest('watch.js')}; connect-src 'self'; img-src data:; " if is_live else ""
     return f"default-src 'none'; style-src {_digest('report.css')}; {live}base-uri 'none'; form-action 'none'"
@@ -64,7 +64,7 @@ def _digest(name: str) -> str:
 
 
 def render(report: ReportData, *, refresh_s: float = 0) -> str:
-    """The page. With `refresh_s` it renews itself after so many seconds."""
+    """Render the page. With `refresh_s`, it reloads after that many seconds."""
     head, reason = view.head_of(report)
     fingerprint = report.manifest.get("fingerprint") or {}
     columns, rows = view.sample(report)
@@ -117,9 +117,9 @@ def _speed(report: ReportData) -> Mapping[str, Any]:
 
 
 async def write_report(folder: Path, to: Path | None = None) -> ReportFile:
-    """Write the report of a run, to `report.html` in its folder where nothing else is said.
+    """Write the report of a run, by default to `report.html` in its folder.
 
-    Raises SetupError where there is no run, or where the file cannot be written.
+    Raises SetupError if there is no run or the file cannot be written.
     """
     report = await load_report_data(folder)
     path = await in_daemon(lambda: _write(to or RunDir(folder).report, render(report)))
@@ -127,14 +127,14 @@ async def write_report(folder: Path, to: Path | None = None) -> ReportFile:
 
 
 async def after_run(summary: RunSummary) -> tuple[str, str]:
-    """Write the report of a session that ends, for its summary: what the file is, and where."""
+    """Write the report of a session that ends, and return the name and path of the file for its summary."""
     folder = Path(summary.run_dir)
     report = await load_report_data(folder, summary.as_dict())
     return "report", str(await in_daemon(lambda: _write(RunDir(folder).report, render(report))))
 
 
 def _write(path: Path, page: str) -> Path:
-    """Either the old file or the new one is there, whatever happens."""
+    """Replace the file atomically, so that the old or the new one exists at any time."""
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(page.encode(errors="replace"))

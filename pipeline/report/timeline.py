@@ -1,4 +1,4 @@
-"""The pace of a run over the time that it was at work: its sessions one after another, without what lay between."""
+"""Computes the pace of a run over its active time: session after session, without the time between them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import Any
 
 from pipeline import codec
 
-#: The most points of a chart: more than that are narrower than a pixel.
+#: The most points of a chart. More would be narrower than a pixel.
 BUCKETS = 240
-#: What a line of throughput.jsonl that counts has, all of it numbers.
+#: The fields of a line of throughput.jsonl that must be numbers.
 _COUNTS = ("at", "span_s", "records", "calls", "answers", "refused")
 
 
 @dataclass(frozen=True, slots=True)
 class PaceBucket:
-    """The pace in a span of time that ends at `until_s`. Rates are a minute; `limit` is None where there was none."""
+    """The pace in a time span that ends at `until_s`. Rates are per minute; `limit` is None if there was none."""
 
     since_s: float
     until_s: float
@@ -26,11 +26,11 @@ class PaceBucket:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A run's pace. Times are seconds at work since the run began; `borders` is where each later session begins.
+    """A run's pace. Times are active seconds since the run began; `borders` is where each later session begins.
 
-    `unit` is what the rates count: calls, or records where a run has noted no calls. `ended_at` is in seconds since
-    1970. `tokens_each` are the tokens of an answer, by which a limit of tokens is one of calls; None where there was no
-    such limit.
+    `unit` is what the rates count: calls, or records if the run has recorded no calls. `ended_at` is in seconds since
+    1970. `tokens_each` is the tokens per answer, which convert a limit of tokens to one of calls; None without such a
+    limit.
     """
 
     buckets: Sequence[PaceBucket] = ()
@@ -43,23 +43,23 @@ class Timeline:
 
     @property
     def length_s(self) -> float:
-        """How long the run was at work."""
+        """How long the run was active."""
         return self.buckets[-1].until_s if self.buckets else 0.0
 
     @property
     def sessions(self) -> int:
-        """How many sessions there were, of those that noted their pace."""
+        """How many sessions recorded their pace."""
         return len(self.borders) + 1 if self.buckets else 0
 
     @property
     def outage_s(self) -> float:
-        """How long calls failed for everyone."""
+        """How long calls failed for every record."""
         return sum(until - since for since, until, _ in self.outages)
 
 
 @dataclass(slots=True)
 class _SessionPace:
-    """The lines of one session, and where it stands among the others. `begins_at` is in seconds since 1970."""
+    """The lines of one session, and its offset on the time axis. `begins_at` is in seconds since 1970."""
 
     begins_at: float
     offset_s: float = 0.0
@@ -69,7 +69,7 @@ class _SessionPace:
 
 
 def read_timeline(path: Path) -> Timeline | None:
-    """The pace that is noted in throughput.jsonl; None where nothing is."""
+    """Read the pace in throughput.jsonl; None if there is none."""
     sessions = [one for one in _sessions(path) if one.length_s > 0]
     if not sessions:
         return None
@@ -86,7 +86,7 @@ def read_timeline(path: Path) -> Timeline | None:
 
 
 def timeline_of(finished: Mapping[int, int], span_s: float) -> Timeline:
-    """The pace of a run that has not noted it: records by the span in which they ended."""
+    """Return the pace of a run that has not recorded it: records by the span in which they ended."""
     if not finished:
         return Timeline(unit="records")
     buckets = [
@@ -113,7 +113,7 @@ def _sessions(path: Path) -> list[_SessionPace]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that can be read: a kill may have cut one off."""
+    """Yield the readable lines. A kill may have cut one off."""
     try:
         with path.open("rb") as file:
             for text in file:
@@ -143,7 +143,7 @@ def _tokens_each(sessions: Sequence[_SessionPace]) -> float | None:
 
 
 def _limit(span: Mapping[str, Any], tokens_each: float | None) -> float | None:
-    """The calls a minute that the limits in force allow."""
+    """Return the calls per minute that the limits in force allow."""
     limits = []
     if codec.is_number(span.get("requests_per_minute")):
         limits.append(float(span["requests_per_minute"]))
@@ -153,7 +153,7 @@ def _limit(span: Mapping[str, Any], tokens_each: float | None) -> float | None:
 
 
 def _buckets(sessions: Sequence[_SessionPace], tokens_each: float | None) -> list[PaceBucket]:
-    """Spans of equal length, none shorter than the longest that was noted: shorter ones would show no more."""
+    """Return spans of equal length, none shorter than the longest recorded one, because that would add no detail."""
     length_s = sessions[-1].offset_s + sessions[-1].length_s
     longest_s = max(span["span_s"] for one in sessions for span in one.spans)
     number = max(1, min(BUCKETS, int(length_s / longest_s)))
@@ -173,7 +173,7 @@ def _buckets(sessions: Sequence[_SessionPace], tokens_each: float | None) -> lis
 
 
 def _with_begin(sessions: Sequence[_SessionPace]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Each span with its beginning."""
+    """Yield each span with its start."""
     for session in sessions:
         at_s = session.offset_s
         for span in session.spans:
@@ -182,7 +182,7 @@ def _with_begin(sessions: Sequence[_SessionPace]) -> Iterator[tuple[float, dict[
 
 
 def _shares(since_s: float, span_s: float, width_s: float, number: int) -> Iterator[tuple[int, float]]:
-    """The buckets that a span lies in, with the share of it that lies there."""
+    """Yield the buckets that a span overlaps, with the share of the span in each."""
     first, last = (min(number - 1, int(at_s / width_s)) for at_s in (since_s, since_s + span_s))
     for at in range(first, last + 1):
         begins, ends = max(since_s, at * width_s), min(since_s + span_s, (at + 1) * width_s)

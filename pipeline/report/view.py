@@ -1,4 +1,4 @@
-"""Facts as the page shows them: texts, shares and rows; no HTML. Texts of records stay as they are."""
+"""Prepares facts for the page as texts, shares, and rows, without HTML. Texts of records do not change."""
 
 import itertools
 import re
@@ -13,24 +13,24 @@ from pipeline.store import STEP_S
 from pipeline.task import display_text, fields_in_prompt
 from pipeline.units import dollars, duration
 
-#: Values of a label column that are shown; a page with hundreds of them would be read by nobody.
+#: The most values of a label column to show. Nobody would read a page with hundreds.
 VALUES_SHOWN = 25
 SEVERAL = "A record may have several of these labels. The shares are shares of the records."
-#: Percentiles of the latency that are shown.
+#: The percentiles of the latency to show.
 PERCENTILES = (50, 90, 95, 99)
-#: Lines of a config, as `config show` writes it, that say nothing about this run; and a table without any other.
+#: Config lines, as `config show` writes them, that say nothing about this run, and a table that has no others.
 _IS_DEFAULT = re.compile(r"^# [\w.-]+: not set$|^[\w.-]+ = .*  # default$")
 _IS_EMPTY = re.compile(r"\s*|\[[^\n]*\]\s*")
 _HEADS = {"complete": "Complete", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """`93.4%`."""
+    """Format a share: `93.4%`."""
     return "–" if share is None else f"{share * 100:.{digits}f}%"
 
 
 def clock(seconds: float | str | None) -> str:
-    """A moment in this machine's time zone, from seconds since 1970 or an ISO text; empty where it is neither."""
+    """Format a time in this machine's time zone, from seconds since 1970 or an ISO text; empty if it is neither."""
     try:
         moment = (
             datetime.fromisoformat(seconds) if isinstance(seconds, str) else datetime.fromtimestamp(seconds or 0, UTC)
@@ -44,17 +44,17 @@ def clock(seconds: float | str | None) -> str:
 
 
 def done_of(report: ReportData) -> int:
-    """Records with an outcome."""
+    """Return the number of records with an outcome."""
     return int(report.state["labelled"] + report.state["rejected"] + report.state["failed"])
 
 
 def worked_s(report: ReportData) -> float:
-    """How long the run was at work, in seconds."""
+    """Return how long the run was active, in seconds."""
     return report.pace.length_s or float((report.state["summary"] or {}).get("session_s") or 0.0)
 
 
 def head_of(report: ReportData) -> tuple[str, str]:
-    """How the run stands, in a word, and why."""
+    """Return the state of the run in a word, and the reason."""
     state = report.state
     if state["running"]:
         live = state["live"] or {}
@@ -64,7 +64,7 @@ def head_of(report: ReportData) -> tuple[str, str]:
 
 
 def tiles(report: ReportData) -> Iterator[tuple[str, str, str]]:
-    """The figures that somebody looks for first: what it is, the figure, and what it stands against."""
+    """Yield the most important figures: the name, the figure, and what it is compared with."""
     state, done, time_s = report.state, done_of(report), worked_s(report)
     total = _total(report)
     of = f"of {total:,} records" if total else f"of {done:,} records so far"
@@ -86,7 +86,7 @@ def tiles(report: ReportData) -> Iterator[tuple[str, str, str]]:
 
 
 def _total(report: ReportData) -> int | None:
-    """How many records there are; None where nobody knows."""
+    """Return the number of records; None if it is unknown."""
     live, summary = report.state["live"] or {}, report.state["summary"] or {}
     if report.state["running"]:
         return round(live["total"]) if live.get("total_known") and live.get("total") else None
@@ -94,7 +94,7 @@ def _total(report: ReportData) -> int | None:
 
 
 def facts(report: ReportData) -> Iterator[tuple[str, str]]:
-    """What was done: by name, in order; without what is not known."""
+    """Yield the name and text of each known fact about the run, in order."""
     manifest, fingerprint = report.manifest, report.manifest.get("fingerprint") or {}
     reading = manifest.get("reading") or {}
     first, last = clock(manifest.get("created_at")), clock(_last_at(report))
@@ -132,7 +132,7 @@ def _last_at(report: ReportData) -> float | str | None:
 
 
 def fields_of(report: ReportData) -> Iterator[dict[str, Any]]:
-    """The fields of the labels as the model sees them: name, kind, values, meaning; the tool where it has several."""
+    """Yield the label fields as the model sees them: name, kind, values, meaning, and the tool if there are several."""
     tools = [one for one in (report.manifest.get("fingerprint") or {}).get("tools") or () if isinstance(one, dict)]
     for tool in tools:
         function = tool.get("function") or {}
@@ -170,9 +170,9 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def distributions(report: ReportData) -> Iterator[dict[str, Any]]:
-    """Each label column of classes: its values with count, share of the records, and length of the bar.
+    """Yield each label column of classes: its values with count, share of the records, and length of the bar.
 
-    Classes begin with the most frequent one. Numbers stand in their order, in spans if there are many of them.
+    The most frequent class comes first. Numbers are in numeric order, in spans if there are many of them.
     """
     for column, values in report.state["labels"].items():
         of = min(sum(values.values()), report.state["labelled"]) or 1
@@ -190,7 +190,7 @@ def distributions(report: ReportData) -> Iterator[dict[str, Any]]:
 
 
 def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
-    """Numbers from the lowest to the highest, many of them in equal spans; None where one is no number."""
+    """Return numbers in numeric order, many of them in equal spans; None if one is not a number."""
     numbers = numbers_in_order(counts)
     if numbers is None or len(numbers) <= VALUES_SHOWN:
         return numbers
@@ -207,7 +207,7 @@ def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
 
 
 def measured(report: ReportData) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the latest evaluation says of each label column, then what gold records in the run came to."""
+    """Yield the latest evaluation of each label column, then the result of gold records in the run."""
     columns = (report.evaluation or {}).get("columns")
     for name, measure in (columns if isinstance(columns, dict) else {}).items():
         if isinstance(measure, dict):
@@ -218,7 +218,7 @@ def measured(report: ReportData) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def interval(measure: Mapping[str, Any]) -> str:
-    """`91.2% to 95.1%, 400 gold records`."""
+    """Format an interval: `91.2% to 95.1%, 400 gold records`."""
     low, high, n = measure.get("accuracy_low"), measure.get("accuracy_high"), measure.get("n")
     text = f"{percent(low)} to {percent(high)}" if low is not None and high is not None else ""
     return ", ".join(part for part in (text, f"{n:,} gold records" if n else "") if part)
@@ -228,7 +228,7 @@ def interval(measure: Mapping[str, Any]) -> str:
 
 
 def percentiles(report: ReportData) -> list[tuple[str, str]]:
-    """How long answers took, in seconds, within STEP_S."""
+    """Return percentiles of the latency in seconds, to within STEP_S."""
     latencies = report.overview.latencies
     total = sum(latencies.values())
     texts: list[tuple[str, str]] = []
@@ -243,7 +243,7 @@ def percentiles(report: ReportData) -> list[tuple[str, str]]:
 
 
 def pace_text(report: ReportData) -> str:
-    """What the chart of the throughput shows, in words."""
+    """Describe the throughput chart."""
     pace = report.pace
     parts = []
     if calls := pace.totals.get("calls"):
@@ -265,7 +265,7 @@ def pace_text(report: ReportData) -> str:
 
 
 def costs(report: ReportData) -> Iterator[tuple[str, str, str]]:
-    """Tokens and money: what, how much, and a remark."""
+    """Yield tokens and costs: the name, the amount, and a remark."""
     state, tokens, done = report.state, report.state["tokens"], done_of(report)
     prompt, cached = tokens["prompt"], tokens["cached"]
     each = f"{prompt / done:,.0f} a record" if done else ""
@@ -288,7 +288,7 @@ def costs(report: ReportData) -> Iterator[tuple[str, str, str]]:
         remark = f"{dollars(cost / done * 1000)} per 1,000 records"
     for lane, facts in state["lanes"].items():
         more, saved = facts.get("standard"), facts["saved_usd"]
-        # Of flex all calls that asked for it, of batches all records that are done.
+        # For flex, the share is of all calls that asked for it; for batches, of all records that are done.
         of = facts["answers"] + more + facts["other"] if lane == FLEX else done
         part = (facts["answers"] if lane == FLEX else facts["records"]) / of if of else 0.0
         words = [f"{percent(min(1.0, part))} of the {'calls' if lane == FLEX else 'records'}"]
@@ -302,7 +302,7 @@ def costs(report: ReportData) -> Iterator[tuple[str, str, str]]:
 
 
 def failures(report: ReportData) -> Iterator[dict[str, Any]]:
-    """Why records have no label, the most frequent reason first, each with examples."""
+    """Yield why records have no label, the most frequent reason first, each with examples."""
     without = sum(report.state["problems"].values())
     for code, count in report.state["problems"].items():
         examples = [
@@ -313,7 +313,7 @@ def failures(report: ReportData) -> Iterator[dict[str, Any]]:
 
 
 def config_of(report: ReportData) -> str:
-    """The config of the last session, without what is not set or has its default, and tables of nothing else."""
+    """Return the last session's config, without unset and default values, and without tables that have no others."""
     text = plain(report.manifest.get("config"))
     blocks = (
         "\n".join(line for line in block.split("\n") if not _IS_DEFAULT.search(line)) for block in text.split("\n\n")
@@ -322,7 +322,7 @@ def config_of(report: ReportData) -> str:
 
 
 def sample(report: ReportData) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-    """Label columns, and rows of a key, a text and the labels."""
+    """Return the label columns, and rows of a key, a text, and the labels."""
     columns = list(report.manifest.get("label_columns") or ())
     rows = []
     for one in report.corrected.apply_all(report.overview.sample):
