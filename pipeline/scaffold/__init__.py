@@ -1,4 +1,4 @@
-"""A first config for a file, and the demo: what is written before there is a run."""
+"""Writes the first config for a file, and the demo."""
 
 from pipeline.scaffold.config_writer import command_with_answer, guess_format, write_config
 from pipeline.scaffold.demo import first_rows, write_demo

@@ -1,4 +1,4 @@
-"""A first config for a file: what `labelpipe init` writes."""
+"""Writes the first config for a file: `labelpipe init`."""
 
 import ast
 import csv
@@ -31,19 +31,19 @@ from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey, media_kind
 from pipeline.scaffold.toml_text import to_toml
 
-#: records of what is no local file: all of it may be far away, or without an end
+#: Records to read of an input that is not a local file. All of it may be far away or endless.
 LOOKED_AT = 500
-#: how a reader asks for a key, and the value that it proposes
+#: Finds the key that a reader's question asks for, and the value that it proposes.
 _INPUT_KEY = re.compile(r"""set input\.(\w+)(?: = ([\w-]+)\b| (?:=|to) ("[^"]*"|'(?:\\.|[^'\\])+'))?""")
-#: More labels than these would hide the rest of a config.
+#: More labels would bury the rest of a config.
 IN_CONFIG = 12
-#: What a spreadsheet takes for a formula.
+#: Spreadsheets read texts with these first characters as formulas.
 _FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
 class FirstConfig:
-    """A config that was written: its path, what was seen and chosen, and whether its labels are still to be given."""
+    """A config that was written: its path, what was found and chosen, and whether it has labels already."""
 
     path: Path
     description: tuple[str, ...]
@@ -59,9 +59,9 @@ async def write_config(
     force: bool = False,
     quiet: bool = True,
 ) -> FirstConfig:
-    """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there.
+    """Read an input and write a config to edit. Raises InputError, or SetupError if the config exists.
 
-    `sources` are what `path` stands for, read as the keys of [input] in `input_keys` tell.
+    `sources` are what `path` stands for, read according to the keys of [input] in `input_keys`.
     """
     source, input_keys = sources[0], input_keys or {}
     target = to or Path("config") / f"{_stem(source.name)}.toml"
@@ -84,7 +84,7 @@ async def write_config(
 
 
 def _of_many(sources: Sequence[Source]) -> Iterator[str]:
-    """What is to be told where there are several files."""
+    """Yield the notes about an input of several files."""
     if len(sources) > 1:
         yield f"only {sources[0].name} was read, the first of {len(sources):,} files"
         if sources[0].format == "text":
@@ -92,7 +92,7 @@ def _of_many(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def command_with_answer(question: str, command: Sequence[str], sets: Sequence[str]) -> str | None:
-    """The command again with the key that a reader's question asks for; None where it asks for none.
+    """Return the command with the key that a reader's question asks for; None if it asks for none.
 
     A value that the question leaves open is VALUE.
     """
@@ -106,7 +106,7 @@ def command_with_answer(question: str, command: Sequence[str], sets: Sequence[st
 
 
 async def _survey(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
-    """What its records have in common: all of a local file's, the first ones of anything else."""
+    """Return what the records have in common: all of a local file, or the first ones of any other input."""
     if source.single_pass:
         raise InputError(f"{source.name}: cannot be examined, because it can be read only once: write it to a file")
     survey = Survey()
@@ -145,9 +145,9 @@ def _describe(survey: Survey, proposal: Proposal) -> Iterator[str]:
 
 
 def guess_format(path: str) -> str:
-    """The input.format where each file is likely a record: pictures and the like, or texts; "" where none is.
+    """Guess the input.format if each file is likely a record: media or texts; "" if it is not.
 
-    Raises InputError for a folder of data files: these are one input, and not a record each.
+    Raises InputError for a folder of data files, because these are one input and not one record each.
     """
     if media_kind(path):
         return "files"
@@ -158,7 +158,7 @@ def guess_format(path: str) -> str:
     kinds = Counter(map(_kind_of, names))
     kind = next((kind for kind, count in kinds.items() if 2 * count > len(names)), "")
     if kind == "files" or not is_folder:
-        # The lines of a .txt may be the records, and of other texts there is one format that reads them.
+        # The lines of a .txt file may be the records, and other texts have a format that reads them.
         return kind if kind == "files" or (names != [path] and not any(map(format_by_ending, names))) else ""
     if kind == "data":
         raise InputError(_name_them(path, names))
@@ -166,7 +166,7 @@ def guess_format(path: str) -> str:
 
 
 def _kind_of(name: str) -> str:
-    """What a file is: one that is shown ("files"), one of records ("data"), a text, or something else ("")."""
+    """Return the kind of a file: media ("files"), records ("data"), a text ("text_files"), or anything else ("")."""
     if media_kind(name):
         return "files"
     if format_by_ending(name) not in ("", "text"):
@@ -189,7 +189,7 @@ def _name_them(path: str, names: Sequence[str]) -> str:
 
 
 def _stem(name: str) -> str:
-    """`reviews` of `in/reviews.jsonl.gz`, `photos` of `in/photos/**/*.jpg`."""
+    """Return a short name: `reviews` of `in/reviews.jsonl.gz`, `photos` of `in/photos/**/*.jpg`."""
     parts = [part for part in Path(name).parts if "*" not in part and "?" not in part and part not in ("..", "/")]
     return (parts[-1] if parts else "").split(".")[0] or "labels"
 
@@ -198,9 +198,9 @@ def _stem(name: str) -> str:
 
 
 def list_labels(labels: Sequence[JSON], config: Path) -> str:
-    """The name of the file that lists the labels; "" where they fit into the config, or no such file can hold them.
+    """Write a file of labels and return its name; "" if they fit into the config, or if no such file can hold them.
 
-    A file that is there is kept as it is: it may hold meanings that somebody has written. Raises OSError.
+    An existing file does not change, because it may contain meanings that somebody has written. Raises OSError.
     """
     texts = [label for label in labels if isinstance(label, str) and _is_plain(label)]
     if len(texts) < len(labels) or len(texts) <= IN_CONFIG:
@@ -215,7 +215,7 @@ def list_labels(labels: Sequence[JSON], config: Path) -> str:
 
 
 def _is_plain(label: str) -> bool:
-    """Whether a CSV gives it back as it is, and a spreadsheet too."""
+    """Whether a CSV and a spreadsheet preserve the label."""
     return label == label.strip() and label.isprintable() and not label.startswith(_FORMULA)
 
 
@@ -226,7 +226,7 @@ def _paths(config: Path) -> Iterator[Path]:
 
 
 def _read_labels(path: Path) -> list[str] | None:
-    """The labels in a file that is there; None where it is no such file."""
+    """Return the labels in an existing file; None if it is not a file of labels."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [row["label"] for row in csv.DictReader(file)]

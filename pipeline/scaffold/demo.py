@@ -1,4 +1,4 @@
-"""The demo: sample texts and their config, laid out in a folder of their own. Both come with the package."""
+"""Writes the demo to a folder: sample texts and their config, which come with the package."""
 
 import shutil
 from itertools import islice
@@ -11,9 +11,9 @@ CONFIG, TEXTS, RUN = "demo.toml", "reviews.jsonl", "run"
 
 
 def write_demo(folder: Path) -> Path:
-    """Write the sample texts and a config for them; gives the config. An earlier demo's run is taken away.
+    """Write the sample texts and a config for them, and return the config. Removes the run of an earlier demo.
 
-    Raises SetupError where the folder holds anything else.
+    Raises SetupError if the folder holds anything else.
     """
     _make_room(folder)
     text = _sample(f"config/{CONFIG}").read_text(encoding="utf-8")
@@ -42,18 +42,18 @@ def _make_room(folder: Path) -> None:
     manifest = run_dir.read_manifest() if is_demo else None
     if not is_demo or (manifest is not None and not manifest.get("simulated")):
         raise SetupError(f"{folder} already exists and is not a demo: choose another folder with --to")
-    run_dir.open_for_writing().close()  # refuses while a run is at work in it
+    run_dir.open_for_writing().close()  # refuses if a run in it is active
     shutil.rmtree(run_dir.path)
 
 
 def _sample(name: str) -> Path:
-    """A file of the package; in a clone of the repository it is where the repository has it."""
+    """Return a file of the package. In a clone of the repository, it is at its place there."""
     package = Path(__file__).parent.parent
     shipped = package / "samples" / name
     return shipped if shipped.is_file() else package.parent / name
 
 
 def first_rows(run_dir: str | Path) -> list[str]:
-    """The head of labels.csv and five rows."""
+    """Return the header of labels.csv and five rows."""
     with RunDir(Path(run_dir)).labels().open(encoding="utf-8") as file:
         return [line.rstrip("\r\n") for line in islice(file, 6)]

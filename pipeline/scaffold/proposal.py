@@ -1,4 +1,4 @@
-"""What a first config says, by what the columns hold and what they are called."""
+"""Proposes the first config from the contents and names of the columns."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -21,21 +21,20 @@ _PERSONAL_NAMES = frozenset(
     {"email", "mail", "phone", "telephone", "tel", "mobile", "fax", "ssn", "iban", "passport", "birthdate", "birthday"}
     | {"dob", "firstname", "lastname", "surname", "fullname", "이메일", "전화", "전화번호", "휴대폰", "주민등록번호"}
 )
-#: words that make one name: first_name, e-mail, date_of_birth
+#: Pairs of words that form one name: first_name, e-mail, date_of_birth.
 _PERSONAL_PAIRS = ("first name", "last name", "full name", "e mail", "phone number", "of birth", "ip address")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a first config says. `gold` is the column with right labels, `labels` the values that were seen in it.
+    """The values of a first config. `gold` is the column with right labels, `labels` the values found in it.
 
-    `personal` are columns that look like a person's address or number: they are not carried along. `repeated_key` is
-    one that is called a key, and names several records.
+    `personal` are columns that look like a person's address or number, which the output leaves out. `repeated_key` is a
+    column that is named like a key but repeats values.
 
-    `media` is what most of the files are where each file is a record, and `apart` the number of the others.
-    `labels_file` is the file beside the config that lists the labels, where they are too many for it.
-    `nested` says that the text is a list or an object. `reading` are recognised keys of [input], `input_keys` those
-    that the user has set.
+    If each file is a record, `media` is the kind of most files, and `apart` is how many others there are. `labels_file`
+    is the file next to the config with the labels, if the config would have too many. `nested` is whether the text is a
+    list or an object. `reading` are detected keys of [input], `input_keys` those that the user has set.
     """
 
     input_path: str
@@ -57,7 +56,7 @@ class Proposal:
 
     @property
     def label(self) -> str:
-        """The label's column: one that the input does not have."""
+        """The label's column, with a name that the input does not have."""
         names = ["label", "model_label", *(f"label_{number}" for number in range(len(self.columns)))]
         return next(name for name in names if name not in self.columns)
 
@@ -70,7 +69,7 @@ def propose(
     reading: Mapping[str, str | bool] | None = None,
     input_keys: Mapping[str, JSON] | None = None,
 ) -> Proposal:
-    """A config's values, from the records of the input. Raises InputError where none of them can be read."""
+    """Propose a config from the records of the input. Raises InputError if none can be read."""
     columns, input_keys = survey.columns, input_keys or {}
     if not columns:
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
@@ -105,7 +104,7 @@ def propose(
 
 
 def _of_files(survey: Survey, input_path: str, format_name: str, input_keys: Mapping[str, JSON]) -> Proposal:
-    """Each file is a record: what most of them are is what the prompt shows."""
+    """Propose a config if each file is a record. The prompt shows the kind of most files."""
     kinds = survey.media() if format_name == "files" else Counter[str]()
     media = max(("image", "audio", "document"), key=lambda kind: kinds[kind])
     number, key = kinds[media], input_keys.get("key")
@@ -125,7 +124,7 @@ def _of_files(survey: Survey, input_path: str, format_name: str, input_keys: Map
 
 
 def _text_of(columns: Mapping[str, ColumnSurvey], personal: Collection[str]) -> str:
-    """The column that holds the text to label: an object or a list if only they have words in them."""
+    """Return the column with the text to label: an object or a list only if no other has words."""
     text = max(columns, key=lambda name: _textness(name, columns[name]) * (name not in personal))
     if columns[text].prose or (noun(text) in _TEXT_NAMES and columns[text].texts):
         return text
@@ -134,18 +133,18 @@ def _text_of(columns: Mapping[str, ColumnSurvey], personal: Collection[str]) -> 
 
 
 def _textness(name: str, column: ColumnSurvey) -> float:
-    """How much like the text to label: the average length, a name that says so counting for more than any.
+    """Return how likely a column is the text to label. A matching name counts more than any average length.
 
-    Addresses, hashes and codes may be long, but they have no words.
+    Addresses, hashes, and codes may be long, but they have no words.
     """
     words = column.prose / column.texts if column.texts else 0.0
-    # A column with one of these names holds the text unless it holds next to nothing (`comment` is often empty).
+    # A column with one of these names is the text unless it is nearly empty, as `comment` often is.
     by_name = 1_000_000 if noun(name) in _TEXT_NAMES and column.mean_chars >= 3 else 0
     return 1 + column.mean_chars * (0.1 + words) + by_name
 
 
 def _is_gold(name: str, column: ColumnSurvey) -> bool:
-    """A name that says label, and few short values, most of them seen more than once."""
+    """Whether the name is that of a label, and the values are few, short, and mostly repeated."""
     if noun(name) not in _GOLD_NAMES or column.unfit:
         return False
     number = len(column.labels)

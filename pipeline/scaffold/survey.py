@@ -1,4 +1,4 @@
-"""What the columns of an input hold, over all its records and in bounded memory."""
+"""Surveys what the columns of an input contain, over all its records and in bounded memory."""
 
 import re
 from collections import Counter
@@ -8,14 +8,14 @@ from typing import Any
 
 from pipeline.records import JSON, Record
 
-#: more values than this are no label set
+#: More values than this are not a set of labels.
 LABELS_MAX = 200
 LABEL_CHARS = 60
-#: columns that are looked at; an object a record may have another name in each
+#: The most columns to survey, because each record of objects may have another name.
 COLUMNS_MAX = 1_000
-#: distinct values that are told apart; beyond them a column is taken for one without any twice
+#: Distinct values to compare. Beyond them, a column counts as one without repetition.
 KEYS_MAX = 2_000_000
-#: as much of a value is looked at to tell what it is
+#: The characters of a value that decide what it is.
 LOOK_CHARS = 200
 
 KEY_NAMES = frozenset({"id", "key", "uuid", "guid", "번호", "아이디"})
@@ -25,13 +25,13 @@ _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 
 
 class ColumnSurvey:
-    """What was seen in one column."""
+    """The contents of one column."""
 
     def __init__(self, *, is_key: bool) -> None:
-        # All state that changes: how many values there are that are not empty; of them the texts, their characters,
-        # those of words, and those that look like a person's address or number; objects and lists, and those with
-        # words in them; distinct values while they may be labels, and whether any cannot be one; those that can name
-        # a record, and how many of them came before.
+        # Mutable state: the number of values that are not empty; of texts, their characters, those with words, and
+        # those that look like a person's address or number; of objects and lists, and those with words; the distinct
+        # values while they may be labels, and whether one cannot be; and the values that can be keys, and how many were
+        # repeated.
         self.filled = self.texts = self.chars = self.prose = self.personal = 0
         self.objects = self.nested = 0
         self.labels: dict[tuple[bool, JSON], int] = {}
@@ -40,7 +40,7 @@ class ColumnSurvey:
         self._keys: set[int] | None = set() if is_key else None
 
     def add(self, value: JSON) -> None:
-        """One more value; an empty one says nothing."""
+        """Add a value. Empty values do not count."""
         if value is None or value == "":
             return
         self.filled += 1
@@ -74,16 +74,16 @@ class ColumnSurvey:
 
     @property
     def mean_chars(self) -> float:
-        """The average length of its texts."""
+        """The average length of the texts."""
         return self.chars / self.texts if self.texts else 0.0
 
     def distinct(self) -> tuple[JSON, ...]:
-        """Its values, where there are few enough of them."""
+        """Return the distinct values in order, if there are few enough."""
         return tuple(sorted((value for _, value in self.labels), key=lambda value: (isinstance(value, str), value)))
 
 
 def _has_words(value: JSON) -> bool:
-    """Whether a text of several words is in it, however deep."""
+    """Whether the value contains a text of several words at any depth."""
     left = [value]
     while left:
         each = left.pop()
@@ -94,17 +94,17 @@ def _has_words(value: JSON) -> bool:
 
 
 class Survey:
-    """What all records of an input have in common. Add them batch by batch."""
+    """What all records of an input have in common. They are added in batches."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        # All state that changes.
+        # Mutable state.
         self.columns: dict[str, ColumnSurvey] = {}
         self.records = self.unreadable = 0
         self.first: Mapping[str, JSON] = {}
         self.add(records)
 
     def add(self, records: Iterable[Record]) -> None:
-        """So many more records."""
+        """Add more records."""
         for record in records:
             if record.problem is not None or not record.fields:
                 self.unreadable += 1
@@ -117,7 +117,7 @@ class Survey:
                     column.add(value)
 
     def media(self) -> Counter[str]:
-        """How many of its files are of each kind, where its records are files."""
+        """Count the files of each kind, if the records are files."""
         kinds: Counter[str] = Counter()
         suffixes = self.columns["suffix"].labels if "suffix" in self.columns else {}
         for (_, suffix), count in suffixes.items():
@@ -131,26 +131,26 @@ class Survey:
 
 
 def media_kind(name: str) -> str:
-    """What a file of this name is: image, audio, document, video; "" for anything else."""
+    """Return the kind of a file by its name: image, audio, document, or video; "" for anything else."""
     kind = (guess_type(name)[0] or "").removeprefix("application/").partition("/")[0]
     if name.lower().endswith(".webp"):
-        return "image"  # not every system knows it
+        return "image"  # not every system has this type
     return "document" if kind == "pdf" else kind if kind in ("image", "audio", "video") else ""
 
 
 def is_writable(name: Any) -> bool:
-    """Whether TOML and a prompt can hold it: a lone surrogate comes of a broken file, and has no place in either."""
+    """Whether TOML and a prompt can contain it. They cannot contain lone surrogates, which come from damaged files."""
     return isinstance(name, str) and bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a column's name: first, name for `firstName`, `first_name` and `First name`."""
+    """Return the words of a column's name: first, name for `firstName`, `first_name`, and `First name`."""
     parted = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     return [word.lower() for word in re.split(r"[\W_]+", parted) if word]
 
 
 def noun(name: str) -> str:
-    """The last of them: `goldLabel`, `gold_label` and `Gold label` are labels, `label_id` is an id."""
+    """Return the last word: `goldLabel`, `gold_label`, and `Gold label` are labels; `label_id` is an id."""
     return (words_of(name) or [""])[-1]
 
 
@@ -161,7 +161,7 @@ def _is_label(value: JSON) -> bool:
 
 
 def _is_personal(text: str) -> bool:
-    """An e-mail address, or what somebody can be called by."""
+    """Whether the text is an e-mail address or looks like a phone number."""
     if _ADDRESS.fullmatch(text):
         return True
     digits = sum(map(str.isdigit, text))

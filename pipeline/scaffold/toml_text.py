@@ -1,4 +1,4 @@
-"""A proposal as TOML text with comments."""
+"""Writes a proposal as TOML text with comments."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pipeline.records import JSON
 from pipeline.scaffold.proposal import Proposal
 from pipeline.task import PLACEHOLDER_LABELS
 
-#: names that Jinja reads as something else
+#: Names that Jinja reads as something else.
 _JINJA_WORDS = frozenset(
     {"true", "false", "none", "True", "False", "None", "and", "or", "not", "in", "is", "if", "else", "record"}
     | {"self", "super", "loop", "caller", "varargs", "kwargs", "import", "recursive"}
@@ -18,7 +18,7 @@ _JINJA_WORDS = frozenset(
 
 
 def to_toml(proposal: Proposal) -> str:
-    """The config as TOML text with comments; Settings takes it as it is."""
+    """Return the config as TOML text with comments. Settings accepts it unchanged."""
     blocks = (_input(proposal), _task(proposal), _MODEL, _LIMITS, _output(proposal), _rehearsal(proposal))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -45,7 +45,7 @@ path = {_to_value(proposal.input_path)}
 
 
 def _question(proposal: Proposal) -> str:
-    """What is asked of a record: its text or, where a file is one, what it shows."""
+    """Return the question about a record: its text or, if it is a media file, what the file shows."""
     if proposal.format != "files":
         return "Label this text: " + _place(proposal.text, " | tojson" if proposal.nested else "")
     questions = {
@@ -69,7 +69,7 @@ _REASON = '# reason = "text"   # a column with a reason; "0..1" makes a number, 
 
 
 def _labels(proposal: Proposal) -> str:
-    """The labels that were seen, with a place for what each means; or what is to be replaced by labels."""
+    """Return the labels that were found, with a place for their meanings, or placeholders."""
     source = f"seen in {_to_value(proposal.gold)} of {proposal.looked_at:,} records"
     if not proposal.labels:
         return f"{_line(proposal.label, PLACEHOLDER_LABELS)}   # put your labels here: a run refuses these\n{_REASON}"
@@ -126,20 +126,20 @@ gold = {_to_value(proposal.gold)}   # the right label, for a rehearsal's simulat
 
 
 def _place(name: str, filters: str) -> str:
-    """Where the field stands in a prompt: by its name where Jinja takes it, else out of `record`."""
+    """Return the field's expression in a prompt: its name if Jinja accepts it, else an item of `record`."""
     if name.isidentifier() and name not in _JINJA_WORDS:
         return f"{{{{ {name}{filters} }}}}"
     return f"{{{{ record[{_jinja_string(name)}]{filters} }}}}"
 
 
 def _jinja_string(name: str) -> str:
-    # Jinja reads Python's escapes in its strings.
+    # Jinja strings have Python's escapes.
     escaped = "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in name.replace("\\", "\\\\"))
     return '"' + escaped.replace('"', '\\"') + '"'
 
 
 def _to_value(value: JSON) -> str:
-    """A value as TOML; text in the quotes that need the fewest escapes."""
+    """Return a value as TOML, with a text in the quotes that need the fewest escapes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_to_value, value))}]"
     if not isinstance(value, str):
