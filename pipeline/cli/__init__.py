@@ -1,4 +1,4 @@
-"""The command line: words -> Settings -> one call. No logic; all but typer is imported when it is needed."""
+"""Parses the command line and makes one call, without logic of its own. All but typer is imported when it is needed."""
 
 import sys
 
@@ -16,15 +16,15 @@ from pipeline.terminal import open_missing_streams, put
 
 
 def main() -> None:
-    """The `labelpipe` command."""
+    """Run the `labelpipe` command."""
     open_missing_streams()
     try:
         app()
     except OSError as error:
-        # The parser writes its help and its complaints itself; a complaint keeps its exit code.
+        # The parser writes its help and its errors itself; an error keeps its exit code.
         put(sys.stderr, f"labelpipe: the output could not be written: {error.strerror or error}\n")
         sys.exit(getattr(error.__context__, "exit_code", EXIT_NOT_WRITTEN))
     finally:
-        # What is left in a stream that nobody reads would change the exit code at the very end.
+        # Unwritten data in a stream that nobody reads would change the exit code at the very end.
         put(sys.stdout, "")
         put(sys.stderr, "")

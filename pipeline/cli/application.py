@@ -1,4 +1,4 @@
-"""The command line's frame: the app, the options that commands share, and what stands between words and calls."""
+"""Defines the app, the options that commands share, and the functions between the command line and the calls."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Exit codes: 0 all records labeled · 1 finished, some records have no label · 2
 3 stopped early · 129 hung up · 130 interrupted. After 3, 129, and 130 the same command resumes.
 """
 
-#: What was asked for could not be written, most likely for a full disk.
+#: The exit code if a requested output could not be written, most likely because the disk is full.
 EXIT_NOT_WRITTEN = 3
 
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 
-#: The groups of commands in --help, in their order.
+#: The groups of commands in --help, in order.
 BEFORE, LABEL, STEER = "Before a run", "Label", "Watch and control a run"
 MEASURE, USE, MORE = "Measure and correct labels", "Use labels", "More"
-#: These come first in their group, in the order in which they are needed; the others as they are defined.
+#: These come first in their group, in the order of their use; the others follow as they are defined.
 _FIRST = ("run", "retry", "replay", "status", "watch", "verify", "evaluate", "compare", "try", "baseline", "show",
           "review", "rename", "certify", "export", "report")  # fmt: skip
 
-#: Words that other tools have for our commands.
+#: The names of our commands in other tools.
 COMMAND_HINTS = {
     "stop": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
     "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
@@ -44,10 +44,10 @@ COMMAND_HINTS = {
 
 
 class Commands(TyperGroup):
-    """The commands in groups; a word that is none is answered with what was meant."""
+    """The commands in groups. An unknown command gets a suggestion."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """A section a group, in one width."""
+        """Write a section for each group, all with the same width."""
         order = {name: place for place, name in enumerate(_FIRST)}
         names = sorted(self.commands, key=lambda name: order.get(name, len(order)))
         commands = {name: self.commands[name] for name in names if not self.commands[name].hidden}
@@ -62,7 +62,7 @@ class Commands(TyperGroup):
                 formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command; a path in its place is told what is done with it."""
+        """Return the command. If a path is given instead, report what to do with it."""
         path = Path(args[0])
         if args[0] not in self.commands and path.exists():
             ctx.fail(f"{path} is not a command. {_what_to_do_with(path)}")
@@ -173,7 +173,7 @@ def settings_of(
     }
 
     def load() -> Settings:
-        if target is None:  # labelling costs money: what is labelled has to be said
+        if target is None:  # labeling costs money, so the user must name what to label
             fail(f"name a config, or the folder of a run. {describe_targets()}")
         settings = load_settings(target, sets or [], **direct)
         settings.need_input()
@@ -183,7 +183,7 @@ def settings_of(
 
 
 def run_of(target: Path | None, *, at_work: bool = False) -> Path:
-    """The run folder that is meant; which one is told where no name was given."""
+    """Return the run folder, and report which one it is if the user named none."""
     from pipeline.targets import find_run
 
     run_dir = exit_on_error(lambda: find_run(target, at_work=at_work))
@@ -207,7 +207,7 @@ def start_over(settings: Settings, *, yes: bool) -> None:
 
 
 def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool) -> str:
-    """What becomes of people's answers where records are labelled again; a terminal is asked."""
+    """Return what happens to people's answers if records are labeled again. Asks if there is a terminal."""
     if keep and drop:
         fail("--keep-corrections and --drop-corrections: expected one of them")
     if keep or drop or not relabel:
@@ -225,7 +225,7 @@ def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool)
 def label_input(
     settings: Settings, json_out: bool, *, run: Path | None, shards: int | None = None, **options: Any
 ) -> NoReturn:
-    """A session of the run, or all of its shards on this machine, from its start to its exit code."""
+    """Run a session, or all shards on this machine, and exit with its exit code."""
     with importing():
         from pipeline.providers import load_sdk
         from pipeline.runner import RunOptions, arun
@@ -246,16 +246,16 @@ def label_input(
 
 
 async def report_after(summary: RunSummary) -> tuple[str, str]:
-    """The report of a run that ends. It is loaded then: half a second of a start is for the first call."""
+    """Write the report of a run that ends. The late import lets the first call start half a second earlier."""
     from pipeline.report import after_run
 
     return await after_run(summary)
 
 
 def resume_arguments(run: Path | None) -> str:
-    """What was said on the command line, without what is said once and without the secrets in it.
+    """Return the command's arguments, without one-time options and without secrets.
 
-    `run` is the run that was meant where the words name none.
+    `run` is the run to resume if the arguments name none.
     """
     from pipeline.settings import redacted_command
 
@@ -271,7 +271,7 @@ def resume_arguments(run: Path | None) -> str:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Many imports at once: a quarter faster without looking for garbage among them, then or later."""
+    """Speed up many imports by a quarter: their objects are never collected as garbage, now or later."""
     import gc
 
     gc.disable()
@@ -287,7 +287,7 @@ def finish(summary: RunSummary, json_out: bool) -> NoReturn:
     from pipeline.show import closing_lines
 
     if json_out:
-        # The run's own code: its labels are there, and so is summary.json.
+        # The run's own exit code: its labels and summary.json exist.
         print_json(summary.as_dict(), code=summary.exit_code)
     else:
         echo("\n".join(closing_lines(summary)))
@@ -301,7 +301,7 @@ def run_async(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def run_until_interrupted(work: Coroutine[Any, Any, Any]) -> None:
-    """Ctrl-C is how this ends, so it is no failure."""
+    """Run until Ctrl-C, which is the normal end and not a failure."""
     import asyncio
     from contextlib import suppress
 
@@ -313,7 +313,7 @@ def run_until_interrupted(work: Coroutine[Any, Any, Any]) -> None:
 
 
 def exit_on_error(work: Callable[[], _T]) -> _T:
-    """What `work` gives. Our errors become one message and their exit code; others are bugs and keep their trace."""
+    """Return the result of `work`. Our errors become a message and an exit code; others are bugs with a traceback."""
     from asyncio import CancelledError
 
     from pipeline.errors import HungUpError, InterruptedRunError, LabelpipeError, SetupError
@@ -343,21 +343,21 @@ def fail(message: str, *, code: int = 2) -> NoReturn:
 
 
 def echo(text: str) -> None:
-    """A text for people. Where nobody reads it any more, nothing else changes."""
+    """Print a text for people to stderr. If nobody reads it, nothing else changes."""
     from pipeline.terminal import format_for_stream, printable, put_soon
 
     put_soon(sys.stderr, format_for_stream(printable(text), sys.stderr) + "\n")
 
 
 def print_text(text: str) -> None:
-    """A text that was asked for. Ends the command where it cannot be written."""
+    """Print a requested text. Ends the command if it cannot be written."""
     from pipeline.terminal import format_for_stream, printable
 
     _print(format_for_stream(printable(text), sys.stdout))
 
 
 def print_result(result: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
-    """What a command has found: as JSON, or as these lines for a person."""
+    """Print the result of a command: as JSON, or formatted by `lines`."""
     if json_out:
         print_json(result if isinstance(result, Mapping) else result.as_dict())
     else:
@@ -365,7 +365,7 @@ def print_result(result: Any, lines: Callable[[Any], Iterable[str]], *, json_out
 
 
 def run_and_print(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) -> Any:
-    """Show what the work has found, and give it. `lines` is the name of the function in `show` that says it."""
+    """Print the result of `work` and return it. `lines` is the name of the function in `show` that formats it."""
     result = run_async(work)
     from pipeline import show as views
 
@@ -374,7 +374,7 @@ def run_and_print(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool)
 
 
 def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:
-    """Show a value; `code` is the exit code where it cannot be written."""
+    """Print a value as JSON; `code` is the exit code if it cannot be written."""
     from pipeline import codec
     from pipeline.terminal import printable_json
 
@@ -382,7 +382,7 @@ def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:
 
 
 def _print(text: str, code: int = EXIT_NOT_WRITTEN) -> None:
-    """To stdout. A reader that wants no more (`| head`) is right; a disk that is full is told."""
+    """Print to stdout. A reader that stops early (`| head`) is no error; a full disk is one."""
     from pipeline.terminal import put
 
     error = put(sys.stdout, f"{text}\n")

@@ -30,7 +30,7 @@ from pipeline.cli.application import (
     settings_of,
 )
 
-#: From the cursor's line up to the first line of the block, and everything from there on off the screen.
+#: Moves the cursor up to the first line of the block, and clears the screen from there.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
 
 
@@ -56,7 +56,7 @@ def status(
 
 
 def _watch(read_status: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
-    """Ctrl-C ends the watching only, so it is no failure."""
+    """Watch the run until it ends or Ctrl-C, which is not a failure."""
     import asyncio
     import signal
     from contextlib import suppress
@@ -69,7 +69,7 @@ def _watch(read_status: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, 
         raise KeyboardInterrupt
 
     def read_once() -> Any:
-        if is_ending:  # it came where an exception is lost, as in a loop that was just ending
+        if is_ending:  # Ctrl-C came where exceptions are lost, such as in a loop that was closing
             raise KeyboardInterrupt
         return asyncio.run(read_status())
 
@@ -79,7 +79,7 @@ def _watch(read_status: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, 
 
 
 def _redraw(read_status: Callable[[], Mapping[str, Any]], json_out: bool, every_s: float) -> None:
-    """Show the run until it has ended, or nobody reads it: in a terminal in the same place, else block after block."""
+    """Show the run until it ends or nobody reads it: in a terminal in the same place, else one block after another."""
     from pipeline import codec
     from pipeline.show import status_lines
     from pipeline.terminal import is_terminal, printable, printable_json, put
@@ -97,14 +97,14 @@ def _redraw(read_status: Callable[[], Mapping[str, Any]], json_out: bool, every_
             text = printable("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
         if put(sys.stdout, text) is not None or not facts["running"]:
             return
-        # A large ledger takes its time to be looked at: the run must not be slowed down by being watched.
+        # Reading a large ledger takes time, and watching a run must not slow it down.
         time.sleep(max(every_s - elapsed_s, 4 * elapsed_s))
 
 
 def _frame(text: str, *, over: int) -> tuple[str, int]:
-    """What draws the text over the `over` lines of the last time, as many as there is room for; and how many those are.
+    """Return what draws the text over the last `over` lines, as far as it fits the terminal, and its number of lines.
 
-    None is longer than a line of the terminal: it would be two when it is drawn over.
+    No line is longer than one of the terminal, because it would take two when it is drawn over.
     """
     from pipeline.terminal import colorize, supports_color, wrap_line
 
@@ -150,7 +150,7 @@ def config_show(config: Target = None, sets: Sets = None, json_out: AsJson = Fal
         print_text(to_toml(settings).removesuffix("\n"))
 
 
-# -- orders to a running session ---------------------------------------------------------------------------------------
+# -- commands to a running session -------------------------------------------------------------------------------------
 
 
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the run's answer.")]

@@ -52,7 +52,7 @@ Format = Annotated[str | None, typer.Option("--format", help="csv, jsonl or parq
 Text = Annotated[str | None, typer.Option("--text", help="Write only the label and this field.", metavar="FIELD")]
 Chat = Annotated[bool, typer.Option("--chat", help="Write fine-tuning examples: the prompt and the function call.")]
 Hf = Annotated[bool, typer.Option("--hf", help="Add a Hugging Face dataset card.")]
-#: It was needed once; commands that have it still work.
+#: No longer needed. Commands with this option still work.
 Simulated = Annotated[bool, typer.Option("--simulated", hidden=True)]
 
 

@@ -1,4 +1,4 @@
-"""Commands that measure labels: against gold, beside another run, with a new prompt, and with a certificate."""
+"""Commands that measure labels: with gold, another run, a new prompt, or a certificate."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ GoldSets = Annotated[
 
 @contextmanager
 def add_read_hint(command: list[str], sets: Sequence[str] | None) -> Iterator[None]:
-    """Adds to what a reader asks about a gold file the command that answers it."""
+    """Add the command that answers a reader's question about a gold file to the error."""
     from pipeline.errors import InputError
     from pipeline.scaffold import command_with_answer
 
@@ -177,7 +177,7 @@ def try_config(
 # -- certificates ------------------------------------------------------------------------------------------------------
 
 
-#: What is promised, about which label, and from which draw.
+#: Options for the promise, the label, and the draw.
 Error = Annotated[
     float | None, typer.Option("--error", help="The share of labels that may be wrong. Default: 0.05.", metavar="SHARE")
 ]
@@ -205,7 +205,7 @@ To = Annotated[
     typer.Option("--to", help="Write the records to check now to this file.", metavar="FILE"),
 ]
 Anew = Annotated[bool, typer.Option("--anew", help="Discard the current draw and its answers, and start over.")]
-#: What is shown instead.
+#: Options to show shares instead.
 Shares = Annotated[bool, typer.Option("--shares", help="Show the share of each class, corrected by blind answers.")]
 By = Annotated[str | None, typer.Option("--by", help="With --shares: split the shares by this field.", metavar="NAME")]
 Pseudo = Annotated[

@@ -1,4 +1,4 @@
-"""Commands without a server of your own: the rehearsal endpoint alone, and the demo."""
+"""Commands that need no server: the rehearsal endpoint, and the demo."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def rehearse(
 
 
 def _options(params: Mapping[str, Any]) -> RehearsalOptions:
-    """What is asked for, from the command's arguments. Raises ConfigError."""
+    """Return the options from the command's arguments. Raises ConfigError."""
     from pipeline.rehearsal import RehearsalOptions
 
     words = dict(params)
@@ -137,7 +137,7 @@ def _poison(text: str) -> tuple[str, str]:
 
 
 def _batch_fault(text: str) -> tuple[str, float]:
-    """A kind and its share; alone it is that of all."""
+    """Parse a kind with its share; without a share, all batches have the fault."""
     return _pair(text if "=" in text else f"{text}=1", "=", "--batch-fault", "batch_expired=0.1")
 
 
@@ -193,7 +193,7 @@ async def _run_and_verify(config: Path) -> tuple[RunSummary, Any]:
     from pipeline.report import after_run
     from pipeline.runner import RunOptions, arun, verify
 
-    # Whatever the environment says of other runs: this one asks nobody who wants money.
+    # Whatever the environment sets for other runs, the demo calls no server that costs money.
     settings = settings_of(config, ["model.base_url=rehearsal"])
     summary = await arun(settings, RunOptions(command=str(config), after=after_run))
     return summary, await verify(summary.run_dir)

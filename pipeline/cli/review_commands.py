@@ -1,4 +1,4 @@
-"""Commands for people who look at labels: draws, their answers, one record, and other names for labels."""
+"""Commands for people who look at labels: draws, their answers, one record, and new names for labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.cli.application import (
 if TYPE_CHECKING:
     from pipeline.settings import Settings
 
-#: Which records are drawn.
+#: Options for the records to draw.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
 PerClass = Annotated[
     int, typer.Option("--per-class", min=0, help="Draw N records of each class at random.", metavar="N")
@@ -59,7 +59,7 @@ Score = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed draws the same records.")]
 Blind = Annotated[bool, typer.Option("--blind", help="Do not show the model's labels.")]
-#: Where the draw goes, and where its answers come from.
+#: Options for the file of the draw and its answers.
 To = Annotated[Path | None, typer.Option("--to", help="Write the draw to this file.", metavar="FILE")]
 From = Annotated[
     Path | None,
@@ -77,7 +77,7 @@ DrawId = Annotated[
         metavar="ID",
     ),
 ]
-#: Where the page is.
+#: Options for the page.
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port of the page. 0 picks a free one.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")]
 
@@ -120,7 +120,7 @@ def review(
 
 
 def _refuse_both(option: str, others: object) -> None:
-    """A new draw and something else are asked for at once: one of the two would not be done."""
+    """Fail if a new draw and something else are requested together, because one of them would not be done."""
     if others:
         fail(f"{option} makes no new draw: leave it out, or the options of the draw (--sample and the like)")
 
@@ -151,7 +151,7 @@ def _open_page(
 
 
 def has_display() -> bool:
-    """Whether a browser would be seen here: somebody sits at a screen, and is not connected from elsewhere."""
+    """Whether a browser would be visible, that is, somebody uses this machine's screen and not a remote connection."""
     if sys.platform in ("darwin", "win32"):
         return "SSH_CONNECTION" not in os.environ
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -210,7 +210,7 @@ def rename(
 
 
 def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:
-    """The names in each text. Where a label holds a `=` itself, it tells where the old name ends."""
+    """Split each text into the old and the new name. If a label contains `=`, it decides where the old name ends."""
     from pipeline.parts import label_fields
 
     field = label_fields(settings).get(column)

@@ -1,4 +1,4 @@
-"""Commands on a config: from a first look at a file to labels, and again."""
+"""Commands on a config: from the first look at a file to labels, and again."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def init(
 
 
 def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
-    """How the input is read before there is a config, and the keys of [input] that --set names."""
+    """Return the settings that read the input before there is a config, and the keys of [input] from --set."""
     from pipeline.errors import SetupError
     from pipeline.parts import input_settings
     from pipeline.scaffold import guess_format

@@ -1,4 +1,4 @@
-"""Commands on runs in shards: their lease server, one of them, all of them, and one result of them."""
+"""Commands for runs in shards: the lease server, one shard, all shards, and their merge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_one_shard(
     json_out: bool,
     **options: Any,
 ) -> NoReturn:
-    """One shard of the run in this folder. `load` gives its settings, from further words and its own folder."""
+    """Run one shard of the run in this folder. `load` returns its settings, given more overrides and its folder."""
     from pipeline.leases import LeaseClient
     from pipeline.runner import RunOptions
     from pipeline.shards import label_shard
@@ -65,7 +65,7 @@ def run_one_shard(
 
 
 def merge_first(settings: Settings) -> None:
-    """What comes next is for the run as one: its shards are put together, if there are any and none is at work."""
+    """Merge the run's shards, if there are any, because the next step needs the run as one."""
     from pipeline.store import RunDir
 
     if RunDir(Path(settings.output.dir)).shards():
@@ -75,7 +75,7 @@ def merge_first(settings: Settings) -> None:
 
 
 def parts_of(shard: str) -> tuple[int, int]:
-    """Which shard of how many "3/16" is."""
+    """Parse "3/16" into the shard and the number of shards."""
     number, _, shards = shard.partition("/")
     if not (number.isdigit() and shards.isdigit() and 1 <= int(number) <= int(shards)):
         fail(f"--shard {shard}: expected a shard and their number, such as 3/16 for the third of 16")
