@@ -31,14 +31,14 @@ class ConfigWatch:
     def changed(self) -> bool:
         """Whether to read the file again: true once per change, after its writer has finished.
 
-        The first check returns True, because the file may have been edited since the run read it. A file that is
-        missing or empty is being replaced, and does not count as changed.
+        The first check returns True, because the file may have been edited since the run read it. A missing
+        or empty file is being replaced, and has not changed.
         """
         stamp, before = self._stamp(), self._last
         self._last = stamp
         if stamp is None or stamp == self._in_use:
             return False
-        # It is settled if it is old enough or, if the file's clock is not ours, if two checks see the same.
+        # By its age or, if the file's clock is not ours, by two equal checks.
         if stamp != before and self._wall() - stamp.modified_ns / 1e9 < SETTLE_S:
             return False
         self._in_use = stamp

@@ -19,7 +19,7 @@ log = logging.getLogger("labelpipe")
 
 ORDERS, ANSWERS = "control.jsonl", "control.answers.jsonl"
 VERBS = ("pause", "resume", "drain", "set")
-#: The bytes of orders that are read at once, and therefore the length of the longest order.
+#: Bytes of orders that are read at once, and so the longest order.
 BLOCK_BYTES = 64 * 1024
 POLL_S = 0.1
 NO_ANSWER = "the run did not answer; is it running?"

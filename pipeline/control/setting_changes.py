@@ -66,7 +66,7 @@ class LiveSettings:
         """Apply what may change. Return the changes to carry out and report, without those refused before."""
         change = sort_changes(self.in_force, new)
         news = [one for one in change.refused if one.key not in self._refused or self._refused[one.key] != one.new]
-        # A change that was undone is forgotten, and is reported again if it is made again.
+        # An undone change is forgotten, and is reported if made again.
         self._refused = {one.key: one.new for one in change.refused}
         self.in_force.update((one.key, one.new) for one in change.applied)
         return SettingChanges(change.applied, news)

@@ -48,10 +48,10 @@ class Watchdog:
 
 
 def describe_tasks() -> list[dict[str, Any]]:
-    """Describe what each worker of the running loop is waiting for, sorted by name, as plain values.
+    """Describe, by name, what each worker of the running loop is waiting for, as plain values.
 
-    `stack` goes from the outermost frame to the innermost, `at` is the innermost place, and `awaits` is what it waits
-    for. Only names of files and functions, states, and counts: a variable's value may be a record.
+    `stack` begins with the outermost frame, `at` is the innermost place, and `awaits` what it waits for. They contain
+    only names of files and functions, states, and counts, as the value of a variable may be a record.
     """
     tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker-")]
     # worker-2 before worker-10
@@ -86,7 +86,7 @@ def _described(task: asyncio.Task[Any]) -> dict[str, Any]:
 
 
 def _frames(awaitable: Any) -> Iterator[FrameType]:
-    """Yield frames from the outermost coroutine to the innermost. `Task.get_stack` returns only the outermost one."""
+    """Yield frames from the outermost coroutine inward. `Task.get_stack` returns only the outermost one."""
     visited: set[int] = set()
     while awaitable is not None and id(awaitable) not in visited:
         visited.add(id(awaitable))
@@ -111,7 +111,7 @@ def _within(opaque: Any) -> Any:
 
 
 def _place(frame: FrameType) -> str:
-    """Format a place like `engine/pool.py:138 _work`, without the folders of this machine."""
+    """Format a place without local folders: `engine/pool.py:138 _work`."""
     path = Path(frame.f_code.co_filename)
     return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno} {frame.f_code.co_qualname}"
 

@@ -125,7 +125,7 @@ class GoldFile:
 
     @property
     def digest(self) -> str:
-        """The digest of the file, as `sha256sum` prints it; for a source that can be read only once, of its rows."""
+        """The file's digest, as `sha256sum` prints it; for a single-pass source, of its keys and values."""
         if self.source.path is None or self.source.single_pass:
             return self._content.hexdigest()
         content = hashlib.sha256()

@@ -25,7 +25,7 @@ def argv_of(command: str | None) -> list[str] | None:
 
 def execute(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout_s: float) -> int | None:
     """Return the exit code (negative: a signal's number); None if the command had to be killed. Blocks."""
-    quiet = subprocess.DEVNULL  # its output would break up the progress line, and may contain a secret
+    quiet = subprocess.DEVNULL  # its output would break the progress line, and may contain secrets
     # Its own session: a kill includes its child processes, and Ctrl-C for the run does not reach it.
     with subprocess.Popen(  # noqa: S603 - the user's own words, and no shell
         argv, env=env, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True

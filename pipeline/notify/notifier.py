@@ -1,4 +1,4 @@
-"""Decides which events to send and how often, sends them, and logs the results."""
+"""Decides which events to send and how often, and sends them."""
 
 import asyncio
 import logging

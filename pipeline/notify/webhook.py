@@ -60,14 +60,14 @@ def webhook_of(url: str | None) -> Webhook | None:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects, which would send the facts elsewhere and turn the post into a GET without a body."""
+    """Refuses redirects, which would send the facts elsewhere and turn the post into an empty GET."""
 
     def redirect_request(self, *_args: object, **_named: object) -> None:
         return None
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener for HTTP and HTTPS only, through the proxy that the environment names."""
+    """Return an opener for HTTP(S) only, with the environment's proxy."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -106,7 +106,7 @@ def _refusal(status: int, retry_after: str | None) -> PostFailure:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the reason in our own words, because a foreign text may repeat the address."""
+    """Explain it in our own words: a foreign text may repeat the address."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     for kind, words in _REASONS:
@@ -131,7 +131,7 @@ _REASONS: Sequence[tuple[type[BaseException], str]] = (
 def slack_body(message: Mapping[str, JSON]) -> bytes:
     """Return the body: the text for Slack and similar services, and the unchanged facts under "labelpipe".
 
-    A text may repeat a server's words. It is escaped, so that `<!channel>` in it notifies nobody.
+    A text may repeat a server's, so it is escaped: `<!channel>` in it notifies nobody.
     """
     text = plain(str(message["text"]))
     for char, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):

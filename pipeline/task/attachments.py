@@ -23,7 +23,7 @@ from pipeline.records import JSON, Attachment, Record
 
 KINDS = ("image", "audio", "document")
 DETAILS = ("auto", "low", "high", "original")
-#: The options that each kind accepts in addition to the path.
+#: Options in addition to the path, by kind.
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "image": frozenset({"detail"}),
     "audio": frozenset(),
@@ -40,8 +40,8 @@ _ATTACHMENTS: ContextVar[list[Attachment]] = ContextVar("showing")
 class RenderedPrompt:
     """The prompt of one record.
 
-    `text` is for people, with `[image photo.jpg]` in place of an image. `content` is the content of the message: a
-    text, or parts if there are attachments. `digest_key` represents the prompt in a request's digest.
+    `text` is for people, with `[image photo.jpg]` in place of an image. `content` is the message's: a text, or
+    parts if there are attachments. `digest_key` represents the prompt in a request's digest.
     """
 
     text: str
@@ -55,8 +55,7 @@ class PromptMedia:
     """The fields whose media follow the prompt's text. There may be none.
 
     `root` is the folder of relative paths, for the digest of a file. With `must_exist`, a missing file is an error when
-    the request is made, not when the file is loaded. `shape` holds the settings that decide how media look, for the
-    task's fingerprint.
+    the request is made, not when it is loaded. `shape` holds the settings for the look of media, for the fingerprint.
     """
 
     images: Sequence[str] = ()
@@ -80,7 +79,7 @@ def filters() -> dict[str, Callable[..., str]]:
 def as_filters(tree: nodes.Template) -> frozenset[str]:
     """Turn the template's calls of image(), audio(), and document() into filters, and return the kinds called.
 
-    This keeps a record's own field named "image" apart from the function, and such a field is reported if missing.
+    This separates the function from a record's own field named "image", which is reported if it is missing.
     """
     finder = _Finder()
     finder.visit(tree)

@@ -12,12 +12,12 @@ from pipeline.task.schema import short
 
 KEY = "prompt_cache_key"
 OPTIONS = "prompt_cache_options"
-#: Stands for a key that is derived from the task's fingerprint.
+#: Requests a key derived from the task's fingerprint.
 AUTO = "auto"
 MAX_KEY_CHARS = 64
 #: OpenAI caches no shorter prefix (its guide to prompt caching, read in November 2026).
 MIN_CACHED_TOKENS = 1_024
-#: The first model whose prefix is cached up to a mark, and for which cache writes are charged.
+#: From this version on, a prefix is cached up to a mark, and cache writes are charged.
 FIRST_WITH_MARKS = (5, 6)
 _MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")
 #: The roles whose content may carry the mark.
@@ -69,7 +69,7 @@ def with_caching(parameters: Mapping[str, JSON], caching: PromptCaching) -> dict
     if caching.key is not None:
         sent[KEY] = caching.key
     if caching.breakpoint:
-        # Otherwise the server would also cache, and charge for, each record's own text, which is never sent again.
+        # Otherwise the server would also cache, and charge for, each record's own text, which never recurs.
         sent.setdefault(OPTIONS, {"mode": "explicit"})
     return sent
 

@@ -96,7 +96,7 @@ def _as_json(result: Any) -> JSON:
         plain = codec.plain(result)
     except Exception as error:
         raise CallbackError(f"the callback returned a value that JSON cannot hold: {_describe_error(error)}") from error
-    if plain is None and result is not None:  # report the value, because null would mean no result
+    if plain is None and result is not None:  # null would mean no result
         raise CallbackError(f"the callback returned a value that JSON cannot hold: {short(result)}")
     return plain
 
@@ -110,7 +110,7 @@ async def _result(
             return await _await_in_time(callback.call(*arguments), timeout_s)
         try:
             result = await run_in_thread(_call_contained, callback.call, *arguments, timeout_s=timeout_s)
-        except TimeoutError:  # a TimeoutError of the user's code arrives as a CallbackError
+        except TimeoutError:  # the user's own arrives as a CallbackError
             raise _no_result(timeout_s) from None
         except NoThreadError as error:
             raise NotCalledError(f"the callback was not called: {error}; {_MEND}") from None
@@ -163,7 +163,7 @@ def _consume_exception(future: asyncio.Future[Any]) -> None:
 
 
 def _call_contained(user_call: UserCall, label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
-    # Caught inside the thread, because a future cannot carry a StopIteration: the caller would wait forever.
+    # Caught in the thread: a future cannot carry a StopIteration, so the caller would wait forever.
     try:
         return user_call(label, record, call)
     except BaseException as error:

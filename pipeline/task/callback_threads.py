@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-#: The most threads that do not hang. A callback that uses a database spends nearly all its time waiting.
+#: The most threads that do not hang. A callback that uses a database mostly waits.
 MAX_THREADS = 64
 #: The number of hung threads at which no new work starts.
 MAX_HUNG = 1_000
@@ -101,7 +101,7 @@ class _ThreadPool:
             self._grow()
 
     def finish(self, item: _WorkItem) -> None:
-        """Record that the work is done, even if nobody waits for it."""
+        """Record that the work is done."""
         with self._lock:
             item.finished = True
             self._hung -= item.hung
@@ -201,7 +201,7 @@ async def _wait_started(started: asyncio.Future[None], patience_s: float) -> boo
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
-    """Schedule the call in the loop. Return False if the loop is closed, so that nobody waits anymore."""
+    """Schedule the call in the loop. Return False if it is closed, so that nobody waits."""
     try:
         loop.call_soon_threadsafe(call, *args)
     except RuntimeError:

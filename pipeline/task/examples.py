@@ -59,7 +59,7 @@ def build_examples(
 
 
 def nearest_selector(examples: Sequence[Example], count: int) -> Callable[[str], MessageBlock]:
-    """Return a function that selects a prompt's nearest examples, with the nearest one last, next to the record.
+    """Return a function that selects a prompt's nearest examples, the nearest last, next to the record.
 
     It never selects an example with the same prompt, which would give the answer away.
     """

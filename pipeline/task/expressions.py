@@ -67,7 +67,7 @@ class Expression:
     def values_of(self, fields: Mapping[str, Any], label: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names for a labeled record: its fields, its label's columns, and both as a whole.
 
-        A bare `label` is the column of that name, if there is one. `label.topic` is always a column of the label.
+        A bare `label` is the column of that name, if there is one. `label.topic` is a column of the label.
         """
         values = {**fields, **label}
         alone = self.ambiguous & values.keys()
@@ -102,7 +102,7 @@ def _optional_nodes(tree: nodes.Template) -> Iterable[nodes.Node | None]:
 
 
 class RecordFilter:
-    """Selects the records for which an expression is true. Raises TaskError for a text that is not an expression.
+    """Selects the records for which an expression is true. Raises TaskError for an invalid text.
 
     `required_fields` are fields that it names and that must not be missing in all records. `last_error` is the latest
     error for a record that has all of them.
@@ -152,7 +152,7 @@ def _locate(error: TemplateSyntaxError, text: str) -> str:
 
 
 def _place(text: str, token: int) -> str:
-    """Return the place of the token with this number, such as `column 8 ('=')`."""
+    """Return the place of a token by number: `column 8 ('=')`."""
     column = 1
     for _line, kind, value in _ENVIRONMENT.lexer.tokeniter(text, None, state="variable"):
         if kind == TOKEN_WHITESPACE:

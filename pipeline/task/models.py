@@ -1,4 +1,4 @@
-"""Turns a Pydantic model into a tool: adapts its schema to strict mode, and checks answers with its validators."""
+"""Turns a Pydantic model into a tool: its schema fits strict mode, and its validators check the answers."""
 
 import inspect
 from dataclasses import replace
@@ -17,7 +17,7 @@ from pipeline.task.schema_tree import Schema, is_object, transform
 _LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})
 _TYPE_NAMES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
-#: The most faults of one answer that are listed.
+#: If an answer has more faults than this, only their number is reported.
 MOST_IN_DETAIL = 1_000
 
 Model = type[pydantic.BaseModel]

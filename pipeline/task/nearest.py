@@ -11,7 +11,7 @@ SIZE = 3  #: characters of a gram
 MAX_CHARS = 4_000  #: of a folded text that are compared
 #: The most places to visit for one text, rarest grams first. Keeps long texts under a millisecond.
 MAX_PLACES = 8_000
-#: One such character carries as much information as two or three letters.
+#: One such character is worth two or three letters.
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 
 
@@ -86,12 +86,12 @@ def _grams(bare: str) -> list[str]:
 
 
 def _index(texts: Sequence[Sequence[str]]) -> tuple[dict[str, tuple[float, tuple[int, ...]]], list[float]]:
-    """Return each gram's weight and the texts that contain it, and the factor that scales each text's score."""
+    """Return each gram's weight and the texts that contain it, and the scale of each text's score."""
     having: dict[str, list[int]] = {}
     for number, grams in enumerate(texts):
         for gram in grams:
             having.setdefault(gram, []).append(number)
-    # The square of log(texts / texts that contain it), because both texts of a pair contribute the weight.
+    # The square of log(texts / texts that contain it), as both texts of a pair contribute it.
     weights = {gram: math.log(len(texts) / len(numbers)) ** 2 for gram, numbers in having.items()}
     scales = [1 / (math.sqrt(sum(weights[gram] for gram in grams)) or 1) for grams in texts]
     return {gram: (weights[gram], tuple(numbers)) for gram, numbers in having.items() if weights[gram]}, scales

@@ -131,7 +131,7 @@ def _may_be_words(tools: Tools, rules: CallRules, before: Sequence[ValidCall]) -
 
 
 def _empty_answer_error(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
-    """Create the error for an empty answer, which neither decides against a call nor is a final text."""
+    """Create the error for an empty answer, which is neither a decision against a call nor a final text."""
     if before:
         return InvalidAnswerError(
             "the answer was empty, but a final text is required", code="unfinished", ask="Answer in words."

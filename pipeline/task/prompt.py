@@ -92,7 +92,7 @@ class Prompt:
             raise RenderError(_RESERVED)
         try:
             text = self._render({**fields, WHOLE: fields} if self._needs_whole else fields)
-            return codec.clean_text(text)  # no server accepts lone surrogates, and the record deserves its label
+            return codec.clean_text(text)  # no server accepts lone surrogates, but the record can be labeled
         except MediaError:
             raise
         except Exception as error:

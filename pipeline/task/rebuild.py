@@ -15,7 +15,7 @@ _LATER = ("call", "rows", "max_turns", "reply")
 
 @dataclass(frozen=True, slots=True)
 class RebuiltRequest:
-    """A rebuilt request. `is_identical`: it equals the one that was sent. `reason`: why it does not, or is missing."""
+    """A rebuilt request. `is_identical`: it equals the one that was sent. `reason`: why not, or why there is none."""
 
     request: Request | None
     is_identical: bool

@@ -10,7 +10,7 @@ from pipeline.task.schema import Tool
 
 
 def accept_old_names(tools: Mapping[str, Tool], renames: Sequence[Rename]) -> Mapping[str, Tool]:
-    """Return the tools, which then also accept the former names of labels."""
+    """Return the tools, extended to accept the former names of labels."""
     rename = _renamer(renames)
 
     def accepting(tool: Tool) -> Tool:

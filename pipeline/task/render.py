@@ -1,4 +1,4 @@
-"""Builds the request for a record from a constant part, which all records share, and the record's own part."""
+"""Builds a record's request from a part that all records share and its own part."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ NO_MESSAGES = join_blocks(())
 
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """The part of a request that is the same for every record, that is, the prefix for a server's prompt cache.
+    """The part of a request that is the same for every record: the prefix for a server's prompt cache.
 
     `opening` is the system text and the fixed examples. `digest_key` represents this part in a request's digest.
     `size_bytes` is its size; `answer_tokens` estimates the expected answer.
@@ -113,7 +113,7 @@ def build_template(
 
 
 def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: MessageBlock) -> int:
-    """Estimate the size of what a model reads before the record."""
+    """Estimate what a model reads before the record."""
     return len(codec.dumps([_system_messages(system), *definitions])) + fixed.size_bytes
 
 

@@ -1,4 +1,4 @@
-"""Builds the request after an answer: a repair that shows its fault, or a next turn with the results of its calls."""
+"""Builds the request after an answer: a repair with its fault, or a next turn with the results of its calls."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ MAX_ECHO_CHARS = 8_000
 MAX_RAW_CHARS = 2_000
 #: OpenAI refuses longer call ids, even those that another server created.
 MAX_ID_CHARS = 40
-#: The result that the model is shown for a call whose callback returned nothing, or that has no callback.
+#: The result shown to the model if a call's callback returned nothing, or it has no callback.
 DONE = "ok"
 UNKNOWN = "there is no such function"
 MAX_RESULT_CHARS = 50_000
@@ -105,9 +105,9 @@ def _fault_per_call(
 def assign_call_ids(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
     """Pair the calls with the ids under which they are sent back after these messages, each valid and unique.
 
-    The server's own id is used if possible. Some servers send none, long ones, or repeated ones, and a stricter server
-    would answer their echo with a 400 and waste a paid answer. The ids depend on nothing else, so that a resumed
-    conversation has the same ones.
+    The server's own id is used if possible. Some servers send none, long ones, or repeated ones. A stricter server
+    refuses their echo with a 400, which wastes a paid answer. The ids depend on nothing else, so a resumed conversation
+    has the same ones.
     """
     used = {call["id"] for message in before for call in message.get("tool_calls") or ()}
     calls_by_id = []
@@ -147,7 +147,7 @@ def _fault_after_text(words: str, fault: str) -> tuple[Message, ...]:
 
 
 def safe_arguments(arguments: str) -> str:
-    """Return the arguments in a form that can be echoed to any server."""
+    """Return the arguments so that any server accepts their echo."""
     if _is_object(arguments):
         return arguments
     with suppress(codec.JSONDecodeError):
@@ -171,7 +171,7 @@ def _is_object(arguments: str) -> bool:
 def with_messages(
     request: Request, messages: tuple[Message, ...], parameters: Mapping[str, JSON], *, tool_choice: JSON = None
 ) -> Request:
-    """Return the request with other messages, and adjust its size and digest."""
+    """Replace the request's messages, and adjust its size and digest."""
     choice = request.tool_choice if tool_choice is None else tool_choice
     grown_bytes = len(codec.dumps(messages)) - len(codec.dumps(request.messages))
     more_room = (room_in(parameters) or 0) - (request.room or 0)

@@ -24,7 +24,7 @@ _METHOD = "method of"
 
 
 class UndefinedField(StrictUndefined):
-    """A missing value. Any use except a test whether it is defined raises, even a search for it in a list."""
+    """A missing value. Any use except a test whether it is defined raises, even printing a list that contains it."""
 
     __slots__ = ()
     __repr__ = Undefined._fail_with_undefined_error
@@ -62,13 +62,13 @@ class DataEnvironment(ImmutableSandboxedEnvironment):
         self.filters |= {_METHOD: _method, "attr": pass_environment(DataEnvironment.getattr)}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return the field for `obj.attribute`. Objects that are not data, such as `loop`, keep their attributes."""
+        """Return the field `obj.attribute`. What is not data, such as a `loop`, keeps its attributes."""
         if isinstance(obj, Mapping) or type(obj) in _BARE:
             return self._field(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return the item for `obj[argument]`, and for filters such as map(attribute=...)."""
+        """Return `obj[argument]`, also for filters such as map(attribute=...)."""
         if isinstance(argument, str) and (isinstance(obj, Mapping) or type(obj) in _BARE):
             return self._field(obj, argument)
         return super().getitem(obj, argument)
@@ -129,12 +129,12 @@ def _to_list(value: Any) -> Any:
 
 
 def _finalize(value: Any) -> Any:
-    """Return the value to print. Raises TemplateRuntimeError if it is not data."""
+    """Return the value to print. Raises if it is not data."""
     if value is None:
         return ""
     if isinstance(value, _DATA):
         return value
     if isinstance(value, Undefined):
-        return str(value)  # raises the error for a missing value
+        return str(value)  # raises if it is missing
     what = f"{type(value).__name__} {getattr(value, 'name', '')}".rstrip()
     raise TemplateRuntimeError(f"{what} is not data, so it cannot be printed")

@@ -119,7 +119,7 @@ def validator(schema: Schema) -> Callable[[JSON, str], None]:
 
 
 def compile_schema(schema: Schema) -> "jsonschema_rs.Validator":  # quoted: the lowest versions have no such name
-    """Compile the schema. Nothing is fetched: references must point into the schema itself. Raises TaskError."""
+    """Compile the schema. Nothing is fetched: references must point into the schema itself."""
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse_fetch)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
@@ -146,7 +146,7 @@ def format_path(path: Sequence[str | int]) -> str:
 
 
 def _copy_schema(schema: Schema, name: str) -> Schema:
-    """Copy the schema as plain JSON, so that nobody else can change it. Raises TaskError if it is not valid."""
+    """Copy the schema, so that nobody else can change it. Raises TaskError if it is not valid."""
     try:
         plain = codec.plain(schema)
         jsonschema_rs.meta.validate(plain)

@@ -160,9 +160,9 @@ class Task:
         return self._columns.build(valid_calls, reply, record.key)
 
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
-        """Return the request that asks again and shows the fault; after a TruncatedError, with a higher token limit.
+        """Return the request that asks again, with the fault; after a TruncatedError, with a higher limit.
 
-        `base` is the number of messages at the start of the turn.
+        `base` is the turn's number of initial messages.
         """
         return repair(request, answer, error, base=base)
 
@@ -173,7 +173,7 @@ class Task:
     async def run_callback(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         """Return the call with its callback's result. Raises CallbackError; in a conversation the model gets the error.
 
-        NotCalledError is raised in both cases, because without a call there is nothing to report to the model.
+        NotCalledError is always raised: without a call there is nothing to report to the model.
         """
         callback = self._callbacks.get(valid_call.tool)
         if callback is None:
@@ -263,7 +263,7 @@ def _templates(
     caching: PromptCaching,
     fixed: MessageBlock,
 ) -> Callable[[Record], RequestTemplate]:
-    """Return a function that finds the template of a record's request, with the examples that all records share."""
+    """Return a function from a record to its template, with the examples that all records share."""
 
     def template(tools: Sequence[Tool]) -> RequestTemplate:
         return build_template(

@@ -53,7 +53,7 @@ class ToolBinding:
 
 @dataclass(frozen=True, slots=True)
 class ToolNaming:
-    """The config's words about the function, and their key. None leaves the name or description to the tool."""
+    """The config's settings of the function, and their key. None leaves a setting to the tool."""
 
     reference: str
     name: str | None
@@ -197,7 +197,7 @@ def _bind_function(function: Callable[..., Any], naming: ToolNaming) -> ToolBind
 
 
 def _parameters(function: Callable[..., Any], naming: ToolNaming) -> tuple[Model, tuple[str, ...]]:
-    """Return the model of the parameters that the model fills, and the names of those that labelpipe fills."""
+    """Return a Pydantic model of what the model fills, and the names of what labelpipe fills."""
     parameters = dict(inspect.signature(function).parameters)
     injected = tuple(name for name in (RECORD, CALL) if _is_ours(parameters.get(name)))
     for name in injected:
@@ -257,6 +257,6 @@ def _names(thing: Any, name: str) -> tuple[str, ...] | None:
 def _docstring(thing: Any) -> str | None:
     owner = thing if inspect.isroutine(thing) else type(thing)
     doc = owner.__doc__ or ""
-    # Skip docstrings that the standard library generated, as dataclass does.
+    # Ignore docstrings that the standard library wrote, as dataclass does.
     written = owner.__module__ not in sys.stdlib_module_names and not doc.startswith(f"{owner.__name__}(")
     return inspect.cleandoc(doc) if doc and written else None

@@ -41,7 +41,7 @@ class Validators:
     def require_fields(self, record: Record) -> None:
         """Raise RenderError if an expression names a field that neither the label nor the record has.
 
-        Call it before anything is sent, because the model could not fix that.
+        Checked before sending, because the model could not fix it.
         """
         for name, fault in self._required_fields.items():
             if name not in record.fields:
@@ -90,7 +90,7 @@ class Validators:
 
 
 def fingerprint(validators: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
-    """Return the parts of the validators that affect the labels, for the fingerprint; None without validators."""
+    """Return what affects the labels, for the fingerprint; None without validators."""
     return [
         {"expression": options.expression, "python": options.python, "tool": options.tool} for options in validators
     ] or None

@@ -29,7 +29,7 @@ COMPLAINTS_S = 60.0
 
 
 def open_telemetry(enabled: bool, *, model: str, server: str | None) -> Telemetry | None:
-    """Return the object that measures calls; None if `enabled` is false.
+    """Open what measures calls; None if not `enabled`.
 
     `server` is the API's base URL, None for OpenAI's own, "rehearsal" for the built-in endpoint. Raises
     MissingExtraError, or ConfigError for an unusable `OTEL_*` variable.
@@ -65,7 +65,7 @@ def _is_off(signal: str) -> bool:
 
 
 def _resource() -> Any:
-    """Return the sender's name and version: labelpipe's, unless the variables set them."""
+    """Return who sends: labelpipe, unless the variables differ."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     ours: Mapping[str, str] = {"service.name": "labelpipe", "service.version": __version__}

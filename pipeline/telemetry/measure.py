@@ -188,7 +188,7 @@ class MeasuredProvider:
 
     @property
     def ping(self) -> Ping | None:
-        """The wrapped provider's ping, which is not measured because it belongs to no record."""
+        """The wrapped provider's. Not measured, as it belongs to no record."""
         return self._provider.ping
 
     async def __call__(self, request: Request) -> Response:
