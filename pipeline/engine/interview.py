@@ -1,14 +1,13 @@
-"""What answers mean for one record: the one road from an answer over its calls and callbacks to a label.
+"""Decides what answers mean for one record, from an answer through its calls and callbacks to a label.
 
-An interview awaits nothing and knows no clock, no limits and no server. Whoever obtains answers drives it: it says what
-it wants, and is told what came.
+An interview never waits, and knows no clock, no limits, and no server. A driver reads what it wants, and supplies that:
 
-    interview = Interview(terms, record, request=request)
+    interview = Interview(context, record, request=request)
     while not interview.is_over:
         if interview.wants is Wants.ANSWER:
             interview.answered(...)      # a Response to interview.request
         else:
-            interview.called_back(...)   # what the callback made of interview.callback; or interview.failed(error)
+            interview.called_back(...)   # the callback's result for interview.callback; or interview.failed(error)
     outcome = interview.outcome(now)
 
 The drivers are the live caller (`attempt`), the reader of saved answers (`saved_answers`), and the preview, which is
@@ -45,18 +44,18 @@ class Wants(enum.Enum):
 
     #: an answer to its request
     ANSWER = "answer"
-    #: what the callback makes of its next call
+    #: a callback's result for its next call
     CALLBACK = "callback"
-    #: it is over
+    #: nothing; it is over
     NOTHING = "nothing"
 
 
 class Interview:
     """One record from its first answer to its outcome.
 
-    `request` is None where the driver has all the answers: then no request is made either. `digest` is that of the
-    record's first request, which identical records share; `key` is the name that the record had when it was asked,
-    where it has another one now. `calls` is how many calls were made for it, which the driver counts.
+    `request` is None if the driver has all answers; then no further requests are made either. `digest` is the digest of
+    the record's first request, which identical records share. `key` is the name that the record had when it was asked,
+    if it has a new one since. The driver counts the record's calls in `calls`.
     """
 
     __slots__ = (
@@ -83,28 +82,29 @@ class Interview:
         self._key = record.key if key is None else key
         self.digest = digest if request is None else request.digest
         self._max_repairs = max_repairs
-        # All state that changes. What it waits for, and the request to be answered:
+        # Mutable state. What it waits for, and the request to answer:
         self.wants = Wants.ANSWER
         self.request = request
-        # what came: the last answer and what was wrong with it, how many there were, and what they took;
+        # what came: the last answer and its fault, the number of answers, and their totals;
         self.response: Response | None = None
         self.fault: AnswerError | None = None
         self.answers = self.calls = self.repairs = 0
         self.usage = _NO_USAGE
         self.cost_usd: float | None = 0.0
-        # the calls of the last answer and those before it; what was paid for in vain, and the answer it is kept with;
+        # the calls of the last answer and of earlier ones; answers paid for in vain, and the answer they are saved
+        # with;
         self._calls_here = self._calls_before = 0
         self._lost: tuple[int, list[tuple[Response, int, int]]] | None = None
-        # the conversation: its turn, how many messages that began with, its repairs, the calls of the turns before,
-        # those of the last answer, and how many of them a callback has answered;
+        # the conversation: its turn, the number of messages at the turn's start, its repairs, the calls of earlier
+        # turns, those of the last answer, and the ones that a callback has answered;
         self.turn = 0
         self._base = 0 if request is None else len(request.messages)
         self.repairs_here = 0
         self._before: list[ValidCall] = []
         self._valid_calls: tuple[ValidCall, ...] = ()
         self._done: list[ValidCall] = []
-        # the votes: the first request, those cast, whether one of them has no answer, what callbacks had given back for
-        # the one that stands, that one, and what the columns say (None: it is not decided yet);
+        # the votes: the first request, the ballots, whether one has no answer, earlier callback results for the winner,
+        # the winner, and the values of the vote columns (None: not decided yet);
         self._first: Request | None = None
         self._ballots: list[Ballot] = []
         self._has_gap = False
@@ -117,28 +117,28 @@ class Interview:
         self._problem: Problem | None = None
 
     def answered(self, response: Response, results: Sequence[Mapping[str, JSON]] = ()) -> None:
-        """An answer came. `results` is what callbacks have given back for its first calls before."""
+        """Take an answer. `results` are what callbacks returned earlier for its first calls."""
         self._calls_here, self._calls_before = self.calls - self._calls_before, self.calls
         self._take(response, results)
 
     def called_back(self, valid_call: ValidCall) -> None:
-        """The callback has made this of the call in `callback`."""
+        """Take the callback's result for the call in `callback`."""
         self._done.append(valid_call)
         self._go_on()
 
     def failed(self, error: AnswerError) -> None:
-        """The callback has raised."""
+        """Take the callback's error."""
         self._bad(error)
 
     def end(self, status: Status, problem: Problem) -> None:
-        """No label will come of it: the driver gives up, or the record's media cannot be read."""
+        """End without a label: the driver gives up, or the record's media cannot be read."""
         self.wants = Wants.NOTHING
         self._status, self._problem = status, problem
 
     def give_up(self, status: Status, problem: Problem) -> None:
-        """No answer will come to this request. Where others vote too, it is an abstention.
+        """Note that no answer will come to this request. If others vote too, it is an abstention.
 
-        No row of the ledger tells of that one, so it takes the number of one: those of the later votes show the gap.
+        The ledger has no row for that abstention, so it uses up a number: the numbers of later votes show the gap.
         """
         if self._votes is None:
             if self._lost is not None and self._lost[0] == self.answers:
@@ -148,9 +148,9 @@ class Interview:
         self._abstain(status, problem)
 
     def resume(self, kept: Sequence[SavedAnswer]) -> None:
-        """Go through the answers that an earlier session has paid for, as far as they mean what they meant then.
+        """Take the answers that an earlier session paid for, as long as they mean the same as then.
 
-        Others were given to a prompt that has changed since, or followed an answer that is read otherwise now.
+        The others belong to a prompt that has changed since, or follow an answer that is parsed differently now.
         """
         for place, one in enumerate(kept):
             self.skip_to(one)
@@ -164,27 +164,27 @@ class Interview:
         return None
 
     def skip_to(self, kept: SavedAnswer) -> None:
-        """Abstain for the votes before this answer to which none came."""
+        """Abstain for the unanswered votes before this answer."""
         while self._votes is None and self.wants is Wants.ANSWER and self.answers < kept.number:
             self.give_up(Status.FAILED, _NO_VOTE)
 
     def write_off(self, kept: Sequence[SavedAnswer]) -> None:
-        """Count answers that were paid for and that nothing can be made of any more."""
+        """Count answers that were paid for and can no longer be used."""
         for one in kept:
             self._lose(one.response, one.calls, one.repairs + (one.fault is not None))
 
     def lost(self, response: Response) -> None:
-        """Count an answer to a call that another one was faster than; `answered` is told of the other one."""
+        """Count an answer to a call that was slower than another; `answered` receives the other one."""
         self._lose(response)
 
     @property
     def is_over(self) -> bool:
-        """Whether it wants nothing more."""
+        """Whether it needs nothing more."""
         return self.wants is Wants.NOTHING
 
     @property
     def callback(self) -> tuple[ValidCall, CallbackContext]:
-        """The call that a callback is to answer, and what the callback is told of it."""
+        """The next call for a callback, and the context that the callback receives."""
         place = len(self._done)
         valid_call, response = self._valid_calls[place], self.decided
         name = idempotency_key(
@@ -205,16 +205,16 @@ class Interview:
 
     @property
     def decided(self) -> Response | None:
-        """The answer that the label is read from: the last one, or that of the vote that stands."""
+        """The answer that the label is read from: the last one, or that of the winning vote."""
         return self._winner or self.response
 
     @property
     def readings(self) -> list[str]:
-        """What was read in the last answer although it was not as it should be."""
+        """The names of what was accepted in the last answer although its form was wrong."""
         return sorted({reading for one in self._valid_calls for reading in one.readings})
 
     def kept(self, at: float) -> SavedAnswer:
-        """The last answer, as the ledger keeps it while the record is not at its end. `at` is a Unix time."""
+        """Return the last answer as the ledger saves it until the record ends. `at` is a Unix time."""
         assert self.response is not None
         kept = SavedAnswer(
             key=self.record.key,
@@ -231,7 +231,7 @@ class Interview:
         return kept
 
     def outcome(self, at: float) -> Outcome:
-        """How the record ended. `at` is a Unix time."""
+        """Return how the record ended. `at` is a Unix time."""
         response, labelled = self.decided, self._labelled
         return Outcome(
             record=self.record,
@@ -251,7 +251,7 @@ class Interview:
             finished_at=at,
         )
 
-    # -- the road ------------------------------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------------------------------
 
     def _lose(self, response: Response, calls: int = 0, repairs: int = 0) -> None:
         self.usage += response.usage
@@ -259,7 +259,7 @@ class Interview:
         self.calls += calls
         self._calls_before += calls
         self.repairs += repairs
-        # The ledger keeps it with the next row that is written, which takes the place of theirs.
+        # The ledger saves it with the next row that is written, which replaces theirs.
         number = self.answers - (self.wants is Wants.CALLBACK)
         if self._lost is None or self._lost[0] != number:
             self._lost = (number, [])
@@ -284,7 +284,7 @@ class Interview:
             self._call_back()
 
     def _vote(self) -> None:
-        """The answer is valid, and one vote of several."""
+        """Cast a vote for the valid answer, one of several."""
         assert self.context.panel is not None
         try:
             labelled = self._task.build_rows(self._valid_calls, self._last_words(self._valid_calls), self.record)
@@ -327,7 +327,7 @@ class Interview:
             self.give_up(Status.REJECTED, Problem(error.code, str(error)))
 
     def _call_back(self) -> None:
-        if self._given:  # what callbacks have given back before stands: the ledger has it
+        if self._given:  # earlier callback results remain valid: the ledger has them
             self._done = [
                 replace(one, extra=kept["extra"], result=kept["result"])
                 for one, kept in zip(self._valid_calls, self._given, strict=False)
@@ -335,7 +335,7 @@ class Interview:
         self._go_on()
 
     def _go_on(self) -> None:
-        """The answer is valid: its calls to the callbacks, then the next turn or the label."""
+        """Continue after a valid answer: its calls go to the callbacks, then comes the next turn or the label."""
         valid_calls: Sequence[ValidCall] = self._valid_calls
         if self.context.calls_back:
             if len(self._done) < len(valid_calls):
@@ -362,14 +362,14 @@ class Interview:
         self.wants = Wants.ANSWER
 
     def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
-        """What the model said at the end; None where a conversation was cut off while it still called."""
+        """Return the model's final text; None if a conversation was cut off while it still made calls."""
         response = self.decided
         if (valid_calls and self.context.talks) or response is None:
             return None
         return response.answer.text or ""
 
     def _bad(self, error: AnswerError) -> None:
-        """Nothing can be made of the answer: it is asked again with its fault shown, or that is the end."""
+        """Reject the answer: ask again and show its fault, or end."""
         self.fault = error
         most = min(1, self._max_repairs) if isinstance(error, TruncatedError) else self._max_repairs
         if verdict_of(error) is not Verdict.REPAIR or self.repairs_here >= most or self._winner is not None:

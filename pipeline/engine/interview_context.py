@@ -1,4 +1,4 @@
-"""What all interviews of a session share: the task, and the names of callbacks' calls."""
+"""Defines what all interviews of a session share: the task, and the keys of callback calls."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class InterviewContext:
     """What all interviews of a session share.
 
     `run_id` names the run in the keys of callbacks. Without `callbacks` none is called, and the first valid answer is
-    the last: the turns of a conversation follow from what callbacks give back. `panel` is who votes on a label; None:
-    one answer is enough.
+    the last, because further turns depend on callback results. `panel` votes on labels; None: one answer is enough.
     """
 
     __slots__ = ("calls_back", "max_turns", "panel", "run_id", "talks", "task")
@@ -46,17 +45,17 @@ class InterviewContext:
         self.calls_back = callbacks and (self.talks or task.has_callback)
 
     def without_callbacks(self) -> InterviewContext:
-        """The same without callbacks."""
+        """Return the same without callbacks."""
         return InterviewContext(self.task, run_id=self.run_id, callbacks=False, panel=self.panel)
 
     @property
     def keeps_answers(self) -> bool:
-        """Whether a label rests on several answers, which a replay needs again."""
+        """Whether a label depends on several answers, which a replay needs again."""
         return self.talks or self.panel is not None
 
     @property
     def most_answers(self) -> int:
-        """How many valid answers a record may take."""
+        """The most valid answers that a record may take."""
         return self.max_turns if self.panel is None else self.panel.size
 
 
@@ -70,8 +69,8 @@ def idempotency_key(
     place: int,
     valid_call: ValidCall,
 ) -> str:
-    """The name of one call of one record's answer: the same after a resume and in a replay, else never the same."""
-    # The call's own id too: not every server names its answers, and a retry may be answered in the same words.
+    """Return a unique name for a call of a record's answer, which stays the same in a resume and a replay."""
+    # It includes the call's id: not every server names its answers, and a retry may get the same words.
     call = [valid_call.call.id, valid_call.tool, valid_call.call.arguments]
     parts = [run_id, key, request_digest.hex(), request_id, turn, place, *call]
     return codec.digest128(codec.dumps(parts)).hex()

@@ -1,4 +1,4 @@
-"""Answers of records that are not at their end, made durable before anything is done with them."""
+"""Saves the answers of unfinished records before anything is done with them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,26 +8,26 @@ from pipeline.errors import StoppedError, StoreError
 from pipeline.limits import Gate
 from pipeline.records import SavedAnswer
 
-#: Writes answers; when it returns, they are safe.
+#: Writes answers. They are durable when it returns.
 Keep = Callable[[Sequence[SavedAnswer]], Awaitable[None]]
 
 
 class Journal:
-    """Keeps answers, many in one write."""
+    """Saves answers, many in one write."""
 
     def __init__(self, keep: Keep, gate: Gate) -> None:
         self._keep = keep
         self._gate = gate
-        # All state that changes: what waits to be written, and who writes.
+        # Mutable state: the answers to write, and the task that writes.
         self._waiting: list[tuple[SavedAnswer, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, answer: SavedAnswer) -> None:
-        """Write the answer; when this returns, it is safe.
+        """Write the answer. It is durable when this returns.
 
-        Until then it keeps its place at the gate, so that a kill costs no more than is in flight. A ledger that cannot
-        be written stops the run; as long as the writer does, the answer waits for it. Raises StoppedError where it
-        comes to nothing: nothing is done with an answer that may be lost.
+        Until then it holds its place at the gate, so a kill costs at most the calls in flight. A ledger that cannot be
+        written stops the run, and the answer waits as long as the writer does. Raises StoppedError if that fails,
+        because an answer that may be lost must not be used.
         """
         self._gate.on_answer_queued()
         try:
@@ -36,7 +36,7 @@ class Journal:
             self._gate.on_answers_written(1)
 
     async def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the write in progress."""
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
@@ -60,7 +60,7 @@ class Journal:
         await done
 
     async def _write(self) -> None:
-        """Write all that waits, and what comes meanwhile: one write for all who wait at once."""
+        """Write all waiting answers, and those that arrive meanwhile: one write for all that wait at once."""
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
@@ -74,7 +74,7 @@ class Journal:
 def _settle(batch: Sequence[tuple[SavedAnswer, asyncio.Future[None]]], error: Exception | None) -> None:
     for _, done in batch:
         if done.done():
-            continue  # its record was cancelled; the answer is written all the same
+            continue  # its record was canceled; the answer is written anyway
         if error is None:
             done.set_result(None)
         else:

@@ -1,6 +1,6 @@
-"""A stretch without a label in mid-run: records that got one are asked again, and tell whether the server has changed.
+"""Stops a run that gets no more labels: records that had one are asked again, to see if the server has changed.
 
-A hard part of a file and a model that has begun to decline everything look the same from the records alone.
+The records alone cannot distinguish a hard part of a file from a model that has begun to decline everything.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from pipeline.errors import AnswerError, CallbackError, CallError, MediaError, N
 from pipeline.limits import Admission
 from pipeline.records import Outcome, Request, Status
 
-#: Records that got a label and are asked once more; all of them have to fail for the same reason.
+#: Labeled records that are asked again; all must fail for the same reason.
 WITNESSES = 3
-#: So many records in a row whose callback failed: what it works with, such as a database, is gone. Their answers are
-#: kept, so stopping late costs little, and no callback is tried again on a record that went well.
+#: If this many callbacks fail in a row, something they use, such as a database, is gone. The answers are saved, so
+#: stopping late costs little, and no callback is repeated for a record that went well.
 CALLBACKS = 100
-#: Reasons that an answer can have: the others have evidence of their own.
+#: Reasons that lie in the answer; the others have evidence of their own.
 OF_ANSWERS = frozenset({"no_tool_call", "invalid_json", "invalid_label", "truncated", "refused", "unfinished"})
 
 
 class MidRunBreaker:
-    """Stops a run whose answers have stopped being labels."""
+    """Stops a run whose answers are no longer labels."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class MidRunBreaker:
         self._admission = admission
         self._rules = rules
         self._prepare = prepare
-        # All state that changes: the last records with a label, how many had none since and why, how many it takes to
-        # ask, and whether somebody asks.
+        # Mutable state: the last labeled requests, how many records got no label since and why, how many it takes to
+        # ask again, and whether that is in progress.
         self._witnesses: deque[Request] = deque(maxlen=WITNESSES)
         self._length = 0
         self._codes: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class MidRunBreaker:
         self._is_asking = False
 
     def ended(self, request: Request, outcome: Outcome) -> str | None:
-        """A record has its outcome. Gives the reason to `judge`, if records have to be asked again now."""
+        """Note a record's outcome. Return the reason to `judge` if records must be asked again now, else None."""
         if outcome.status is Status.LABELLED:
             self._witnesses.append(request)
             self._length, self._enough = 0, FIRST_RECORDS
@@ -80,7 +80,7 @@ class MidRunBreaker:
     async def _judge(self, request: Request, outcome: Outcome, code: str) -> None:
         length, witnesses = self._length, list(self._witnesses)
         if not witnesses and code == RefusalError.code:
-            # A model that declines a word declines everything. What else is wrong with an answer to it says nothing.
+            # A model that declines a health check declines everything. Other faults of that answer prove nothing.
             witnesses = [
                 replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
             ]
@@ -91,7 +91,7 @@ class MidRunBreaker:
         self._enough = 2 * length
 
     async def _problem_of(self, request: Request) -> str | None:
-        """What is wrong with a new answer to this request; None: nothing, or no answer came."""
+        """Return what is wrong with a new answer to this request; None if nothing is, or no answer came."""
         permit = await self._admission.acquire_health_check(request.size_tokens, most_of(request))
         if permit is None:
             return None
@@ -116,7 +116,7 @@ class MidRunBreaker:
 
 
 def _error(outcome: Outcome, code: str, length: int, who: str = "") -> NoLabelError:
-    """What the run stops with. `who` was asked once more, with the same result."""
+    """Return the error that stops the run. `who` was asked again, with the same result."""
     sentences = [f"none of the last {length} records got a label, for one reason: {code}"]
     sentences += [f"{who} asked too, with the same result: the server has changed"] if who else []
     sentences += [TO_CHANGE[code]] if code in TO_CHANGE else []

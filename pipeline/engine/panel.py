@@ -1,7 +1,7 @@
-"""Several votes on one label: who is asked, when it is decided, and what the columns say of it.
+"""Counts the votes on one label: who is asked, when it is decided, and what the vote columns contain.
 
-Votes live inside one record: each is an answer of its interview, and the record has one outcome and one row. This is
-arithmetic only: the interview asks for what is missing.
+Votes stay inside one record: each is an answer of its interview, and the record has one outcome and one row. The
+interview asks for missing votes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pipeline import codec
 from pipeline.records import JSON, Problem, Record, Request, Response, Status, ValidCall
 
-#: What the votes came to, after the label's columns and the callback's.
+#: The columns with the result of a vote, after the columns of the label and of the callback.
 VOTE_COLUMNS = ("agreement", "votes", "needs_review")
 
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote. `value` is what is compared; an abstention has a `problem` instead, and ends as `status`.
+    """One vote. `value` is what is compared. An abstention has a `problem` and a final `status` instead.
 
     `text` is the same for equal values, and None for an abstention.
     """
@@ -34,11 +34,11 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Who votes. `size` is the most votes a record has.
+    """The voters. A record has at most `size` votes.
 
-    `columns` are the label columns in which votes are compared. `voters` make the requests of the second vote and
-    those that follow; without them each vote is another answer to the record's own request. A share of agreeing votes
-    below `review_below` needs a person's review, and so does a tie.
+    `columns` are the label columns in which votes are compared. `voters` make the requests of the second and later
+    votes; without them, each vote is another answer to the record's own request. A label needs a person's review if it
+    is a tie, or if the share of agreeing votes is below `review_below`.
     """
 
     size: int
@@ -47,17 +47,17 @@ class Panel:
     review_below: float = 0.6
 
     def request(self, record: Record, place: int, first: Request) -> Request:
-        """The request of the vote at this place, from 0; `first` is the record's own. Raises RenderError."""
+        """Return the request of the vote at the 0-based place. `first` is the record's own. Raises RenderError."""
         return self.voters[place - 1](record) if self.voters and place else first
 
     def value_of(self, label: Mapping[str, JSON]) -> dict[str, JSON]:
-        """What is compared in a label."""
+        """Return the part of a label that is compared."""
         return {name: label.get(name) for name in self.columns}
 
     def winner(self, ballots: Sequence[Ballot]) -> Ballot | None:
-        """The ballot that stands, once no further vote can change which value that is; None before.
+        """Return the winning ballot once no further vote can change the winning value; None before.
 
-        It is the last one of the value that most have, and in a tie of the value that came first. Where all abstain
+        It is the last ballot for the most frequent value or, in a tie, for the value that came first. If all abstain,
         it is an abstention.
         """
         left = self.size - len(ballots)
@@ -66,16 +66,16 @@ class Panel:
         counts = _counts(ballots)
         if not counts:
             return None if left else ballots[-1]
-        value = max(counts, key=counts.__getitem__)  # of equal counts the one that was counted first
+        value = max(counts, key=counts.__getitem__)  # of equal counts, the value that was counted first
         if left and counts.pop(value) <= max(counts.values(), default=0) + left:
             return None
         return next(ballot for ballot in reversed(ballots) if ballot.text == value)
 
     def columns_of(self, ballots: Sequence[Ballot], standing: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
-        """VOTE_COLUMNS of the ballots of a record that is decided.
+        """Return the VOTE_COLUMNS for the ballots of a decided record.
 
-        `agreement` is the share of all votes, abstentions included, that have the value that stands: `standing`, or
-        the most frequent one. `votes` lists the values in the order of the votes, null for an abstention.
+        `agreement` is the share of all votes, including abstentions, for the winning value: `standing`, or the most
+        frequent one. `votes` lists the values in the order of the votes, with null for an abstention.
         """
         counts = _counts(ballots)
         own = counts.get(codec.canonical(standing), 0) if standing else max(counts.values())
@@ -85,7 +85,7 @@ class Panel:
         return dict(zip(VOTE_COLUMNS, (round(agreement, 4), votes, tie or agreement < self.review_below), strict=True))
 
     def renamed(self, label: Mapping[str, JSON], column: str, new: Callable[[JSON], JSON]) -> Mapping[str, JSON]:
-        """The label, which has its new name, with its votes under their new names and counted again."""
+        """Return the renamed label with its votes renamed and counted again."""
         votes: JSON = label.get("votes")
         if not isinstance(votes, list) or column not in self.columns:
             return label
@@ -95,7 +95,7 @@ class Panel:
         return {**label, **self.columns_of(ballots, self.value_of(label))}
 
     def _shown(self, value: Mapping[str, JSON] | None) -> JSON:
-        """A value as it stands in the column `votes`: bare where only one column is compared."""
+        """Return a value for the column `votes`: bare if only one column is compared."""
         return None if value is None else value[self.columns[0]] if len(self.columns) == 1 else dict(value)
 
 
