@@ -154,8 +154,8 @@ async def acertify(
 
     The first call draws records for people to check blind. `None` stands for the value in the run's design; a new
     design has 0.05 and 0.95. `sample` is the size of its draw. `score` is the column with the certainty of each label,
-    by default `agreement` and `confidence`. The first call fixes these values until `anew` starts another design. Does
-    not call the model. Raises SetupError.
+    by default `agreement`, then `confidence`. The first call fixes these values until `anew` starts another design.
+    Does not call the model. Raises SetupError.
     """
     options = measure.CertifyOptions(error, confidence, column, seed, sample, score, anew)
     return Certification(await measure.certify(run, options))

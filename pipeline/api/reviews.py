@@ -74,8 +74,7 @@ async def adraw_records(
     `sample` draws that many records at random, `per_class` that many of each class of the label `column`, `uncertain`
     those with the lowest `score` (a column), and `disagreements` those that another run or a gold file labels
     differently. `where` is an expression that limits the records to draw from. The draw is saved in the run folder with
-    the probability of each record. `draw` is the id of a draw that exists already, to write it again. Raises
-    SetupError.
+    the probability of each record. `draw` is the id of an existing draw to write instead. Raises SetupError.
     """
     options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
     return DrawFile(await review.draw_to_file(run, options, to, draw=draw))

@@ -151,7 +151,7 @@ class RunStatus(DisplayableFacts):
 
 
 async def arun(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
-    """Do the same as `run`, in a program with an event loop."""
+    """Do the same as `run` in a program with its own event loop."""
     settings = settings_of(config)
     options = _with_report(settings, options)
     if settings.scale.shards is not None and records is None:
@@ -179,9 +179,9 @@ async def apreview(
     sample: int = 0,
     prompt: bool = False,
 ) -> Preview:
-    """Label the first `n` records, those of `keys`, and a `sample` of all, and write nothing. Raises SetupError.
+    """Label the first `n` records, those with `keys`, and a `sample` of all. Writes nothing. Raises SetupError.
 
-    With `prompt`, nothing is sent, and `requests` are the requests that would be.
+    With `prompt`, nothing is sent, and `requests` holds the requests instead.
     """
     result = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
     return to_displayable(Preview, result)
@@ -195,13 +195,13 @@ async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan
 async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
-    """Rehearse a plan with the built-in endpoint and compare the two, without a key or cost. Raises SetupError."""
+    """Compare a plan with a run against the built-in endpoint, without a key or cost. Raises SetupError."""
     result = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
     return to_displayable(RehearsedPlan, result)
 
 
 async def areplay(config: Config) -> RunSummary:
-    """Read the stored answers and write the files again, without calls. Raises SetupError."""
+    """Read the stored answers again and write the files, without calls. Raises SetupError."""
     settings = settings_of(config)
     return to_displayable(RunSummary, await runner.replay(settings, after=_with_report(settings, None).after))
 
@@ -225,8 +225,8 @@ def run(config: Config, options: RunOptions | None = None, *, records: RecordInp
     """Label the input of a config, or `records`, and return a summary. The same call resumes a run.
 
     `config` is `Settings` or the path of a config. `records` is a pandas or polars frame, or an iterable or
-    asynchronous iterable of mappings. Also works in a notebook. A program with its own event loop calls `await
-    arun(config)`. Raises SetupError.
+    asynchronous iterable of mappings. This also works in a notebook. In a program with its own event loop, use
+    `await arun(config)`. Raises SetupError.
     """
     settings = settings_of(config)
     options = _with_report(settings, options)

@@ -301,7 +301,7 @@ def run_async(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def run_until_interrupted(work: Coroutine[Any, Any, Any]) -> None:
-    """Run until Ctrl-C, which is the normal end and not a failure."""
+    """Run the work until it ends or the user presses Ctrl-C, which is not a failure."""
     import asyncio
     from contextlib import suppress
 

@@ -56,7 +56,7 @@ def status(
 
 
 def _watch(read_status: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
-    """Watch the run until it ends or Ctrl-C, which is not a failure."""
+    """Watch the run until it ends or the user presses Ctrl-C, which is not a failure."""
     import asyncio
     import signal
     from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Computes a plan from a pilot: tokens, money, and time of the rest, and the limit that binds."""
+"""Computes a plan from a pilot: tokens, money, and time of the rest, and the limit that binds. Pure arithmetic."""
 
 import math
 import statistics
@@ -154,7 +154,7 @@ def _durations(settings: Settings, plan: Plan, facts: PilotFacts) -> dict[str, f
 
 
 def _concurrency(plan: Plan) -> int | None:
-    """Return a useful number of calls in flight: 1.5 times the average that the limits allow; None without a limit."""
+    """Return how many calls in flight are enough: 1.5 times the average at the limits' pace; None without a limit."""
     pace = plan.limits_per_s
     return None if math.isinf(pace) else max(1, math.ceil(pace * plan.latency_s * 1.5))
 

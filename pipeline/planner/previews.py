@@ -111,7 +111,7 @@ async def _ask(settings: Settings, task: Task, items: Sequence[Request | Outcome
 
 
 class _FailFastProvider:
-    """Wraps the provider if somebody waits: repeated failures in a row shut the gate with the error."""
+    """Wraps the provider for a waiting user: several failures in a row shut the gate with their error."""
 
     def __init__(self, provider: Provider, gate: Gate) -> None:
         self._provider, self._gate = provider, gate

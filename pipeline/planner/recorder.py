@@ -26,7 +26,7 @@ def tier_from(limits: ServerLimits | None) -> Tier:
 
 
 def _span_s(limit: int | None, remaining: int | None, reset_s: float | None) -> float:
-    """Return the seconds that the limit spans, if used units return evenly; a minute if it cannot be computed."""
+    """Return the seconds that the limit spans, assuming that used units return evenly; a minute if unknown."""
     if not limit or remaining is None or not reset_s or remaining >= limit:
         return 60.0
     return reset_s * limit / (limit - remaining)

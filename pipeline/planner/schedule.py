@@ -1,4 +1,4 @@
-"""Computes when calls would be done under a pace, a daily limit, and hours."""
+"""Computes when calls would be done under a pace, a daily limit, and hours. Pure arithmetic."""
 
 import math
 from dataclasses import dataclass, replace

@@ -158,7 +158,7 @@ def _draw_sizes(draw: Callable[[int, int], Any], name: str, description: str) ->
 def _to_svg(chart: Any, name: str, description: str) -> str:
     """Return the library's chart without what its scripts need. Each series has its name as its class."""
     names = [options["title"] for _, options in chart.raw_series]
-    root = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - the library's own text, of our numbers
+    root = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - the library's text, from our numbers
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "class": f"chart {name}",

@@ -65,7 +65,7 @@ def propose(
     survey: Survey,
     *,
     input_path: str,
-    format: str = "auto",  # noqa: A002 - the config's word for it
+    format: str = "auto",  # noqa: A002 - named as in the config
     reading: Mapping[str, str | bool] | None = None,
     input_keys: Mapping[str, JSON] | None = None,
 ) -> Proposal:

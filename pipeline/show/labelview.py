@@ -20,7 +20,7 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[
         for value, number in first:
             line = f"{cell_of(one_line(value), wide)}  {number:>{digits},}  {number / of:>4.0%}  {_bar(number / of)}"
             lines.append(f"  {column:<8}  {line}".rstrip())
-            column = ""  # noqa: PLW2901 - it stands in the first line only
+            column = ""  # noqa: PLW2901 - only the first line has it
         if len(counts) > len(first):
             rest = sum(counts.values()) - sum(number for _, number in first)
             lines.append(f"  {'':<8}  {len(counts) - len(first)} more values, {rest:,} in all")
