@@ -1,4 +1,4 @@
-"""How good labels are: arithmetic only. Streaming counters, so that a million rows take seconds and flat memory."""
+"""The statistics of label quality, without I/O. Counters work on streams: a million rows take seconds, flat memory."""
 
 from pipeline.quality.agreement import Coincidences, cohen_kappa
 from pipeline.quality.bounds import hypergeometric_cdf, max_wrong

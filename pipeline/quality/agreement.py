@@ -1,4 +1,4 @@
-"""How far raters agree beyond chance: Cohen's kappa for two, Krippendorff's alpha for more and for missing answers."""
+"""Agreement beyond chance: Cohen's kappa for two raters, Krippendorff's alpha for more, or with missing answers."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeVar
 
 _T = TypeVar("_T", bound=Hashable)
 
-#: What differences between values mean: none, those of ranks, or those of numbers.
+#: How values differ: not by degree, by rank, or as numbers.
 Level = Literal["nominal", "ordinal", "interval"]
 
 
 def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None = None) -> float | None:
-    """Cohen's kappa of two raters from how often each pair of values occurs; None where chance explains all of it.
+    """Return Cohen's kappa of two raters from the counts of value pairs; None if chance explains all agreement.
 
-    With `order`, all values from the lowest to the highest, a disagreement weighs the square of the distance between
+    With `order`, all values from the lowest to the highest, a disagreement is weighted by the squared distance between
     the two places (quadratic weights). Cohen (1960), "A coefficient of agreement for nominal scales", and (1968).
     """
     n = sum(pairs.values())
@@ -36,7 +36,7 @@ def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None =
 
 
 def margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T]]:
-    """How often each value occurs as the first of a pair, and as the second."""
+    """Return how often each value occurs as the first of a pair, and as the second."""
     firsts: Counter[_T] = Counter()
     seconds: Counter[_T] = Counter()
     for (one, other), count in pairs.items():
@@ -46,7 +46,7 @@ def margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T
 
 
 class Coincidences:
-    """Counts answers unit by unit, for Krippendorff's alpha. Memory grows with the distinct values only.
+    """Counts answers unit by unit, for Krippendorff's alpha. Memory grows only with the distinct values.
 
     Krippendorff (2011), "Computing Krippendorff's alpha-reliability".
     """
@@ -54,14 +54,14 @@ class Coincidences:
     __slots__ = ("_counts", "units")
 
     def __init__(self) -> None:
-        # All state that changes: how often two values stand for one unit, and the units with two answers or more.
+        # Mutable state: how often two values occur for one unit, and the units with at least two answers.
         self._counts: Counter[tuple[Any, Any]] = Counter()
         self.units = 0
 
     def add(self, answers: Sequence[Hashable], units: int = 1) -> None:
-        """The answers for one unit, or as many alike, without those that are missing.
+        """Add the answers for one unit, or for several identical ones, without the missing answers.
 
-        One answer alone says nothing of agreement.
+        A single answer shows nothing about agreement.
         """
         m = len(answers)
         if m < 2:
@@ -75,9 +75,9 @@ class Coincidences:
                     self._counts[one, other] += units * pairs / (m - 1)  # type: ignore[assignment]
 
     def alpha(self, level: Level = "nominal", order: Sequence[Hashable] | None = None) -> float | None:
-        """Krippendorff's alpha; None where nothing can be said: no unit with two answers, or one value only.
+        """Return Krippendorff's alpha; None if it is undefined: no unit with two answers, or only one value.
 
-        `order` are the values from the lowest to the highest, for "ordinal"; None: as they sort. "interval" takes
+        `order` lists the values from the lowest to the highest, for "ordinal"; None: as they sort. "interval" requires
         numbers.
         """
         sizes: Counter[Any] = Counter()
@@ -93,13 +93,13 @@ class Coincidences:
 
 
 def _distance(level: Level, sizes: Mapping[Any, float], order: Sequence[Any] | None) -> Callable[[Any, Any], float]:
-    """The squared difference of two values at this level."""
+    """Return the function that computes the squared difference of two values at this level."""
     if level == "nominal":
         return lambda one, other: float(one != other)
     if level == "interval":
         return lambda one, other: float((one - other) ** 2)
     values = [value for value in (sorted(sizes) if order is None else order) if value in sizes]
-    # The ranks between two values, each end counted half: a running sum to the middle of each value's share.
+    # The ranks between two values, with half of each end: a running sum to the middle of each value's share.
     ends = [0.0, *accumulate(float(sizes[value]) for value in values)]
     middle = {value: (before + after) / 2 for value, (before, after) in zip(values, pairwise(ends), strict=True)}
     return lambda one, other: (middle[one] - middle[other]) ** 2

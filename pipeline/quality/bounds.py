@@ -1,24 +1,24 @@
-"""How large a mean may be, from a random draw: bounds that hold for every file and every number of records.
+"""Bounds for a mean from a random draw, valid for every file and every number of records.
 
-Everything here is about a file that is fixed. What is random is the draw, and it is made without replacement. So a
-simple random draw is bounded by the hypergeometric distribution itself, which is exact, and no draw is treated as if
-its records had been put back.
+The file is fixed. Only the draw is random, and it is made without replacement. So the hypergeometric distribution
+bounds a simple random draw exactly, and no draw is treated as if its records had been put back.
 """
 
 from collections.abc import Iterable
 from math import comb, exp, fsum, lgamma, log
 
-#: Probabilities come from differences of log factorials, which are off by up to about 1e-9 for files of millions.
-#: A tail counts as small enough only if it stays so with this error.
+#: Probabilities come from differences of log factorials, with errors up to about 1e-9 for files of millions.
+#: A tail counts as small enough only if it is so despite this error.
 _ROUNDING = 1e-8
-#: Beside the first term of a tail, what follows a term of this size does not change the sum.
+#: Once a term is this small relative to the first term of a tail, the rest does not change the sum.
 _NOTHING = 1e-18
 
 
 def hypergeometric_cdf(n: int, wrong: int, sample_size: int, observed: int) -> float:
-    """The probability of at most `observed` wrong records in a random draw of `sample_size`; `wrong` of `n` are wrong.
+    """Return the probability of at most `observed` wrong records in a random draw of `sample_size`.
 
-    The draw is without replacement: the distribution function of the hypergeometric distribution.
+    `wrong` of the `n` records are wrong. The draw is without replacement, so this is the distribution function of the
+    hypergeometric distribution.
     """
     lowest, highest = max(0, sample_size - (n - wrong)), min(sample_size, wrong)
     if observed < lowest:
@@ -30,10 +30,10 @@ def hypergeometric_cdf(n: int, wrong: int, sample_size: int, observed: int) -> f
         return _log_choose(wrong, k) + _log_choose(n - wrong, sample_size - k) - _log_choose(n, sample_size)
 
     def ratio(k: int) -> float:
-        """The chance of `k` beside that of one less."""
+        """Return the probability of `k` divided by that of `k` - 1."""
         return (wrong - k + 1) * (sample_size - k + 1) / (k * (n - wrong - sample_size + k))
 
-    # The terms are added from `observed` away from the mean, where they only get smaller: from the far side the first
+    # The terms are added from `observed` away from the mean, so that they only get smaller: from the far end, the first
     # of them may be too small for a float.
     if observed <= sample_size * wrong / n:
         return min(1.0, _tail(exp(log_chance(observed)), (1 / ratio(k) for k in range(observed, lowest, -1))))
@@ -57,10 +57,10 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def max_wrong(n: int, sample_size: int, observed: int, risk: float) -> int:
-    """The most records of `n` that may be wrong, where a random draw of `sample_size` holds `observed` wrong ones.
+    """Return the most records of `n` that may be wrong if a random draw of `sample_size` has `observed` wrong ones.
 
-    More than this many are wrong with probability `risk` at most, whatever the file is. Exact for draws without
-    replacement: the largest number under which so few would be seen with a probability above `risk`.
+    More than this many are wrong with probability at most `risk`, whatever the file is. Exact for draws without
+    replacement: the largest number for which so few wrong ones are observed with a probability above `risk`.
     """
     low, high = observed, n - (sample_size - observed)
     while low < high:
@@ -73,5 +73,5 @@ def max_wrong(n: int, sample_size: int, observed: int, risk: float) -> int:
 
 
 def is_unlikely(tail: float, risk: float) -> bool:
-    """Whether a probability is at most `risk`, its rounding included."""
+    """Whether a probability is at most `risk`, including its rounding error."""
     return tail <= risk * (1 - _ROUNDING)

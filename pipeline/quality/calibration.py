@@ -1,4 +1,4 @@
-"""Whether a stated confidence is what comes true: reliability table, expected calibration error, and two ways to refit.
+"""Measures whether stated confidences are right: reliability table, expected calibration error, and two ways to refit.
 
 These are temperature scaling and isotonic regression.
 """
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, log, log1p
 
-#: Confidences are told apart by so many steps; models give two digits.
+#: The number of steps into which confidences are divided; models give two digits.
 _STEPS = 10_000
-#: The nearest that a confidence may come to 0 or 1 where its log odds are taken.
+#: How close a confidence may be to 0 or 1 before its log odds are computed.
 _EDGE = 1e-6
-#: Temperatures beyond these say that the confidence tells nothing, or all.
+#: Temperatures outside these show that the confidence means nothing, or everything.
 _COLDEST, _HOTTEST = 0.05, 20.0
-#: Parts of the records for cross-fitting; below so many records what it says of isotonic regression is mostly noise.
+#: Folds for cross-fitting, and the fewest records for isotonic regression: with fewer, its result is mostly noise.
 FOLDS, ISOTONIC_LEAST = 5, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The records whose confidence is above `low` and at most `high`: how sure they are, and how many are right."""
+    """The records whose confidence is above `low` and at most `high`: their mean confidence, and how many are right."""
 
     low: float
     high: float
@@ -31,10 +31,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Isotonic:
-    """What a confidence comes to by isotonic regression, and the errors of what is refitted so.
+    """The confidence as refitted by isotonic regression, and the errors after refitting.
 
-    `curve` are points (confidence, share that is right); between two of them it is a straight line. The errors are
-    cross-fitted: each record is refitted by a curve that was made without it. So they do not flatter.
+    `curve` has points (confidence, share that is right), with straight lines between them. The errors are cross-fitted:
+    each record is refitted by a curve made without it, so they are not too optimistic.
     """
 
     expected_error: float
@@ -48,14 +48,13 @@ class Calibration:
     __slots__ = ("_folds", "left_out", "n")
 
     def __init__(self) -> None:
-        # All state that changes: in each part of the records, by confidence (in steps), how many there are and how many
-        # of them are right; how many labels with a confidence there are; and how many confidences were no number from
-        # 0 to 1.
+        # Mutable state: for each fold, by confidence (in steps), how many records there are and how many of them are
+        # right; how many labels have a confidence; and how many confidences were no number from 0 to 1.
         self._folds: list[dict[int, list[int]]] = [{} for _ in range(FOLDS)]
         self.n = self.left_out = 0
 
     def add(self, confidence: float, is_right: bool, n: int = 1) -> None:
-        """A label with its confidence from 0 to 1, or `n` alike."""
+        """Add a label with its confidence from 0 to 1, or `n` identical ones."""
         if not 0 <= confidence <= 1:
             self.left_out += n
             return
@@ -65,7 +64,7 @@ class Calibration:
         self.n += n
 
     def bins(self, number: int = 10) -> list[Bin]:
-        """The reliability table: bins of equal width that hold any record; the lowest one includes 0."""
+        """Return the reliability table: the bins of equal width that are not empty. The lowest bin includes 0."""
         tables: dict[int, list[float]] = {}
         for step, n, right in _counted(self._folds):
             table = tables.setdefault(max(0, ceil(step * number / _STEPS) - 1), [0, 0, 0])
@@ -78,7 +77,7 @@ class Calibration:
         ]
 
     def expected_error(self) -> float | None:
-        """The mean distance between confidence and accuracy over the bins, weighted by their records (ECE).
+        """Return the mean distance between confidence and accuracy over the bins, weighted by their records (ECE).
 
         Guo et al. (2017), "On calibration of modern neural networks". None without records.
         """
@@ -86,21 +85,21 @@ class Calibration:
         return sum(one.n * abs(one.accuracy - one.confidence) for one in self.bins()) / n if n else None
 
     def brier(self) -> float | None:
-        """The mean squared distance between the confidence and what came true (1 right, 0 wrong)."""
+        """Return the mean squared distance between the confidence and the result (1 right, 0 wrong)."""
         n = self.n
         total = sum(right * (1 - p) ** 2 + (count - right) * p * p for p, count, right in self._shares())
         return total / n if n else None
 
     def temperature(self) -> float | None:
-        """What the log odds are to be divided by so that the confidence fits what came true best (least log loss).
+        """Return the divisor of the log odds with which the confidence fits the results best (least log loss).
 
-        Above 1 the model is too sure, below 1 not sure enough. None where all labels are right, or none is: then no
+        Above 1 the model is overconfident, below 1 underconfident. None if all labels are right, or none is: then no
         temperature fits.
         """
         if sum(right for _, _, right in _counted(self._folds)) in (0, self.n):
             return None
         low, high = log(_COLDEST), log(_HOTTEST)
-        # The loss has one minimum in the inverse temperature: thirds of the span are cut off until it is found.
+        # The loss has one minimum in the inverse temperature: ternary search.
         for _ in range(80):
             one, other = low + (high - low) / 3, high - (high - low) / 3
             if self._loss(exp(one)) <= self._loss(exp(other)):
@@ -123,7 +122,7 @@ class Calibration:
             yield step / _STEPS, n, right
 
     def isotonic(self) -> Isotonic | None:
-        """What fits best of all that only rises with the confidence; None from fewer than ISOTONIC_LEAST records.
+        """Return the best fit that only rises with the confidence; None for fewer than ISOTONIC_LEAST records.
 
         Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates".
         """
@@ -141,18 +140,18 @@ class Calibration:
 
 
 def _counted(folds: Sequence[Mapping[int, Sequence[int]]]) -> Iterator[tuple[int, int, int]]:
-    """The confidences (in steps) that occur, the lowest first, with their records and those of them that are right."""
+    """Yield each confidence (in steps), the lowest first, with its records and how many of them are right."""
     for step in sorted(frozenset[int]().union(*folds)):
         counts = [fold[step] for fold in folds if step in fold]
         yield step, sum(n for n, _ in counts), sum(right for _, right in counts)
 
 
 def _isotonic_curve(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:
-    """Isotonic regression by pooling adjacent violators: the ends of each level, with the share that is right in it."""
+    """Return the ends of each level, with its share of right ones: isotonic regression by pooling adjacent violators."""
     levels: list[list[int]] = []
     for step, n, right in counted:
         levels.append([step, step, n, right])
-        # While the level before is as high, the two are one.
+        # As long as the previous level is as high, merge the two.
         while len(levels) > 1 and levels[-2][3] * levels[-1][2] >= levels[-1][3] * levels[-2][2]:
             upper, lower = levels.pop(), levels.pop()
             levels.append([lower[0], upper[1], lower[2] + upper[2], lower[3] + upper[3]])

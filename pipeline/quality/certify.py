@@ -1,25 +1,25 @@
-"""Which labels may be kept so that, with a stated confidence, at most a stated share of the file is wrong.
+"""Finds the labels to keep so that, with a stated confidence, at most a stated share of the file is wrong.
 
-Probably approximately correct labels: Candès, Ilyas and Zrnic (2025), arXiv 2506.10908. The records stand in an order
-that was fixed before anybody was asked, from the most certain one to the least. A random draw of them is checked by
-people. What is looked for is how long a beginning of this order may keep its labels; people check the rest.
+Probably approximately correct labels: Candès, Ilyas and Zrnic (2025), arXiv 2506.10908. The records are in an order
+that was fixed before anybody was asked, from the most certain to the least. People check a random draw of them. The
+result is the longest beginning of this order that may keep its labels; people check the rest.
 
 Records of the draw are corrected by those who check them, so what counts is how many of the others are wrong. Let K be
-the wrong ones in a beginning and X those of them that were drawn: K - X stay. `max_wrong` bounds K from X, and a
-beginning is accepted if that bound minus X is at most what is allowed. This is so while X is at most `acceptance`, a
-number that is known before anybody answers.
+the number of wrong ones in a beginning, and X the number of those that were drawn: K - X remain. `max_wrong` bounds K
+from X, and a beginning is accepted if that bound minus X is at most what is allowed. This holds as long as X is at most
+`acceptance`, a number that is known before anybody answers.
 
-Why looking for the longest such beginning does not weaken the promise. X grows by at most one with each record, so the
+Searching for the longest such beginning does not weaken the guarantee. X grows by at most one with each record, so the
 longest beginning is either the whole file, or one with exactly `acceptance` drawn wrong records, whose bound B for K is
-known beforehand. Say that the promise fails: K is above its bound. There are two kinds of files.
+known beforehand. Suppose that the guarantee fails: K is above its bound. There are two kinds of files.
 
 1. More than B records of the file are wrong. Then there is a shortest beginning with more than B wrong ones; it depends
-   on the file only, not on the draw. The promise fails only if at least this beginning is accepted, so that it holds
-   `acceptance` drawn wrong ones or fewer: one event about one fixed set, with probability `risk` at most.
-2. Not more than B are wrong. Then it fails only where the whole file is accepted, which is a fixed set as well.
+   only on the file, not on the draw. The guarantee fails only if at least this beginning is accepted, so that it has at
+   most `acceptance` drawn wrong records: one event about one fixed set, with probability at most `risk`.
+2. At most B are wrong. Then it fails only if the whole file is accepted, which is a fixed set as well.
 
-So no correction for many looks is needed. For the same reason it does no harm to look while people are still at work,
-if each answer that is not there yet counts as a wrong label: what is accepted then is never longer than at the end.
+So no correction for many looks is needed. For the same reason it is safe to look while people are still working, if
+each missing answer counts as a wrong label: what is accepted then is never longer than at the end.
 
 The draw is without replacement, and the probabilities are the hypergeometric ones: exact, not approximate.
 """
@@ -33,10 +33,10 @@ from pipeline.quality.bounds import hypergeometric_cdf, is_unlikely, max_wrong
 
 #: A place in an order: anything that sorts.
 _T = TypeVar("_T", bound=Any)
-#: The first draw is large enough that a file with half of the error allowed is certified without further checks this
-#: often. With 0.9 a third more would be checked each time, to save checks in one file of ten.
+#: The first draw is large enough that a file with half of the allowed error is certified without further checks this
+#: often. With 0.9, each draw would be a third larger, to save checks in one file of ten.
 POWER = 0.8
-#: Errors such as 0.07 of 100 records are 7 records, although the product is a little less as a float.
+#: An error of 0.07 of 100 records, for example, is 7 records, although the product is slightly less as a float.
 _ROUNDING = 1e-9
 
 
@@ -44,9 +44,9 @@ _ROUNDING = 1e-9
 class Design:
     """What is fixed before the first answer.
 
-    `n` records are certified, of which `population` had not been checked by anybody. `drawn` of these are drawn at
-    random. At most `error` of the `n` may be wrong at the end, except with probability `risk`. `acceptance` is the most
-    wrong records of the draw that a beginning may hold to be accepted.
+    `n` records are certified, of which nobody had checked `population`. `drawn` of these are drawn at random. At most
+    `error` of the `n` may be wrong at the end, except with probability `risk`. `acceptance` is the most wrong records
+    of the draw that an accepted beginning may have.
     """
 
     n: int
@@ -63,14 +63,14 @@ class Design:
 
 
 def allowed_of(n: int, error: float) -> int:
-    """The most records of `n` that may be wrong where a share of `error` may be."""
+    """Return the most records of `n` that may be wrong if a share of `error` may be."""
     return floor(n * error + _ROUNDING)
 
 
 def make_design(n: int, error: float, risk: float, *, checked: int = 0, drawn: int | None = None) -> Design:
-    """The design for `n` records of which `checked` were checked before; `drawn` None: as many as `draw_size` says.
+    """Create the design for `n` records, of which `checked` were checked before; `drawn` None: use `draw_size`.
 
-    Raises ValueError if so few are to be drawn that nothing could be accepted even if none of them is wrong.
+    Raises ValueError if `drawn` is so small that nothing could be accepted even if no drawn record is wrong.
     """
     population = n - checked
     allowed = allowed_of(n, error)
@@ -83,9 +83,9 @@ def make_design(n: int, error: float, risk: float, *, checked: int = 0, drawn: i
 
 
 def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int:
-    """The most wrong records of the draw with which more than `allowed` others are unlikely; -1: not even with 0.
+    """Return the most wrong records of the draw with which more than `allowed` others are unlikely; -1: not even with 0.
 
-    Unlikely means that a draw of a file with one more than that would hold so few with probability `risk` at most.
+    Unlikely means that a draw from a file with one more than that has so few with probability at most `risk`.
     """
     if drawn == population:
         return population
@@ -98,10 +98,10 @@ def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int
 
 
 def draw_size(population: int, allowed: int, risk: float) -> int:
-    """How many records to draw at first: 0 where nothing needs to be known, and never more than there are.
+    """Return the size of the first draw: 0 if nothing needs to be known, and at most the population.
 
-    The least with which a file with half of the allowed wrong records is accepted whole with probability `POWER`: the
-    plan of acceptance sampling with two points (Schilling and Neubauer, "Acceptance sampling in quality control").
+    The smallest with which a file with half of the allowed wrong records is accepted whole with probability `POWER`:
+    the two-point plan of acceptance sampling (Schilling and Neubauer, "Acceptance sampling in quality control").
     """
     if population <= allowed:
         return 0
@@ -114,7 +114,7 @@ def draw_size(population: int, allowed: int, risk: float) -> int:
 
 
 def _least_draw(population: int, wrong: int, acceptance: int, risk: float) -> int:
-    """The smallest draw in which at most `acceptance` of the `wrong` records are found with probability `risk`."""
+    """Return the smallest draw that has at most `acceptance` of the `wrong` records with probability at most `risk`."""
     low, high = acceptance + 1, population
     while low < high:
         middle = (low + high) // 2
@@ -126,20 +126,20 @@ def _least_draw(population: int, wrong: int, acceptance: int, risk: float) -> in
 
 
 def first_to_check(design: Design, wrong: Iterable[_T]) -> _T | None:
-    """The place in the order from which on people have to check the labels; None: all of them may be kept.
+    """Return the place in the order from which people must check the labels; None: all of them may be kept.
 
-    `wrong` are the places of those records of the draw that are wrong, unclear or not answered yet, as anything that
-    sorts like the order. No two records may share a place.
+    `wrong` are the places of the draw's records that are wrong, unclear, or unanswered, as anything that sorts like the
+    order. No two records may share a place.
     """
     places = sorted(wrong)
     return places[design.acceptance] if len(places) > design.acceptance else None
 
 
 def error_bound(design: Design, wrong: int) -> float:
-    """The upper bound for the share of the `n` records that stay wrong, after `wrong` of the draw were corrected.
+    """Return the upper bound for the share of the `n` records that stay wrong after `wrong` of the draw were corrected.
 
-    It holds at the design's level for the whole file, with all wrong records of the draw; and for the beginning before
-    `first_to_check`, with those in it, although that one was looked for (see above).
+    It holds at the design's level for the whole file, if `wrong` counts all wrong records of the draw, and for the
+    beginning before `first_to_check`, if it counts those in it, although that beginning was searched for (see above).
     """
     if not design.population:
         return 0.0

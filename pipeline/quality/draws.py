@@ -1,9 +1,9 @@
-"""Which records a person looks at, and with which probability each of them was drawn.
+"""Draws the records that a person checks, and computes the probability of each to be drawn.
 
-Whether a record is drawn depends on a hash of the seed and its key. The same seed therefore draws the same records
-again, a larger draw holds the smaller one, and records that are added later displace as few as possible. Each way of
-drawing has a hash of its own, so that two of them are independent: the probability of being in any of them is one minus
-the product of the probabilities of being in none (Horvitz and Thompson 1952 weight by its inverse).
+Whether a record is drawn depends on a hash of the seed and its key. So the same seed draws the same records again, a
+larger draw contains the smaller one, and records that are added later displace as few as possible. Each way of drawing
+has its own hash, so that two of them are independent: the probability of being in any of them is one minus the product
+of the probabilities of being in none (Horvitz and Thompson 1952 weight by its inverse).
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class DrawPart:
-    """One way of drawing, carried out.
+    """The result of one way of drawing.
 
-    `keys` are those that it drew; `probability` gives, for any record of the population, that of being drawn by it.
-    `spec` says as plain values what was done, with the sizes that the probabilities follow from. `stratum_of` gives the
+    `keys` are the drawn records; `probability` returns, for any record of the population, that of being drawn by it.
+    `spec` describes the draw as plain values, with the sizes that determine the probabilities. `stratum_of` returns the
     group that a record was drawn from.
     """
 
@@ -31,7 +31,7 @@ class DrawPart:
 
 @dataclass(frozen=True, slots=True)
 class DrawnRecord:
-    """A record that was drawn, with its probability of being drawn by any part, and the group that it is from."""
+    """A drawn record, with its probability of being drawn by any part, and the group that it is from."""
 
     key: str
     probability: float
@@ -39,21 +39,21 @@ class DrawnRecord:
 
 
 def uniform(seed: int, way: str, key: str) -> float:
-    """A number of at least 0 and below 1, equally likely anywhere over all seeds; the same for equal arguments."""
+    """Return a number in [0, 1) that is uniform over all seeds, and the same for equal arguments."""
     text = f"{seed}\0{way}\0{key}".encode("utf-8", "surrogatepass")
-    # 53 bits: every float of this many is exact, and none is rounded up to 1.
+    # 53 bits: every such float is exact, and none is rounded up to 1.
     return (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53
 
 
 def random_part(keys: Collection[str], n: int, seed: int) -> DrawPart:
-    """A simple random sample of `n` records, or all of them if there are no more."""
+    """Draw a simple random sample of `n` records, or all of them if there are no more."""
     chosen, size = _lowest_hashes(keys, n, seed, "sample"), len(keys)
     share = min(1.0, n / size) if size else 0.0
     return DrawPart(frozenset(chosen), lambda _: share, {"kind": "sample", "n": n, "of": size})
 
 
 def stratified_part(class_of: Mapping[str, str], n: int, seed: int) -> DrawPart:
-    """A simple random sample of `n` records of each class, or all of a class that has no more."""
+    """Draw a simple random sample of `n` records of each class, or all of a class that has no more."""
     groups: dict[str, list[str]] = {}
     for key, name in class_of.items():
         groups.setdefault(name, []).append(key)
@@ -68,7 +68,7 @@ def stratified_part(class_of: Mapping[str, str], n: int, seed: int) -> DrawPart:
 
 
 def lowest_scores(score_of: Mapping[str, float], n: int, seed: int) -> DrawPart:
-    """The `n` records with the lowest scores; of those that share the last place, as many as fit, at random."""
+    """Draw the `n` records with the lowest scores; ties for the last place are broken at random."""
     scores = nsmallest(n, score_of.values())
     if not scores:
         return DrawPart(frozenset(), lambda _: 0.0, {"kind": "uncertain", "n": n, "of": len(score_of)})
@@ -89,13 +89,13 @@ def lowest_scores(score_of: Mapping[str, float], n: int, seed: int) -> DrawPart:
 
 
 def certain_part(keys: Iterable[str], **spec: Any) -> DrawPart:
-    """Records that are drawn for certain: their probability is 1."""
+    """Return records that are certain to be drawn: their probability is 1."""
     chosen = frozenset(keys)
     return DrawPart(chosen, lambda key: float(key in chosen), {**spec, "n": len(chosen)})
 
 
 def draw_records(parts: Sequence[DrawPart], seed: int) -> list[DrawnRecord]:
-    """The records that any of the parts drew, in an order that is random too."""
+    """Return the records that any of the parts drew, in random order."""
     keys = sorted(frozenset[str]().union(*(part.keys for part in parts)), key=lambda key: uniform(seed, "order", key))
     return [
         DrawnRecord(
@@ -106,7 +106,7 @@ def draw_records(parts: Sequence[DrawPart], seed: int) -> list[DrawnRecord]:
 
 
 def _lowest_hashes(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
-    """The `n` keys with the lowest hashes; equal hashes go by the key."""
+    """Return the `n` keys with the lowest hashes; equal hashes are ordered by key."""
     return [key for _, key in nsmallest(n, ((uniform(seed, way, key), key) for key in keys))]
 
 

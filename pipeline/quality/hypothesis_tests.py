@@ -1,20 +1,20 @@
-"""Tests: which of two runs is right more often, whether an accuracy is clearly too low, whether shares have changed."""
+"""Tests which of two runs is right more often, whether an accuracy is too low, and whether shares have changed."""
 
 from collections.abc import Mapping
 from functools import cache
 from math import exp, fsum, inf, lgamma, log, sqrt
 from statistics import NormalDist
 
-#: The accuracies that are bet on, evenly spread below the one to be tested.
+#: The number of accuracies that are bet on, evenly spread below the tested one.
 _GUESSES = 40
-#: Two counts are told apart by the chi-squared test only where at least so many are expected in each class.
+#: Classes with a lower expected count are pooled for the chi-squared test.
 _LEAST_EXPECTED = 5.0
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's exact test; 1 where both are right on the same records.
+    """Return the two-sided p-value of McNemar's exact test; 1 if both are right on the same records.
 
-    `only_first` is how many records only the first has right, `only_second` only the second: under the null hypothesis
+    `only_first` is how many records only the first has right, `only_second` only the second. Under the null hypothesis,
     each of these is a toss of a fair coin. McNemar (1947); the exact form is the binomial test.
     """
     n, k = only_first + only_second, min(only_first, only_second)
@@ -26,15 +26,15 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def evidence_below(right: int, n: int, floor: float) -> float:
-    """The evidence that the accuracy is below `floor`, after `right` of `n` answers: an e-value, 1 at the start.
+    """Return the evidence that the accuracy is below `floor`, after `right` of `n` answers: an e-value, 1 at the start.
 
-    While the accuracy is `floor` or more, the chance that it *ever* reaches 1/a is at most a (Ville's inequality). So
-    it may be looked at after each answer, for as long as one likes. 20 is what a test at 5 % asks for.
+    If the accuracy is `floor` or more, the probability that it *ever* reaches 1/a is at most a (Ville's inequality). So
+    it may be checked after each answer, for any length of time. A test at 5 % requires 20.
 
-    It is the money of somebody who bets that answers are wrong more often than `floor` says: an average, over guesses q
-    below `floor`, of the likelihood ratio of q to `floor`. With an accuracy of `floor` or more no such bet gains in
-    expectation. Waudby-Smith and Ramdas (2024); Ramdas et al. (2023), "Game-theoretic statistics and safe anytime-valid
-    inference". The answers have to be drawn at random from all of the gold records, each with the same chance.
+    It is the wealth of a bettor who bets that answers are wrong more often than `floor` implies: an average, over
+    guesses q below `floor`, of the likelihood ratio of q to `floor`. If the accuracy is `floor` or more, no such bet
+    gains in expectation. Waudby-Smith and Ramdas (2024); Ramdas et al. (2023), "Game-theoretic statistics and safe
+    anytime-valid inference". The answers must be drawn at random from all gold records, each with the same probability.
     Raises ValueError if `floor` is not above 0 and at most 1.
     """
     if not 0 < floor <= 1:
@@ -51,25 +51,25 @@ def evidence_below(right: int, n: int, floor: float) -> float:
 
 @cache
 def _bets(floor: float) -> tuple[tuple[float, float], ...]:
-    """For each guess the logarithm of what a right answer, and a wrong one, multiplies its money by."""
+    """Return for each guess the log factors by which a right and a wrong answer multiply the bettor's wealth."""
     guesses = [floor * (step + 0.5) / _GUESSES for step in range(_GUESSES)]
     return tuple((log(guess / floor), log((1 - guess) / (1 - floor))) for guess in guesses)
 
 
 def is_clearly_below(right: int, n: int, floor: float, confidence: float = 0.99) -> bool:
-    """Whether the accuracy is below `floor` at this confidence, however often that was asked before.
+    """Whether the accuracy is below `floor` at this confidence, however often this was checked before.
 
-    A run whose accuracy is `floor` or more is stopped with probability 1 - `confidence` at most.
+    A run whose accuracy is `floor` or more is stopped with probability at most 1 - `confidence`.
     """
     return evidence_below(right, n, floor) >= 1 / (1 - confidence)
 
 
 def shift_of(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[float, float]:
-    """How far the shares `now` are from those `before`, and the chance to see that much where nothing has changed.
+    """Return the distance of the shares `now` from `before`, and its probability if nothing has changed.
 
     The first is the total variation distance, 0 to 1. The second is the p-value of the chi-squared test of homogeneity
-    with classes that are too rare put together, by the cube-root approximation of Wilson and Hilferty (1931); 1 where
-    there is too little to tell.
+    with rare classes pooled, by the cube-root approximation of Wilson and Hilferty (1931); 1 if there is too little
+    data.
     """
     n, m = sum(before.values()), sum(now.values())
     if not n or not m:
@@ -84,7 +84,7 @@ def shift_of(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[float, 
 
 
 def _pooled_cells(before: Mapping[str, int], now: Mapping[str, int], share: float) -> list[tuple[int, int]]:
-    """The two counts of each class; those of which too few are expected are put together."""
+    """Return the two counts of each class; classes with too low an expected count are pooled."""
     cells, rare = [], (0, 0)
     for name in before.keys() | now.keys():
         a, b = before.get(name, 0), now.get(name, 0)

@@ -1,16 +1,16 @@
-"""How well a share or a mean is known from the draws that were answered, and how many answers more would narrow it."""
+"""Computes intervals of a share or a mean from answered draws, and how many more answers would narrow them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 from statistics import NormalDist
 
-#: More answers than this are never asked for: nobody gives them.
+#: The most answers to ask for: nobody gives more.
 _MOST = 1_000_000
 
 
 def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share of which `hits` of `n` random draws were seen; (0, 1) where none was drawn.
+    """Return the interval of a share with `hits` in `n` random draws; (0, 1) if none was drawn.
 
     Wilson's score interval without continuity correction: Wilson (1927), "Probable inference, the law of succession,
     and statistical inference".
@@ -22,7 +22,7 @@ def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, floa
     middle = share + z * z / (2 * n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At the ends the formula gives 0 and 1; rounding does not.
+    # At the ends the formula gives 0 and 1, but rounding may not.
     low = 0.0 if hits == 0 else max(0.0, (middle - half) / scale)
     high = 1.0 if hits == n else min(1.0, (middle + half) / scale)
     return low, high
@@ -30,7 +30,7 @@ def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, floa
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its interval, and how many answers it rests on. All three are None where there is too little."""
+    """A mean with its interval, and the number of answers behind it. With too few, the others are None."""
 
     mean: float | None
     low: float | None
@@ -39,12 +39,12 @@ class Estimate:
 
 
 def weighted_mean(values: Sequence[float], probabilities: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """The mean over the file from drawn values and the probability with which each was drawn, with its interval.
+    """Return the mean over the file, with its interval, from drawn values and each one's probability to be drawn.
 
-    Each value counts 1/probability (Horvitz and Thompson, 1952), divided by the sum of these weights (Hájek, 1971), so
-    that it stays right where some of the drawn records were not answered. The interval is the normal one, from the
-    influence of each value: weight times distance from the mean. A record that was certain to be drawn adds nothing to
-    its width. To display, not to promise: with few answers it is too narrow.
+    Each value has the weight 1/probability (Horvitz and Thompson, 1952). Their sum is divided by that of the weights
+    (Hájek, 1971), so that it stays right if some drawn records were not answered. The interval is the normal one, from
+    the influence of each value: weight times distance from the mean. A record that was certain to be drawn adds nothing
+    to its width. It is for display, not a guarantee: with few answers it is too narrow.
     """
     m = len(values)
     if m == 0:
@@ -63,10 +63,10 @@ def weighted_mean(values: Sequence[float], probabilities: Sequence[float], confi
 
 
 def estimate_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimate:
-    """The share of hits in the file, from drawn records and the probability with which each was drawn.
+    """Return the share of hits in the file, from drawn records and each one's probability to be drawn.
 
-    Where all probabilities are equal, Wilson's interval; else `weighted_mean`. Where all records are alike the interval
-    of the latter has no width, so it is Wilson's for the effective number of answers, (sum of weights)^2 / sum of
+    If all probabilities are equal, this is Wilson's interval; otherwise `weighted_mean`. If all records are alike, the
+    latter's interval has no width, so it is Wilson's for the effective number of answers, (sum of weights)^2 / sum of
     squared weights (Kish, 1965, *Survey Sampling*).
     """
     if not hits:
@@ -84,10 +84,10 @@ def estimate_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Esti
 
 
 def answers_needed(estimate: Estimate, half: float) -> int:
-    """How many answers more, about, until the interval of `estimate_share` reaches at most `half` to each side.
+    """Return about how many more answers the interval of `estimate_share` needs to be at most `half` to each side.
 
-    It is worked out for the middle of the present interval, which is nearer to a half than the share is while there are
-    few answers; so it rather falls than grows.
+    It is computed for the middle of the present interval, which is nearer to 0.5 than the share is while there are few
+    answers, so it tends to fall, not to grow.
     """
     low, high = (0.0, 1.0) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
     if estimate.n and (high - low) / 2 <= half:
@@ -98,12 +98,12 @@ def answers_needed(estimate: Estimate, half: float) -> int:
         n = (fewest + most) // 2
         lower, upper = wilson(middle * n, n)
         fewest, most = (fewest, n) if (upper - lower) / 2 <= half else (n + 1, most)
-    # A weighted draw needs more for the same width: as many times as it needed for the present one.
+    # A weighted draw needs more answers for the same width, by the same factor as for the present one.
     return max(1, round(fewest * _design_effect(estimate, middle)) - estimate.n)
 
 
 def _design_effect(estimate: Estimate, middle: float) -> float:
-    """The squared width of the interval beside that of a simple draw of as many, at least 1."""
+    """Return the squared width of the interval divided by that of a simple draw of the same size, at least 1."""
     if estimate.n == 0 or estimate.low is None or estimate.high is None:
         return 1.0
     low, high = wilson(middle * estimate.n, estimate.n)

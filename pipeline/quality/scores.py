@@ -1,6 +1,6 @@
-"""How labels compare with gold: classes, several labels at once, numbers, texts.
+"""Compares labels with gold: classes, several labels at once, numbers, and texts.
 
-Where a share has nothing below its line it is 0, as scikit-learn has it by default (`zero_division`).
+A share with a denominator of 0 is 0, as is scikit-learn's default (`zero_division`).
 """
 
 import unicodedata
@@ -15,13 +15,13 @@ from pipeline.quality.agreement import margins
 
 _T = TypeVar("_T", bound=Hashable)
 
-#: Distinct pairs of numbers that are kept for a rank correlation; of more, so many are drawn.
+#: The most distinct pairs of numbers that are kept for a rank correlation. If there are more, this many are sampled.
 PAIRS_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class: `support` is how often gold has it."""
+    """The score of one class. `support` is how often gold has it."""
 
     precision: float
     recall: float
@@ -30,9 +30,9 @@ class ClassScore:
 
 
 def class_scores(pairs: Mapping[tuple[_T, _T], int], order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
-    """The score of each class that gold or the labels have, from how often each (gold, label) occurs.
+    """Return the score of each class of gold or labels, from the count of each (gold, label).
 
-    The classes of `order` come first, the others as they sort by their text.
+    The classes of `order` come first, then the others, sorted by their text.
     """
     golds, labels = margins(pairs)
     right = Counter({gold: count for (gold, label), count in pairs.items() if gold == label})
@@ -51,18 +51,18 @@ def _ordered_scores(
 
 
 def score(right: int, predicted: int, support: int) -> ClassScore:
-    """The score of a class that was said so often, rightly so often, and that gold has so often."""
+    """Return the score of a class from how often it was predicted, predicted rightly, and found in gold."""
     f1 = 2 * right / (predicted + support) if predicted + support else 0.0
     return ClassScore(right / predicted if predicted else 0.0, right / support if support else 0.0, f1, support)
 
 
 def macro_f1(classes: Mapping[_T, ClassScore]) -> float | None:
-    """The mean F1 of the classes; None without any."""
+    """Return the mean F1 of the classes; None without any."""
     return sum(one.f1 for one in classes.values()) / len(classes) if classes else None
 
 
 def weighted_f1(classes: Mapping[_T, ClassScore]) -> float | None:
-    """The mean F1 of the classes, weighted by how often gold has them; None without any."""
+    """Return the mean F1 of the classes, weighted by how often gold has them; None without any."""
     support = sum(one.support for one in classes.values())
     if not classes:
         return None
@@ -75,8 +75,8 @@ class SetTally(Generic[_T]):
     __slots__ = ("_golds", "_labels", "_right", "exact", "jaccard_sum", "n")
 
     def __init__(self) -> None:
-        # All state that changes: the records, those with equal sets, the sum of their Jaccard indices; and of each
-        # label how often gold has it, the records' labels have it, and both.
+        # Mutable state: the records, those with equal sets, and the sum of their Jaccard indices; for each label, how
+        # often gold has it, the records' labels have it, and both have it.
         self.n = self.exact = 0
         self.jaccard_sum = 0.0
         self._golds: Counter[_T] = Counter()
@@ -84,7 +84,7 @@ class SetTally(Generic[_T]):
         self._right: Counter[_T] = Counter()
 
     def add(self, gold: Collection[_T], label: Collection[_T], times: int = 1) -> None:
-        """One record, or so many that are equal."""
+        """Add one record, or several identical ones."""
         golds, labels = frozenset(gold), frozenset(label)
         both = golds & labels
         self.n += times
@@ -97,16 +97,16 @@ class SetTally(Generic[_T]):
 
     @property
     def jaccard(self) -> float | None:
-        """The mean of what both sets share over all that is in either; None without records."""
+        """The mean of intersection over union; None without records."""
         return self.jaccard_sum / self.n if self.n else None
 
     def classes(self, order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
-        """The score of each label, each one a yes or no of its own."""
+        """Return the score of each label, each as a separate yes or no."""
         return _ordered_scores(self._right, self._labels, self._golds, order)
 
     @property
     def micro(self) -> ClassScore:
-        """All labels as one class."""
+        """The score of all labels as one class."""
         return score(self._right.total(), self._labels.total(), self._golds.total())
 
 
@@ -116,8 +116,8 @@ class NumberTally:
     __slots__ = ("_absolute", "_pair_sample", "_pairs", "_random", "_square", "exact", "n", "within_one")
 
     def __init__(self) -> None:
-        # All state that changes: the records, those that are equal or at most 1 apart, the sums of the differences,
-        # and the pairs for the ranks: all of them or, where too many are distinct, some that are drawn at random.
+        # Mutable state: the records, those that are equal or at most 1 apart, the sums of the differences, and the
+        # pairs for the ranks: all of them or, if too many are distinct, a random sample.
         self.n = self.exact = self.within_one = 0
         self._absolute = self._square = 0.0
         self._pairs: Counter[tuple[float, float]] = Counter()
@@ -125,7 +125,7 @@ class NumberTally:
         self._random = Random(0)  # noqa: S311 - a sample, the same each time
 
     def add(self, gold: float, label: float, times: int = 1) -> None:
-        """One record, or so many that are equal: the sums of whole numbers are the same either way."""
+        """Add one record, or several identical ones; for whole numbers, the sums are the same either way."""
         apart = abs(gold - label)
         self.n += times
         self.exact += (gold == label) * times
@@ -146,17 +146,17 @@ class NumberTally:
 
     @property
     def ranked(self) -> int:
-        """How many records the rank correlation rests on."""
+        """The number of records behind the rank correlation."""
         return len(self._pair_sample) or self.n
 
     @property
     def spearman(self) -> float | None:
-        """Spearman's rank correlation over the `ranked` records."""
+        """Spearman's rank correlation of the `ranked` records."""
         return spearman(Counter(self._pair_sample) if self._pair_sample else self._pairs)
 
     def _keep(self, pair: tuple[float, float], times: int) -> None:
         if self._pair_sample:
-            # Each record so far has the same chance to be among those drawn (Vitter's algorithm R).
+            # Each record so far is in the sample with the same probability (Vitter's algorithm R).
             if (at := self._random.randrange(self.n)) < PAIRS_MOST:
                 self._pair_sample[at] = pair
             return
@@ -167,7 +167,7 @@ class NumberTally:
 
 
 def spearman(pairs: Mapping[tuple[float, float], int]) -> float | None:
-    """Spearman's rank correlation, with mean ranks for ties; None where one side has one value only."""
+    """Return Spearman's rank correlation, with mean ranks for ties; None if one side has only one value."""
     n = sum(pairs.values())
     firsts, seconds = margins(pairs)
     mine, yours, mean = _ranks(firsts), _ranks(seconds), (n + 1) / 2
@@ -196,16 +196,16 @@ class TextTally:
     __slots__ = ("alike", "exact", "n")
 
     def __init__(self) -> None:
-        # All state that changes.
+        # Mutable state: the records, and those with equal or similar texts.
         self.n = self.exact = self.alike = 0
 
     def add(self, gold: str, label: str, times: int = 1) -> None:
-        """One record, or so many that are equal."""
+        """Add one record, or several identical ones."""
         self.n += times
         self.exact += (gold == label) * times
         self.alike += (gold == label or normalize_text(gold) == normalize_text(label)) * times
 
 
 def normalize_text(text: str) -> str:
-    """The text without what only its writing decides: case, white space, forms of a character (NFKC)."""
+    """Return the text without differences of case, white space, or the forms of a character (NFKC)."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

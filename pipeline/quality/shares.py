@@ -1,4 +1,4 @@
-"""Shares of classes, corrected by what people answered for a draw; and the outcome for regressions on labels."""
+"""Computes class shares, corrected by people's answers to a draw, and the outcome for regressions on labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRecord:
-    """A record that was drawn with this probability: the class that the model gave, and the one that a person gave."""
+    """A record that was drawn with this probability: the model's class, and a person's."""
 
     label: str
     answer: str
@@ -17,9 +17,9 @@ class AnsweredRecord:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of a class among the labels, and what it is after correction, with its interval; all from 0 to 1.
+    """The share of a class among the labels, and the corrected share with its interval; all from 0 to 1.
 
-    `n` is how many answers the correction rests on. Without any, `corrected`, `low` and `high` are None.
+    `n` is the number of answers behind the correction. Without any, `corrected`, `low`, and `high` are None.
     """
 
     raw: float
@@ -32,7 +32,7 @@ class Share:
 def class_shares(
     counts: Mapping[str, int], answered: Sequence[AnsweredRecord], confidence: float = 0.95
 ) -> dict[str, Share]:
-    """The share of each class that the labels or the answers have, the most frequent label first.
+    """Return the share of each class of the labels or answers, the most frequent label first.
 
     `counts` are the labels of the whole file, without any correction; `answered` are the drawn records that people
     answered without seeing the label. Each interval is for its class alone, not for all of them together.
@@ -63,19 +63,19 @@ def _within(share: float) -> float:
 def _mean_change(
     changes: Sequence[int], probabilities: Sequence[float], confidence: float
 ) -> tuple[float, float, float]:
-    """The weighted mean of changes of -1, 0 or 1 over the file, and its interval.
+    """Return the weighted mean of changes of -1, 0, or 1 over the file, and its interval.
 
-    The normal interval fails where few or no changes were seen: its width would be 0. So, as Bonett and Price (2012),
+    The normal interval fails if few or no changes were seen: its width would be 0. So, as in Bonett and Price (2012),
     "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", two answers are
-    added for the interval, one change up and one down, with the mean weight. What was drawn for certain is not
-    uncertain, and narrows the interval.
+    added for the interval, one change up and one down, with the mean weight. Records that were certain to be drawn have
+    no uncertainty and narrow the interval.
     """
     m = len(changes)
     weights = [1 / probability for probability in probabilities]
     total = fsum(weights)
     mean = fsum(weight * change for weight, change in zip(weights, changes, strict=True)) / total
     unknown = fsum(1 - probability for probability in probabilities) / m
-    # In the units of the sum of weights: the two that are added have the mean weight each, and nothing cancels.
+    # In units of the sum of weights: the two added answers have the mean weight each, and nothing cancels.
     spread = fsum(
         (1 - probability) * (weight * (change - mean)) ** 2
         for change, probability, weight in zip(changes, probabilities, weights, strict=True)
@@ -86,11 +86,11 @@ def _mean_change(
 
 
 def pseudo_outcome(label: float, answer: float | None, probability: float) -> float:
-    """The label of a record, or, if it was drawn and answered, label + (answer - label) / probability.
+    """Return the label of a record, or, if it was drawn and answered, label + (answer - label) / probability.
 
-    Its mean is right whatever the errors of the labels depend on, so it can stand in the place of the true value on the
-    left side of a regression. For a class: 1 where the label (the answer) is this class, else 0. It may be far outside
-    of 0 to 1. Design-based supervised learning: Egami, Hinck, Stewart and Wei (2023), "Using imperfect surrogates for
-    downstream inference".
+    Its mean is right whatever the errors of the labels depend on, so it can replace the true value on the left side of
+    a regression. For a class: 1 if the label (the answer) is this class, otherwise 0. It may be far outside of 0 to 1.
+    Design-based supervised learning: Egami, Hinck, Stewart and Wei (2023), "Using imperfect surrogates for downstream
+    inference".
     """
     return label if answer is None else label + (answer - label) / probability
