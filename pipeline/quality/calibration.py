@@ -147,7 +147,7 @@ def _counted(folds: Sequence[Mapping[int, Sequence[int]]]) -> Iterator[tuple[int
 
 
 def _isotonic_curve(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:
-    """Return the ends of each level, with its share of right ones: isotonic regression by pooling adjacent violators."""
+    """Return the ends of each level, with its share of right ones: isotonic regression, pooling adjacent violators."""
     levels: list[list[int]] = []
     for step, n, right in counted:
         levels.append([step, step, n, right])

@@ -83,7 +83,7 @@ def make_design(n: int, error: float, risk: float, *, checked: int = 0, drawn: i
 
 
 def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int:
-    """Return the most wrong records of the draw with which more than `allowed` others are unlikely; -1: not even with 0.
+    """Return the most wrong records of the draw that make more than `allowed` others unlikely; -1: not even 0 does.
 
     Unlikely means that a draw from a file with one more than that has so few with probability at most `risk`.
     """
