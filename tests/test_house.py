@@ -242,3 +242,31 @@ def test_no_two_files_of_tests_have_the_same_name() -> None:
 def test_no_catch_all_rooms() -> None:
     catch_all = {"utils", "helpers", "common", "misc", "base", "manager"}
     assert [path for path in files() if path.stem in catch_all] == []
+
+
+#: Verbs of speaking and participles, which do not tell what a thing is.
+VAGUE = {"told", "said", "kept", "held", "took", "taken", "shown", "meant", "asked", "heard"}
+#: A key of `plan --json`.
+IN_OUTPUT = {"facts.told"}
+
+
+def test_names_tell_what_a_thing_is() -> None:
+    vague = [
+        f"{path}: {name}"
+        for path in files()
+        for name in _defined_names(tree_of(path))
+        if name.strip("_").lower() in VAGUE and f"{path.stem}.{name}" not in IN_OUTPUT
+    ]
+    assert vague == []
+
+
+def _defined_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr

@@ -82,7 +82,7 @@ class Asker:
         self._turn = asyncio.Event()
         admission.gate.at_calm(self._turn.set)
 
-    async def ask(self, request: Request, kept: Sequence[SavedAnswer] = ()) -> Outcome | None:
+    async def ask(self, request: Request, saved: Sequence[SavedAnswer] = ()) -> Outcome | None:
         """Return the record's outcome; None if its request is answered later. `saved` are its answers so far.
 
         Raises StoppedError if the run stops first; the record then stays pending.
@@ -91,14 +91,14 @@ class Asker:
         context = self._context_without_callbacks if request.record.is_canary else self._context
         interview = Interview(context, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
         history = CallHistory(interview)
-        if kept:  # a ledger of an older version lacks their cost
-            kept = [replace(one, response=self._noted(one.response)) for one in kept]
+        if saved:  # a ledger of an older version lacks their cost
+            saved = [replace(one, response=self._noted(one.response)) for one in saved]
         self.judge.active += 1
         try:
             if self.prepare is not None and request.attachments:
-                await self._until_over_with_media(self.prepare(request), history, kept)
+                await self._until_over_with_media(self.prepare(request), history, saved)
             else:
-                await self._until_over(history, kept)
+                await self._until_over(history, saved)
             outcome = self._ended(interview)
             if (code := self._mid_run_breaker.ended(request, outcome)) is not None:
                 await self._mid_run_breaker.judge(request, outcome, code)
@@ -116,29 +116,29 @@ class Asker:
             self.judge.flex.ended(history)
 
     async def _until_over_with_media(
-        self, prepared: AbstractAsyncContextManager[Request], history: CallHistory, kept: Sequence[SavedAnswer]
+        self, prepared: AbstractAsyncContextManager[Request], history: CallHistory, saved: Sequence[SavedAnswer]
     ) -> None:
         interview = history.interview
         try:
             async with prepared as interview.request:
-                await self._until_over(history, kept)
+                await self._until_over(history, saved)
         except MediaError as error:
             if interview.response is None:
-                interview.write_off(kept)
+                interview.write_off(saved)
             interview.end(Status.REJECTED, Problem(error.code, str(error)))
 
-    async def _resume(self, interview: Interview, kept: Sequence[SavedAnswer]) -> None:
-        interview.resume(kept)
-        if interview.fault is not None and kept[-1].fault is None and self._journal is not None:
+    async def _resume(self, interview: Interview, saved: Sequence[SavedAnswer]) -> None:
+        interview.resume(saved)
+        if interview.fault is not None and saved[-1].fault is None and self._journal is not None:
             # It came in a batch and had not been parsed. The next session must find it as it is parsed now.
-            await self._journal.keep(interview.kept(time.time()))
+            await self._journal.keep(interview.to_saved_answer(time.time()))
             self._tell(interview)
 
-    async def _until_over(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
+    async def _until_over(self, history: CallHistory, saved: Sequence[SavedAnswer]) -> None:
         """Supply answers and callback results until the interview needs nothing more."""
         interview, context = history.interview, history.interview.context
-        if kept:
-            await self._resume(interview, kept)
+        if saved:
+            await self._resume(interview, saved)
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
                 try:
@@ -162,7 +162,7 @@ class Asker:
                 # A replay needs the turns of a conversation until its end.
                 is_kept = await call_back(context, interview) and (context.talks or not interview.is_over)
             if is_kept and self._journal is not None:
-                await self._journal.keep(interview.kept(time.time()))
+                await self._journal.keep(interview.to_saved_answer(time.time()))
 
     def _tell(self, interview: Interview) -> None:
         """Record what was odd about the last answer: a fault to repair, or a form that was accepted anyway."""

@@ -81,8 +81,8 @@ class Flex:
     def has_none_for(self, history: CallHistory, error: CallError) -> bool:
         """Whether its call asked for flex, and found no capacity or got no answer in time."""
         is_late = isinstance(error, CallTimeoutError) or error.status == REQUEST_TIMEOUT
-        asked = history.sent is not None and history.sent is not history.request
-        return isinstance(error, NoRoomError) or (is_late and asked)
+        was_flex = history.sent is not None and history.sent is not history.request
+        return isinstance(error, NoRoomError) or (is_late and was_flex)
 
     def refused(self, history: CallHistory, error: CallError, now: float, sent_at: float) -> float:
         """Note that flex had none for the call sent at `sent_at`. Return the seconds to wait before the next call."""

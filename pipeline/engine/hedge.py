@@ -91,20 +91,20 @@ async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Per
     permit alone would block forever.
     """
     wanted = asyncio.create_task(_permit(acquire), name="hedge")
-    taken = False
+    is_needed = False
     try:
         await asyncio.wait({first, wanted}, return_when=asyncio.FIRST_COMPLETED)
-        taken = not first.done()
+        is_needed = not first.done()
     finally:
         if not wanted.done():
             wanted.cancel()
             await asyncio.wait({wanted})
         permit = _permit_in(wanted)
         # A cancel may arrive at the same moment as the permit. Then nobody else would return it.
-        if permit is not None and not taken:
+        if permit is not None and not is_needed:
             permit.release()
             permit.close()
-    return permit if taken else None
+    return permit if is_needed else None
 
 
 def _permit_in(wanted: asyncio.Task[Permit]) -> Permit | None:

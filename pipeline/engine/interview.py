@@ -147,30 +147,30 @@ class Interview:
             self._has_gap = True
         self._abstain(status, problem)
 
-    def resume(self, kept: Sequence[SavedAnswer]) -> None:
+    def resume(self, saved: Sequence[SavedAnswer]) -> None:
         """Take the answers that an earlier session paid for, as long as they mean the same as then.
 
         The others belong to a prompt that has changed since, or follow an answer that is parsed differently now.
         """
-        for place, one in enumerate(kept):
+        for place, one in enumerate(saved):
             self.skip_to(one)
             if self.wants is not Wants.ANSWER or one.request_digest != self.digest:
-                return self.write_off(kept[place:])
+                return self.write_off(saved[place:])
             self.calls += one.calls
             self.repairs += one.repairs
             self.answered(one.response, one.results)
             if (self.fault is None) != (one.fault is None):
-                return self.write_off(kept[place + 1 :])
+                return self.write_off(saved[place + 1 :])
         return None
 
-    def skip_to(self, kept: SavedAnswer) -> None:
+    def skip_to(self, saved: SavedAnswer) -> None:
         """Abstain for the unanswered votes before this answer."""
-        while self._votes is None and self.wants is Wants.ANSWER and self.answers < kept.number:
+        while self._votes is None and self.wants is Wants.ANSWER and self.answers < saved.number:
             self.give_up(Status.FAILED, _NO_VOTE)
 
-    def write_off(self, kept: Sequence[SavedAnswer]) -> None:
+    def write_off(self, saved: Sequence[SavedAnswer]) -> None:
         """Count answers that were paid for and can no longer be used."""
-        for one in kept:
+        for one in saved:
             self._lose(one.response, one.calls, one.repairs + (one.fault is not None))
 
     def lost(self, response: Response) -> None:
@@ -213,10 +213,10 @@ class Interview:
         """The names of what was accepted in the last answer although its form was wrong."""
         return sorted({reading for one in self._valid_calls for reading in one.readings})
 
-    def kept(self, at: float) -> SavedAnswer:
+    def to_saved_answer(self, at: float) -> SavedAnswer:
         """Return the last answer as the ledger saves it until the record ends. `at` is a Unix time."""
         assert self.response is not None
-        kept = SavedAnswer(
+        saved = SavedAnswer(
             key=self.record.key,
             number=self.answers - 1,
             request_digest=self.digest,
@@ -226,9 +226,9 @@ class Interview:
             fault=None if self.fault is None else self.fault.code,
             results=tuple([{"extra": one.extra, "result": one.result} for one in self._done]),
         )
-        for lost in self._lost[1] if self._lost is not None and self._lost[0] == kept.number else ():
-            kept = kept.carrying(*lost)
-        return kept
+        for lost in self._lost[1] if self._lost is not None and self._lost[0] == saved.number else ():
+            saved = saved.carrying(*lost)
+        return saved
 
     def outcome(self, at: float) -> Outcome:
         """Return how the record ended. `at` is a Unix time."""
@@ -329,8 +329,8 @@ class Interview:
     def _call_back(self) -> None:
         if self._given:  # earlier callback results remain valid: the ledger has them
             self._done = [
-                replace(one, extra=kept["extra"], result=kept["result"])
-                for one, kept in zip(self._valid_calls, self._given, strict=False)
+                replace(one, extra=saved["extra"], result=saved["result"])
+                for one, saved in zip(self._valid_calls, self._given, strict=False)
             ]
         self._go_on()
 

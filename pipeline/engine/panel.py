@@ -81,7 +81,7 @@ class Panel:
         own = counts.get(codec.canonical(standing), 0) if standing else max(counts.values())
         agreement = own / len(ballots)
         tie = sum(count >= own for count in counts.values()) > 1
-        votes = [self._shown(ballot.value) for ballot in ballots]
+        votes = [self._vote_value(ballot.value) for ballot in ballots]
         return dict(zip(VOTE_COLUMNS, (round(agreement, 4), votes, tie or agreement < self.review_below), strict=True))
 
     def renamed(self, label: Mapping[str, JSON], column: str, new: Callable[[JSON], JSON]) -> Mapping[str, JSON]:
@@ -94,7 +94,7 @@ class Panel:
         ballots = [Ballot(value and {**value, column: new(value.get(column))}) for value in values]
         return {**label, **self.columns_of(ballots, self.value_of(label))}
 
-    def _shown(self, value: Mapping[str, JSON] | None) -> JSON:
+    def _vote_value(self, value: Mapping[str, JSON] | None) -> JSON:
         """Return a value for the column `votes`: bare if only one column is compared."""
         return None if value is None else value[self.columns[0]] if len(self.columns) == 1 else dict(value)
 

@@ -227,7 +227,7 @@ class Pool:
         if job.source is not None:
             await self._hand_over(await self._asker.finish(job.request.record, job.source))
             return
-        outcome = await self._asker.ask(job.request, job.kept)
+        outcome = await self._asker.ask(job.request, job.saved)
         if outcome is None:
             if self._put_off is not None:
                 self._put_off(job)

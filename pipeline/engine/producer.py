@@ -27,7 +27,7 @@ class Job:
     request: Request
     followers: list[Record] = field(default_factory=list)
     source: Outcome | None = None
-    kept: Sequence[SavedAnswer] = ()
+    saved: Sequence[SavedAnswer] = ()
     outcome: Outcome | None = None
 
 
@@ -42,7 +42,7 @@ class Lookups:
     #: labelled outcomes of identical requests; None where every record is asked
     answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
     #: answers of records without an outcome, by key; None where there are none
-    kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[SavedAnswer]]]] | None = None
+    saved: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[SavedAnswer]]]] | None = None
     #: the keys of records whose answers come later, in batches; None where there are none
     elsewhere: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None
 
@@ -107,15 +107,15 @@ class Producer:
         return [record for record in batch if record.key not in done]
 
     async def _considered(self, records: list[Record]) -> list[Job | Outcome]:
-        items = await self._shown([self._rendered(record) for record in records])
-        kept = {} if self._lookups.kept is None else await self._lookups.kept(records)
+        items = await self._reject_unreadable_media([self._rendered(record) for record in records])
+        saved = {} if self._lookups.saved is None else await self._lookups.saved(records)
         if self._lookups.answered is None:
             return [
-                Job(item, kept=kept.get(item.record.key, ())) if isinstance(item, Request) else item for item in items
+                Job(item, saved=saved.get(item.record.key, ())) if isinstance(item, Request) else item for item in items
             ]
         # Who is being asked is looked at before the ledger is, and the whole batch is joined before any of it is handed
         # on: a request that is settled in between is in one or the other, and never asked a second time.
-        joined = [self._joined(item, kept) if isinstance(item, Request) else item for item in items]
+        joined = [self._joined(item, saved) if isinstance(item, Request) else item for item in items]
         answered = await self._lookups.answered([item.digest for item in joined if isinstance(item, Request)])
         opened = [self._opened(item, answered) if isinstance(item, Request) else item for item in joined]
         return [item for item in opened if item is not None]
@@ -130,7 +130,7 @@ class Producer:
         except Exception as error:
             return _rejected(record, self._error_handler.handle(record, error))
 
-    async def _shown(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
+    async def _reject_unreadable_media(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
         """The same; before the first record that can be asked, those whose own files cannot be shown are rejected."""
         for at, item in enumerate(items if self._prepare is not None and not self._beginning.is_over else ()):
             if isinstance(item, Outcome):
@@ -155,12 +155,12 @@ class Producer:
             return self._error_handler.handle(request.record, error)
 
     def _joined(
-        self, request: Request, kept: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})
+        self, request: Request, saved: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})
     ) -> Job | Request | None:
         """The request itself when nobody asks it; None when its record follows the one that is being asked."""
         job = self._open.get(request.digest)
-        if answers := kept.get(request.record.key):  # it has begun: it goes on by itself
-            own = Job(request, kept=answers)
+        if answers := saved.get(request.record.key):  # it has begun: it goes on by itself
+            own = Job(request, saved=answers)
             self._open.setdefault(request.digest, own)
             return own
         if job is None:

@@ -40,7 +40,7 @@ async def copy(context: InterviewContext, record: Record, source: Outcome) -> In
 
 
 async def read_again(
-    context: InterviewContext, old: Outcome, kept: Sequence[SavedAnswer], max_repairs: int = 0
+    context: InterviewContext, old: Outcome, saved: Sequence[SavedAnswer], max_repairs: int = 0
 ) -> Outcome:
     """A record's outcome as its answers are read now; the same object where its conversation broke off.
 
@@ -50,7 +50,7 @@ async def read_again(
     """
     assert old.answer is not None
     # A copy, and a label from before there were votes, has none of its own.
-    votes = None if kept and context.panel is not None else _votes_of(old)
+    votes = None if saved and context.panel is not None else _votes_of(old)
     interview = Interview(
         context,
         old.record,
@@ -60,7 +60,7 @@ async def read_again(
         votes=votes,
     )
     if context.keeps_answers:
-        _go_through(interview, old, old.answer, kept, votes=votes is None)
+        _go_through(interview, old, old.answer, saved, votes=votes is None)
     else:
         interview.answered(_response(old, old.answer))
     if not context.talks:
@@ -74,10 +74,10 @@ async def read_again(
     return replace(old, status=new.status, label=new.label, rows=new.rows, problem=new.problem)
 
 
-def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence[SavedAnswer], *, votes: bool) -> None:
+def _go_through(interview: Interview, old: Outcome, last: Answer, saved: Sequence[SavedAnswer], *, votes: bool) -> None:
     """The turns of a conversation and its last words, without what was asked again; or all that led to the votes."""
     # Some may be of a prompt before this one.
-    turns = [one for one in kept if one.request_digest == old.request_digest and (one.fault is None or votes)]
+    turns = [one for one in saved if one.request_digest == old.request_digest and (one.fault is None or votes)]
     for one in turns:
         interview.skip_to(one)
         if interview.wants is Wants.ANSWER:

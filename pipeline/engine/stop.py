@@ -37,7 +37,7 @@ class StopSwitch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancels = 0
-        self.asked = ""
+        self.signal_name = ""
 
     def turn(self, soft: Callable[[str], None], hard: Callable[[], None] | None = None) -> None:
         """From now on call these. Without `hard`, the task is cancelled."""
@@ -55,7 +55,7 @@ class StopSwitch:
     def _act(self, name: str) -> None:
         if self._task is None:
             return
-        first, self.asked = not self.asked, self.asked or name
+        first, self.signal_name = not self.signal_name, self.signal_name or name
         if first:
             self._soft(name)
         elif name != HANG_UP:
@@ -108,4 +108,4 @@ async def under(switch: StopSwitch, work: Coroutine[Any, Any, _T]) -> _T:
         except asyncio.CancelledError:
             if not switch.take_back():
                 raise
-            raise interruption(switch.asked) from None
+            raise interruption(switch.signal_name) from None

@@ -52,9 +52,9 @@ class Writer:
         """Commit and empty `batch`. A cancel is seen only after the commit: nothing is torn or written twice."""
         if not batch:
             return
-        taken = tuple(batch)
+        outcomes = tuple(batch)
         batch.clear()
-        commit = asyncio.ensure_future(self._committed(taken))
+        commit = asyncio.ensure_future(self._committed(outcomes))
         cancelled = False
         while not commit.done():
             try:
@@ -62,7 +62,7 @@ class Writer:
             except asyncio.CancelledError:
                 cancelled = True
         commit.result()
-        self._done(len(taken))
+        self._done(len(outcomes))
         if cancelled:
             raise asyncio.CancelledError
 

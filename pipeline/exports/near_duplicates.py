@@ -44,7 +44,7 @@ ENOUGH = BINS
 #: A text is compared with at most this many others of one band, or a million texts of one template would take days.
 LOOKS = 32
 #: Texts whose shingles are kept while a band is looked at.
-KEPT = 2 * LOOKS
+CACHED_SHINGLES = 2 * LOOKS
 #: More shingles than this are kept as an array: those of 200 kB take 16 MB as a set.
 _LONG = 10_000
 #: Texts that are hashed together.
@@ -222,7 +222,7 @@ class Texts:
         Of texts that are the same, only the first is looked at.
         """
         self._sign()
-        of, shingles_of = self._of, lru_cache(KEPT)(self._shingles)
+        of, shingles_of = self._of, lru_cache(CACHED_SHINGLES)(self._shingles)
         for one, other in self._candidates():
             number, before = of[one], of[other]
             if not is_known(before, number) and self._are_similar(shingles_of(before), shingles_of(number)):

@@ -24,7 +24,7 @@ SAME_MOMENT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _RequestedWait:
     """When the server asked to wait, and until when; since and until when it asks for hours (None: it does not)."""
 
     at: float = float("-inf")
@@ -56,7 +56,7 @@ class Backoff:
     def __init__(self) -> None:
         # All state that changes: what the server asked for, heard or not, and the day's limit behind that; since when
         # it refuses, answering nothing (None: it answers); and what the blind waits are made of.
-        self._asked = _Asked()
+        self._requested_wait = _RequestedWait()
         self.day = Day()
         self.refused_since: float | None = None
         self._balance = 0
@@ -64,14 +64,14 @@ class Backoff:
     @property
     def asked_until(self) -> float:
         """Until when the server asked to wait, heard or not."""
-        return self._asked.until
+        return self._requested_wait.until
 
     def on_answer(self, sent_at: float) -> None:
         """An answer came. One to a call that was sent after the server asked to wait says that the wait is over."""
         self.refused_since = None
         self._balance -= 1
-        if self._asked.at < sent_at and self._asked.until > float("-inf"):
-            self._asked = _Asked(self._asked.at)
+        if self._requested_wait.at < sent_at and self._requested_wait.until > float("-inf"):
+            self._requested_wait = _RequestedWait(self._requested_wait.at)
             self.day = replace(self.day, until=float("-inf"))
 
     def on_none_left(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
@@ -84,12 +84,12 @@ class Backoff:
 
     def is_excused(self, now: float) -> bool:
         """Whether being refused now is only what the server announced: its moment, hours away, has not come yet."""
-        since = self._asked.hours_since
-        return since is not None and now < min(self._asked.hours_until, since + DAY_MOST_S)
+        since = self._requested_wait.hours_since
+        return since is not None and now < min(self._requested_wait.hours_until, since + DAY_MOST_S)
 
     def wait_s(self, asked_s: float | None) -> float:
         """Seconds that a refusal asks for, as far as they are heard. Without a word: twice the wait before."""
-        before_s = 0.0 if self.refused_since is None else self._asked.until - self._asked.at
+        before_s = 0.0 if self.refused_since is None else self._requested_wait.until - self._requested_wait.at
         return min(asked_s or min(max(BLIND_WAIT_S, 2 * before_s), BLIND_WAIT_MAX_S), HEARD_S)
 
     def on_refusal(self, asked_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
@@ -97,7 +97,7 @@ class Backoff:
 
         `limit` is the limit that is used up, as far as its headers say: 200 requests.
         """
-        asked_at, blind_s = self._asked.at, self.wait_s(None)
+        asked_at, blind_s = self._requested_wait.at, self.wait_s(None)
         if self.refused_since is None:
             self.refused_since = now
         self._balance += 1
@@ -110,11 +110,11 @@ class Backoff:
         return Verdict(hold=hold, shrink=balance > 0)
 
     def _hold(self, wait_s: float, reason: str, now: float, limit: str = "") -> Hold:
-        until, asked = now + wait_s, self._asked
-        self._asked = replace(asked, at=now, until=max(asked.until, until))
+        until, requested = now + wait_s, self._requested_wait
+        self._requested_wait = replace(requested, at=now, until=max(requested.until, until))
         if wait_s >= DAY_ASKED_S:
-            since = now if asked.hours_since is None else asked.hours_since
-            self._asked = replace(self._asked, hours_since=since, hours_until=until)
+            since = now if requested.hours_since is None else requested.hours_since
+            self._requested_wait = replace(self._requested_wait, hours_since=since, hours_until=until)
         is_same = abs(until - self.day.until) < SAME_MOMENT_S
         if is_same:
             self.day = replace(self.day, limit=limit or self.day.limit)

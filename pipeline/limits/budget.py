@@ -152,7 +152,7 @@ class Budget:
         # in flight and of the batches at the server (picodollars and tokens), what is written down, and how many times
         # the worst case of prompt and output was used at most.
         self._spent = (math.ceil(spent_usd * PICO_PER_USD), spent_tokens)
-        self._maybe = self._held = TokenBound(0, 0)
+        self._maybe = self._reserved = TokenBound(0, 0)
         self._queued = (0, 0)
         self._saved_bound = (-1, -1)
         self._factors = (1.0, 1.0)
@@ -177,17 +177,17 @@ class Budget:
 
     def fits(self, most: TokenBound, *, alone: bool = False) -> bool:
         """Whether so much can be set aside; with `alone`, once nothing is in flight."""
-        held = TokenBound(0, 0) if alone else self._held
-        return not any(self._passes(self._plus_queued(self._count(held + self._maybe + most)), self._caps))
+        reserved = TokenBound(0, 0) if alone else self._reserved
+        return not any(self._passes(self._plus_queued(self._count(reserved + self._maybe + most)), self._caps))
 
     def exactly(self, most: TokenBound | None = None) -> tuple[int, int]:
         """What is spent and in flight, with the worst case of one more call: picodollars and tokens."""
-        return self._plus_queued(self._count(self._held + self._maybe + (most or TokenBound(0, 0))))
+        return self._plus_queued(self._count(self._reserved + self._maybe + (most or TokenBound(0, 0))))
 
     @property
     def holds(self) -> bool:
         """Whether something is set aside for calls in flight or for batches, which may cost less."""
-        return self._held != TokenBound(0, 0) or self._queued != (0, 0)
+        return self._reserved != TokenBound(0, 0) or self._queued != (0, 0)
 
     @property
     def is_capped(self) -> bool:
@@ -212,9 +212,9 @@ class Budget:
             raise self._reached_usd(most)
         if long:
             raise self._reached_tokens(most)
-        if any(self._passes(self._plus_queued(self._count(self._held + self._maybe + most)), self._caps)):
+        if any(self._passes(self._plus_queued(self._count(self._reserved + self._maybe + most)), self._caps)):
             return None
-        self._held += most
+        self._reserved += most
         return Reservation(self, most)
 
     def has_room(self, usd: float, tokens: int) -> bool:
@@ -231,11 +231,11 @@ class Budget:
         spent, left = self.spent, self.left()
         if left.usd is not None and usd > left.usd:
             key, cap, was, needed = "limits.budget_usd", self._usd, spent.usd or 0.0, usd
-            told = f"{exact_dollars(was)} is spent, and the next batch could cost up to {exact_dollars(usd)}"
+            message = f"{exact_dollars(was)} is spent, and the next batch could cost up to {exact_dollars(usd)}"
         else:
             key, cap, was, needed = "limits.budget_tokens", self._caps[1] or 0, spent.tokens or 0, tokens
-            told = f"{was:,} tokens are used, and the next batch could use up to {tokens:,}"
-        return BudgetReachedError(f"{key} = {plain(cap)}: {told}", key=key, cap=cap, spent=was, needed=needed)
+            message = f"{was:,} tokens are used, and the next batch could use up to {tokens:,}"
+        return BudgetReachedError(f"{key} = {plain(cap)}: {message}", key=key, cap=cap, spent=was, needed=needed)
 
     def set_queued(self, usd: float, tokens: int) -> None:
         """Batches at the server can cost so much at most. The ledger knows them, so no saved bound counts it."""
@@ -267,21 +267,21 @@ class Budget:
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
         needed = self._worst(most)[0] / PICO_PER_USD
         perhaps = f", {exact_dollars(maybe)} of it perhaps only (no answer came)" if maybe else ""
-        told = f"limits.budget_usd = {plain(cap)}: {exact_dollars(spent)} is spent{perhaps}"
-        told += f", and one more call could cost up to {exact_dollars(needed)}"
-        return BudgetReachedError(told, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
+        message = f"limits.budget_usd = {plain(cap)}: {exact_dollars(spent)} is spent{perhaps}"
+        message += f", and one more call could cost up to {exact_dollars(needed)}"
+        return BudgetReachedError(message, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
 
     def _reached_tokens(self, most: TokenBound) -> BudgetReachedError:
         cap, spent = self._caps[1] or 0, self.spent.tokens or 0
         maybe = self._worst(self._maybe)[1] + (self._maybe_before.tokens or 0)
         needed = self._worst(most)[1]
         perhaps = f", {maybe:,} of them perhaps only (no answer came)" if maybe else ""
-        told = f"limits.budget_tokens = {cap}: {spent:,} tokens are used{perhaps}"
-        told += f", and one more call could use up to {needed:,}"
-        return BudgetReachedError(told, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
+        message = f"limits.budget_tokens = {cap}: {spent:,} tokens are used{perhaps}"
+        message += f", and one more call could use up to {needed:,}"
+        return BudgetReachedError(message, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
 
     def _free(self, most: TokenBound) -> None:
-        self._held -= most
+        self._reserved -= most
 
     def _lose(self, most: TokenBound) -> None:
         self._maybe += most
@@ -311,11 +311,11 @@ class Budget:
     @property
     def counted(self) -> Spend:
         """What the run can have cost at most, with all that is in flight."""
-        return self._as_spend(self._plus_queued(self._count(self._held + self._maybe)))
+        return self._as_spend(self._plus_queued(self._count(self._reserved + self._maybe)))
 
     def left(self) -> Spend:
         """What may still be set aside, never below 0; None where there is no cap."""
-        pico, tokens = self._plus_queued(self._count(self._held + self._maybe))
+        pico, tokens = self._plus_queued(self._count(self._reserved + self._maybe))
         most_pico, most_tokens = self._caps
         return Spend(
             None if most_pico is None else max(0, most_pico - pico) / PICO_PER_USD,
@@ -336,7 +336,7 @@ class Budget:
         A killed process cannot say what it had in flight. So the count is written down ahead, a small share of the
         cap at a time, and the next session begins with it; a clean end writes `spent` over it.
         """
-        count = self._count(self._held + self._maybe)
+        count = self._count(self._reserved + self._maybe)
         if not any(self._passes(count, self._saved_bound)):
             return None
         self._saved_bound = (_ahead(count[0], self._caps[0]), _ahead(count[1], self._caps[1]))

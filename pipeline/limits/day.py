@@ -119,19 +119,19 @@ class DayMeter:
 
     def take_uncounted(self) -> Mapping[str, int]:
         """What is to be added to the count, by day. `written` must follow."""
-        taken = Counter({day: count for day, count in self._uncounted.items() if count})
+        counts = Counter({day: count for day, count in self._uncounted.items() if count})
         self._uncounted.clear()
-        self._on_the_way.update(taken)
-        return taken
+        self._on_the_way.update(counts)
+        return counts
 
-    def on_written(self, taken: Mapping[str, int], *, ok: bool = True) -> None:
+    def on_written(self, counts: Mapping[str, int], *, ok: bool = True) -> None:
         """It was added; or not, and it stays to be added. A write that was cut off may have been done all the same.
 
         So what would be given back is not given back once more: too many may be counted, never too few.
         """
-        self._on_the_way.subtract(taken)
+        self._on_the_way.subtract(counts)
         if not ok:
-            self._uncounted.update({day: count for day, count in taken.items() if count > 0})
+            self._uncounted.update({day: count for day, count in counts.items() if count > 0})
 
     async def _write_uncounted(self) -> None:
         for day, count in self.take_uncounted().items():

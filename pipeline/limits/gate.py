@@ -92,8 +92,8 @@ class Gate:
     @property
     def state(self) -> str:
         """The state it is in, by the words of the list above."""
-        held = asyncio.get_running_loop().time() < self.current_hold.until
-        known = {"stopped": self._stopped is not None, "paused": self.paused, "held": held}
+        is_held = asyncio.get_running_loop().time() < self.current_hold.until
+        known = {"stopped": self._stopped is not None, "paused": self.paused, "held": is_held}
         known |= {"outage": self.outage is not None, "ramping": self._window < self.concurrency}
         return next((state for state, is_so in known.items() if is_so), "open")
 

@@ -77,14 +77,14 @@ class Hours:
         if self._between is None or not wait_s:
             return ""
         opens = (now.astimezone(UTC) + timedelta(seconds=wait_s)).astimezone(self._zone)
-        hours = f"{_shown(self._between[0])}-{_shown(self._between[1])}"
+        hours = f"{_clock_time(self._between[0])}-{_clock_time(self._between[1])}"
         return f"outside the hours {hours}, until {opens:%H:%M}"
 
     def ending(self, now: datetime, ends_at: datetime) -> str:
         """When the run ends by `stop_at`, and how long that is."""
         left_s = (ends_at.astimezone(UTC) - now.astimezone(UTC)).total_seconds()
-        shown = f"{ends_at.astimezone(self._zone):%H:%M}"
-        return f"stops at {shown} (in {duration(left_s)})" if left_s > 0 else f"stop_at {shown} is reached"
+        end_time = f"{ends_at.astimezone(self._zone):%H:%M}"
+        return f"stops at {end_time} (in {duration(left_s)})" if left_s > 0 else f"stop_at {end_time} is reached"
 
     # -- the clock -----------------------------------------------------------------------------------------------
 
@@ -151,5 +151,5 @@ def _seconds(text: str, key: str) -> int:
     return int(hours) * 3600 + int(minutes) * 60
 
 
-def _shown(seconds: int) -> str:
+def _clock_time(seconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds % 3600 // 60:02}"

@@ -262,9 +262,9 @@ class Client:
         """Ask for the list of models. Free of charge. Raises a CallError."""
         await self._list("models", self.sdk.models.list())
 
-    async def _list(self, of: str, asked: Awaitable[Any]) -> None:
+    async def _list(self, of: str, page: Awaitable[Any]) -> None:
         try:
-            listed = await asked
+            listed = await page
         except foreign_errors() as error:
             raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/{of}") from None
         if not isinstance(getattr(listed, "data", None), list):

@@ -78,7 +78,7 @@ class ErrorFacts:
         return ": ".join(dict.fromkeys(self.texts))
 
     @property
-    def shown(self) -> str:
+    def message_or_excerpt(self) -> str:
         """What it says, for a person: its words, or the body's beginning."""
         return self.text or self.excerpt or "nothing is said of it"
 

@@ -79,12 +79,12 @@ def refusal(
     counts = _status_of(status, facts)
     ours = _judged(counts, fields, facts, sure=status < 300 and counts in _BY_NUMBER)
     code = "" if facts.code == str(status) else facts.code
-    params = [name for name in dict.fromkeys(facts.params) if name not in facts.shown]
+    params = [name for name in dict.fromkeys(facts.params) if name not in facts.message_or_excerpt]
     about = f" ({', '.join(params[:3])})" if params else ""
     what = f"a {status} with an error in it: {code}" if status < 300 else f"{status} {code}"
     # Some servers begin the body with the status, as in "404: Not Found".
-    said = re.sub(rf"^{status}:\s*", "", facts.shown) or facts.shown
-    ours.args = (f"{what.strip(' :')}: {said}{about}",)
+    message = re.sub(rf"^{status}:\s*", "", facts.message_or_excerpt) or facts.message_or_excerpt
+    ours.args = (f"{what.strip(' :')}: {message}{about}",)
     request_id = headers.get("x-request-id")
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
@@ -101,9 +101,11 @@ def _moved(status: int, location: str) -> CallError:
 
 def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
     # Cut only after scrubbing: the first half of a key is no longer known as one.
-    said = scrub(" ".join(str(ours).split()), secrets)[:MOST_CHARS]
+    message = scrub(" ".join(str(ours).split()), secrets)[:MOST_CHARS]
     # Where it is the address, the model or the key that is wrong, what was called is half of the answer.
-    ours.args = (f"{said} ({scrub(at, secrets)[:MOST_CHARS]})" if at and isinstance(ours, CredentialsError) else said,)
+    ours.args = (
+        f"{message} ({scrub(at, secrets)[:MOST_CHARS]})" if at and isinstance(ours, CredentialsError) else message,
+    )
     return ours
 
 
@@ -250,15 +252,15 @@ def _from_transport(error: Exception) -> CallError:
     import httpx2
 
     cause = _innermost(error)
-    said = " ".join(str(cause).split())
-    what = f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+    message = " ".join(str(cause).split())
+    what = f"{type(cause).__name__}: {message}" if message else type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError | aiohttp.ServerFingerprintMismatch):
         return CredentialsError(f"the server's certificate is not trusted: {what}")
     if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
         return CredentialsError(f"the server does not speak TLS: {what}")
-    if _TLS_ALERT in said:
+    if _TLS_ALERT in message:
         return CredentialsError(f"the server speaks TLS but was called without it: {what}")
-    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError) or "decode content-encoding" in said:
+    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError) or "decode content-encoding" in message:
         return NoCompletionError(f"an answer that cannot be decompressed: {what}", status=200, billed=True)
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")

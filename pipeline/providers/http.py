@@ -49,8 +49,8 @@ class HttpProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The model's answer. Raises a CallError; never retries."""
-        asked, client = self._asked(request), self.client
-        body = self._body(asked, request)
+        shaped, client = self._shaped(request), self.client
+        body = self._body(shaped, request)
         sent = streamed_body(body) if request.media_tokens else codec.dumps(body)
         started = time.perf_counter()
         try:
@@ -61,7 +61,7 @@ class HttpProvider:
         if self.simulated is None:
             self.simulated = says_simulated(headers)
         answer, usage, model, service_tier = self.api.read(content, client.secrets)
-        if request.tools and not asked.tools:
+        if request.tools and not shaped.tools:
             answer = as_call(answer, request.tools[0]["function"]["name"])
         request_id, limits = request_id_and_limits(headers)
         return Response(
@@ -76,13 +76,13 @@ class HttpProvider:
 
     def body(self, request: Request) -> dict[str, JSON]:
         """What is sent for a request."""
-        return self._body(self._asked(request), request)
+        return self._body(self._shaped(request), request)
 
-    def _asked(self, request: Request) -> Request:
+    def _shaped(self, request: Request) -> Request:
         return asked_as(request, self._forms.get(request.model))
 
-    def _body(self, asked: Request, request: Request) -> dict[str, JSON]:
-        body = self.api.body(asked)
+    def _body(self, shaped: Request, request: Request) -> dict[str, JSON]:
+        body = self.api.body(shaped)
         if self._annotate is not None:
             body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
         return body
@@ -90,7 +90,7 @@ class HttpProvider:
     async def ping(self, request: Request) -> Usage:
         """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
         try:
-            _, content = await self.client.post(self.api.path, codec.dumps(self.api.body(self._asked(request))))
+            _, content = await self.client.post(self.api.path, codec.dumps(self.api.body(self._shaped(request))))
         except UnusableCallError:
             return Usage()  # the model has written something
         return self.api.read(content, self.client.secrets).usage

@@ -113,7 +113,7 @@ def _input(messages: Sequence[Mapping[str, JSON]]) -> Iterator[Item]:
     for message in messages:
         match message["role"]:
             case "assistant":
-                yield from _said(message)
+                yield from _message_items(message)
             case "tool":
                 name, result = message["tool_call_id"], message["content"]
                 yield {"type": "function_call_output", "call_id": name, "output": result}
@@ -135,7 +135,7 @@ def _part(part: Mapping[str, JSON]) -> Item:
     return part
 
 
-def _said(message: Mapping[str, JSON]) -> Iterator[Item]:
+def _message_items(message: Mapping[str, JSON]) -> Iterator[Item]:
     """What the model said: its own items where they have these calls, and no others; else the text and the calls."""
     calls = {call["id"]: call["function"] for call in message.get("tool_calls") or ()}
     items = message.get(ITEMS) or ()
@@ -233,11 +233,11 @@ def _to_send_back(items: Sequence[dict[str, Any]]) -> tuple[Item, ...]:
     Reasoning without its content is only a name, by which a server finds nothing that it was told not to store: it
     would refuse the turn, as it would for reasoning at the end of an answer that was cut there.
     """
-    kept = [item for item in items if item["type"] != "reasoning" or _has_content(item)]
-    while kept and kept[-1]["type"] == "reasoning":
-        kept.pop()
-    is_more = any(item["type"] not in ("function_call", "message") or item.get("phase") for item in kept)
-    return tuple(kept) if is_more else ()
+    saved = [item for item in items if item["type"] != "reasoning" or _has_content(item)]
+    while saved and saved[-1]["type"] == "reasoning":
+        saved.pop()
+    is_more = any(item["type"] not in ("function_call", "message") or item.get("phase") for item in saved)
+    return tuple(saved) if is_more else ()
 
 
 def _has_content(reasoning: Item) -> bool:

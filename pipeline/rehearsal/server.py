@@ -296,7 +296,7 @@ class _Server(web.Server):
     def __init__(self, handler: Handler) -> None:
         super().__init__(handler, request_factory=self._request, access_log=None)
         # Mutable state: open connections that have sent a complete head.
-        self._heard: set[web.RequestHandler] = set()
+        self._active_handlers: set[web.RequestHandler] = set()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Start the deadline of a new connection."""
@@ -306,14 +306,14 @@ class _Server(web.Server):
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """Forget a closed connection."""
         super().connection_lost(handler, exc)
-        self._heard.discard(handler)
+        self._active_handlers.discard(handler)
 
     def _let_go(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        if handler not in self._heard:
+        if handler not in self._active_handlers:
             transport.abort()
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        self._heard.add(protocol)
+        self._active_handlers.add(protocol)
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES)
 

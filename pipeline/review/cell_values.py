@@ -20,7 +20,7 @@ _WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NO = frozenset({"", "0", "false", "no", "n"})
 _SPLITS = (";", "|", ",")
 #: values of a field that are named where a cell has none of them
-_SHOWN = 12
+_VALUES_IN_MESSAGE = 12
 
 
 def is_empty(value: JSON) -> bool:
@@ -103,7 +103,7 @@ def _expected(content: JSON, field: LabelColumn) -> str:
     near = get_close_matches(str(content), values, n=1)
     if near:
         return f" (did you mean {near[0]!r}?)"
-    return f": expected {shorten_list(values, _SHOWN)}"
+    return f": expected {shorten_list(values, _VALUES_IN_MESSAGE)}"
 
 
 def _shortened(value: JSON) -> str:

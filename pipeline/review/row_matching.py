@@ -14,7 +14,7 @@ from pipeline.review.row_files import FileRow
 from pipeline.store import CorrectionSet, Ledger, cell, rows_of
 
 #: Keys that are named in a message.
-_SHOWN = 5
+_KEYS_IN_MESSAGE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _unique(
             strange.append(f"line {row.line}")
         # A row that has the labels of one of the records says nothing new.
         elif not any(all(matches_cell(row.values[name], labels[key].get(name)) for name in names) for key in keys):
-            doubtful.append(f"line {row.line} ({', '.join(keys[:_SHOWN])})")
+            doubtful.append(f"line {row.line} ({', '.join(keys[:_KEYS_IN_MESSAGE])})")
     if strange:
         raise InputError(
             f"{file}: nothing was imported, because these rows match no record of the run: {list_names(strange)}. "

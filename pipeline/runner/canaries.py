@@ -104,7 +104,7 @@ class Canaries:
         for record in self._gold.mixed:
             if record.key not in self._compared and record.key not in self._in_parts:
                 try:
-                    yield Job(self._task.render(record), kept=self._saved_answers.get(record.key, ()))
+                    yield Job(self._task.render(record), saved=self._saved_answers.get(record.key, ()))
                 except RenderError as error:
                     log_event("a gold record cannot be asked", key=record.key, error=str(error))
 
@@ -259,14 +259,14 @@ def warn_of_shifts(commit: Commit, columns: Sequence[str], outputs: Iterable[Cal
     """Return a commit that also reports label shifts."""
     shift = LabelShift(columns)
 
-    async def told(outcomes: Sequence[Outcome]) -> None:
+    async def message(outcomes: Sequence[Outcome]) -> None:
         await commit(outcomes)
         for text in shift.find_shifts(outcomes):
-            log_event("labels shift", level=logging.WARNING, told=text)
+            log_event("labels shift", level=logging.WARNING, message=text)
             for output in outputs:
                 output(text)
 
-    return told
+    return message
 
 
 def _shift_text(column: str, before: Counter[str], now: Counter[str]) -> str:

@@ -113,7 +113,7 @@ async def build_lookups(
         answered=answered if settings.task.dedupe and task.can_share_answers else None,
         elsewhere=in_batches,
         # The producer has already passed the records whose answers this session saves, except for those in batches.
-        kept=saved if in_batches is not None or await ledger.has_answers() else None,
+        saved=saved if in_batches is not None or await ledger.has_answers() else None,
     )
 
 

@@ -32,7 +32,7 @@ _REORDERED = (
     "record, in the new order from now on; a prompt that names its fields does not depend on the order)"
 )
 #: Parts of the manifest that tell what was done to the run: each session takes them over.
-_KEPT = ("renames", "history")
+_CARRIED_OVER = ("renames", "history")
 #: Parts of the fingerprint that say how an answer is read too, and not only what is asked.
 _READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validators"})
 
@@ -78,7 +78,7 @@ def manifest_of(
         "label_columns": list(task.columns),
         "names": NAMES,
         "sources": stamps,
-        **{name: before[name] for name in _KEPT if before and name in before},
+        **{name: before[name] for name in _CARRIED_OVER if before and name in before},
         # For a person; without secrets. The config file may be changed, or gone, when somebody looks.
         "config": to_toml(settings),
     }

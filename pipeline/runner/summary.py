@@ -217,7 +217,7 @@ def _after_the_end(codes: frozenset[str], command: str) -> str:
 
 
 #: What a screen shows of a column: shares from 0 to 1, and the number of gold records.
-_SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "n")
+_SUMMARY_KEYS = ("accuracy", "accuracy_low", "accuracy_high", "n")
 
 
 def latest_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
@@ -240,7 +240,7 @@ def measured_accuracy(run_dir: RunDir) -> dict[str, dict[str, Any]]:
     """The accuracy of each label column that was compared with gold, with its interval and the number of records."""
     columns = (latest_evaluation(run_dir) or {}).get("columns")
     return {
-        name: {key: measure.get(key) for key in _SHOWN}
+        name: {key: measure.get(key) for key in _SUMMARY_KEYS}
         for name, measure in (columns.items() if isinstance(columns, dict) else ())
         if isinstance(measure, dict) and isinstance(measure.get("accuracy"), int | float)
     }

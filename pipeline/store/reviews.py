@@ -153,8 +153,8 @@ class Reviews:
     def active_answers(self, upto: int | None = None) -> list[Answer]:
         """The answers that count, oldest first, without answers that were taken back and the retractions."""
         answers = [answer for answer in self.answers() if upto is None or answer.id <= upto]
-        gone = {answer.takes_back for answer in answers}
-        return [answer for answer in answers if answer.takes_back is None and answer.id not in gone]
+        taken_back = {answer.takes_back for answer in answers}
+        return [answer for answer in answers if answer.takes_back is None and answer.id not in taken_back]
 
     # -- corrections -------------------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Telemetry:
         )
         # Mutable state: whether `close` was called, and the failures so far, each of which is logged only once.
         self._closed = False
-        self._told: set[str] = set()
+        self._reported_problems: set[str] = set()
 
     def call_started(self, request: Request | None = None) -> CallSpan | None:
         """Record that a call with this request is being sent. Pass the result to `call_ended`."""
@@ -166,8 +166,8 @@ class Telemetry:
             self._broken(error)
 
     def _broken(self, error: Exception) -> None:
-        if (problem := type(error).__name__) not in self._told:
-            self._told.add(problem)
+        if (problem := type(error).__name__) not in self._reported_problems:
+            self._reported_problems.add(problem)
             _complain(problem)
 
 

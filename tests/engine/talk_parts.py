@@ -104,7 +104,7 @@ class Stage:
 
     steps: Iterator[Response | Exception]
     ledger: Ledger = field(default_factory=Ledger)
-    kept: Mapping[str, Sequence[SavedAnswer]] = field(default_factory=dict)
+    saved: Mapping[str, Sequence[SavedAnswer]] = field(default_factory=dict)
     max_turns: int = 3
     rules: Mapping[str, Any] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
@@ -141,4 +141,4 @@ class Stage:
         return step
 
     async def ask(self) -> Outcome:
-        return await self.asker.ask(request(0), self.kept.get("k0", ()))
+        return await self.asker.ask(request(0), self.saved.get("k0", ()))

@@ -105,12 +105,12 @@ def test_an_answer_that_another_was_faster_than_is_paid_for_and_kept_with_that_o
     interview.calls += 2
     interview.lost(answered("good", cost_usd=0.5))
     interview.answered(answered("bad", cost_usd=0.25))
-    kept = interview.kept(1.0)
+    kept = interview.to_saved_answer(1.0)
     assert (kept.number, kept.calls, kept.response.usage, kept.response.cost_usd) == (0, 2, Usage(16, 4), 0.75)
     assert (interview.usage, interview.cost_usd) == (Usage(16, 4), 0.75)
     interview.calls += 1
     interview.answered(answered("bad", cost_usd=0.25))
-    assert interview.kept(1.0).response.cost_usd == 0.25, "once"
+    assert interview.to_saved_answer(1.0).response.cost_usd == 0.25, "once"
 
 
 def test_without_callbacks_the_first_valid_answer_is_the_last() -> None:
@@ -145,7 +145,7 @@ def driven(steps: Sequence[Response], kept: Sequence[Any] = ()) -> tuple[Intervi
             interview.answered(replace(left.pop(0), cost_usd=0.5))
         else:
             break
-        row = interview.kept(1.0)
+        row = interview.to_saved_answer(1.0)
         rows = {number: one for number, one in rows.items() if number < row.number} | {row.number: row}
     return interview, list(rows.values())
 
@@ -182,7 +182,7 @@ def test_an_answer_that_is_read_otherwise_now_is_gone_on_from_and_what_followed_
     interview.resume(mended)
     assert interview.wants is Wants.CALLBACK, "what followed was said to a fault that is none"
     assert (interview.usage, interview.calls) == (Usage(24, 6), 3)
-    row = interview.kept(1.0)
+    row = interview.to_saved_answer(1.0)
     assert (row.number, row.response.usage, row.calls) == (0, Usage(24, 6), 3), "it carries what was written off"
 
 
@@ -216,7 +216,12 @@ async def asked(
     answers: Sequence[Response], max_turns: int, kept: Sequence[Any] = (), *, callbacks: bool = True
 ) -> tuple[Outcome, Stage]:
     stage = Stage(
-        iter(answers), kept={"k0": kept}, max_turns=max_turns, rules={"max_repairs": 2}, callbacks=callbacks, wait_s=0.0
+        iter(answers),
+        saved={"k0": kept},
+        max_turns=max_turns,
+        rules={"max_repairs": 2},
+        callbacks=callbacks,
+        wait_s=0.0,
     )
     return await stage.ask(), stage
 

@@ -141,7 +141,7 @@ def through(interview: Interview, steps: Sequence[str]) -> list[tuple[int, Saved
             continue
         interview.answered(answered(step))
         if interview.needs_keeping:
-            kept.append((number, interview.kept(1.0)))
+            kept.append((number, interview.to_saved_answer(1.0)))
     return kept
 
 

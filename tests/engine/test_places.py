@@ -62,7 +62,7 @@ def test_a_cancel_during_a_followers_callback_keeps_what_was_answered(moved_cloc
 
     async def main() -> None:
         rig = Rig(in_10_ms)
-        rig.asker._terms.task = HangingTask()
+        rig.asker._context.task = HangingTask()
         job = Job(request(0), followers=[record(1), record(2), record(3)])
         pool = Pool(items([job]), rig.asker, commit, sizes=PoolSizes(workers=2))
         running = asyncio.ensure_future(pool.run())

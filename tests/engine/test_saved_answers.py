@@ -43,14 +43,14 @@ def test_many_are_looked_up_a_batch_of_records_at_a_time(tmp_path: Path) -> None
                 most = max(most, len(found))
                 return found
 
-            lookups = Lookups(done=nothing_done, kept=look_up)
+            lookups = Lookups(done=nothing_done, saved=look_up)
             producer = Producer(
                 batches(COUNT), lambda one: request(one.ordinal), lookups, RecordErrorHandler(lambda _: None)
             )
             right = 0
             async for item in producer.items():
                 assert isinstance(item, Job)
-                right += list(item.kept) == [kept(item.request.record.ordinal)]
+                right += list(item.saved) == [kept(item.request.record.ordinal)]
             return right
 
     assert asyncio.run(main()) == COUNT
@@ -67,12 +67,12 @@ def test_a_record_that_has_begun_follows_nobody_and_others_follow_it() -> None:
         return {}
 
     async def main() -> list[tuple[str, int, list[str]]]:
-        lookups = Lookups(done=nothing_done, answered=none_answered, kept=look_up)
+        lookups = Lookups(done=nothing_done, answered=none_answered, saved=look_up)
         same = request(0).digest
         producer = Producer(
             batches(3), lambda one: request(one.ordinal, digest=same), lookups, RecordErrorHandler(lambda _: None)
         )
         jobs = [item async for item in producer.items() if isinstance(item, Job)]
-        return [(job.request.record.key, len(job.kept), sorted(one.key for one in job.followers)) for job in jobs]
+        return [(job.request.record.key, len(job.saved), sorted(one.key for one in job.followers)) for job in jobs]
 
     assert asyncio.run(main()) == [("k1", 1, ["k0", "k2"])]

@@ -33,7 +33,7 @@ async def main():
     with switch.stopping():
         print("ready", flush=True)
         await done.wait()
-        assert switch.asked
+        assert switch.signal_name
     signal.raise_signal(signal.SIGTERM)
 
 signal.signal(signal.SIGTERM, before)

@@ -159,7 +159,7 @@ def test_a_resume_goes_on_where_the_ledger_ends(
     moved_clock: RunOn, whole: tuple[Outcome, Stage], results: tuple[int, ...]
 ) -> None:
     before, first = whole
-    outcome, stage = play(moved_clock, *TALK[len(results) :], kept=cut(first.ledger.of(), *results))
+    outcome, stage = play(moved_clock, *TALK[len(results) :], saved=cut(first.ledger.of(), *results))
     assert outcome.label == before.label
     assert (outcome.usage, outcome.attempts, outcome.repairs) == (before.usage, before.attempts, before.repairs)
     assert stage.ledger.log.count("call") == 3 - len(results), "no answer is asked for again"
@@ -169,7 +169,7 @@ def test_a_resume_goes_on_where_the_ledger_ends(
 
 def test_turns_of_another_request_are_not_gone_on_with(moved_clock: RunOn, whole: tuple[Outcome, Stage]) -> None:
     kept = [replace(turn, request_digest=b"another prompt..") for turn in whole[1].ledger.of()]
-    _, stage = play(moved_clock, *TALK, kept={"k0": kept})
+    _, stage = play(moved_clock, *TALK, saved={"k0": kept})
     assert stage.ledger.log.count("call") == 3
 
 
@@ -178,7 +178,7 @@ def test_what_followed_a_kept_answer_that_fits_no_more_is_not_gone_on_with(
 ) -> None:
     turns = whole[1].ledger.of()
     turns[0] = replace(turns[0], response=said("bad"))
-    outcome, stage = play(moved_clock, said("z"), said(text="Done."), kept={"k0": turns})
+    outcome, stage = play(moved_clock, said("z"), said(text="Done."), saved={"k0": turns})
     assert outcome.label == {"said": ["z=result 0"], "reply": "Done."}
     assert len(stage.asked) == 2
 
