@@ -1,4 +1,4 @@
-"""The ledger holds one outcome per record. It is written first, and every file of rows can be made from it."""
+"""Reads and writes the ledger: one outcome per record. It is written first, and all files of rows are made from it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _AT = {name: place for place, name in enumerate(COLUMNS)}
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIMIT {BLOCK}"  # noqa: S608 (our words)
 #: Returns the digest of the request that an outcome's record would send now; None if it is unknown.
 NewDigest = Callable[[Outcome], bytes | None]
-#: Returns a label whose column has its new names, with its votes and everything counted from them renamed as well.
+#: Returns a label whose column has its new name, with its votes renamed and counted again.
 Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str, JSON]]
 
 

@@ -1,8 +1,8 @@
-"""What people say about a run's labels: `reviews.db`, beside the ledger and never in it.
+"""Reads and writes people's answers about a run's labels in `reviews.db`, separate from the ledger.
 
-It holds draws (which records were chosen, each with its probability) and answers (what a person said about a record).
-Rows are only ever added: an answer is taken back by another one. Several processes may write at once, and a run may be
-at work meanwhile. All of it waits for the disk: call it in a thread. One object may be used by several threads.
+The file contains draws (which records were chosen, each with its probability) and answers (what a person answered about
+a record). Rows are only ever added: another answer takes an answer back. Several processes may write at once, even
+during a run. Everything here waits for the disk: call it in a thread. Several threads may use one object.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Reviews:
 
     @contextmanager
     def _used(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread at a time. Raises StoreError."""
+        """Yield the connection, to one thread at a time. Raises StoreError."""
         try:
             with self._lock:
                 yield self._connection
@@ -73,9 +73,9 @@ class Reviews:
     # -- draws -------------------------------------------------------------------------------------------------------
 
     def add_draw(self, draw: Draw, items: Sequence[DrawItem]) -> Draw:
-        """Keep a draw with its records, in their order; the draw with its id and time. Raises ValueError.
+        """Save a draw with its records, in their order, and return it with its id and time.
 
-        A ValueError means that a key comes twice, or that a probability is not above 0 and at most 1.
+        Raises ValueError if a key occurs twice, or a probability is not above 0 and at most 1.
         """
         if len({item.key for item in items}) != len(items):
             raise ValueError("a record is twice in a draw")
@@ -95,7 +95,7 @@ class Reviews:
         return replace(draw, at=at, id=number)
 
     def draws(self, purpose: str | None = None) -> list[Draw]:
-        """All draws, or those for one purpose, the oldest first."""
+        """Return all draws, or those for one purpose, oldest first."""
         rows = self._rows("SELECT id, at, seed, spec, purpose, blind, population, digest FROM draws ORDER BY id")
         return [
             Draw(seed, json_value(spec), why, population, digest, bool(blind), at, number)
@@ -104,9 +104,9 @@ class Reviews:
         ]
 
     def items_of(self, draw: int) -> list[DrawItem]:
-        """The records of a draw, in their order, each with the last answer in this draw that stands.
+        """Return a draw's records in their order, each with its last valid answer in this draw.
 
-        Empty where there is no such draw. If a record has another key since, the item keeps the key of the draw.
+        Empty if there is no such draw. If a record has a new key since, the item keeps the key of the draw.
         """
         answers = {answer.key: answer for answer in self.active_answers() if answer.draw == draw}
         rows = self._rows(
@@ -118,11 +118,11 @@ class Reviews:
         ]
 
     def keys_of(self, draw: int) -> set[str]:
-        """The keys of the records of a draw."""
+        """Return the keys of a draw's records."""
         return {unbound(key) for (key,) in self._rows("SELECT key FROM draw_items WHERE draw = ?", draw)}
 
     def draws_of(self, key: str) -> list[tuple[Draw, DrawItem]]:
-        """The draws in which this key is, each with its item there, without answers."""
+        """Return the draws that contain this key, each with its item, without answers."""
         by_id = {draw.id: draw for draw in self.draws()}
         rows = self._rows(
             "SELECT draw, probability, stratum, position FROM draw_items WHERE key = ? ORDER BY draw", bound(key)
@@ -134,7 +134,7 @@ class Reviews:
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def add_answers(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Keep answers, all of them or, after an error or a kill, none; gives them with their ids and times."""
+        """Save answers in one transaction, and return them with their ids and times."""
         now = time.time()
         with self._used() as connection, transaction(connection):
             first = connection.execute(_NEXT).fetchone()[0]
@@ -143,7 +143,7 @@ class Reviews:
         return numbered
 
     def answers(self, since: int = 0) -> list[Answer]:
-        """All answers with a higher id than `since`, the oldest first; those that take one back are among them.
+        """Return all answers with an id above `since`, oldest first, including those that take one back.
 
         Labels that were renamed since have their new names.
         """
@@ -151,7 +151,7 @@ class Reviews:
         return renamed_answers(list(map(_read_answer, rows)), renames_for_people(self.path.parent))
 
     def active_answers(self, upto: int | None = None) -> list[Answer]:
-        """The answers that count, oldest first, without answers that were taken back and the retractions."""
+        """Return the answers that count, oldest first, without retractions and the answers that they take back."""
         answers = [answer for answer in self.answers() if upto is None or answer.id <= upto]
         taken_back = {answer.takes_back for answer in answers}
         return [answer for answer in answers if answer.takes_back is None and answer.id not in taken_back]
@@ -159,9 +159,9 @@ class Reviews:
     # -- corrections -------------------------------------------------------------------------------------------------
 
     def corrections(self, upto: int | None = None) -> dict[str, Correction]:
-        """What people say the labels are, by the key that the record had when its answer was last placed.
+        """Return the labels according to people, by the key that each record had when its answer was last placed.
 
-        The last answer to each field counts. `upto` leaves out what came after that version.
+        The last answer to each field counts. `upto` leaves out later versions.
         """
         rows = self._rows("SELECT answer, key, record, request, id FROM places ORDER BY id")
         places = {row[0]: Place(row[0], unbound(row[1]), *row[2:4]) for row in rows if upto is None or row[4] <= upto}
@@ -173,7 +173,7 @@ class Reviews:
         return corrections
 
     def version(self) -> int:
-        """A number that grows whenever `corrections` changes. It is 0 at first."""
+        """Return a number that grows whenever `corrections` changes, 0 at first."""
         return int(self._rows(_VERSION)[0][0])
 
     def add_places(self, places: Sequence[Place]) -> None:
@@ -192,15 +192,15 @@ class Reviews:
 
 
 def open_reviews(folder: Path) -> Reviews:
-    """The reviews of the run in this folder, for writing; a new file is for its owner only.
+    """Open the reviews of the run in this folder for writing. Only its owner can read a new file.
 
-    Raises SetupError if it is another file.
+    Raises SetupError if the file is not a file of reviews.
     """
     return Reviews(folder / NAME, connect(folder / NAME))
 
 
 def read_reviews(folder: Path) -> Reviews | None:
-    """The reviews of the run, for reading, or None if nobody has reviewed it."""
+    """Open the reviews of the run for reading, or return None if nobody has reviewed it."""
     connection = connect_reader(folder / NAME)
     return None if connection is None else Reviews(folder / NAME, connection)
 

@@ -1,4 +1,4 @@
-"""The file of a run's reviews: its tables, its version, and how it is opened."""
+"""Opens the file of a run's reviews, and defines its tables and version."""
 
 import errno
 import os
@@ -13,10 +13,10 @@ from pipeline.store.sqlitefile import FileFormat, is_empty, open_reader, open_wr
 #: The name of the file in a run folder.
 NAME = "reviews.db"
 VERSION = 1
-#: "labr": tells it from a ledger and from other SQLite databases.
+#: "labr", which distinguishes it from a ledger and other SQLite databases.
 APPLICATION_ID = 0x6C616272
 
-# Answers and places are numbered together, so that one number says what the corrections were at a moment.
+# Answers and places share one numbering, so that one number identifies a version of the corrections.
 _TABLES = (
     (
         "CREATE TABLE draws (id INTEGER PRIMARY KEY, at REAL NOT NULL, seed INTEGER NOT NULL, spec TEXT NOT NULL,"
@@ -36,7 +36,7 @@ _TABLES = (
         "CREATE TABLE places (id INTEGER PRIMARY KEY, at REAL NOT NULL, answer INTEGER NOT NULL, key TEXT NOT NULL,"
         " record INTEGER, request BLOB)"
     ),
-    # Nobody changes what was said, by a slip neither.
+    # Saved answers must never change, not even by mistake.
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {word} ON {table} BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"
         for table in ("draws", "draw_items", "answers", "places")
@@ -53,19 +53,19 @@ _REVIEWS = FileFormat(
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that writes, for any thread, one at a time. Makes the tables in a new file. Raises SetupError."""
+    """Open a writing connection for any thread, one at a time. Makes the tables in a new file. Raises SetupError."""
     with _setup_errors(path):
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        # Before SQLite makes it: its journal then has the same permissions. A file that is there is not opened but by
-        # SQLite: closing it would give up the locks that this process has on it, and another one deletes the journal.
+        # Create the file before SQLite does, so that its journal has the same permissions. Never open an existing file
+        # except by SQLite: closing it would release this process's locks, and another process would delete the journal.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         return open_writer(path, _REVIEWS, "rw", any_thread=True)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection | None:
-    """A connection that only reads; None where nothing was written yet. Raises SetupError."""
+    """Open a read-only connection; return None if nothing has been written yet. Raises SetupError."""
     if not path.exists() or not path.stat().st_size:
         return None
     with _setup_errors(path):

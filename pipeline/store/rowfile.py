@@ -1,4 +1,4 @@
-"""A file of rows that is written once, from its beginning to its end: CSV, JSON Lines or Parquet."""
+"""Writes a file of rows from beginning to end: CSV, JSON Lines, or Parquet."""
 
 import os
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from pipeline.store.columntypes import convert
 from pipeline.store.formats import csv_block, json_block
 from pipeline.store.parquet import require
 
-#: A group of rows in a Parquet file has at most so many rows, and characters of text.
+#: The most rows, and characters of text, in a group of rows in a Parquet file.
 GROUP_ROWS, GROUP_CHARACTERS = 10_000, 4_000_000
 
 
 class _Text:
-    """CSV or JSON Lines."""
+    """A CSV or JSON Lines file."""
 
     def __init__(self, path: Path, titles: Sequence[str], *, escape_formulas: bool) -> None:
         self._titles = titles
@@ -35,7 +35,7 @@ class _Text:
 
 
 class _Parquet:
-    """Rows are kept until they make a group that is neither short nor long, so that memory stays flat."""
+    """A Parquet file. Rows are buffered until they make a full group, so that memory stays flat."""
 
     def __init__(self, path: Path, titles: Sequence[str], kinds: Sequence[str]) -> None:
         self._arrow, self._kinds = require(), kinds
@@ -46,7 +46,7 @@ class _Parquet:
         self._schema = self._arrow.schema(columns)
         self._file: BinaryIO = path.open("wb")
         self._writer: Any = self._arrow.parquet.ParquetWriter(self._file, self._schema)
-        # All other state that changes: the rows that are not written yet, and the characters in them.
+        # Mutable state: the rows that are not written yet, and how many characters they contain.
         self._rows: list[Sequence[JSON]] = []
         self._length = 0
 
@@ -71,19 +71,18 @@ class _Parquet:
         self._rows, self._length = [], 0
 
 
-#: Takes rows with `add`, and waits with `close` for the disk to have all of them: whoever opened it closes it. Both
-#: raise OSError.
+#: `add` takes rows, and `close` waits until all of them are on the disk. Whoever opens the file must close it. Both
+#: methods raise OSError.
 RowFile: TypeAlias = _Text | _Parquet
 
 
 def open_rows(
     path: Path, titles: Sequence[str], kinds: Sequence[str] = (), *, escape_formulas: bool = False
 ) -> RowFile:
-    """A new file in the format of its name, which may end in `.part`.
+    """Open a new file in the format of its name, which may end in `.part`.
 
+    `kinds` are the types of a Parquet file's columns: bool, int64, double, or string.
     Raises OSError, and MissingExtraError for Parquet without pyarrow.
-
-    `kinds` are the types of the columns of a Parquet file: bool, int64, double or string.
     """
     if ".parquet" in path.suffixes:
         return _Parquet(path, titles, kinds)

@@ -1,4 +1,4 @@
-"""An Outcome as a row of the ledger, and back again without loss."""
+"""Converts an Outcome to a row of the ledger, and back without loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
@@ -11,8 +11,8 @@ from pipeline.records import JSON, Answer, Outcome, Problem, Record, Status, Too
 STATUSES = {str(status): status for status in Status}
 _TEXT, _MAYBE_TEXT = (str, bytes), (str, bytes, NoneType)
 _MAYBE_STR, _MAYBE_NUMBER = (str, NoneType), (int, float, NoneType)
-#: The columns of an outcome in the ledger, and what each may hold when it is read. Texts with lone surrogates are bytes
-#: (see `bound`). The wide texts come last, so that counting and looking up never read them.
+#: The columns of an outcome in the ledger, and the types that each may have when it is read. Texts with lone surrogates
+#: are bytes (see `bound`). The wide texts come last, so that counting and looking up never read them.
 DEFINITIONS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "seq": ("INTEGER PRIMARY KEY", (int,)),
     "key": ("TEXT NOT NULL", _TEXT),
@@ -49,7 +49,7 @@ _MOST_INTEGER = 2**63 - 1
 
 
 def bound(text: str | None) -> str | bytes | None:
-    """The text as SQLite can hold it: one with lone surrogates (a file name may have them) becomes a blob."""
+    """Return the text as SQLite can store it: a text with lone surrogates, as in a file name, becomes a blob."""
     if text is None or text.isascii():
         return text
     try:
@@ -60,27 +60,27 @@ def bound(text: str | None) -> str | bytes | None:
 
 
 def unbound(value: Any) -> Any:
-    """The text that `bound` was given."""
+    """Return the text that `bound` received."""
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 def any_text(value: Any) -> str:
-    """A text to show, also of what no text should be."""
+    """Return a text to show, even for a damaged value."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def json_text(value: JSON) -> str | None:
-    """The value as JSON text; None stays None. Every character is kept: what SQLite cannot hold is escaped."""
+    """Return the value as JSON text; None stays None. No character is lost: those that SQLite refuses are escaped."""
     return None if value is None else codec.dumps(value).decode()
 
 
 def json_value(text: str | None) -> JSON:
-    """The value that `json_text` was given."""
+    """Return the value that `json_text` received."""
     return None if text is None else codec.loads_exact(text)
 
 
 def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
-    """The values of COLUMNS."""
+    """Return the values of COLUMNS."""
     record, problem = outcome.record, outcome.problem
     code, message = (problem.code, problem.message) if problem else (None, None)
     return (
@@ -112,20 +112,20 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
 
 
 def _whole(value: int) -> int:
-    """The number as SQLite can hold it: sums of what servers claim may be longer than 64 bits."""
+    """Limit the number to what SQLite can store, because sums of servers' numbers may exceed 64 bits."""
     return max(-_MOST_INTEGER, min(value, _MOST_INTEGER))
 
 
 def to_outcome(row: Sequence[Any]) -> Outcome:
-    """The outcome of a row whose columns are COLUMNS; of a damaged row one without a label that says so."""
+    """Return the outcome of a row of COLUMNS. A damaged row becomes an outcome without a label that reports it."""
     try:
         return _read(row)
-    except Exception as error:  # whatever a damaged row makes of itself is not the end of the others
+    except Exception as error:  # Whatever a damaged row causes must not affect the other rows.
         return _damaged(row, error)
 
 
 def damage_of(row: Sequence[Any]) -> str | None:
-    """What is wrong with a row; None where it can be read."""
+    """Return what is wrong with a row, or None if it can be read."""
     try:
         _read(row)
     except Exception as error:
@@ -186,19 +186,19 @@ def _misfits(row: Sequence[Any]) -> Iterator[str]:
 
 
 def _label_text(outcome: Outcome) -> str | None:
-    """An object for a record that is one row; else a list: what is common to all rows, then each row."""
+    """Return an object for a record of one row, otherwise a list: the rows' common values, then each row."""
     if outcome.rows is None or outcome.label is None:
         return json_text(outcome.label)
     return json_text([outcome.label, *outcome.rows])
 
 
 def labelled(value: JSON) -> tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]:
-    """A label, and the rows that it is common to; None where the record is one row."""
+    """Return a label and the rows that have it in common; None if the record is one row."""
     return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
 
 
 def answer_text(answer: Answer | None, *, whole: bool = False) -> str | None:
-    """The answer as JSON text; None stays None. Only the `whole` of it holds what the next turn needs."""
+    """Return the answer as JSON text; None stays None. Only with `whole` does it contain what the next turn needs."""
     if answer is None:
         return None
     items = {"items": answer.items} if whole and answer.items else {}
@@ -226,7 +226,7 @@ def _problem(value: Mapping[str, Any] | None) -> Problem | None:
 
 
 def read_answer(text: str | None) -> Answer | None:
-    """The answer that `answer_text` was given."""
+    """Return the answer that `answer_text` received."""
     value = json_value(text)
     if value is None:
         return None

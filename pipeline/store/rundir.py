@@ -1,4 +1,4 @@
-"""The run folder: its names, its lock, its manifest and summary."""
+"""Manages the run folder: its file names, lock, manifest, and summary."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pipeline.store.reviewsfile import NAME as REVIEWS
 from pipeline.store.reviewsfile import connect as connect_reviews
 from pipeline.store.schema import connect_writer
 
-#: How the names of a run's own files begin. What else lies in the folder is the user's.
+#: The prefixes of a run's own files. All other files in the folder are the user's.
 _OURS = (
     "ledger.db", "reviews.db", "splits.db", "labels.", "failed.", "manifest.json", "summary.json", "live.json",
     "run.log", "lock", "control.", "evaluations.", "batches", "certificate.", "throughput.", "report.html",
 )  # fmt: skip
-#: A text longer than this, or of several lines, is shown as a difference of lines.
+#: A text that is longer than this, or has several lines, is shown as a line diff.
 SHORT_TEXT = 80
 
 
 class _In:
-    """A file of the folder, by its name there."""
+    """The path of a file in the folder."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -40,42 +40,42 @@ class _In:
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """A folder that holds one run."""
+    """A folder that contains one run."""
 
     path: Path
 
-    #: every outcome; everything else can be made from it
+    #: Every outcome. Everything else can be made from it.
     ledger = _In("ledger.db")
-    #: the records without a label
+    #: The records without a label.
     failed = _In("failed.csv")
-    #: what the run is a run of
+    #: What defines the run.
     manifest = _In("manifest.json")
-    #: how the run ended
+    #: How the run ended.
     summary = _In("summary.json")
-    #: what happened, as JSON lines
+    #: The events of the run, as JSON Lines.
     log = _In("run.log")
-    #: what `check` has found the server to do: about the server, and so none of the run's own files
+    #: What `check` found out about the server. It is not about the run, and so not one of the run's own files.
     server = _In("server-card.json")
-    #: what `evaluate` has found, one JSON line each time
+    #: The results of `evaluate`, one JSON line each.
     evaluations = _In("evaluations.jsonl")
-    #: how many calls were answered and refused, span by span of time, as JSON lines
+    #: How many calls were answered and refused in each span of time, as JSON Lines.
     throughput = _In("throughput.jsonl")
-    #: what came of the run, as a page for people
+    #: The run's results, as a page for people.
     report = _In("report.html")
-    #: the ledger as it was before there were shards
+    #: The ledger from before the run was split into shards.
     before_shards = _In("shards/base.db")
-    #: what a merge that was killed has left of shards whose outcomes are in the ledger
+    #: What a killed merge left of shards whose outcomes are in the ledger.
     merged = _In("shards.merged")
 
     def labels(self, kind: str = "csv") -> Path:
-        """The file of labeled records, as csv, jsonl, or parquet."""
+        """Return the path of the labels in this format: csv, jsonl, or parquet."""
         return self.path / f"labels.{kind}"
 
     def open_for_writing(self) -> RunLock:
-        """Make the folder if need be, and keep other processes from writing to it until the lock is closed.
+        """Make the folder if necessary, and lock out other processes until the lock is closed.
 
-        A new folder is for its owner only, since records may be private. The lock ends with the process, however that
-        ends. Raises RunInUseError, or SetupError if the folder cannot be written or one of its files is a link.
+        Only the owner can read a new folder, because records may be private. The lock ends with the process, however
+        that ends. Raises RunInUseError, or SetupError if the folder cannot be written or one of its files is a link.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class RunDir:
             ) from error
 
     def refuse_links(self) -> None:
-        """Raises SetupError if one of the run's files is a link: what it leads to is not the run's."""
+        """Raise SetupError if one of the run's files is a link, because its target is not the run's."""
         for file in self.files():
             if file.is_symlink():
                 raise SetupError(
@@ -97,13 +97,13 @@ class RunDir:
                 )
 
     def is_running(self) -> bool:
-        """Whether a process on this machine holds the folder or one of its shards.
+        """Whether a process on this machine has locked the folder or one of its shards.
 
         The owner file remains after a kill, so the process is checked too.
         """
         if any(RunDir(one.parent).is_running() for one in self.path.glob("shards/**/lock.owner")):
             return True
-        if os.name == "nt":  # there `os.kill(pid, 0)` is Ctrl-C
+        if os.name == "nt":  # On Windows, `os.kill(pid, 0)` sends Ctrl-C.
             return (self.path / "lock.owner").exists() and _is_locked(self.path)
         try:
             owner = codec.loads((self.path / "lock.owner").read_bytes())
@@ -116,14 +116,14 @@ class RunDir:
         return not _is_dead(pid)
 
     def files(self) -> list[Path]:
-        """The run's own files that are there, by name."""
+        """Return the run's own files that exist, by name."""
         try:
             return sorted(file for file in self.path.iterdir() if file.name.startswith(_OURS))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def shards(self) -> list[RunDir]:
-        """The run folders of its shards that have started, in order."""
+        """Return the run folders of the shards that have started, in order."""
         try:
             folders = [one for one in (self.path / "shards").iterdir() if one.name.isdigit()]
         except (FileNotFoundError, NotADirectoryError):
@@ -131,15 +131,15 @@ class RunDir:
         return [RunDir(one) for one in sorted(folders) if (one / "ledger.db").exists()]
 
     def refuse_shards(self) -> None:
-        """Raises SetupError if the run is in shards, which would ask for the same records."""
+        """Raise SetupError if the run has shards, which would ask for the same records."""
         if (self.path / "shards" / "plan.json").exists():
             advice = "is in shards. Go on with run --shards and the same number, or put them together first:"
             raise SetupError(f"{self.path} {advice} labelpipe merge {self.path}")
 
     def refuse_leftovers(self) -> None:
-        """Raises SetupError where files of a run are there without the ledger that knows what was paid for.
+        """Raise SetupError if a run left files without the ledger that records what was paid for.
 
-        To be called under the lock, before anything is written.
+        Call it with the lock, before anything is written.
         """
         if self.ledger.exists() and self.ledger.stat().st_size:
             return
@@ -158,9 +158,9 @@ class RunDir:
             )
 
     def refuse_rows(self) -> None:
-        """Raises SetupError where a file of rows holds a row. To be called where the ledger holds no outcome."""
+        """Raise SetupError if a file of rows contains a row. Call it if the ledger has no outcomes."""
         for file in self.files():
-            # What a killed session had begun to build is nobody's only copy.
+            # A file that a killed session had begun to build is not an only copy.
             if file.name.startswith(("labels.", "failed.csv")) and file.suffix != ".part" and _has_rows(file):
                 raise SetupError(
                     f"{file}: contains rows, but the ledger beside it has none. Put back the ledger that belongs to "
@@ -168,11 +168,11 @@ class RunDir:
                 )
 
     def read_manifest(self) -> dict[str, JSON] | None:
-        """The manifest, or None if there is none yet. Raises SetupError if it cannot be read."""
+        """Return the manifest, or None if there is none yet. Raises SetupError if it cannot be read."""
         return _read(self.manifest)
 
     def write_manifest(self, manifest: Mapping[str, JSON]) -> None:
-        """Keep the manifest; the file is always whole."""
+        """Save the manifest atomically."""
         write_whole(self.manifest, codec.pretty(manifest))
 
     def note_simulated(self) -> None:
@@ -182,16 +182,16 @@ class RunDir:
             self.write_manifest({**manifest, "simulated": True})
 
     def write_server(self, card: Mapping[str, JSON]) -> None:
-        """Keep the server card, also where there is no run yet. Raises StoreError or OSError."""
+        """Save the server card, even if there is no run yet. Raises StoreError or OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(self.server, codec.pretty(card))
 
     def read_summary(self) -> dict[str, JSON] | None:
-        """The summary, or None if the run has not ended. Raises SetupError if it cannot be read."""
+        """Return the summary, or None if the run has not ended. Raises SetupError if it cannot be read."""
         return _read(self.summary)
 
     def write_summary(self, summary: Mapping[str, JSON]) -> None:
-        """Keep the summary; the file is always whole."""
+        """Save the summary atomically."""
         write_whole(self.summary, codec.pretty(summary))
 
     def clear_summary(self) -> None:
@@ -200,7 +200,7 @@ class RunDir:
 
 
 class RunLock:
-    """Locks a run folder for this process, until `close`."""
+    """A lock on a run folder for this process, until `close`."""
 
     def __init__(self, folder: Path) -> None:
         import filelock
@@ -211,31 +211,31 @@ class RunLock:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             raise RunInUseError(_in_use(folder, self._owner)) from None
-        # In a file of its own: a locked file cannot be read everywhere.
+        # The owner has its own file, because some systems do not let others read a locked file.
         now, host = datetime.now(UTC).isoformat(timespec="seconds"), gethostname()
         write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": now, "host": host}))
 
     def move(self, files: Sequence[Path], to: Path) -> None:
-        """Move the run elsewhere while nobody else can begin in it: all of the folder, or of a shared one these files.
+        """Move the run while no other session can begin in it: the whole folder, or only these files of a shared one.
 
         Raises OSError.
         """
         folder = self._owner.parent
         is_all = len(files) == len(list(folder.iterdir()))
         if is_all and not folder.samefile(Path.cwd()):
-            if os.name == "nt":  # pragma: no cover - there no folder can be renamed in which a file is open
+            if os.name == "nt":  # pragma: no cover - Windows cannot rename a folder that contains an open file
                 self.close()
             folder.rename(to)
             self._owner = to / self._owner.name
             return
         to.mkdir(mode=0o700)
-        # What a journal holds goes into its file first: the two do not move at the same moment.
+        # Write each journal into its file first, because the two do not move at the same moment.
         for database, connect in ((RunDir(folder).ledger, connect_writer), (folder / REVIEWS, connect_reviews)):
             if database.exists():
                 with suppress(SetupError):
                     connect(database).close()
         for file in files:
-            # The journal's own files may have gone into the ledger with what they held.
+            # A journal's own files may be gone, because SQLite deletes them once the ledger has their content.
             if not file.name.startswith("lock"):
                 with suppress(FileNotFoundError):
                     file.rename(to / file.name)
@@ -262,7 +262,7 @@ class Change:
     new: JSON
 
     def lines(self) -> Iterator[str]:
-        """The difference for a person."""
+        """Yield the difference as lines for people."""
         old, new = _format_value(self.old), _format_value(self.new)
         if max(len(old), len(new)) <= SHORT_TEXT and "\\n" not in old + new:
             yield f"{self.part}: {old} -> {new}"
@@ -274,7 +274,7 @@ class Change:
 
 
 def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
-    """The parts in which two fingerprints differ; a part within a part is named with a dot."""
+    """Return the parts in which two fingerprints differ; nested parts have dotted names."""
     before, now = codec.flatten(old), codec.flatten(new)
     names = dict.fromkeys([*before, *now])
     return [Change(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
@@ -290,7 +290,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
-    """Raises StoreError with this file and `what` went wrong, if the block raises OSError."""
+    """Raise StoreError with this file and `what` went wrong if the block raises OSError."""
     try:
         yield
     except OSError as error:
@@ -298,7 +298,7 @@ def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
 
 
 def replace_durably(part: Path, path: Path) -> None:
-    """Replace a file by a finished one: sync it first, then rename it."""
+    """Replace a file by a finished one: sync the new one first, then rename it."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     part.replace(path)
@@ -321,7 +321,7 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether only its name is left: in a container nobody may ever fetch the exit code of a killed process."""
+    """Whether the process is a zombie: in a container, nobody may ever fetch the exit code of a killed process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The ledger's file: its tables, its version, and how it is opened."""
+"""Opens the ledger's file, and defines its tables and version."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from pipeline.store.rows import COLUMNS, DEFINITIONS
 from pipeline.store.sqlitefile import FileFormat, open_reader, open_writer, user_version
 
 VERSION = 5
-#: "labl": tells our files from other SQLite databases.
+#: "labl", which distinguishes our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 
 _OUTCOME = ", ".join(f"{name} {definition}" for name, (definition, _) in DEFINITIONS.items())
-# seq needs no AUTOINCREMENT: the ledger counts on from the highest seq of both tables, so none comes twice.
-# The digest's index holds six bytes of it: the index is written at random places, and a short one touches fewer pages.
+# seq needs no AUTOINCREMENT, because the ledger counts on from the highest seq of both tables, so none occurs twice.
+# The digest's index holds only six bytes of it: writes to the index are random, and a short index touches fewer pages.
 _ARCHIVE = "archived_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
 _LABELLED_REQUEST = "status = 'labelled' AND request_digest IS NOT NULL"
 _TURNS = """(
@@ -35,9 +35,9 @@ _TURNS = """(
     cost_usd REAL,
     PRIMARY KEY (key, turn)
 ) WITHOUT ROWID"""
-#: as versions 2 and 3 had it
+#: The table as in versions 2 and 3.
 _OLD_TURNS = _TURNS.replace("    fault TEXT,\n    cost_usd REAL,\n", "")
-#: The parts of the batch lane, and the records in them (see `batches`).
+#: The tables of the batch lane: parts, and the records in them (see `batches`).
 _BATCHES = """(
     part INTEGER PRIMARY KEY,
     state TEXT NOT NULL,
@@ -89,7 +89,7 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-#: A ledger of an older version becomes one of the next when a run opens it for writing ...
+#: What upgrades a ledger of each older version to the next when a run opens it for writing.
 _UPGRADES = {
     1: (
         "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
@@ -117,8 +117,8 @@ _OLD_TURNS_VIEW = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS co
 _OLD_ARCHIVE = "CREATE TEMP VIEW archived AS SELECT *, superseded_at AS archived_at"
 _NO_LANE = (f"CREATE TEMP TABLE batches {_BATCHES}", f"CREATE TEMP TABLE batch_items {_BATCH_ITEMS}")
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
-#: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
-#: first.
+#: What makes a ledger of an older version look like the current one to a reader. SQLite looks up a name among the
+#: connection's temporary tables first.
 _VIEWS_OF_OLD = {
     1: (
         "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.outcomes",
@@ -137,10 +137,10 @@ _VIEWS_OF_OLD = {
     3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_VIEW, *_NO_LANE),
     4: _NO_LANE,
 }
-#: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
+#: The index for rows in input order. It is made only if a run asks for that order, because it slows down commits.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"
 SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (constant names)
-#: The same without the answer as it came, which rows do not need.
+#: The same without the model's answer, which rows do not need.
 SELECT_ROW = SELECT_OUTCOME.replace(" answer,", " NULL,")
 
 
@@ -151,7 +151,7 @@ _LEDGER = FileFormat(
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """The connection that writes; makes the tables in a new file. Raises SetupError if the file is not a ledger."""
+    """Open the writing connection, and make the tables in a new file. Raises SetupError if it is not a ledger."""
     with _setup_errors(path):
         connection = open_writer(path, _LEDGER, "rwc", _prepare_writer)
     connection.text_factory = _text
@@ -159,14 +159,14 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, beside a writer in this or another process. Raises SetupError."""
+    """Open a read-only connection. This or another process may be writing. Raises SetupError."""
     if not path.exists():
         raise SetupError(f"{path}: there is no ledger here. If this is a run folder, restore a copy of it.")
 
     def prepare(connection: sqlite3.Connection, is_empty: bool) -> None:
         if is_empty:
             raise SetupError(f"{path}: the ledger is empty. If a run was here, restore a copy of it.")
-        # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
+        # Temporary tables (keys seen in this pass) go to a file, so that memory stays flat.
         connection.execute("PRAGMA temp_store = FILE")
         for statement in _VIEWS_OF_OLD.get(user_version(connection), ()):
             connection.execute(statement)
@@ -186,7 +186,7 @@ def _setup_errors(path: Path) -> Iterator[None]:
 
 
 def _text(raw: bytes) -> str | bytes:
-    """A text; its bytes where they are damaged, which is then seen in the row that has them."""
+    """Return a text, or its bytes if they are damaged, so that the row that contains them is found."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -195,14 +195,14 @@ def _text(raw: bytes) -> str | bytes:
 
 def _prepare_writer(connection: sqlite3.Connection, is_new: bool) -> None:
     connection.execute("PRAGMA cache_size = -8000")
-    # 32 MB: pages that are written again and again (the digests' index) then reach the file once for many commits.
+    # 32 MB, so that pages that change often (the digests' index) reach the file only once for many commits.
     connection.execute("PRAGMA wal_autocheckpoint = 8000")
     if not is_new:
         _upgrade(connection)
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
-    """Bring an older file to this version: all of it or, after a kill, nothing."""
+    """Upgrade an older file to this version in one transaction."""
     if user_version(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -215,7 +215,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Raises StoreError, which says what to do, where the ledger at this path cannot be used."""
+    """Raise StoreError, with advice, if the ledger at this path cannot be used."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -223,7 +223,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def use_failure(path: Path, error: Exception) -> str:
-    """What went wrong with an open ledger, and what to do."""
+    """Return what went wrong with an open ledger, and what to do."""
     if is_damage(error):
         return damaged(path, error)
     return (
@@ -238,7 +238,7 @@ def is_damage(error: Exception) -> bool:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """What to do about a file whose content is broken."""
+    """Return what to do about a file whose content is broken."""
     return (
         f"{path}: the ledger is damaged ({error}). Put back a copy of the run folder, or save what can be saved "
         f"with: sqlite3 {path.name} .recover"

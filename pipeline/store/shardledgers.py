@@ -1,4 +1,4 @@
-"""One ledger from those of several shards: outcomes, archived rows, saved answers, days, batches; and their locks."""
+"""Joins the ledgers of shards: outcomes, archived rows, saved answers, days, and batches. Also locks the shards."""
 
 import shutil
 import sqlite3
@@ -19,24 +19,24 @@ from pipeline.store.writes import BUDGET_KEY, FLEX_KEY, forget_files, set_meta
 
 _REST = ", ".join(COLUMNS[1:])
 _NAMES = ", ".join(COLUMNS)
-#: Memory of the page cache, in KiB: the index of keys is written at random places.
+#: The size of the page cache in KiB. It is large because writes to the index of keys are random.
 _CACHE_KIB = 64_000
 
 
 def join_ledgers(target: Path, parts: Sequence[Path], run_id: str, *, goes_on: bool = False) -> int:
-    """Make the ledger `target` of these, in this order, and put it into the place of the one that is there.
+    """Join these ledgers in this order, replace the ledger `target` by the result, and return its number of outcomes.
 
-    The first one may be what was done before there were shards: its rows keep their numbers. All is made in a file
-    beside it, so a kill leaves the old ledger, and what is done again comes to the same. Nobody else may write to
-    `target`; the parts may be at work. `goes_on`: they have batches at the server, which stay theirs alone. Gives the
-    number of outcomes. Raises StoreError.
+    The first one may be from before there were shards: its rows keep their numbers. The result is made in a separate
+    file, so a kill leaves the old ledger, and repeating the join gives the same result. Nobody else may write to
+    `target`; the parts may be in use. `goes_on`: the parts have batches at the server, which only they keep. Raises
+    StoreError.
     """
     made = target.with_name(f"{target.name}.joining")
     with store_errors(made):
         for old in made.parent.glob(f"{made.name}*"):
             old.unlink()
         with closing(connect_writer(made)) as connection:
-            # It is nobody's until it is renamed.
+            # Nobody else uses the file until it is renamed.
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -91,7 +91,7 @@ def _copy(connection: sqlite3.Connection, *, goes_on: bool) -> None:
         "INSERT INTO main.days SELECT day, requests FROM part.days WHERE TRUE"
         " ON CONFLICT (day) DO UPDATE SET requests = requests + excluded.requests"
     )
-    # No two shards have a part of the same number, and the lines of a batch are known by it.
+    # Part numbers are unique over all shards, and they identify the lines of a batch.
     which = " WHERE state IN ('read', 'closed')" if goes_on else ""
     one(f"INSERT OR REPLACE INTO main.batches SELECT * FROM part.batches{which}")  # noqa: S608
     if not goes_on:
@@ -99,7 +99,7 @@ def _copy(connection: sqlite3.Connection, *, goes_on: bool) -> None:
 
 
 def count_batches_left(ledgers: Iterable[Path]) -> int:
-    """How many batches are open, or have answers that were not used yet."""
+    """Return how many batches are open, or have answers that have not been used."""
     left = 0
     for path in ledgers:
         with closing(connect_reader(path)) as reader:
@@ -108,7 +108,7 @@ def count_batches_left(ledgers: Iterable[Path]) -> int:
 
 
 def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:
-    """What is known of the files of rows, which are made anew."""
+    """Copy what is known about the files of rows, and have them rebuilt."""
     if before is not None:
         connection.execute("COMMIT")
         connection.execute("ATTACH ? AS part", (f"{before.absolute().as_uri()}?mode=ro",))
@@ -119,7 +119,7 @@ def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:
 
 
 def _flex(parts: Sequence[Path]) -> dict[str, float] | None:
-    """What came by the flex lane in all parts; None where nothing did."""
+    """Return the flex lane's totals over all parts; None if it was not used."""
     total = Counter[str]()
     for part in parts:
         with closing(connect_reader(part)) as reader:
@@ -128,9 +128,9 @@ def _flex(parts: Sequence[Path]) -> dict[str, float] | None:
 
 
 def _spent(parts: Sequence[Path]) -> dict[str, float] | None:
-    """What all parts have cost at most; None where none of them has kept it, for there was no budget.
+    """Return the most that all parts can have cost; None if none of them recorded it, because there was no budget.
 
-    A part that has not kept it has cost what its outcomes say.
+    For a part that did not record it, the cost of its outcomes counts.
     """
     spent, is_counted = {"usd": 0.0, "tokens": 0.0}, False
     for part in parts:
@@ -144,7 +144,7 @@ def _spent(parts: Sequence[Path]) -> dict[str, float] | None:
 
 
 def _put_in_place(made: Path, target: Path) -> None:
-    """Durable, and without a journal of the old ledger, which SQLite would take for one of the new one."""
+    """Replace the old ledger durably, and remove its journal, which SQLite would take for the new one's."""
     if target.exists():
         with closing(connect_writer(target)) as old:
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -155,7 +155,7 @@ def _put_in_place(made: Path, target: Path) -> None:
 
 @contextmanager
 def lock_shards(run: Path) -> Iterator[bool]:
-    """Lock the shards and their lease server while the block lasts. Returns False if one is running.
+    """Lock the shards and their lease server during the block. Yields False if one of them is running.
 
     It tries their locks, because a process on another machine cannot be seen.
     """
@@ -174,7 +174,7 @@ def lock_shards(run: Path) -> Iterator[bool]:
 
 
 def clear_merged(run_dir: RunDir) -> None:
-    """Remove what a merge has left, even if the shards are in another folder behind a link."""
+    """Remove what a merge left, even if the shards are in another folder behind a link."""
     if run_dir.merged.is_symlink():
         shutil.rmtree(run_dir.merged.resolve(), ignore_errors=True)
         run_dir.merged.unlink()

@@ -1,8 +1,8 @@
-"""The files of rows: labels.csv, labels.jsonl, labels.parquet and failed.csv. Each is a projection of the ledger.
+"""Writes the files of rows (labels.csv, labels.jsonl, labels.parquet, and failed.csv) from the ledger.
 
-Rows are written after the ledger's commit, and the next commit stores how far the files have come. After a crash
-each file is cut at its last whole row, and what is missing comes from the ledger: no torn row, none twice, none lost.
-A file that somebody has changed is no file of ours: it is moved aside and made anew.
+Rows are written after the ledger's commit, and the next commit stores how far the files go. After a crash, each file is
+cut at its last whole row, and missing rows come from the ledger, so no row is torn, repeated, or lost. A file that
+somebody has changed is moved aside and rebuilt.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from pipeline.store.rowfile import open_rows
 from pipeline.store.rundir import RunDir, replace_durably
 from pipeline.store.writes import NO_FILE, Checkpoints
 
-#: A checkpoint moves when this much has been written since the last: what a crash makes us write again, at the most.
+#: A checkpoint moves when this much has been written since the last one. A crash repeats at most this much.
 SYNC_BYTES = 1024 * 1024
-#: A file shorter than this is built anew at once when its columns grow; a longer one at the end.
+#: If its columns grow, a file shorter than this is rebuilt at once, a longer one at the end.
 SMALL_BYTES = 1024 * 1024
 
 
@@ -45,17 +45,17 @@ class Sinks:
         self._run_dir = run_dir
         self._ledger = ledger
         self._wanted = layout
-        # All state that changes: the columns and up to which row they are complete; the corrections that the rows get;
-        # the files; what the next commit stores; and the ledger's generation that the files belong to.
+        # Mutable state: the columns and the last row that they cover; the corrections that the rows get; the files;
+        # what the next commit stores; and the ledger's generation of the files.
         self._layout = layout
         self._corrected = NOTHING
         self._seq = 0
         self._files: list[Projection] = []
         self._checkpoints: Checkpoints | None = None
         self._generation = ledger.generation
-        #: what is to be told of corrections that are not used
+        #: What to report about unused corrections.
         self.unused: list[str] = []
-        #: files that somebody changed while the run was at work
+        #: The files that somebody changed during the run.
         self.moved: list[MovedFile] = []
 
     @classmethod
@@ -67,11 +67,11 @@ class Sinks:
         *,
         moved: Sequence[MovedFile] | None = None,
     ) -> Sinks:
-        """Open the files: go on from their checkpoints and write what the ledger has beyond, or build them anew.
+        """Open the files, and write what the ledger has after their checkpoints, or rebuild them.
 
-        `moved` is the result of `move_changed_files` where it was called before; else it is called here.
+        `moved` is the result of `move_changed_files`. Without it, this method calls that function.
 
-        Raises StoreError if a file cannot be written, MissingExtraError if Parquet is asked for without pyarrow.
+        Raises StoreError if a file cannot be written, MissingExtraError for Parquet without pyarrow.
         """
         if "parquet" in layout.formats:
             parquet.require()
@@ -90,28 +90,28 @@ class Sinks:
         return self._layout
 
     def checkpoints(self) -> Checkpoints | None:
-        """How far the files go, for the next commit."""
+        """Return how far the files go, for the next commit."""
         return self._checkpoints
 
     async def write(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
         """Write the rows of outcomes that the ledger has just committed. Raises StoreError.
 
-        After an error, or a cancel, the next call or `finish` writes what is missing.
+        After an error or a cancellation, the next call or `finish` writes the missing rows.
         """
         if not outcomes:
             return
         outcomes = self._corrected.apply_all(outcomes)
         before = self._layout
-        # Outcomes may be there that were never written here: an error or a cancel came between.
+        # An error or a cancellation may have left outcomes that were never written here.
         if seqs[0] == self._seq + 1:
             self._note_columns(outcomes, seqs[-1])
         else:
             await self._learn_columns()
         if self._generation != self._ledger.generation:
-            return  # rows have been archived or moved: all is built anew at the end
+            return  # Rows have been archived or moved, so the files are rebuilt at the end.
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
-        # Before a row is added: what is cut into somebody's edit would be lost to both.
+        # Do this before adding rows: writing into a file that somebody has edited would damage both.
         await self._rebuild([file for file in self._files if file.external_change()])
         await self._extend(outcomes, seqs)
         if sum(file.unsynced_bytes for file in self._files) >= SYNC_BYTES:
@@ -141,12 +141,12 @@ class Sinks:
         await self.close()
 
     async def _make_at_once(self, row_format: RowFormat) -> None:
-        """Write a file anew from the ledger; the old one stays until the new one is whole. Raises StoreError."""
+        """Rebuild a file from the ledger; the old one stays until the new one is complete. Raises StoreError."""
         path, ledger = self._run_dir.path / row_format.name, self._ledger
         before = (await ledger.checkpoints()).get(row_format.name, NO_FILE)
         if await asyncio.to_thread(lambda: path.exists() and path.stat().st_size and digest_of(path) != before.digest):
             self.moved.append(move_aside(path, CHANGED))
-        # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
+        # Do this first: after a kill, the new file's rows then show that it is ours, and not put here by somebody.
         await ledger.save_checkpoints({row_format.name: replace(before, is_stale=True)})
         await _write(
             path, row_format, lambda: rows_of(ledger, row_format.order, upto=self._seq, corrected=self._corrected)
@@ -162,7 +162,7 @@ class Sinks:
     async def _recover(self) -> None:
         wanted = self._wanted.to_text()
         if await self._ledger.meta_get("layout_asked") != wanted:
-            # An export that comes while the files' columns are not known goes by this.
+            # An export uses this while the files' columns are unknown.
             await self._ledger.meta_set("layout_asked", wanted)
         text = await self._ledger.meta_get("layout")
         before = Layout.from_text(text) if text else None
@@ -186,16 +186,16 @@ class Sinks:
         await self._store_checkpoints()
 
     async def _learn_columns(self) -> None:
-        """Take in the columns of all rows that are not known yet."""
+        """Add the columns of all rows that have not been read yet."""
         async for block in rows_of(self._ledger, "completion", self._seq + 1, corrected=self._corrected):
             self._note_columns([outcome for _, outcome in block], block[-1][0])
 
     def _note_columns(self, outcomes: Sequence[Outcome], seq: int) -> None:
-        """Take in the columns of outcomes up to `seq`."""
+        """Add the columns of outcomes up to `seq`."""
         self._layout, self._seq = self._layout.grown(outcomes), seq
 
     async def _apply_new_corrections(self) -> None:
-        """Take in corrections that arrived during the session. Rows written before get them now."""
+        """Apply corrections that arrived during the session, also to rows that were written before."""
         now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._wanted.reviewed)
         if now.version != self._corrected.version:
             self._corrected = now
@@ -203,26 +203,26 @@ class Sinks:
             await self._learn_corrected_columns()
 
     async def _learn_corrected_columns(self) -> None:
-        """Take in the columns of records that people have labeled, which may be new."""
+        """Add the columns of records that people have labeled, which may be new."""
         outcomes = await self._ledger.outcomes_of(list(self._corrected.by_key))
         self._layout = self._layout.grown(self._corrected.apply_all(list(outcomes.values())))
 
     async def _start_over(self) -> None:
-        """Start over, with the columns of the rows that exist now."""
+        """Start over with the columns of the rows that exist now."""
         self._generation = self._ledger.generation
         self._layout, self._seq = replace(self._wanted.following(None), corrected=self._corrected.version), 0
         for file in self._files:
             file.is_old = True
 
     async def _move_changed_aside(self, files: Sequence[Projection]) -> None:
-        """Move files aside that somebody has changed since they were opened. They are rebuilt."""
+        """Move aside files that somebody has changed since they were opened. They are rebuilt."""
         for file in files:
             if why := await file.content_change():
                 self.moved.append(move_aside(file.path, why))
                 file.is_old = True
 
     def _outgrown(self) -> list[Projection]:
-        """The files that lack columns which have appeared since they were begun."""
+        """Return the files that lack columns that have appeared since they were begun."""
         shapes = {row_format.name: row_format.shape for row_format in growing(self._layout)}
         return [file for file in self._files if file.row_format.shape != shapes[file.row_format.name]]
 

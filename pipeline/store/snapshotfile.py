@@ -1,4 +1,4 @@
-"""A snapshot of a run folder in one file: its ledger as of one moment, and what belongs to it."""
+"""Packs a snapshot of a run folder into one file: its ledger at one moment, and the files that belong to it."""
 
 import sqlite3
 import zipfile
@@ -11,20 +11,20 @@ from pipeline.store.queries import meta_get
 from pipeline.store.schema import connect_reader, connect_writer, store_errors
 from pipeline.store.writes import BUDGET_KEY, forget_files, set_meta
 
-#: What of a run folder is in its state beside the ledger. Files of rows and logs are not: they can be made again.
+#: The files of a snapshot besides the ledger. Files of rows and logs are left out, because they can be made again.
 _BESIDE = ("manifest.json", "summary.json", "throughput.jsonl", "batches/**/*")
 _LEDGER = "ledger.db"
-#: Labels compress to a fifth even so, and faster than a network takes them.
+#: Even at this level, labels shrink to a fifth, and faster than a network transfers them.
 _LEVEL = 1
 
 
 def pack_snapshot(ledger: Path, archive: Path) -> None:
-    """Write the state of the ledger's folder into `archive`; the ledger may be at work. Raises StoreError."""
+    """Write a snapshot of the ledger's folder to `archive`, even during a run. Raises StoreError."""
     copy = archive.with_name(f"{archive.name}.db")
     with store_errors(archive):
         try:
             copy.unlink(missing_ok=True)
-            # One read transaction: whole, whatever is written meanwhile.
+            # One read transaction gives a consistent copy, whatever is written meanwhile.
             with closing(connect_reader(ledger)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
                 target.execute("PRAGMA journal_mode = DELETE")
@@ -40,10 +40,10 @@ def pack_snapshot(ledger: Path, archive: Path) -> None:
 
 
 def unpack_snapshot(archive: Path, folder: Path) -> None:
-    """Put a state into a run folder that has none. Raises StoreError."""
+    """Unpack a snapshot into a run folder that has no run. Raises StoreError."""
     try:
         with zipfile.ZipFile(archive) as archived:
-            # The ledger last: a folder that has one is whole.
+            # Unpack the ledger last, so that a folder that has one is complete.
             for name in sorted(archived.namelist(), key=lambda name: name == _LEDGER):
                 archived.extract(name, folder)
     except (OSError, zipfile.BadZipFile) as error:
@@ -51,7 +51,7 @@ def unpack_snapshot(archive: Path, folder: Path) -> None:
 
 
 def record_spent(ledger: Path, usd: float, tokens: int) -> None:
-    """Count at least so much as spent, in a ledger that is made where there is none. Raises StoreError."""
+    """Record that at least this much was spent, in a new ledger if there is none. Raises StoreError."""
     with store_errors(ledger), closing(connect_writer(ledger)) as connection:
         mark = codec.loads(meta_get(connection, BUDGET_KEY) or "{}")
         spent = {"usd": max(usd, mark.get("usd") or 0.0), "tokens": max(tokens, mark.get("tokens") or 0)}

@@ -1,4 +1,4 @@
-"""The columns of the SQL table: which values under which names, and of which type."""
+"""Defines the columns of the SQL table: their values, names, and types."""
 
 import hashlib
 import re
@@ -11,21 +11,21 @@ from pipeline.records import JSON
 from pipeline.store.columntypes import column_type, convert
 from pipeline.store.layout import Table
 
-#: The primary key: the record's key, and the number of the row among the record's rows, from 1.
+#: The primary key: the record's key, and the 1-based number of the row among the record's rows.
 KEY, PART = "labelpipe_key", "labelpipe_part"
-#: PostgreSQL takes names of so many bytes.
+#: The longest name that PostgreSQL accepts, in bytes.
 NAME_BYTES = 63
-#: MySQL indexes texts of so many characters.
+#: The longest text that MySQL indexes, in characters.
 KEY_BYTES = 255
-#: A name has none of these: controls have no place in it, and drivers give a meaning to %.
+#: Characters that a name must not contain: control characters, and %, which has a meaning for drivers.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f%]")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `source` says what is in it: `record.` or `label.` and the name there.
+    """A column. `source` is the origin of its values: `record.` or `label.` and the name there.
 
-    `kind` is what its values have been so far: nothing, bool, int, long (over 2**53), double or text.
+    `kind` is the kind of its values so far: nothing, bool, int, long (over 2**53), double, or text.
     """
 
     source: str
@@ -37,9 +37,9 @@ class Column:
 def planned(
     known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool = False
 ) -> tuple[Column, ...] | None:
-    """The known columns, in their places, and then what is new. None if a known one is gone or has another type.
+    """Return the known columns, in their places, and then the new ones. None if a known one is gone or has a new type.
 
-    A new column waits for its first value, by which it gets its type, unless the `whole` table is wanted.
+    A new column is left out until its first value decides its type, unless the `whole` table is wanted.
     """
     wanted = {source: (title, kind) for source, title, kind in zip(sources_of(table), table.titles, kinds, strict=True)}
     if any(wanted.get(column.source, ("", ""))[0] != column.title for column in known):
@@ -58,31 +58,31 @@ def planned(
 
 
 def kinds_before(columns: Sequence[Column], table: Table) -> list[str]:
-    """The kinds that the table's columns have had so far."""
+    """Return the kinds that the table's columns have had so far."""
     known = {column.source: column.kind for column in columns}
     return [known.get(source, "nothing") for source in sources_of(table)]
 
 
 def sources_of(table: Table) -> list[str]:
-    """What is under each of the table's titles."""
+    """Return the source of each of the table's titles."""
     rest = table.titles[len(table.carried) :]
     return [*(f"record.{name}" for name in table.carried), *(f"label.{title}" for title in rest)]
 
 
 def values_of(columns: Sequence[Column], table: Table, row: Sequence[JSON]) -> list[JSON]:
-    """A row's values in the order of the columns, as the database stores them."""
+    """Return a row's values in the order of the columns, as the database stores them."""
     by_source = dict(zip(sources_of(table), row, strict=True))
     return [stored(column.kind, by_source[column.source]) for column in columns]
 
 
 def stored(kind: str, value: JSON) -> JSON:
-    """The value in a column of this kind. A text has U+FFFD for NUL, which PostgreSQL does not take."""
+    """Return the value for a column of this kind. NUL in a text becomes U+FFFD, because PostgreSQL refuses NUL."""
     converted = convert(column_type(kind), value)
     return converted.replace("\0", "\ufffd") if isinstance(converted, str) else converted
 
 
 def key_of(key: str) -> str:
-    """The record's key as the table has it: as it is, or where a database could not index it, cut and with a digest."""
+    """Return the record's key for the table. If a database could not index it, it is cut and gets a digest."""
     plain: str = stored("text", key)
     if plain == key and len(key.encode()) <= KEY_BYTES:
         return plain
@@ -91,17 +91,17 @@ def key_of(key: str) -> str:
 
 
 def to_text(columns: Sequence[Column]) -> str:
-    """As the progress table keeps them."""
+    """Return the text that the progress table saves."""
     return codec.dumps([list(astuple(column)) for column in columns]).decode()
 
 
 def from_text(text: str) -> tuple[Column, ...]:
-    """Back from `to_text`."""
+    """Return the columns that `to_text` received."""
     return tuple(Column(*values) for values in codec.loads_exact(text))
 
 
 def _named(title: str, others: Sequence[Column]) -> str:
-    """A name that databases take, and that no other column has, whatever the case of its letters."""
+    """Return a name that databases accept and that no other column has, ignoring case."""
     reserved = {KEY, PART, *(column.name.casefold() for column in others)}
     plain = _UNFIT.sub("_", clean(title)) or "column"
     name, number = _cut(plain, NAME_BYTES), 2

@@ -1,4 +1,4 @@
-"""The database that the table is in, spoken to with SQLAlchemy: SQLite, PostgreSQL, and what else it knows."""
+"""Accesses the table's database with SQLAlchemy: SQLite, PostgreSQL, and the others that it supports."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipeline.records import JSON
 from pipeline.store.columntypes import column_type
 from pipeline.store.sqlcolumns import KEY, KEY_BYTES, PART, Column
 
-#: Whose the tables are and how far they have come, beside them.
+#: The table next to the runs' tables that records whose they are and how far they go.
 PROGRESS = "labelpipe_progress"
-#: In place of a run's id: the run has started over, and the next one in its folder goes on with the table.
+#: Replaces a run's id if the run has started over: the next run in its folder continues with the table.
 FREE = "free"
-#: As many rows of the table are read at once.
+#: How many rows of the table are read at once.
 FETCHED = 500
 #: A row of the table: the record's key and the number of the row among the record's, and its values.
 Row = tuple[tuple[str, int], list[JSON]]
-#: What libpq is told unless the URL says otherwise: a network that swallows everything must not hold a run for hours.
+#: Options of libpq unless the URL sets them: a network that drops everything must not block a run for hours.
 _PATIENCE = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -33,7 +33,7 @@ _PATIENCE = {
 
 
 def require() -> Any:
-    """The sqlalchemy package. Raises MissingExtraError."""
+    """Return the sqlalchemy package. Raises MissingExtraError."""
     try:
         import sqlalchemy
     except ImportError:
@@ -42,15 +42,15 @@ def require() -> Any:
 
 
 def connect(url: str, name: str, *, read_only: bool = False) -> Database:
-    """The table `name` (`schema.name` if need be) of the database at a SQLAlchemy URL.
+    """Return the table `name`, or `schema.name`, of the database at a SQLAlchemy URL. Sends nothing yet.
 
-    Nothing is sent yet. With `read_only` a transaction sees the database as it was at the transaction's begin.
+    With `read_only`, a transaction sees the database as it was when the transaction began.
     Raises ConfigError for a URL that cannot work, MissingExtraError without SQLAlchemy.
     """
     sqlalchemy = require()
     try:
         address = sqlalchemy.engine.make_url(url)
-        # Values of records and the password stay out of every message.
+        # No message may contain values of records or the password.
         is_libpq = address.get_backend_name() == "postgresql" and address.get_driver_name() in ("psycopg", "psycopg2")
         patience = {key: value for key, value in _PATIENCE.items() if is_libpq and key not in address.query}
         engine = sqlalchemy.create_engine(address, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
@@ -80,7 +80,7 @@ def connect(url: str, name: str, *, read_only: bool = False) -> Database:
 
 
 def _begin_ourselves(engine: Any, statement: str) -> None:
-    """Python's sqlite3 begins no transaction for CREATE and DROP: it is kept from beginning any."""
+    """Begin transactions with this statement, because Python's sqlite3 begins none for CREATE and DROP."""
     event = require().event
 
     def opened(connection: Any, _: Any) -> None:
@@ -91,9 +91,9 @@ def _begin_ourselves(engine: Any, statement: str) -> None:
 
 
 class Database:
-    """One table of a database, and the row about it in the progress table.
+    """One table of a database, and its row in the progress table.
 
-    `str()` of it names both without a password. What goes wrong within `transaction` is a StoreError.
+    `str()` names the table and the database without a password. Errors in `transaction` become StoreErrors.
     """
 
     def __init__(self, engine: Any, name: str) -> None:
@@ -105,13 +105,13 @@ class Database:
 
     def __str__(self) -> str:
         name = f"{self._schema}.{self._name}" if self._schema else self._name
-        # The query may hold a password too.
+        # The query may contain a password too.
         place = self._engine.url.set(query={}).render_as_string(hide_password=True)
         return f"table {name!r} at {place}"
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """All of the block or nothing of it. Raises StoreError."""
+        """Commit the block as a whole, or roll it back. Raises StoreError."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -123,33 +123,33 @@ class Database:
             ) from None
 
     def is_missing_file(self) -> bool:
-        """Whether it is an SQLite file that is not there: a connection would make one."""
+        """Whether it is a missing SQLite file, which a connection would create."""
         url = self._engine.url
         name = url.database or ""
         return url.get_backend_name() == "sqlite" and not name.startswith("file:") and not Path(name).exists()
 
     def close(self) -> None:
-        """Close the connection; may be called twice."""
+        """Close the connection. Can be called twice."""
         self._engine.dispose()
 
     # ── the row about the table ──────────────────────────────────────────────────────────────────────────────────
 
     def has_table(self, connection: Any, name: str | None = None) -> bool:
-        """Whether there is a table, or a view, of that name."""
+        """Whether there is a table or view of that name."""
         inspector = self._sql.inspect(connection)
         name = name or self._name
         return inspector.has_table(name, schema=self._schema) or name in inspector.get_view_names(schema=self._schema)
 
     def has_progress(self, connection: Any) -> bool:
-        """Whether any run keeps a table beside it."""
+        """Whether there is a progress table."""
         return self.has_table(connection, PROGRESS)
 
     def read_progress(self, connection: Any) -> Any:
-        """The row about the table, or None."""
+        """Return the table's row in the progress table, or None."""
         return connection.execute(self._sql.select(self.progress).where(self._mine())).first()
 
     def claim(self, connection: Any, run_id: str, run_dir: str) -> None:
-        """The table is this run's from now on: made, or ours, or left to the next run in this folder."""
+        """Make the table, or take it for this run if it is ours or was left to the next run in this folder."""
         mine = {"run_id": run_id, "run_dir": run_dir}
         if self.has_table(connection):
             self.note(connection, {"generation": -1}, only=self.progress.c.run_id == FREE)
@@ -162,18 +162,18 @@ class Database:
         connection.execute(self.progress.insert(), {"table_name": self._name, **mine, **empty})
 
     def release(self, connection: Any, run_id: str, run_dir: str) -> None:
-        """The table of this run is free for the next run in this folder, rows and all; another's stays as it is."""
+        """Free this run's table, with its rows, for the next run in this folder; another run's table is unchanged."""
         self.note(connection, {"run_id": FREE, "run_dir": run_dir}, only=self.progress.c.run_id == run_id)
 
     def note(self, connection: Any, values: Mapping[str, Any], *, only: Any = True) -> None:
-        """Write into the row about the table. Who else writes it waits until the end of this transaction."""
+        """Update the table's row in the progress table. Other writers of the row wait until this transaction ends."""
         where = [self._mine()] if only is True else [self._mine(), only]
         connection.execute(self.progress.update().where(*where).values(dict(values)))
 
     # ── the table ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def make(self, connection: Any, columns: Sequence[Column]) -> None:
-        """Make the table, empty."""
+        """Create the table, empty."""
         self._table(columns).create(connection)
 
     def drop(self, connection: Any) -> None:
@@ -181,7 +181,7 @@ class Database:
         self._table(()).drop(connection)
 
     def add_columns(self, connection: Any, columns: Sequence[Column], new: Sequence[Column]) -> None:
-        """Add the new ones of the columns to the table."""
+        """Add the new columns, which are the last of `columns`, to the table."""
         table = self._table(columns)
         named = connection.dialect.identifier_preparer.format_table(table)
         for column in list(table.columns)[len(columns) - len(new) + 2 :]:
@@ -189,26 +189,26 @@ class Database:
             connection.exec_driver_sql(f"ALTER TABLE {named} ADD COLUMN {definition}")
 
     def has_key(self, connection: Any) -> bool:
-        """Whether the table's rows are named by their record's key. Up to 0.3 they were numbered."""
+        """Whether the table's rows have their record's key. Up to 0.3, they were numbered."""
         there = self._sql.inspect(connection).get_columns(self._name, schema=self._schema)
         return {KEY, PART} <= {column["name"] for column in there}
 
     def fetch(
         self, connection: Any, columns: Sequence[Column], keys: Iterable[str]
     ) -> dict[tuple[str, int], list[JSON]]:
-        """The rows of the records of these keys."""
+        """Return the rows of the records with these keys."""
         table = self._table(columns)
         rows = connection.execute(self._sql.select(table).where(table.c[KEY].in_(list(keys))))
         return {(key, part): values for key, part, *values in rows}
 
     def ids(self, connection: Any) -> Iterator[Sequence[tuple[str, int]]]:
-        """The key and number of every row, in blocks."""
+        """Yield the key and number of every row, in blocks."""
         table = self._table(())
         wanted = self._sql.select(table).execution_options(stream_results=True, yield_per=FETCHED)
         yield from ([(key, part) for key, part in block] for block in connection.execute(wanted).partitions())
 
     def count(self, connection: Any) -> int:
-        """How many rows there are."""
+        """Return how many rows there are."""
         counted = self._sql.select(self._sql.func.count()).select_from(self._table(()))
         return int(connection.execute(counted).scalar_one())
 
@@ -220,7 +220,7 @@ class Database:
             connection.execute(self._table(columns).insert(), added)
 
     def update(self, connection: Any, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-        """Give rows that are there these values."""
+        """Set existing rows to these values."""
         if rows and columns:
             names = [f"c{index}" for index in range(len(columns))]
             bound = {name: self._sql.bindparam(f"new_{name}") for name in names}
@@ -251,7 +251,7 @@ class Database:
         key = sql.Column(KEY, sql.String(KEY_BYTES).with_variant(exact, "mysql", "mariadb"), primary_key=True)
         part = sql.Column(PART, sql.Integer, primary_key=True, autoincrement=False)
         made = [
-            # Keys of our own, so that no name of a column is ever taken for a parameter's.
+            # Use our own keys, so that a column's name is never taken for a parameter's.
             sql.Column(column.name, self._type(column_type(column.kind)), key=f"c{index}", quote=True)
             for index, column in enumerate(columns)
         ]
@@ -292,7 +292,7 @@ class Database:
 
 
 def _without(error: BaseException, secrets: Sequence[str]) -> str:
-    """The error's first line without secrets."""
+    """Return the error's first line without secrets."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     for secret in secrets:
         text = text.replace(secret, "***")

@@ -1,8 +1,8 @@
-"""The run's labels as a table in a database: an upsert by key, which can be given again and again.
+"""Writes the run's labels to a table in a database: an upsert by key that can be repeated.
 
-An export is one transaction, made from the ledger as it is at its beginning. So a reader of the table sees the rows
-before it or the rows after it, a kill leaves those before it, and the run may be at work meanwhile. Only the rows that
-differ are written. Everything here waits for the database: call it in a thread.
+An export is one transaction, made from the ledger as it is when the export begins. A reader of the table therefore sees
+the rows before it or after it, a kill leaves those before it, and a session may run meanwhile. Only rows that differ
+are written. Everything here waits for the database: call it in a thread.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, p
 from pipeline.store.sqldatabase import FREE, Database, Row, connect
 from pipeline.store.writes import GENERATION
 
-#: Outcomes that are looked at together.
+#: How many outcomes are read at once.
 BLOCK = 500
-#: So often it is begun again, where labelled records are archived or changed while it is at work.
+#: How often an export is tried if labeled records are archived or changed meanwhile.
 TRIES = 5
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class SqlTarget:
-    """A table, `schema.name` if need be, of the database at an SQLAlchemy URL, which may hold a password."""
+    """A table, or `schema.table`, of the database at a SQLAlchemy URL, which may contain a password."""
 
     url: str = field(repr=False)
     table: str
@@ -45,27 +45,27 @@ class SqlTarget:
 
 @dataclass(frozen=True, slots=True)
 class SqlPlace:
-    """Where a run's table is, as its ledger says. `url` is None where it holds a password: it is in `url_env` then."""
+    """Where a run's table is. A `url` that contains a password is not saved: `url` is None, and `url_env` names it."""
 
     table: str
     url: str | None
     url_env: str | None
 
     def to_text(self) -> str:
-        """As the ledger keeps it."""
+        """Return the text that the ledger saves."""
         return codec.dumps(asdict(self)).decode()
 
     @classmethod
     def from_text(cls, text: str) -> SqlPlace:
-        """Back from what the ledger keeps."""
+        """Return the place that `to_text` was called on."""
         return cls(**codec.loads_exact(text))
 
 
 @dataclass(frozen=True, slots=True)
 class TableExport:
-    """What an export came to: `place` is the table and its database without secrets, `rows` are all of its rows now.
+    """The result of an export: `place` is the table and its database without secrets, `rows` counts all rows now.
 
-    `made_anew` says that the table was dropped and created, because a column has another type or name now.
+    `made_anew` means that the table was dropped and created, because a column has another type or name now.
     """
 
     place: str
@@ -78,7 +78,7 @@ class TableExport:
 
 
 def export_table(target: SqlTarget, ledger: Path, *, whole: bool) -> TableExport:
-    """Make the table hold the rows of all labelled records. With `whole` also columns that have no value in any row.
+    """Make the table hold the rows of all labeled records. With `whole`, include columns without any value.
 
     Raises ConfigError if the table is not this run's, SetupError if there are no rows to write, StoreError if the
     database or the ledger cannot be used.
@@ -106,7 +106,7 @@ def _export(database: Database, view: _LedgerView, name: str, *, whole: bool) ->
 
 
 def claim_table(target: SqlTarget, ledger: Path) -> None:
-    """Make the table, or find that it is this run's: before anything is paid for. Raises SetupError."""
+    """Create the table, or require that it is this run's, before anything is paid for. Raises SetupError."""
     with (
         _setup_errors(),
         _open_view(ledger) as view,
@@ -117,9 +117,9 @@ def claim_table(target: SqlTarget, ledger: Path) -> None:
 
 
 def check_table(target: SqlTarget, ledger: Path) -> bool:
-    """Whether the table is there. Changes nothing; the ledger may not be there yet.
+    """Whether the table exists. Changes nothing; the ledger may not exist yet.
 
-    Raises SetupError as `claim_table` does, if the table cannot be used by the run of this ledger.
+    Raises SetupError as `claim_table` does, if the run of this ledger cannot use the table.
     """
     run_id = None
     if ledger.exists():
@@ -133,9 +133,9 @@ def check_table(target: SqlTarget, ledger: Path) -> bool:
 
 
 def release_table(target: SqlTarget, ledger: Path) -> None:
-    """Leave the table of this ledger's run to the next run in its folder; another table stays as it is.
+    """Leave the table of this ledger's run to the next run in its folder; another run's table is unchanged.
 
-    What is in it stays until the next run writes. Raises SetupError.
+    Its rows stay until the next run writes. Raises SetupError.
     """
     with _open_view(ledger) as view, closing(connect(target.url, target.table)) as database:
         if view.run_id is None or database.is_missing_file():
@@ -197,7 +197,7 @@ def _compared(database: Database, view: _LedgerView) -> tuple[bool, int, str]:
 def _fault(
     database: Database, connection: Any, columns: Sequence[Column], blocks: Iterator[list[Row]], rows: int
 ) -> str:
-    """What is wrong with the table's rows; empty where nothing is."""
+    """Return what is wrong with the table's rows, or an empty text."""
     for block in blocks:
         new, changed = _differing(database, connection, columns, block)
         for (key, _), _ in new:
@@ -211,7 +211,7 @@ def _fault(
 def _differing(
     database: Database, connection: Any, columns: Sequence[Column], block: Sequence[Row]
 ) -> tuple[list[Row], list[Row]]:
-    """Those of the rows that the table does not have, and those that it has with other values."""
+    """Return the rows that the table lacks, and those that it has with other values."""
     there = database.fetch(connection, columns, {key for (key, _), _ in block})
     new = [row for row in block if row[0] not in there]
     return new, [row for row in block if row[0] in there and there[row[0]] != row[1]]
@@ -220,7 +220,7 @@ def _differing(
 def _fitted(
     database: Database, connection: Any, known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool
 ) -> tuple[tuple[Column, ...], bool]:
-    """The table's columns, such that the rows fit into them; and whether the table was made anew for that."""
+    """Return the table's columns, changed so that the rows fit, and whether the table was recreated for that."""
     wider = list(map(common_kind, kinds_before(known, table), kinds))
     columns = planned(known, table, wider, whole=whole)
     if columns is not None:
@@ -234,7 +234,7 @@ def _fitted(
 
 
 def _remove_others(database: Database, connection: Any, wanted: _RowIds) -> int:
-    """Delete the rows that no labelled record has any more; gives how many."""
+    """Delete the rows that belong to no labeled record anymore, and return how many."""
     for ids in database.ids(connection):
         wanted.add_existing(ids)
     removed = 0
@@ -245,7 +245,7 @@ def _remove_others(database: Database, connection: Any, wanted: _RowIds) -> int:
 
 
 def _claimed(database: Database, connection: Any, view: _LedgerView) -> tuple[Column, ...]:
-    """The columns of the table, which is this run's, or is made. Raises ConfigError if it is somebody else's."""
+    """Claim or create the table, and return its columns. Raises ConfigError if it is not this run's."""
     assert view.run_id is not None
     _is_ours(database, connection, view.run_id, _folder_of(view.path))
     database.claim(connection, view.run_id, _folder_of(view.path))
@@ -257,7 +257,7 @@ def _claimed(database: Database, connection: Any, view: _LedgerView) -> tuple[Co
 
 
 def _is_ours(database: Database, connection: Any, run_id: str | None, run_dir: str) -> bool:
-    """Also a table that the last run in this folder has left to the next. False: there is no such table yet."""
+    """Whether the table exists and is this run's, or was left to it. Raises ConfigError if it is another run's."""
     if not database.has_table(connection):
         return False
     row = database.read_progress(connection) if database.has_progress(connection) else None
@@ -272,11 +272,11 @@ def _folder_of(ledger: Path) -> str:
 
 
 class _ChangedMeanwhileError(Exception):
-    """Labelled records were archived or changed: what was begun is worth nothing."""
+    """Labeled records were archived or changed, so the export must start again."""
 
 
 def _with_stable_ledger(ledger: Path, work: Callable[[_LedgerView], _T]) -> _T:
-    """What `work` makes of the ledger at one moment. Raises StoreError if the ledger changes again and again."""
+    """Return the result of `work` on the ledger at one moment. Raises StoreError if the ledger keeps changing."""
     for _ in range(TRIES):
         with _open_view(ledger) as view, suppress(_ChangedMeanwhileError):
             return work(view)
@@ -285,16 +285,16 @@ def _with_stable_ledger(ledger: Path, work: Callable[[_LedgerView], _T]) -> _T:
 
 @contextmanager
 def _open_view(ledger: Path) -> Iterator[_LedgerView]:
-    """The ledger as it is now. Raises SetupError if there is none, StoreError if it cannot be read."""
-    # What goes wrong with the database comes as StoreError.
+    """Yield the ledger as it is now. Raises SetupError if there is none, StoreError if it cannot be read."""
+    # Errors of the database are already StoreErrors.
     with store_errors(ledger), closing(connect_reader(ledger)) as reader:
         yield _LedgerView(ledger, reader)
 
 
 class _LedgerView:
-    """A ledger at one moment: its outcomes up to the last seq, which change with the generation only.
+    """A ledger at one moment: its outcomes up to the last seq, which change only with the generation.
 
-    No transaction is held: it would keep a run that is at work from shortening its write-ahead log.
+    It holds no transaction, which would keep a running session from shortening its write-ahead log.
     """
 
     def __init__(self, path: Path, reader: sqlite3.Connection) -> None:
@@ -305,11 +305,11 @@ class _LedgerView:
         self.last_seq = queries.last_seq(reader)
         wanted = queries.meta_get(reader, "layout_asked")
         self._corrected = read_corrections(path.parent, column=wanted is not None and Layout.from_text(wanted).reviewed)
-        #: Both only grow, so rows of an equal sum are made alike.
+        #: Both numbers only grow, so the same sum means the same rows.
         self.generation = self._ledgers + self._corrected.version
 
     def check(self) -> None:
-        """Raises _ChangedMeanwhileError if the ledger's outcomes are not those any more."""
+        """Raise _ChangedMeanwhileError if the ledger's outcomes have changed."""
         if self._generation() != self._ledgers:
             raise _ChangedMeanwhileError
 
@@ -317,7 +317,7 @@ class _LedgerView:
         return int(queries.meta_get(self._reader, GENERATION) or 0)
 
     def layout(self) -> Layout:
-        """How the rows look, with the columns of all of them. Raises SetupError where no session has begun yet."""
+        """Return the layout with the columns of all rows. Raises SetupError if no session has begun yet."""
         text, wanted = queries.meta_get(self._reader, "layout"), queries.meta_get(self._reader, "layout_asked")
         if self.run_id is None or (text is None and wanted is None):
             raise SetupError(f"{self.path.parent}: no row was written yet: start the run first")
@@ -328,7 +328,7 @@ class _LedgerView:
         return layout
 
     def table_with_kinds(self) -> tuple[Table, list[str]]:
-        """The table of the labelled rows, and of which kind the values of each of its columns are."""
+        """Return the table of the labeled rows, and the kind of each of its columns."""
         table = self.layout().label_table()
         kinds = ["nothing"] * len(table.titles)
         for block in self._blocks():
@@ -336,7 +336,7 @@ class _LedgerView:
         return table, kinds
 
     def rows(self, table: Table, columns: Sequence[Column], *, upto: int | None = None) -> Iterator[list[Row]]:
-        """The rows of the outcomes, or of those up to this seq, in blocks."""
+        """Yield the rows of the outcomes, all or up to this seq, in blocks."""
         for block in self._blocks(upto=upto):
             yield [
                 ((key_of(item[1].record.key), part), values_of(columns, table, values))
@@ -345,7 +345,7 @@ class _LedgerView:
             ]
 
     def progress(self, rows: int, columns: Sequence[Column]) -> dict[str, Any]:
-        """What the database keeps about a table that holds all of it."""
+        """Return what the progress table saves about a table that contains all rows."""
         return {
             "generation": self.generation,
             "seq": self.last_seq,
@@ -361,7 +361,7 @@ class _LedgerView:
 
 
 class _RowIds:
-    """Which rows the table is to have, in a file of its own, so that memory stays flat."""
+    """The rows that the table must have, in a temporary file, so that memory stays flat."""
 
     def __init__(self) -> None:
         self._file = sqlite3.connect("", isolation_level=None)
@@ -370,19 +370,19 @@ class _RowIds:
         self._file.execute("BEGIN")
 
     def add(self, row_ids: Iterable[tuple[str, int]]) -> None:
-        """The table is to have these rows."""
+        """Add rows that the table must have."""
         self._file.executemany("INSERT INTO wanted VALUES (?, ?)", row_ids)
 
     def add_existing(self, row_ids: Iterable[tuple[str, int]]) -> None:
-        """The table has these rows."""
+        """Add rows that the table has."""
         self._file.executemany("INSERT INTO there VALUES (?, ?)", row_ids)
 
     def unwanted(self) -> Iterator[list[tuple[str, int]]]:
-        """The rows that are there and are not wanted, in blocks."""
+        """Yield the rows that the table has and must not have, in blocks."""
         rows = self._file.execute("SELECT key, part FROM there EXCEPT SELECT key, part FROM wanted")
         while block := rows.fetchmany(BLOCK):
             yield block
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, which deletes it."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""How our SQLite files are opened: whether they are ours, and with the journal that works on their disk."""
+"""Opens our SQLite files: checks that they are ours, and chooses the journal mode that works on their disk."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _NO_SHARED_MEMORY = frozenset(
 class FileFormat:
     """A kind of file: the id and version in its header, and the statements that make a new one.
 
-    `name` is what messages call it, and `foreign` what they say of another SQLite file in its place.
+    Messages use `name`, and `foreign` if another SQLite file is in its place.
     """
 
     name: str
@@ -41,7 +41,7 @@ Finish = Callable[[sqlite3.Connection, bool], None]
 def open_writer(
     path: Path, file_format: FileFormat, mode: str, finish: Finish = lambda *_: None, *, any_thread: bool = False
 ) -> sqlite3.Connection:
-    """A connection that writes; makes the tables in an empty file. `mode` is "rwc" to create the file, or "rw".
+    """Open a writing connection, and make the tables in an empty file. `mode` is "rwc" to create the file, or "rw".
 
     Raises SetupError if the file is not of this format, and sqlite3.Error.
     """
@@ -51,7 +51,7 @@ def open_writer(
         is_empty = _check_identity(path, connection, file_format)
         if wal:
             choose_journal(connection)
-        # FULL: a commit that returned is on the disk, whatever happens next.
+        # FULL: after a commit returns, it is on the disk, whatever happens next.
         connection.execute("PRAGMA synchronous = FULL")
         if is_empty:
             _create(connection, file_format.tables)
@@ -69,7 +69,7 @@ def open_writer(
 def open_reader(
     path: Path, file_format: FileFormat, finish: Finish = lambda *_: None, *, any_thread: bool = False
 ) -> sqlite3.Connection:
-    """A connection that only reads. Raises SetupError if the file is not of this format, and sqlite3.Error."""
+    """Open a read-only connection. Raises SetupError if the file is not of this format, and sqlite3.Error."""
 
     def prepare(connection: sqlite3.Connection) -> None:
         finish(connection, _check_identity(path, connection, file_format))
@@ -80,7 +80,7 @@ def open_reader(
         wal = path.with_name(f"{path.name}-wal")
         if wal.exists() and wal.stat().st_size:
             raise
-        # A folder that may not be written: without a WAL the file is complete as it lies there.
+        # The folder may be read-only. Without a WAL, the file is complete as it is.
         return _opened(f"{_uri(path, 'ro')}&immutable=1", prepare, any_thread)
 
 
@@ -90,9 +90,9 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def choose_journal(connection: sqlite3.Connection) -> str:
-    """The journal mode that works here: "wal", or "delete" where SQLite knows that there is no shared memory.
+    """Set the journal mode that works here, and return it: "wal", or "delete" if SQLite knows of no shared memory.
 
-    Some file systems (FUSE without mmap) only show it at the first statement after: that error is raised.
+    Some file systems (FUSE without mmap) fail only at the next statement. That error is raised.
     """
     mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
     if mode != "wal":
@@ -103,7 +103,7 @@ def choose_journal(connection: sqlite3.Connection) -> str:
 
 
 def user_version(connection: sqlite3.Connection) -> int:
-    """The version in the file's header."""
+    """Return the version in the file's header."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -122,23 +122,23 @@ def _opened(uri: str, prepare: Callable[[sqlite3.Connection], None], any_thread:
 
 
 def _leave_wal(connection: sqlite3.Connection) -> None:
-    """Take the file out of WAL mode where there is no shared memory; what is in the WAL goes into the file.
+    """Turn off WAL mode if there is no shared memory, and move the WAL's content into the file.
 
-    Only a connection that was exclusive from its first statement can: https://sqlite.org/wal.html#noshm
+    Only a connection that was exclusive from its first statement can do this: https://sqlite.org/wal.html#noshm
     """
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def _lacks_shared_memory(error: sqlite3.Error) -> bool:
-    """Whether SQLite failed because this file system shares no memory between processes."""
+    """Whether SQLite failed because this file system has no memory that processes can share."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code in _NO_SHARED_MEMORY or code & 0xFF == sqlite3.SQLITE_PROTOCOL
 
 
 def _check_identity(path: Path, connection: sqlite3.Connection, file_format: FileFormat) -> bool:
-    """Whether the file is still empty. Raises SetupError if it is of another format, or of a newer labelpipe."""
-    connection.execute("BEGIN")  # one view of the file: another process may make the tables between two questions
+    """Whether the file is still empty. Raises SetupError if it has another format, or is from a newer labelpipe."""
+    connection.execute("BEGIN")  # one view of the file, because another process may make the tables between queries
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = user_version(connection)
     is_new = not (application or version) and is_empty(connection)

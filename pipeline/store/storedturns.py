@@ -1,4 +1,4 @@
-"""The table `turns`: answers that were paid for before their record was at its end, and what its callbacks gave."""
+"""Reads and writes the table `turns`: paid answers of records that have not ended, and their callbacks' results."""
 
 import logging
 import sqlite3
@@ -21,7 +21,7 @@ _KEEP = f"INSERT OR REPLACE INTO turns ({_NAMES}) VALUES ({placeholders(_COLUMNS
 
 
 def keep(connection: sqlite3.Connection, answers: Sequence[SavedAnswer]) -> None:
-    """Write answers, each in the place of the one with its key and number; later ones of that key followed another.
+    """Save answers, each instead of the one with its key and number, and delete that key's later answers.
 
     Called in a transaction.
     """
@@ -31,18 +31,18 @@ def keep(connection: sqlite3.Connection, answers: Sequence[SavedAnswer]) -> None
 
 
 def forget(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
-    """Drop the answers of these records. Called in a transaction."""
+    """Delete the answers of these records. Called in a transaction."""
     for chunk in chunks(keys):
         connection.execute(f"DELETE FROM turns WHERE key IN ({placeholders(chunk)})", list(map(bound, chunk)))  # noqa: S608
 
 
 def has_any(connection: sqlite3.Connection) -> bool:
-    """Whether there are any."""
+    """Whether there are any answers."""
     return connection.execute("SELECT 1 FROM turns LIMIT 1").fetchone() is not None
 
 
 def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[SavedAnswer]]:
-    """The answers of these records, in their order."""
+    """Return the answers of these records, in their order."""
     answers: dict[str, list[SavedAnswer]] = {}
     for chunk in chunks(keys):
         select = f"SELECT {_NAMES} FROM turns WHERE key IN ({placeholders(chunk)}) ORDER BY key, turn"  # noqa: S608
@@ -57,7 +57,7 @@ def _by_key(rows: sqlite3.Cursor) -> dict[str, list[SavedAnswer]]:
         key = unbound(row[0])
         try:
             answer = _to_answer(row)
-        except Exception as error:  # a damaged row: the record goes on from what came before it
+        except Exception as error:  # a damaged row: the record continues after the answers before it
             log.warning("damaged turn", extra={"facts": {"key": key, "turn": row[1], "error": repr(error)}})
             broken.add(key)
             continue

@@ -1,4 +1,4 @@
-"""Changes of the ledger: one transaction each, called in the thread that owns the connection."""
+"""Changes the ledger in one transaction each, called in the thread that owns the connection."""
 
 import sqlite3
 import time
@@ -17,10 +17,10 @@ from pipeline.store.schema import ORDINAL_INDEX
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-#: What is done with a connection.
+#: A function that works on a connection.
 Work: TypeAlias = Callable[Concatenate[sqlite3.Connection, _P], _T]
 
-# Columns are named: in a file that was brought up to date the newer ones come last.
+# Name the columns, because the newer ones come last in a file that was upgraded.
 _NAMES = ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO outcomes ({_NAMES}) VALUES ({placeholders(COLUMNS)})"  # noqa: S608 (constant names)
 _ARCHIVE = (
@@ -30,23 +30,23 @@ _ARCHIVE = (
 _REJECT_DAMAGED = (
     "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
 )
-#: Why gold records are among the archived outcomes.
+#: The reason of gold records among the archived outcomes.
 CANARY = "canary"
 _KEEP_CANARY = f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid) VALUES ({placeholders(COLUMNS)}, ?, ?, ?)"  # noqa: S608
-#: The names in `meta` of the most that the run can have cost, and of what came by the flex lane.
+#: The names in `meta` of the most that the run can have cost, and of the flex lane's totals.
 BUDGET_KEY, FLEX_KEY = "budget", "flex"
-#: The name in `meta` of how often outcomes have been archived or moved, over all sessions.
+#: The name in `meta` of how often outcomes have been archived or moved in all sessions.
 GENERATION = "generation"
-#: the checkpoint of a file that is not there yet
+#: The checkpoint of a file that does not exist yet.
 NO_FILE = Checkpoint(-1, 0, "", None, is_stale=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """How far all files have come, as the next commit stores it.
+    """How far all files go, as the next commit stores it.
 
     `layout` is the columns' JSON text, complete for all rows up to `seq`. Checkpoints of an older `generation` than the
-    ledger's are dropped: rows that they counted have been archived since.
+    ledger's are dropped, because rows that they count have been archived since.
     """
 
     files: Mapping[str, Checkpoint]
@@ -57,9 +57,9 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which outcomes are meant: those that fit everything that is given; nothing given means all.
+    """Selects the outcomes that match all given conditions, or all outcomes if none is given.
 
-    `without` are keys that are not meant; where `keys` are given, it has no effect.
+    `without` are keys to leave out; it has no effect if `keys` are given.
     """
 
     statuses: frozenset[Status] | None = None
@@ -76,14 +76,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled back by itself after some errors (a full disk is one).
+        # After some errors, such as a full disk, SQLite has already rolled back.
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
 
 
 def atomic(change: Work[_P, _T]) -> Work[_P, _T]:
-    """The change in a transaction of its own."""
+    """Return the change in its own transaction."""
 
     @wraps(change)
     def changed(connection: sqlite3.Connection, /, *args: _P.args, **given: _P.kwargs) -> _T:
@@ -101,7 +101,7 @@ def commit(
     *,
     done_with: Sequence[str] = (),
 ) -> None:
-    """Write outcomes, checkpoints and the day's requests together, and drop the answers of `done_with`."""
+    """Write outcomes, checkpoints, and the day's requests together, and delete the answers of `done_with`."""
     with transaction(connection):
         connection.executemany(_INSERT, rows)
         storedturns.forget(connection, done_with)
@@ -112,10 +112,10 @@ def commit(
 
 
 def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write what gold records came to: among what was archived, for no file of rows is to have them. Its cost counts.
+    """Save the outcomes of gold records as archived, because no file of rows may contain them. Their cost counts.
 
-    Their seqs count down from -1, so that those of outcomes stay consecutive. The kept answers of their votes and
-    repairs go: what those cost is in the row.
+    Their seqs count down from -1, so that those of other outcomes stay consecutive. The saved answers of their votes
+    and repairs are deleted, because the row includes their cost.
     """
     with transaction(connection):
         least = min(0, int(connection.execute("SELECT COALESCE(MIN(seq), 0) FROM archived").fetchone()[0]))
@@ -124,14 +124,14 @@ def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -
             values = (least - place, *row[1:], time.time(), CANARY, 1)
             connection.execute(_KEEP_CANARY, values)
         storedturns.forget(connection, [row[1] for row in rows])
-        # No row among the outcomes tells the batch lane that they are done.
+        # The batch lane cannot see that they are done, because they are not among the outcomes.
         connection.executemany("DELETE FROM batch_items WHERE key = ?", [(row[1],) for row in rows])
 
 
 def invalidate_canaries(connection: sqlite3.Connection, *, votes: bool) -> None:
-    """Ask gold records again, because the task has changed; with `votes` also what is kept of pending records.
+    """Ask gold records again, because the task has changed; with `votes`, also records with saved answers.
 
-    What they cost stays counted.
+    Their cost still counts.
     """
     with transaction(connection):
         connection.execute("UPDATE archived SET request_digest = NULL WHERE reason = ?", (CANARY,))
@@ -140,7 +140,7 @@ def invalidate_canaries(connection: sqlite3.Connection, *, votes: bool) -> None:
 
 
 def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:
-    """Each row in the place of the one with its key, which is archived as no longer counted."""
+    """Write each row instead of the one with its key, which is archived as no longer counted."""
     with transaction(connection):
         for chunk in chunks([row[1] for row in rows]):
             archive_where(connection, f"key IN ({placeholders(chunk)})", chunk, reason, paid=False)
@@ -162,7 +162,7 @@ def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -
 
 
 def reject_damaged(connection: sqlite3.Connection) -> int:
-    """Turn rows that cannot be read into rejected outcomes that say so, so that `archive` can select them."""
+    """Turn rows that cannot be read into rejected outcomes that report it, so that `archive` can select them."""
     rows = [(InternalError.code, why, seq) for seq, _, why in damaged(connection)]
     with transaction(connection):
         connection.executemany(_REJECT_DAMAGED, rows)
@@ -172,7 +172,7 @@ def reject_damaged(connection: sqlite3.Connection) -> int:
 
 
 def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    """Give the outcomes of these records the fields that the records have now; their labels stay."""
+    """Give the outcomes of these records their current fields; the labels stay."""
     rows = [(json_text(record.fields), record.digest, bound(record.key)) for record in records]
     if not rows:
         return 0
@@ -183,13 +183,13 @@ def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
 
 
 def save_checkpoints(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
-    """What is known of these files now."""
+    """Store the checkpoints of these files."""
     with transaction(connection):
         _store_files(connection, checkpoints)
 
 
 def index_ordinals(connection: sqlite3.Connection) -> None:
-    """Make `rows_in_order` fast; every later commit is then a little slower."""
+    """Make `rows_in_order` fast. Every later commit is then a little slower."""
     connection.execute(ORDINAL_INDEX)
 
 
@@ -269,7 +269,7 @@ def _store_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Check
 
 
 def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a text under a name. Called in a transaction."""
+    """Save a text under a name. Called in a transaction."""
     connection.execute(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
     )
