@@ -1,4 +1,4 @@
-"""What a failed call means for its record and for the run, by what others are answered meanwhile."""
+"""Decides what a failed call means for its record and for the run, by how other calls fare in the meantime."""
 
 import asyncio
 import logging
@@ -42,27 +42,27 @@ from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
-#: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
+#: This many failures without an explanation (no other record was answered, and there is no outage) are free.
 FREE_FAILURES = 2
-#: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
+#: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit never passes.
 FREE_REFUSALS = 10
-#: The same where its words speak of a size: the second tells that it is no chance.
+#: The same if the message mentions a size: a second refusal is no coincidence.
 SIZE_REFUSALS = 2
-#: With no more records than these in work a refused one is the only one that could be answered.
+#: With at most this many records in work, a refused one is the only one that could be answered.
 FEW_LEFT = 4
-#: So many words answered in a row, and the server is up: whoever gets a 5xx then is to blame for it. In an outage that
-#: lets one call in ten through, one word would be luck.
+#: If this many health checks in a row are answered, the server is up, and a record that gets a 5xx is to blame. One
+#: could be luck, in an outage that lets one call in ten through.
 SURE_WORDS = 3
-#: So many records given up one after another, and no other answered between: words prove nothing any more. It is an
-#: outage of whatever makes records' answers, and what is left of the input must not be given up for it.
+#: If this many records are given up in a row with no other answered in between, health checks prove nothing anymore.
+#: Whatever makes records' answers has an outage, and the rest of the input must not be given up for it.
 MOST_GIVEN_UP = 500
-#: So many records refused for what is in them one after another, and no other answered between: that is doubted too.
+#: If this many records are refused for their content in a row with no other answered in between, that is in doubt too.
 MOST_REJECTED = 10
 NEVER_ANSWERED = "a server is there, and no call was ever answered by a model"
 
 
 class Judge:
-    """Decides whose fault a failed call is: this record's or everybody's."""
+    """Decides whether a failed call is its record's fault or affects everybody."""
 
     def __init__(
         self,
@@ -84,9 +84,9 @@ class Judge:
         self.flex = Flex(lambda: self.rules, stats, self._rng)
         #: Whether earlier sessions of the run were answered.
         self.proven = False
-        # All state that changes: whether no more records come, how many are being asked, how many of them failed at
-        # their last call, how many were given up and how many rejected since one was answered, the refusals one after
-        # another, the same words to all, what is known of first and later requests, and the models that have answered.
+        # Mutable state: whether the input has ended, how many records are being asked, and how many of these failed at
+        # their last call; how many were given up, and how many rejected, since the last answer; refusals in a row;
+        # equal error messages; what is known about first and later requests; and the models that have answered.
         self.tail = asyncio.Event()
         self.active = 0
         self.failing = 0
@@ -98,11 +98,11 @@ class Judge:
         self._models: set[str] = set()
 
     def close(self) -> None:
-        """Ask nothing more of the server; may be called twice."""
+        """Stop health checks. May be called twice."""
         self._health.close()
 
     def answered(self, history: CallHistory) -> None:
-        """The model has answered it."""
+        """Note that the model has answered the record."""
         self._shape_of(history).answers += 1
         self._models.add(history.request.model)
         self._given_up = self._rejected = 0
@@ -113,10 +113,10 @@ class Judge:
     # -- evidence ------------------------------------------------------------------------------------------------
 
     async def check_health(self, history: CallHistory, error: CallError, sent_at: float) -> CheckResult | None:
-        """What a word to the server came to, where nothing else tells whose fault the failure is.
+        """Return the result of a health check if nothing else shows whose fault the failure is, else None.
 
-        Without it a few hundred records that hang, or that make the server answer 5xx, would be an outage, and hold the
-        run for hours.
+        Otherwise a few hundred records that hang, or that make the server return a 5xx, would count as an outage and
+        hold up the run for hours.
         """
         if not self._is_open_question(history, error, sent_at):
             return None
@@ -146,7 +146,7 @@ class Judge:
         doubtful = self._gate.is_doubtful(history.request.record.key, self.active - 1)
         if not is_refusal:
             is_open = verdict_of(error) in (Verdict.RETRY, Verdict.DOUBT) and not self._is_its_own(history)
-            # In an outage whoever fails for the first time is no poison.
+            # In an outage, a record's first failure is not its own fault.
             return is_open and doubtful and (self._gate.outage is None or history.failing)
         if not self._can_ask(history) or self._others_passed(history, error, sent_at):
             return False
@@ -160,33 +160,33 @@ class Judge:
 
     def _is_refusal(self, history: CallHistory, error: CallError) -> bool:
         if isinstance(error, RecordRefusedError):
-            # A gateway may say of a key that is blocked what it says of a text.
+            # A gateway may use the same error for a blocked key as for a text.
             is_odd = self._rejected >= MOST_REJECTED and self._can_ask(history)
             return is_odd and (self._was_answered or self.proven)
         return verdict_of(error) is Verdict.DOUBT and error.status not in PASSING
 
     @property
     def _was_answered(self) -> bool:
-        """Whether the model has answered in this session: a record, or a word."""
+        """Whether the model has answered a record or a health check in this session."""
         return self._gate.passed_at > float("-inf")
 
     def _others_passed(self, history: CallHistory, error: CallError, sent_at: float) -> bool:
-        """Whether a call of its kind was answered that left after this record's refused one, or after it was charged.
+        """Whether a call of its kind was answered that was sent after this record's refused call, or after its charge.
 
-        One that left before may have passed before the key was taken away.
+        A call that was sent before may have passed before the key was revoked.
         """
         if isinstance(error, RequestShapeError) and not self._shape_of(history).answers:
             return False
         return self._gate.passed_at > (sent_at if history.doubted_at is None else history.doubted_at)
 
     def _shape_of(self, history: CallHistory) -> RequestShapeStats:
-        """A request that goes on with a conversation looks otherwise than a first one, and may be refused for that."""
+        """Return the facts about requests of this kind: one that continues a conversation may be refused for that."""
         return self._shapes[history.turn > 0]
 
     # -- verdicts ------------------------------------------------------------------------------------------------
 
     def after(self, history: CallHistory, error: CallError, sent_at: float, checked: CheckResult | None) -> float:
-        """Seconds to wait before the next call; or an ending is raised. `checked`: what `check_health` gave."""
+        """Return the seconds to wait before the next call. Raises Over or StoppedError if there is none."""
         verdict = verdict_of(error)
         if isinstance(error, CallTimeoutError):
             self._admission.on_timeout(sent_at)
@@ -198,7 +198,7 @@ class Judge:
         now = asyncio.get_running_loop().time()
         if self.flex.has_none_for(history, error):
             if isinstance(error, NoRoomError):
-                self._gate.on_refusal(now, sent_at)  # silence proves nothing
+                self._gate.on_refusal(now, sent_at)  # a timeout proves nothing
             return self.flex.refused(history, error, now, sent_at)
         if self._used_up.note(error, now=now, passed_at=self._gate.passed_at):
             self._abort(used_up_error(error))
@@ -209,7 +209,7 @@ class Judge:
         if self._is_refusal(history, error):
             return self._doubt(history, error, sent_at, checked)
         if verdict is Verdict.REJECT:
-            # A refusal of one record's content proves that somebody is there; that the model answers it does not.
+            # A refusal of one record's content proves that a server is there, but not that the model answers.
             self._rejected += 1
             self._gate.on_refusal(now, sent_at)
             raise Over(Status.REJECTED, Problem(error.code, str(error)))
@@ -229,8 +229,8 @@ class Judge:
             if passed and history.refusals_of_size >= SIZE_REFUSALS:
                 raise Over(Status.REJECTED, Problem(TooLargeError.code, str(error)))
         wait_s = self._admission.on_refusal(error, sent_at)
-        # A refusal says something about this record when others were answered since the one before; or when so few are
-        # left that nobody else could be. While everybody is refused it says nothing.
+        # A refusal says something about this record only if others were answered since the previous one, or if so few
+        # are left that no other could be. If everybody is refused, it says nothing.
         others_pass = self._gate.last_success_at > history.refused_at
         history.refusals += (others_pass or self.active <= FEW_LEFT) and not self._admission.is_excused
         history.refused_at = asyncio.get_running_loop().time()
@@ -247,12 +247,12 @@ class Judge:
             self._abort(error)
         own = self._failed(history, error, sent_at, now, proved=self._proves_own(error, checked))
         if self._gate.outage is not None and not own:
-            return 0.0  # the gate does the waiting
+            return 0.0  # the gate makes it wait
         history.free += not own
         if own:
             history.charged += 1
         elif self._nobody_passes(history):
-            history.busy_s = 0.0  # what it waited while nobody was answered is not its own time
+            history.busy_s = 0.0  # the time that it waited while nobody was answered does not count
         elif history.free > FREE_FAILURES:
             history.charged += 1
             history.failing_since = sent_at
@@ -266,10 +266,10 @@ class Judge:
         return self._wait_s(history, error)
 
     def _nobody_passes(self, history: CallHistory) -> bool:
-        """Whether nothing was answered that left since the record's calls began to fail, or since it was charged.
+        """Whether nothing was answered that was sent since the record's calls began to fail, or since its charge.
 
-        Where refusals by rate limit stand between failures there is no outage, and yet no record is at fault. Of a
-        record that is alone nobody else could tell.
+        If refusals by rate limit occur between failures, there is no outage, and still no record is at fault. For a
+        record that is alone, no other could show it.
         """
         return self._gate.passed_at <= history.failing_since and (self.active > 1 or self._is_refusing)
 
@@ -279,19 +279,19 @@ class Judge:
         return self._admission.state().refused_since is not None
 
     def _proves_own(self, error: CallError, checked: CheckResult | None) -> bool:
-        """Whether a word says that the failure is the record's: the server is up."""
+        """Whether a health check shows that the server is up, so the failure is the record's own."""
         if checked is None:
             return False
-        # Who is there at all would have answered a call that was met by silence, if only with a no.
+        # A server that is up would have responded to a call that timed out, if only with a refusal.
         return checked.is_answered or (isinstance(error, CallTimeoutError) and checked.is_refused)
 
     def _failed(self, history: CallHistory, error: CallError, sent_at: float, now: float, *, proved: bool) -> bool:
-        """Tell the gate of it. True: the failure is the record's own."""
+        """Report it to the gate. Return whether the failure is the record's own."""
         self.failing += not history.failing
         history.failing = True
         gate = self._gate
         was_open = gate.outage is None and not gate.is_settling(now)
-        # At the end of the input there may be few left who could be answered: one is enough to say that others are.
+        # At the end of the input, few others may be left. One answer is enough to show that others pass.
         others_pass = gate.answers > history.answers_before and not self._is_refusing
         passed_over = self.tail.is_set() and gate.outage is None and others_pass
         if proved or (passed_over and isinstance(error, CallTimeoutError)):
@@ -300,7 +300,7 @@ class Judge:
         own = gate.on_failure(
             history.request.record.key,
             sent_at=sent_at,
-            # An answer to what left before all were refused, or began to fail, says nothing.
+            # An answer to a call that was sent before all were refused, or before they failed, says nothing.
             answers_before=gate.answers if nobody_tells else history.answers_before,
             failing=self.failing - 1,
             others=self.active - 1,
@@ -313,9 +313,9 @@ class Judge:
 
     def _wait_s(self, history: CallHistory, error: CallError) -> float:
         self._stats.record_retry(error.code)
-        # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
+        # A 503's Retry-After applies to this record only; what affects everybody is part of the outage.
         wait_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
-        if not isinstance(error, CallTimeoutError):  # who has waited in vain for an answer has waited enough
+        if not isinstance(error, CallTimeoutError):  # a timeout was wait enough
             wait_s = max(wait_s, backoff_s(history.charged + history.free + history.doubts, self._rng.random()))
         history.busy_s += wait_s
         return wait_s
@@ -323,9 +323,9 @@ class Judge:
     # -- refusals ------------------------------------------------------------------------------------------------
 
     def _doubt(self, history: CallHistory, error: CallError, sent_at: float, checked: CheckResult | None) -> float:
-        """A refusal is the record's where others pass meanwhile; everybody's where nobody does, one after another."""
+        """Decide a refusal: the record's own fault if others pass meanwhile, everybody's if all are refused."""
         if is_certain(error) and not self.proven and self._models and history.request.model not in self._models:
-            self._abort(error)  # that the run's model answers says nothing of a voter's
+            self._abort(error)  # answers of the run's model say nothing about a voter's
         now = asyncio.get_running_loop().time()
         passed = checked is not None and checked.is_answered
         if passed or self._others_passed(history, error, sent_at) or self._speaks_for_itself(history, error):
@@ -343,11 +343,11 @@ class Judge:
             return 0.0
         history.free += 1
         if history.free >= self.rules.max_attempts + FREE_FAILURES and not self._can_ask(history):
-            self._reject(history, error)  # nobody else is there who could tell
+            self._reject(history, error)  # nothing else could show whose fault it is
         return self._wait_s(history, error)
 
     def _can_ask(self, history: CallHistory) -> bool:
-        """Whether there is a word that would tell. Of those that go on with a conversation only once some passed."""
+        """Whether a health check would help. For later turns of a conversation, only after some have passed."""
         return self._health.can_ask and (history.turn == 0 or self._shape_of(history).answers > 0)
 
     def _reject(self, history: CallHistory, error: CallError) -> NoReturn:
@@ -357,7 +357,7 @@ class Judge:
         raise Over(Status.REJECTED, Problem(code, str(error)))
 
     def _is_from_the_start(self, history: CallHistory, error: CallError, checked: CheckResult | None) -> bool:
-        """Whether no such request passes: none was answered yet, and it is nothing that a record could bring about."""
+        """Whether no such request passes: none was answered yet, and no record could cause this error."""
         if isinstance(error, RequestShapeError):
             return self._is_shape(history, error)
         if self._was_answered or not isinstance(error, CredentialsError):
@@ -367,7 +367,7 @@ class Judge:
         return checked is not None and checked.is_refused
 
     def _is_shape(self, history: CallHistory, error: RequestShapeError) -> bool:
-        """Whether no request of this kind passes: several records say so, and a small one with the same tools."""
+        """Whether requests of this kind never pass: several records show it, and a small one with the same tools."""
         shape, by_word = self._shape_of(history), self._can_ask(history)
         needed = IN_A_ROW if by_word else PROVEN_EVIDENCE if self.proven else SHAPE_EVIDENCE
         key = history.request.record.key
@@ -376,7 +376,7 @@ class Judge:
         return not by_word or (self._health.last is not None and self._health.last.is_refused)
 
     def _speaks_for_itself(self, history: CallHistory, error: CallError) -> bool:
-        """Whether a refusal that nobody else can explain any more is the record's: few are left, and no word tells."""
+        """Whether a refusal is the record's although nothing can confirm it: few are left, and no check is possible."""
         if self._can_ask(history) or is_certain(error):
             return False
         if isinstance(error, RequestShapeError) and not self._shape_of(history).answers:
@@ -384,7 +384,7 @@ class Judge:
         return history.doubts > 0 or (self.tail.is_set() and self.active < IN_A_ROW)
 
     def _is_everyones(self, history: CallHistory, error: CallError, sent_at: float) -> bool:
-        """Whether nobody passes any more, or ever did: the same to all, for long enough, and to a word too."""
+        """Whether nothing passes anymore, or ever did: for all, for long enough, and for a health check too."""
         now, refusals = asyncio.get_running_loop().time(), self._refusals
         refusals.note(error, history.request.record.key, sent_at=sent_at, now=now, passed_at=self._gate.passed_at)
         if not refusals.are_everyones(now, self.active, answered=self.proven or self._was_answered):
@@ -395,5 +395,5 @@ class Judge:
             return True
         if not self._can_ask(history):
             return len(refusals.keys) > 1
-        # Between failures a word may meet one each time.
+        # Between other failures, each health check may meet one of these.
         return refusals.others > 0 or self._health.refused_at >= refusals.sent_at

@@ -1,9 +1,9 @@
-"""Producer, workers and writer in two nested task groups.
+"""Runs producer, workers, and writer in two nested task groups.
 
-The outer group holds the writer, the inner one the workers and the guard, and the body of the inner one is the
-producer. Two queues, no sentinel: `task_done()` on the second queue follows the commit, so `outcomes.join()` means
-*durable*. The writer ends last. Five endings, each a test: to the end, soft stop, a crash of a worker or of the guard,
-the writer's crash, hard cancel.
+The outer group holds the writer, the inner one the workers and the guard. The body of the inner one is the producer.
+Two queues, no sentinel: `task_done()` on the second queue follows the commit, so `outcomes.join()` means *durable*. The
+writer ends last. There are five endings, each with a test: complete, soft stop, a crash of a worker or the guard, a
+crash of the writer, hard cancel.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from pipeline.engine.writer import Commit, Writer
 from pipeline.errors import LabelpipeError, StoppedError
 from pipeline.records import Outcome, Record, Status, Usage
 
-#: Workers beyond the calls in flight: while some records back off, others are asked.
+#: Workers beyond the calls in flight, so that others are asked while some records back off.
 SPARE_WORKERS = 64
-#: Workers beyond those, one for each record that waits to be asked again: records that fail must not take them all.
+#: Further workers, one for each record that waits for a retry, so that failing records cannot occupy all workers.
 MOST_WAITING = 256
-#: With more workers than these the writer waits a moment, so that a batch gathers: a commit costs the same for all of
-#: it. What is in it when the process is killed would be asked again, so the moment is short.
+#: With more workers than this, the writer waits a moment to gather a batch, because a commit costs the same for any
+#: batch. A kill loses what is in it, so the moment is short.
 MANY, GATHER_S = 32, 0.005
 
 
 class Ending(enum.Enum):
-    """How the pool ended, when it was not by an error."""
+    """How the pool ended, if not by an error."""
 
     #: every record of the input has its outcome
     COMPLETE = "complete"
-    #: no further call was let through; what was in flight is written
+    #: no more calls were admitted; those in flight are written
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
-    """`workers` ask at a time; `grace_s` is how long a soft stop waits for what is in flight."""
+    """The number of `workers`, and how long a soft stop waits for calls in flight (`grace_s`)."""
 
     workers: int
     grace_s: float = 30.0
 
     @classmethod
     def for_concurrency(cls, concurrency: int, grace_s: float) -> PoolSizes:
-        """Enough workers that the gate, not their number, decides what is in flight."""
+        """Return enough workers that the gate, and not their number, limits the calls in flight."""
         return cls(workers=concurrency + min(concurrency, SPARE_WORKERS) + 2, grace_s=grace_s)
 
 
 class Pool:
     """Runs a feed through workers into one writer.
 
-    `put_off` hears of a job whose answer comes later. `guard` enforces what the run was told, for as long as it asks;
-    if it dies, the run ends by that error, as by a worker's: nobody would stop it any more.
+    `put_off` receives each job whose answer comes later. `guard` enforces the run's orders while it asks. If it dies,
+    the run ends with that error, as with a worker's, because nothing could stop the run anymore.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Pool:
             gather_s=gather_s,
             on_trouble=on_trouble,
         )
-        # All state that changes: whether a stop was asked for, whether a record was left pending by one, and how many
-        # jobs have not ended.
+        # Mutable state: whether a stop was requested, whether it left a record pending, and how many jobs have not
+        # ended.
         self._stop = asyncio.Event()
         self._left_pending = False
         self._unfinished = 0
@@ -97,15 +97,15 @@ class Pool:
 
     @property
     def unfinished(self) -> int:
-        """How many jobs were taken from the producer and have not ended."""
+        """The number of jobs that were taken from the producer and have not ended."""
         return self._unfinished
 
     def stop(self) -> None:
-        """Soft stop: read no more, let what is in flight finish. The gate must be stopped as well."""
+        """Stop softly: read no more, and let calls in flight finish. The gate must be stopped as well."""
         self._stop.set()
 
     async def run(self) -> Ending:
-        """Run to an ending. An error of the feed, a worker or the commit comes out as it is, after the last write."""
+        """Run to an ending. Raises an error of the feed, a worker, or the commit unchanged, after the last write."""
         try:
             async with asyncio.TaskGroup() as outer:
                 writer = outer.create_task(self._writer.run(), name="writer")
@@ -118,7 +118,7 @@ class Pool:
         return Ending.STOPPED if self._left_pending else Ending.COMPLETE
 
     def _counted(self, commit: Commit) -> Commit:
-        """The commit, after which the answers in it give their places at the gate back."""
+        """Wrap the commit, so that its answers then return their places at the gate."""
 
         async def counted(outcomes: Sequence[Outcome]) -> None:
             await commit(outcomes)
@@ -127,7 +127,7 @@ class Pool:
         return counted
 
     async def _settle(self, writer: asyncio.Task[None]) -> None:
-        """Let the writer write what is queued, then end it. Waits for the disk only, and never for a dead writer."""
+        """Let the writer write the queue, then end it. Waits only for the disk, and never for a dead writer."""
         join = asyncio.ensure_future(self._outcomes.join())
         try:
             await asyncio.wait({join, writer}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,16 +148,16 @@ class Pool:
                 task.cancel()
 
     def fit(self, concurrency: int) -> None:
-        """Have enough workers for another limit of calls in flight."""
+        """Add workers for a new limit of calls in flight."""
         self._wanted = max(self._wanted, PoolSizes.for_concurrency(concurrency, self._sizes.grace_s).workers)
         self._grow(self._wanted)
 
     def _make_room(self, waiting: int) -> None:
-        """So many records wait to be asked again: others are asked meanwhile."""
+        """Add workers, so that others are asked while `waiting` records wait for a retry."""
         self._grow(self._wanted + min(waiting, MOST_WAITING))
 
     def set_grace(self, grace_s: float) -> None:
-        """Take over another time that calls in flight get to end after a stop; one under way keeps its own."""
+        """Set how long calls in flight get after a stop. A stop in progress keeps its own time."""
         self._sizes = replace(self._sizes, grace_s=grace_s)
 
     def _grow(self, workers: int) -> None:
@@ -167,7 +167,7 @@ class Pool:
             self._workers.append(self._inner.create_task(self._work(), name=f"worker-{len(self._workers)}"))
 
     async def _produce(self) -> None:
-        """Feed the queues until the input ends or a stop is asked for, also while a queue is full."""
+        """Feed the queues until the input ends or a stop is requested, even while a queue is full."""
         stop = asyncio.ensure_future(self._stop.wait())
         produce = asyncio.ensure_future(self._pump())
         try:
@@ -182,7 +182,7 @@ class Pool:
             self._after_input(produce.exception())
 
     def _after_input(self, error: BaseException | None) -> None:
-        """An input that breaks off is a stop: what was read before it is still asked, what is in flight written."""
+        """Stop if the input broke off: records that were read are still asked, and calls in flight are written."""
         if error is None:
             return
         if self._on_trouble is None or not isinstance(error, LabelpipeError):
@@ -200,7 +200,7 @@ class Pool:
                     await self._jobs.put(item)
 
     async def _drain(self) -> None:
-        """Wait for every job; after a stop, for no longer than the grace."""
+        """Wait for every job; after a stop, for at most the grace."""
         join = asyncio.ensure_future(self._jobs.join())
         stop = asyncio.ensure_future(self._stop.wait())
         try:
@@ -233,23 +233,23 @@ class Pool:
                 self._put_off(job)
             return
         job.outcome = outcome
-        if outcome.attempts:  # media that cannot be shown end a record without a call, and so without a place
+        if outcome.attempts:  # unreadable media end a record without a call, and so without a place
             self._asker.handed_over()
-        # What was paid for goes first: a cancel during a follower's callback must not lose it.
+        # Paid outcomes go first, so that a cancel during a follower's callback cannot lose them.
         await self._hand_over(outcome)
         for record in job.followers:
             await self._hand_over(await self._follow(record, outcome))
 
     async def _follow(self, record: Record, outcome: Outcome) -> Outcome:
         if outcome.answer is not None and outcome.status is not Status.FAILED:
-            # Its own callback is called, and may do better or worse than the first record's.
+            # Its own callback is called, whose result may differ from the first record's.
             return await self._asker.finish(record, outcome)
         return replace(
             outcome, record=record, copied_from=outcome.record.key, usage=Usage(), cost_usd=0.0, attempts=0, repairs=0
         )
 
     async def _hand_over(self, outcome: Outcome) -> None:
-        """To the writer; what cannot get into the queue because of a cancel is left where the writer finds it."""
+        """Pass an outcome to the writer. If a cancel prevents that, leave it where the writer finds it."""
         try:
             await self._outcomes.put(outcome)
         except asyncio.CancelledError:
@@ -258,7 +258,7 @@ class Pool:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that matters: the groups are ours, not the user's."""
+    """Return the one error that matters: the groups are internal."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""Records -> what is to be done about each: nothing (the ledger has it), an outcome at once, or a job for a worker."""
+"""Decides what to do about each record: nothing (the ledger has it), an outcome at once, or a job for a worker."""
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
@@ -13,15 +13,15 @@ from pipeline.errors import MediaError, RenderError
 from pipeline.readers import placeholder_key
 from pipeline.records import Outcome, Problem, Record, Request, SavedAnswer, Status
 
-#: Followers of one request that is being asked; a record beyond them is asked for itself.
+#: The most followers of a request that is being asked; later records are asked themselves.
 MAX_FOLLOWERS = 10_000
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request to ask. `followers` are records with the identical request; `source` is an answer that is there.
+    """A request to ask. `followers` are records with the identical request; `source` is an existing answer.
 
-    `kept` are answers of the record that an earlier session has paid for, when it was not at its end.
+    `saved` are the record's answers that an earlier session paid for and did not finish.
     """
 
     request: Request
@@ -33,17 +33,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """What the feed asks of the ledger. Each takes a batch."""
+    """What the feed asks the ledger. Each function takes a batch."""
 
     #: the keys that have an outcome
     done: Callable[[Sequence[Record]], Awaitable[set[str]]]
-    #: positions of records whose key came before in this pass; None where keys are places and cannot repeat
+    #: the positions of records whose key occurred before in this pass; None if keys are places and cannot repeat
     repeated: Callable[[Sequence[Record]], Awaitable[set[int]]] | None = None
-    #: labelled outcomes of identical requests; None where every record is asked
+    #: labeled outcomes of identical requests; None if every record is asked
     answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
-    #: answers of records without an outcome, by key; None where there are none
+    #: answers of records without an outcome, by key; None if there are none
     saved: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[SavedAnswer]]]] | None = None
-    #: the keys of records whose answers come later, in batches; None where there are none
+    #: the keys of records whose answers come later, in batches; None if there are none
     elsewhere: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None
 
 
@@ -65,12 +65,12 @@ class Producer:
         self._error_handler = error_handler
         self._beginning = beginning or Beginning(over=True)
         self._prepare = prepare
-        # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
+        # Mutable state: jobs whose outcome is not in the ledger yet, by their request's digest.
         self._open: dict[bytes, Job] = {}
         self.skipped = 0
 
     async def items(self) -> AsyncGenerator[Job | Outcome, None]:
-        """What is to be done, in input order."""
+        """Yield jobs and outcomes in input order."""
         async with aclosing(self._batches) as batches:
             async for batch in batches:
                 for item in self._beginning.passed(await self._considered(await self._pending(batch))):
@@ -79,25 +79,25 @@ class Producer:
             yield outcome
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        """These are in the ledger now; it answers for them from here on."""
+        """Forget jobs whose outcomes are in the ledger now; it answers for them from here on."""
         for outcome in outcomes:
             if outcome.request_digest is not None and outcome.copied_from is None:
                 self._open.pop(outcome.request_digest, None)
 
     async def again(self, records: list[Record]) -> list[Job | Outcome]:
-        """What is to be done about records that were put off, or stand in the ledger with answers of theirs."""
+        """Return what to do about records that were put off, or that have answers in the ledger."""
         done = await self._lookups.done(records)
         return await self._considered([record for record in records if record.key not in done])
 
     def put_off(self, job: Job) -> list[Record]:
-        """The job is answered later: gives the records that have followed it so far, and no other will."""
+        """Put off the job. Return the records that have followed it so far; no others will."""
         if self._open.get(job.request.digest) is job:
             del self._open[job.request.digest]
         followers, job.followers = job.followers, []
         return followers
 
     async def _pending(self, batch: list[Record]) -> list[Record]:
-        """The records without an outcome. A key that came before is a problem of the later record."""
+        """Return the records without an outcome. If a key occurred before, the later record gets a problem."""
         if self._lookups.repeated is not None:
             batch = renamed(batch, await self._lookups.repeated(batch))
         done = await self._lookups.done(batch)
@@ -113,8 +113,8 @@ class Producer:
             return [
                 Job(item, saved=saved.get(item.record.key, ())) if isinstance(item, Request) else item for item in items
             ]
-        # Who is being asked is looked at before the ledger is, and the whole batch is joined before any of it is handed
-        # on: a request that is settled in between is in one or the other, and never asked a second time.
+        # Check the open jobs before the ledger, and join the whole batch before any of it goes on. A request that is
+        # settled in between is then in one or the other, and is never asked twice.
         joined = [self._joined(item, saved) if isinstance(item, Request) else item for item in items]
         answered = await self._lookups.answered([item.digest for item in joined if isinstance(item, Request)])
         opened = [self._opened(item, answered) if isinstance(item, Request) else item for item in joined]
@@ -131,7 +131,7 @@ class Producer:
             return _rejected(record, self._error_handler.handle(record, error))
 
     async def _reject_unreadable_media(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
-        """The same; before the first record that can be asked, those whose own files cannot be shown are rejected."""
+        """Reject items whose local media cannot be read, but only those before the first record that can be asked."""
         for at, item in enumerate(items if self._prepare is not None and not self._beginning.is_over else ()):
             if isinstance(item, Outcome):
                 continue
@@ -142,7 +142,7 @@ class Producer:
         return items
 
     async def _problem_of(self, request: Request) -> Problem | None:
-        """Why the local media of a request cannot be shown. What lies at an address is loaded when it is asked."""
+        """Return why the request's local media cannot be read, else None. Addresses are loaded when it is asked."""
         local = tuple(one for one in request.attachments if one.source[:4].lower() != "http")
         if not local or self._prepare is None:
             return None
@@ -157,9 +157,9 @@ class Producer:
     def _joined(
         self, request: Request, saved: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})
     ) -> Job | Request | None:
-        """The request itself when nobody asks it; None when its record follows the one that is being asked."""
+        """Return the request if nobody asks it yet, a job for it, or None if its record now follows another one."""
         job = self._open.get(request.digest)
-        if answers := saved.get(request.record.key):  # it has begun: it goes on by itself
+        if answers := saved.get(request.record.key):  # it has begun, so it continues by itself
             own = Job(request, saved=answers)
             self._open.setdefault(request.digest, own)
             return own
@@ -173,7 +173,7 @@ class Producer:
         return None
 
     def _opened(self, request: Request, answered: Mapping[bytes, Outcome]) -> Job | None:
-        """A job for a request that nobody asks yet; None when one before it in the batch does."""
+        """Return a job for a request that nobody asks yet; None if an earlier one in the batch does."""
         source = answered.get(request.digest)
         if source is not None:
             return Job(request, source=source)
@@ -184,12 +184,12 @@ class Producer:
 
 
 def renamed(batch: Sequence[Record], again: Set[int]) -> list[Record]:
-    """The batch, with a name of their own for the records at the positions `again`, whose key came before."""
+    """Return the batch with new names for the records at the positions `again`, whose key occurred before."""
     return [_repeated(record) if at in again else record for at, record in enumerate(batch)]
 
 
 def _repeated(record: Record) -> Record:
-    """The record under a name of its own, with the reason why it is not asked."""
+    """Return the record under a new name, with the reason why it is not asked."""
     message = f"{record.source}:{record.line}: the key {record.key!r} came before; keys must be unique"
     return Record(
         source=record.source,
