@@ -1,4 +1,4 @@
-"""The net under one record: an error that nobody foresaw is that record's ending, and many in a row are the run's."""
+"""Turns an unforeseen error into the ending of one record; many in a row end the run."""
 
 import errno
 import logging
@@ -10,27 +10,27 @@ from pipeline.records import Problem, Record
 
 log = logging.getLogger("labelpipe")
 
-#: So many records one after another, and none between them that went well: it is no record's fault.
+#: If this many records fail in a row, with no success in between, no record is at fault.
 MOST_IN_A_ROW = 20
-#: What no record caused, and the next one would meet too: no room, no files, a disk that fails.
+#: Errors that no record causes and that the next one would meet too: a full disk, no more files, a failing disk.
 _OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 _MOST_FRAMES, _MOST_CHARS, _SHOWN_CHARS = 30, 8_000, 300
 
 
 class RecordErrorHandler:
-    """Catches what a record's handling raised. `stop` ends the run."""
+    """Catches what the processing of a record raised. `stop` ends the run."""
 
     def __init__(self, stop: Callable[[LabelpipeError], None]) -> None:
         self._stop = stop
-        # All state that changes.
+        # Mutable state.
         self._in_a_row = 0
 
     def on_label(self) -> None:
-        """A record got its label."""
+        """Note that a record got its label."""
         self._in_a_row = 0
 
     def handle(self, record: Record, error: Exception) -> Problem:
-        """The record's problem. Raises the error itself where it is the run's, StoppedError after too many in a row."""
+        """Return the record's problem. Raises an error of the run itself, and StoppedError after too many in a row."""
         is_the_systems = isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
         if is_the_systems or isinstance(error, StoppedError | StoreError | SetupError):
             raise error
@@ -40,7 +40,7 @@ class RecordErrorHandler:
         return problem
 
     def record(self, record: Record, error: Exception) -> Problem:
-        """The record's problem, logged and counted."""
+        """Log and count the error, and return the record's problem."""
         self._in_a_row += 1
         message = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
         trace = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]

@@ -1,4 +1,4 @@
-"""What an error means for its record and for the run (a table), and how long to wait (a pure function)."""
+"""Defines what an error means for its record and for the run (a table), and how long to wait (a pure function)."""
 
 import enum
 
@@ -26,24 +26,24 @@ from pipeline.errors import (
 )
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
-#: How long a server's word on one call is heard at the most.
+#: The longest that a server's wait for one call is followed.
 RETRY_AFTER_MAX_S = 60.0
 
 
 class Verdict(enum.Enum):
     """What follows from an error."""
 
-    #: the same request again, after a wait
+    #: send the same request again after a wait
     RETRY = "retry"
     #: everyone waits, then the same request again; the record is not charged
     COOL_DOWN = "cool down"
-    #: the record alone waits, then the same request again, in the end at the standard tier; nothing is charged
+    #: only the record waits, then the same request again, finally at the standard tier; nothing is charged
     WAIT = "wait"
-    #: ask again with the fault shown
+    #: ask again and show the fault
     REPAIR = "repair"
     #: this record has no label; the run goes on
     REJECT = "reject"
-    #: the record's or everybody's: REJECT if others pass meanwhile, ABORT if all are refused one after another
+    #: REJECT if others pass meanwhile, ABORT if all are refused in a row
     DOUBT = "doubt"
     #: the run cannot go on
     ABORT = "abort"
@@ -73,14 +73,15 @@ _TABLE: dict[type[LabelpipeError], Verdict] = {
 
 
 def verdict_of(error: LabelpipeError) -> Verdict:
-    """The verdict on an error of a call or of an answer. KeyError for any other."""
+    """Return the verdict on an error of a call or an answer. Raises KeyError for any other."""
     return _TABLE[type(error)]
 
 
 def backoff_s(failures: int, jitter: float) -> float:
-    """Seconds to wait after the n-th failure in a row: doubled each time, up to a cap; `jitter` in [0, 1) spreads it.
+    """Return the seconds to wait after the n-th failure in a row. They double each time, up to a cap.
 
-    Half of the wait is fixed, half is random, so that records which failed together do not come back together.
+    Half of the wait is fixed and half is random (`jitter` in [0, 1)), so that records that failed together do not
+    return together.
     """
     full: float = min(BACKOFF_FIRST_S * 2 ** max(0, failures - 1), BACKOFF_MAX_S)
     return full * (0.5 + 0.5 * jitter)

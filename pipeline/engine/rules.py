@@ -1,4 +1,4 @@
-"""How often a record is asked, for how long, and what one call of it can use."""
+"""Defines how often and how long a record is asked, and how much one of its calls can use."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ from pipeline import codec
 from pipeline.limits import TokenBound, prompt_bound
 from pipeline.records import Request
 
-#: What a record may take beside its calls at their longest, where the user gave no deadline.
+#: Without a deadline from the user, the seconds that a record may take beyond its calls at their longest.
 DEADLINE_MORE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class AskRules:
-    """How often, and how long.
+    """How often and how long a record is asked.
 
-    `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is asked a second
-    time; None: never. `record_s` is what one record may take over all its calls and waits while the gate is open;
-    None: what `max_attempts` calls of `timeout_s` take, and a minute. `stop_rejected` is the share of the first records
-    without a label from which on the run stops; 0: never. `flex_patience_s` is how long a call waits for room at the
-    flex tier, before it goes out at the standard one; None: calls do not ask for flex.
+    `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is made a second
+    time; None: never. `record_s` limits all calls and waits of a record while the gate is open; None: the time of
+    `max_attempts` calls of `timeout_s`, plus a minute. `stop_rejected`: the run stops if this share of the first
+    records has no label; 0: never. `flex_patience_s` is how long a call waits for capacity at the flex tier before it
+    is sent at the standard tier; None: calls do not ask for flex.
     """
 
     max_attempts: int = 6
@@ -30,12 +30,12 @@ class AskRules:
     flex_patience_s: float | None = None
 
     def deadline_of(self, turns: int) -> float:
-        """Seconds that one record of so many turns at the most may take while the gate is open."""
+        """Return the seconds that a record of at most `turns` turns may take while the gate is open."""
         return self.record_s or turns * self.max_attempts * self.timeout_s + DEADLINE_MORE_S
 
 
 def most_of(request: Request) -> TokenBound:
-    """What a call can use at most."""
-    # What media cost is not in their names, which is all that their JSON holds.
+    """Return the most that a call can use."""
+    # The JSON of media has only their names, which does not show their cost.
     prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
     return TokenBound(prompt, request.room or 0)

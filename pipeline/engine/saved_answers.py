@@ -1,6 +1,6 @@
-"""The driver of answers that are there: a copy of another record's, a replay. And callbacks, for every driver.
+"""The driver for existing answers: a copy of another record's, or a replay. Also runs callbacks for every driver.
 
-No call is made. What an answer means is the interview's, as it is for a live one.
+It makes no calls. The interview decides what an answer means, as for a live one.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger("labelpipe")
 
 
 async def call_back(context: InterviewContext, interview: Interview) -> bool:
-    """Hand the next call to its callback. False: it has raised."""
+    """Pass the next call to its callback. Return False if it raised."""
     valid_call, call = interview.callback
     try:
         done = await context.task.run_callback(valid_call, interview.record, call)
@@ -31,7 +31,7 @@ async def call_back(context: InterviewContext, interview: Interview) -> bool:
 
 
 async def copy(context: InterviewContext, record: Record, source: Outcome) -> Interview:
-    """The interview of a record whose identical request was answered for `source`; its own callbacks are called."""
+    """Return the interview of a record whose identical request has `source`. Calls the record's own callbacks."""
     assert source.answer is not None
     interview = Interview(context, record, digest=source.request_digest or b"", votes=_votes_of(source))
     interview.answered(_response(source, source.answer))
@@ -42,14 +42,14 @@ async def copy(context: InterviewContext, record: Record, source: Outcome) -> In
 async def read_again(
     context: InterviewContext, old: Outcome, saved: Sequence[SavedAnswer], max_repairs: int = 0
 ) -> Outcome:
-    """A record's outcome as its answers are read now; the same object where its conversation broke off.
+    """Return a record's outcome as its answers are parsed now; the same object if its conversation broke off.
 
-    Callbacks are called again, with the keys that they had. A conversation is read with the results that the model was
-    told then: others would make it another one. Of votes all answers are read, those that were asked again too: what
-    no repair helped, after `max_repairs`, is an abstention.
+    Callbacks are called again, with the same keys. A conversation is read with the results that the model received
+    then, because other results would change it. With votes, all answers are read, including those that were asked
+    again. An answer that is still invalid after `max_repairs` repairs is an abstention.
     """
     assert old.answer is not None
-    # A copy, and a label from before there were votes, has none of its own.
+    # A copy, and a label from before there were votes, has no votes of its own.
     votes = None if saved and context.panel is not None else _votes_of(old)
     interview = Interview(
         context,
@@ -64,7 +64,7 @@ async def read_again(
     else:
         interview.answered(_response(old, old.answer))
     if not context.talks:
-        while interview.wants is Wants.ANSWER:  # a vote to which no answer came, or that nothing could be made of
+        while interview.wants is Wants.ANSWER:  # a vote without an answer, or with an unusable one
             status = Status.REJECTED if old.problem is None else old.status
             interview.give_up(status, old.problem or Problem("unfinished", "a vote is missing"))
         await _call_all_back(context, interview)
@@ -75,8 +75,8 @@ async def read_again(
 
 
 def _go_through(interview: Interview, old: Outcome, last: Answer, saved: Sequence[SavedAnswer], *, votes: bool) -> None:
-    """The turns of a conversation and its last words, without what was asked again; or all that led to the votes."""
-    # Some may be of a prompt before this one.
+    """Read a conversation's turns and last words, without what was asked again; or all answers that led to votes."""
+    # Some may belong to an earlier prompt.
     turns = [one for one in saved if one.request_digest == old.request_digest and (one.fault is None or votes)]
     for one in turns:
         interview.skip_to(one)
@@ -84,13 +84,13 @@ def _go_through(interview: Interview, old: Outcome, last: Answer, saved: Sequenc
             interview.answered(one.response, one.results)
     is_kept = any((one.response.answer, one.response.request_id) == (last, old.request_id) for one in turns)
     if votes and (cast := _votes_of(old).get("votes")):
-        is_kept = cast[-1] is None  # a cache on the way gives the same answer again, name and all
+        is_kept = cast[-1] is None  # a cache on the way returns the same answer again, with the same name
     if interview.wants is Wants.ANSWER and not is_kept:
         interview.answered(_response(old, last))
 
 
 def _votes_of(source: Outcome) -> dict[str, JSON]:
-    """What the columns of votes say of a record."""
+    """Return the vote columns of a record."""
     return {name: value for name, value in (source.label or {}).items() if name in VOTE_COLUMNS}
 
 
@@ -100,5 +100,5 @@ async def _call_all_back(context: InterviewContext, interview: Interview) -> Non
 
 
 def _response(source: Outcome, answer: Answer) -> Response:
-    """A kept answer as if it came now: it was paid for elsewhere."""
+    """Return a saved answer as if it came now, without a cost, because it was paid for elsewhere."""
     return Response(answer, Usage(), source.model or "", source.request_id, cost_usd=0.0)

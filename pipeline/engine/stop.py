@@ -1,4 +1,4 @@
-"""Stopping in stages: the first signal asks, the second forces. The handlers that were there are put back."""
+"""Stops in two stages: the first signal asks, the second forces. Restores the earlier handlers at the end."""
 
 import asyncio
 import signal
@@ -13,26 +13,26 @@ from pipeline.errors import HungUpError, InterruptedRunError
 _T = TypeVar("_T")
 
 
-#: The terminal was closed, or the connection to it broke. Windows has no such signal.
+#: The terminal was closed, or its connection broke. Windows has no such signal.
 HANG_UP = "SIGHUP"
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", HANG_UP) if hasattr(signal, name))
 
 
 def interruption(name: str) -> InterruptedRunError:
-    """The reason for which a run stops that got this signal."""
+    """Return the reason for stopping a run that received this signal."""
     return HungUpError(f"by {name}") if name == HANG_UP else InterruptedRunError(f"by {name}")
 
 
 class StopSwitch:
-    """Calls `soft(signal name)` at the first SIGINT, SIGTERM or SIGHUP, and `hard()` at the second.
+    """Calls `soft(signal name)` at the first SIGINT, SIGTERM, or SIGHUP, and `hard()` at the second.
 
-    A hang-up only asks: the shell that ends and the kernel send one each, and neither is impatient. Under nohup it
-    stays ignored. Outside the main thread there are no signals: who waits there for the work presses the switch. Until
-    `turn` says what there is to stop, the task is cancelled.
+    A hang-up never forces: an ending shell and the kernel send one each, and neither is impatient. Under nohup it stays
+    ignored. There are no signals outside the main thread; there the waiting code presses the switch. Until `turn`
+    defines what to call, a signal cancels the task.
     """
 
     def __init__(self, soft: Callable[[str], None] | None = None, hard: Callable[[], None] | None = None) -> None:
-        # All state that changes: whom to call, the task that is stopped, its cancels, and the first signal.
+        # Mutable state: what to call, the task to stop, its cancels, and the first signal.
         self._soft, self._hard = soft or self._cancel, hard or self._cancel
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -40,16 +40,16 @@ class StopSwitch:
         self.signal_name = ""
 
     def turn(self, soft: Callable[[str], None], hard: Callable[[], None] | None = None) -> None:
-        """From now on call these. Without `hard`, the task is cancelled."""
+        """Call these from now on. Without `hard`, the task is canceled."""
         self._soft, self._hard = soft, hard or self._cancel
 
     def press(self, name: str) -> None:
-        """Act as at this signal, in the loop's own time. From any thread."""
+        """Act in the event loop as if this signal had arrived. Safe to call from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._act, name)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        # A plain signal handler runs between any two bytecodes: the loop is only told.
+        # A plain signal handler runs between any two bytecodes, so it only notifies the loop.
         self.press(signal.Signals(number).name)
 
     def _act(self, name: str) -> None:
@@ -67,7 +67,7 @@ class StopSwitch:
         self._task.cancel()
 
     def take_back(self) -> bool:
-        """Whether a cancel was the switch's own; then it is over."""
+        """Whether the switch itself canceled the task. The cancel is then undone."""
         ours, self._cancels = self._cancels, 0
         for _ in range(ours):
             assert self._task is not None
@@ -76,7 +76,7 @@ class StopSwitch:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals press the switch while the block lasts; outside the main thread nothing does."""
+        """Let signals press the switch during the block. Outside the main thread, do nothing."""
         before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -86,12 +86,12 @@ class StopSwitch:
             yield
         finally:
             for number, handler in before.items():
-                # None: a handler that was not set from Python, and cannot be put back from here.
+                # None: the handler was not set from Python, and cannot be restored from here.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """It is the current task that is stopped while the block lasts."""
+        """Stop the current task, if pressed, during the block."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         try:
             with self.listening():
@@ -101,7 +101,7 @@ class StopSwitch:
 
 
 async def under(switch: StopSwitch, work: Coroutine[Any, Any, _T]) -> _T:
-    """What `work` gives. Raises InterruptedRunError where the switch cancelled it."""
+    """Return what `work` returns. Raises InterruptedRunError if the switch canceled it."""
     with switch.stopping():
         try:
             return await work

@@ -1,4 +1,4 @@
-"""The only writer: the ledger first, then the sinks. What is in the queue at once becomes one batch."""
+"""The only writer: the ledger first, then the sinks. What is in the queue at one time becomes one batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from pipeline.errors import StoreError
 from pipeline.records import Outcome
 
-#: Outcomes of one transaction at the most.
+#: The most outcomes of one transaction.
 BATCH = 500
-#: A commit that fails (a full disk is one cause) is tried again for so long, this often.
+#: How long and how often a failed commit (because of a full disk, for example) is tried again.
 LAST_TRY_S, TRY_EVERY_S = 30.0, 1.0
 
-#: Makes a batch durable: ledger first, rows after.
+#: Makes a batch durable: ledger first, then rows.
 Commit = Callable[[Sequence[Outcome]], Awaitable[None]]
 
 
 class Writer:
-    """Takes outcomes from a queue until it is cancelled; then writes what is left, and ends."""
+    """Takes outcomes from a queue until it is canceled, then writes the rest and ends."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Writer:
         self._gather_s = gather_s
         self._on_trouble = on_trouble
         self._commit = commit
-        #: outcomes whose worker was cancelled while the queue was full
+        #: outcomes whose worker was canceled while the queue was full
         self.rescued: list[Outcome] = []
 
     async def run(self) -> None:
-        """Write until cancelled. An error of `commit` is not caught: without a ledger there is no run."""
+        """Write until canceled. Errors of `commit` are not caught, because a run needs its ledger."""
         batch: list[Outcome] = []
         try:
             while True:
@@ -44,12 +44,12 @@ class Writer:
                 await self._write(batch)
                 batch = []
         except asyncio.CancelledError:
-            # What was paid for is written down even now. Nothing here waits for a peer, only for the disk.
+            # Paid outcomes are written even now. This waits only for the disk, and never for a peer.
             await self._write(batch + self._waiting() + self.rescued)
             raise
 
     async def _write(self, batch: list[Outcome]) -> None:
-        """Commit and empty `batch`. A cancel is seen only after the commit: nothing is torn or written twice."""
+        """Commit and empty `batch`. A cancel waits for the commit, so nothing is torn or written twice."""
         if not batch:
             return
         outcomes = tuple(batch)
@@ -67,7 +67,7 @@ class Writer:
             raise asyncio.CancelledError
 
     async def _committed(self, batch: Sequence[Outcome]) -> None:
-        """Commit; where that fails, stop the run and try again for a while: what is in the batch was paid for."""
+        """Commit. If that fails, stop the run and try again for a while, because the batch was paid for."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + LAST_TRY_S
         while True:
@@ -88,5 +88,5 @@ class Writer:
         for _ in range(count):
             try:
                 self._queue.task_done()
-            except ValueError:  # a rescued outcome never was in the queue
+            except ValueError:  # a rescued outcome was never in the queue
                 return
