@@ -1,4 +1,4 @@
-"""Reading the stored answers again: a fixed callback or other columns, and not one call."""
+"""Reads the stored answers again, with a fixed callback or other columns, and without a call."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ BLOCK = 256
 
 
 async def replay(settings: Settings, *, after: ReportWriter | None = None) -> RunSummary:
-    """Read every stored answer again, call the callback, write the files again. Makes no call. Raises SetupError.
+    """Read every stored answer again, call the callback, and rewrite the files. Makes no call. Raises SetupError.
 
-    `after` makes a file of the summary.
+    `after` makes a file from the summary.
     """
     task, run_dir = task_of(settings), RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
@@ -43,7 +43,7 @@ async def replay(settings: Settings, *, after: ReportWriter | None = None) -> Ru
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         log_event("replay begins")
         moved = await move_changed_files(run_dir, ledger)
-        # The last session's counts are not those of the ledger from here on, also if this is killed.
+        # From here on, the last session's counts differ from the ledger's, even if this process is killed.
         run_dir.clear_summary()
         panel = panel_of(settings, task)
         context = _context(task, panel, await ledger.run_id(), renames_of(run_dir.read_manifest()))
@@ -95,7 +95,7 @@ async def _summary(
 def _context(
     task: Task, panel: Panel | None, run_id: str, renames: Sequence[Rename]
 ) -> Callable[[Outcome], InterviewContext]:
-    """How each outcome's answer is read: one that was given before labels were renamed may have the old names."""
+    """Return how to read each outcome's answer. Answers from before a rename of labels may have the old names."""
     tasks = [task.with_renames(renames[first:]) for first in range(len(renames) + 1)]
     later = [InterviewContext(one, run_id=run_id, panel=panel) for one in tasks]
     return lambda outcome: later[sum(one.at <= (outcome.finished_at or 0) for one in renames)]
@@ -109,11 +109,11 @@ async def _read_again(
     *,
     keeps_answers: bool,
 ) -> None:
-    """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
+    """Read answers again, block by block, and replace the outcomes that differ from before."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
-        # Of others the outcome has the only answer that counts.
+        # Otherwise, the outcome has the only answer that counts.
         saved = await ledger.answers_of([old.record.key for _, old in block]) if keeps_answers else {}
         changed: list[Outcome] = []
         for at, old in block:

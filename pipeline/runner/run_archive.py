@@ -1,4 +1,4 @@
-"""Starting over: the old run is moved aside, never deleted. Its answers were paid for."""
+"""Moves an old run aside before a fresh start. It is never deleted, because its answers were paid for."""
 
 import asyncio
 from datetime import datetime
@@ -14,9 +14,9 @@ from pipeline.units import dollars
 
 
 async def describe_existing_run(settings: Settings) -> str:
-    """A sentence or two about the run in the output folder; empty if there is none.
+    """Describe the run in the output folder in a sentence or two; empty if there is none.
 
-    Raises SetupError where a new run would be refused its table in a database: now nothing has been moved.
+    Raises SetupError if a new run could not use its table in a database, before anything is moved.
     """
     run_dir = RunDir(Path(settings.output.dir))
     files = [file.name for file in run_dir.files() if not file.name.startswith("lock")]
@@ -44,20 +44,20 @@ async def describe_existing_run(settings: Settings) -> str:
 
 
 def move_aside(settings: Settings) -> Path:
-    """Move the run to a folder of its own, whose name it gives. Raises RunInUseError while a run is at work in it.
+    """Move the run to a new folder, and return that. Raises RunInUseError while the run is in progress.
 
-    Other files stay where they are. The run's table in a database is left to the run that comes.
+    Other files stay where they are. The new run takes over the run's table in a database.
     """
     folder, options = Path(settings.output.dir), sql_of(settings)
     run_dir = RunDir(folder if folder.name not in ("", "..") else folder.resolve())
     with run_dir.open_for_writing() as lock, lock_shards(run_dir.path) as are_idle:
         if not are_idle:
             raise RunInUseError(f"{run_dir.path}: its shards are running. End them first: labelpipe drain {folder}")
-        # If it ends here, the old run takes the table back at its next session, and makes it anew.
+        # If this process ends here, the old run takes the table back in its next session and writes it again.
         if options is not None and run_dir.ledger.exists():
             release_table(options, run_dir.ledger)
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        # Two in one second: the later one gets a number.
+        # If two are moved in one second, the later one gets a number.
         endings = chain([""], (f"-{number}" for number in count(2)))
         names = (run_dir.path.with_name(f"{run_dir.path.name}.{stamp}{ending}") for ending in endings)
         aside = next(name for name in names if not name.exists())

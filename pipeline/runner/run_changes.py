@@ -1,4 +1,4 @@
-"""What a run folder was made of, and what has changed since: told before anything is spent."""
+"""Compares a run folder with the current settings and input, and reports changes before anything is spent."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -20,7 +20,7 @@ from pipeline.task import Task
 from pipeline.units import dollars
 from pipeline.version import __version__
 
-#: How records are named and their contents are compared; the ledgers of earlier versions know no such number.
+#: The version of how records are named and compared. The manifests of earlier versions have no such number.
 NAMES = 2
 _PRINTS_RECORD = (
     "The prompt prints the whole record ({{ record }}): any field that is added, renamed or edited changes what is\n"
@@ -31,19 +31,19 @@ _REORDERED = (
     "{} changed in nothing but the order of the fields and kept the label, at no cost (the prompt prints the whole "
     "record, in the new order from now on; a prompt that names its fields does not depend on the order)"
 )
-#: Parts of the manifest that tell what was done to the run: each session takes them over.
+#: Parts of the manifest that record what was done to the run. Each session carries them over.
 _CARRIED_OVER = ("renames", "history")
-#: Parts of the fingerprint that say how an answer is read too, and not only what is asked.
+#: Parts of the fingerprint that affect how an answer is read, and not only what is asked.
 _READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validators"})
 
 
 def stamps_of(sources: Sequence[Source]) -> list[Stamp | None]:
-    """What differs when the inputs do, without reading them."""
+    """Return what changes when the inputs do, without reading them."""
     return [source.stamp() for source in sources]
 
 
 def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """What decides the labels, in named parts that a person can read."""
+    """Return everything that decides the labels, in named parts that a person can read."""
     return {
         **task.fingerprint,
         **voters_of(settings, task),
@@ -60,10 +60,10 @@ def manifest_of(
     overrides: Sequence[str] | None,
     stamps: Sequence[Stamp | None],
 ) -> dict[str, Any]:
-    """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again.
+    """Return the manifest that is written when a session begins. `reading` is how `verify` reads the input again.
 
-    `stamps` are those of the inputs before anything of them was read: what has changed since is noticed.
-    `overrides` are those of the config, where the settings have more of them (a pilot's do).
+    `stamps` were taken before anything of the inputs was read, so that later changes are noticed.
+    `overrides` are those of the config, if the settings have more (as a pilot's do).
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
@@ -79,25 +79,25 @@ def manifest_of(
         "names": NAMES,
         "sources": stamps,
         **{name: before[name] for name in _CARRIED_OVER if before and name in before},
-        # For a person; without secrets. The config file may be changed, or gone, when somebody looks.
+        # For people; without secrets. The config file may have changed, or be gone, by then.
         "config": to_toml(settings),
     }
 
 
 def job_digest(settings: Settings, task: Task, sources: Sequence[Source]) -> str:
-    """Tells whether two shards ask the same of the same input."""
+    """Return a digest that is equal if two shards ask the same about the same input."""
     return codec.digest128(codec.canonical(fingerprint_of(settings, task, sources))).hex()
 
 
 @dataclass(frozen=True, slots=True)
 class RunChanges:
-    """What differs between the folder's run and the settings.
+    """The differences between the folder's run and the settings.
 
-    `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
-    comparing the records; None where nothing says that they differ, or where they can be read only once. `each_usd` is
-    what a record of the run has cost so far, None where that is not known; `paid` is how many outcomes a call was made
-    for: others cost nothing. `prints_record`: the prompt prints the whole record, so all of its fields count.
-    `is_other_task` and `has_other_voters` also hold where no record has an outcome yet.
+    `parts` are those of the task; `reading` covers which input it is and how it is read. `match` is the result of
+    comparing the records; None if nothing indicates a difference, or if they can be read only once. `each_usd` is the
+    average cost of a record so far, None if unknown; `paid` is how many outcomes a call was made for (the others cost
+    nothing). `prints_record`: the prompt prints the whole record, so all of its fields count.
+    `is_other_task` and `has_other_voters` also apply if no record has an outcome yet.
     """
 
     parts: Sequence[Change]
@@ -111,19 +111,19 @@ class RunChanges:
     has_other_voters: bool = False
 
     def __bool__(self) -> bool:
-        """Whether somebody has to choose: a label would be thrown away, or paid for again."""
+        """Whether the user must choose, because a label would be thrown away or paid for again."""
         match = self.match or MatchCounts()
-        # With a few records gone it is the same input still; with most of them gone it is another.
+        # If a few records are gone, it is still the same input; if most are gone, it is another.
         is_other = bool(self.reading) or match.gone > match.stays + match.changed
         return bool(self.parts or match.changed or (match.gone and is_other) or self.cannot_match)
 
     @property
     def cannot_match(self) -> bool:
-        """Whether records may have other names now, and none can be looked at before the run."""
+        """Whether records may have other names now and cannot be compared before the run."""
         return bool(self.reading) and self.match is None
 
     def refuse(self, run_dir: RunDir, *, relabel: bool, keep: bool) -> None:
-        """Raises ChangedError where somebody has to choose and has not, or not what is possible."""
+        """Raise ChangedError if the user must choose and has not, or has chosen what is not possible."""
         if not self or relabel or (keep and not self.cannot_match):
             return
         message = self.describe(run_dir)
@@ -135,7 +135,7 @@ class RunChanges:
         raise ChangedError(message)
 
     def describe(self, run_dir: RunDir) -> str:
-        """The difference and the ways on, for a person."""
+        """Describe the differences and the options, for a person."""
         match = self.match or MatchCounts()
         lines = [f"{run_dir.path} holds a run that was made with other settings:"]
         for part in (*self.parts, *self.reading):
@@ -172,7 +172,7 @@ class RunChanges:
             yield "  labelpipe replay   reads them again, makes no call and costs nothing; then run with --keep"
 
     def notes(self) -> list[str]:
-        """What was made of an input that has changed, where that is more than new records."""
+        """Return what became of a changed input, if it has more than new records."""
         match = self.match or MatchCounts()
         counts = [
             (match.renamed, "{} moved and kept the label (found by content)"),
@@ -206,7 +206,7 @@ async def find_changes(
     ledger: Ledger,
     stamps: Sequence[Stamp | None] | None = None,
 ) -> RunChanges:
-    """Compare. The input is read through only where its stamps, or how it is read, differ from the manifest's."""
+    """Compare. Reads the input only if its stamps, or how it is read, differ from the manifest."""
     now = fingerprint_of(settings, task, sources)
     done = sum((await ledger.count_by_status()).values())
     before = manifest["fingerprint"]
@@ -215,7 +215,7 @@ async def find_changes(
     reading = changes_of_input(manifest, now["input"]) if done else []
     stamps = stamps_of(sources) if stamps is None else stamps
     trust = manifest.get("names") == NAMES
-    # What has no stamp, like a query's rows, can only be read through.
+    # Inputs without a stamp, like the rows of a query, must be read.
     same = trust and not reading and None not in stamps and stamps == manifest.get("sources")
     match = None
     if not same and await ledger.last_seq() and not any(source.single_pass for source in sources):
@@ -235,7 +235,7 @@ async def find_changes(
 
 
 def _has_other_voters(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a vote that was cast may be of somebody else now. Those at the end may come and go."""
+    """Whether a saved vote may now belong to another voter. Voters at the end may be added or removed."""
     votes = [one.get("votes", {"votes": 1}) for one in (before, now)]
     old, new = (one.get("voters") or [None] * (one["votes"] - 1) for one in votes)
     return any(a != b for a, b in zip(old, new, strict=False))
@@ -255,16 +255,16 @@ def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 async def _match(
     settings: Settings, task: Task, sources: Sequence[Source], ledger: Ledger, *, trust: bool, ask_alike: bool
 ) -> MatchCounts:
-    """Find each record's outcome: by its name and content, by its content, by what it would be asked now."""
+    """Find each record's outcome: by its name and content, by its content, or by its current request."""
     await ledger.match_begin()
     async with aclosing(read(sources, settings, every=True)) as batches:
         async for batch in batches:
             if settings.input.key is not None:
-                # A key that came before: the first record's outcome is not the second's.
+                # If a key came before, the first record's outcome does not belong to the second.
                 batch = renamed(batch, await find_repeated(ledger, batch))  # noqa: PLW2901
             await ledger.match_add(batch, trust=trust)
     await ledger.begin_pass()
-    # The content of a file that is a record is in no field: what its digest does not find is not the same.
+    # If a file is a record, its content is in no field, so only the digest can show that it is the same.
     is_whole = all(source.format != "files" for source in sources)
     if await ledger.match_by_content(trust=trust or not is_whole) and is_whole:
         after = -1
@@ -278,9 +278,9 @@ async def _match(
 def _compare_block(
     block: Sequence[UnmatchedRecord], task: Task | None
 ) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
-    """Which of these are as the outcome of their name: by their fields, or what they are asked. The others' requests.
+    """Return which records match the outcome of their name, by fields or request, and the requests of the others.
 
-    Without a task, since that has changed, those are that have at most more fields.
+    Without a task, because that has changed, a record matches if it has at most additional fields.
     """
     pairs, requests = [], []
     for one in block:
@@ -308,7 +308,7 @@ def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
 
 
 async def accept_changes(changes: RunChanges, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
-    """Carry out what the user chose, and what nobody has to choose."""
+    """Carry out what the user chose, and what needs no choice."""
     if changes.is_other_task:
         await ledger.invalidate_canaries(votes=changes.has_other_voters)
     if relabel and (changes.parts or changes.cannot_match):

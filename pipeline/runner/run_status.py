@@ -1,4 +1,4 @@
-"""The status of a run: its counts, its costs, and how its last session ended."""
+"""Reads the status of a run: its counts, its costs, and how its last session ended."""
 
 import time
 from collections import Counter
@@ -19,20 +19,20 @@ from pipeline.runner.summary import measured_accuracy
 from pipeline.store import BatchBook, Ledger, RunDir, Totals
 from pipeline.targets import run_and_manifest
 
-#: The facts of a session that has no ending to tell of.
+#: The facts of a session that has no ending to report.
 _NO_ENDING: Mapping[str, Any] = {
     "ended": None, "left": None, "next_step": "", "last_alive_at": None, "live": None, "summary": None,
 }  # fmt: skip
 #: Counts that are added up over shards.
 _COUNTS = ("labelled", "by_people", "rejected", "failed", "untold")
-#: What is shown of each shard.
+#: The facts that are shown of each shard.
 _SHARD_FACTS = ("running", "labelled", "rejected", "failed", "cost_usd", "ended", "heard_s")
-#: A shard that has reported to the lease server within this time is at work.
+#: A shard that has reported to the lease server within this time is running.
 REPORT_VALID_S = 15.0
 
 
 async def status(folder: str | Path) -> dict[str, Any]:
-    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
+    """Return the state of a run as plain values; `folder` may be its config. Raises SetupError if there is no run."""
     run_dir, manifest = run_and_manifest(folder)
     if not (shards := run_dir.shards()):
         return await _status(run_dir, manifest, run_dir.ledger)
@@ -44,7 +44,7 @@ async def status(folder: str | Path) -> dict[str, Any]:
 
 async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
     live = read_live(run_dir)
-    # It is in live.json also after the session's end, or a kill.
+    # It is in live.json even after the session's end, or a kill.
     price = None if (live or {}).get("price") is None else Price(**(live or {})["price"])
     async with await Ledger.open(path, read_only=True) as ledger:
         facts, totals = await ledger_facts(ledger, price)
@@ -68,11 +68,11 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
 
 
 def _ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, done: int) -> dict[str, Any]:
-    """The end of a session that is not running.
+    """Return the facts about the end of a session that is not running.
 
-    `ended` is the summary's; "killed" where a note of its process is left, which every end of its own takes away (a
-    kill, a power cut); "broke off" where there is neither: an error, told on the screen. `last_alive_at` is in seconds
-    since 1970.
+    `ended` is the summary's; "killed" if a note of its process is left, which it removes whenever it ends by itself
+    (so: a kill, a power cut); "broke off" if there is neither: an error, reported on the screen. `last_alive_at` is in
+    seconds since 1970.
     """
     summary, owner = run_dir.read_summary(), _owner(run_dir)
     if owner is None and summary is not None:
@@ -80,7 +80,7 @@ def _ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, 
         return {**_NO_ENDING, **facts, "summary": summary}
     began_at = _began_at(owner)
     if live is not None and live.get("written_at", 0.0) < began_at:
-        live = None  # of a session before: this one was killed before it wrote its own
+        live = None  # from an earlier session: this one was killed before it wrote its own
     go_on, total = (live or {}).get("go_on") or "the same command", (live or {}).get("total")
     is_exact = bool((live or {}).get("total_known"))
     return {
@@ -95,7 +95,7 @@ def _ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, 
 
 
 def _owner(run_dir: RunDir) -> Mapping[str, Any] | None:
-    """The note of the process that writes to the folder; None where there is none, {} where it cannot be read."""
+    """Return the note of the process that writes to the folder; None if there is none, {} if it cannot be read."""
     try:
         owner = codec.loads((run_dir.path / "lock.owner").read_bytes())
     except FileNotFoundError:
@@ -118,9 +118,9 @@ def _began_at(owner: Mapping[str, Any] | None) -> float:
 def _with_shards(
     before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]], reported_at: Mapping[str, float], now: float
 ) -> dict[str, Any]:
-    """The facts of the whole run, and under `shards` those of each. `before` are those of what was done before.
+    """Return the facts of the whole run, and those of each shard as `shards`. `before` is from before sharding.
 
-    `reported_at` is when a shard that has not ended last reported to the lease server, by its number.
+    `reported_at` is when each unfinished shard last reported to the lease server, by its number.
     """
     shards = [_with_report(one, reported_at.get(str(int(Path(one["run_dir"]).name))), now) for one in shards]
     parts = [before, *shards]
@@ -128,7 +128,7 @@ def _with_shards(
     running = any(one["running"] for one in shards)
     return {
         **before,
-        # How the session ended that dealt the records out says nothing of the shards.
+        # The ending of the session that distributed the records says nothing about the shards.
         **_NO_ENDING,
         "next_step": "" if running else before["next_step"],
         "running": running,
@@ -146,8 +146,8 @@ def _with_shards(
 
 
 def _with_report(shard: Mapping[str, Any], reported_at: float | None, now: float) -> dict[str, Any]:
-    """The facts of a shard. Of one on another machine, only its reports to the lease server tell if it runs."""
-    # Another machine has put its name to the folder, and has not taken it away.
+    """Return a shard's facts. If it is on another machine, only its reports to the lease server show if it runs."""
+    # The note of another machine's process is in the folder, and was not removed.
     host = (_owner(RunDir(Path(shard["run_dir"]))) or {}).get("host", gethostname())
     if reported_at is None or host == gethostname():
         return {**shard, "heard_s": None}
@@ -157,14 +157,14 @@ def _with_report(shard: Mapping[str, Any], reported_at: float | None, now: float
 
 
 def _labels(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
-    """How often each value was given, of columns that are counted in all parts that have labels."""
+    """Return how often each value was given, for columns that are counted in all parts with labels."""
     columns = dict.fromkeys(column for part in parts for column in part if all(column in one for one in parts))
     counts = {column: Counter(add_counts(part[column] for part in parts)) for column in columns}
     return {column: dict(one.most_common()) for column, one in counts.items()}
 
 
 async def count_outcomes(ledgers: Iterable[Path]) -> Counter[Status]:
-    """How many outcomes these ledgers hold, those that are there."""
+    """Return how many outcomes those of these ledgers contain that exist."""
     counts: Counter[Status] = Counter()
     for path in filter(Path.exists, ledgers):
         async with await Ledger.open(path, read_only=True) as ledger:
@@ -173,7 +173,7 @@ async def count_outcomes(ledgers: Iterable[Path]) -> Counter[Status]:
 
 
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sums by name."""
+    """Return the sums by name."""
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)

@@ -1,4 +1,4 @@
-"""One session of a run: the engine run, watched and steered; the folder left in order, a summary given."""
+"""Runs one session: runs, watches, and controls the engine, finishes the files, and returns a summary."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ from pipeline.stats import RunSummary, Stats
 
 
 class Session:
-    """The parts of one session and how they hang together."""
+    """One session, built from its parts."""
 
     def __init__(self, parts: SessionParts) -> None:
         settings = parts.settings
@@ -60,7 +60,7 @@ class Session:
         self._reading = ReadProgress()
         tariff = tariff_of(settings)
         self._price = tariff.price
-        # Not the method itself: the asker is made below.
+        # A lambda, because the asker does not exist yet.
         self._writer = OutcomeWriter(parts, self._stats, lambda *of: self._asker.error_handler.record(*of))  # noqa: PLW0108
         self._journal = Journal(self._writer.save_answers, parts.admission.gate)
         self._lane = lane_of(parts, self._stats)
@@ -74,13 +74,13 @@ class Session:
         command = parts.options.command
         self._command = str(settings.config_path or "") if command is None else command
         self._notifications = Notifications(parts.notifier, self._command)
-        # All state that changes, beside the parts: whether a second signal cut the calls in flight off, and what is to
-        # be told at the end.
+        # Mutable state, besides the parts: whether a second signal canceled the calls in flight, and the notes to
+        # report at the end.
         self._cut_off = False
         self._notes = [*map(str, parts.moved), *parts.notes]
 
     async def run(self) -> RunSummary:
-        """Run to an ending; the summary is written and given. Who is to be told hears of an error too."""
+        """Run to an ending, and write and return the summary. Errors are also sent as notifications."""
         try:
             return await self._run()
         except Exception as error:
@@ -159,7 +159,7 @@ class Session:
         return await self._run_pool(pool, progress, live, sum(before.values()))
 
     async def _run_pool(self, pool: Pool, progress: Progress, live: SessionView, done: int) -> Ending:
-        """The pool's ending. Meanwhile the run is shown, and signals end it; a hard stop is an ending too."""
+        """Run the pool, with the display and the signals, and return its ending. A hard stop is an ending too."""
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)
@@ -173,7 +173,7 @@ class Session:
                     me.uncancel()
                     return Ending.STOPPED  # what was answered is written
         finally:
-            # What is over is over: the next signals find nothing in flight.
+            # The pool has ended, so further signals find nothing in flight.
             self._parts.switch.turn(lambda _: None)
             progress.close()
             if self._lane is not None:
@@ -181,7 +181,7 @@ class Session:
 
     def _beginning(self, *, over: bool) -> Beginning:
         names, lenient = [source.name for source in self._parts.sources], self._settings.limits.stop_rejected == 0
-        if self._settings.input.shard is not None:  # the others have records, as was seen before they were dealt out
+        if self._settings.input.shard is not None:  # the whole run was seen to have records before they were split
             names, over = [], True
         return Beginning(names, self._reading.describe_empty, over=over, lenient=lenient)
 
@@ -200,26 +200,26 @@ class Session:
         )
 
     def _is_simulated(self) -> bool:
-        """Whether labels are simulated, those of this session or those that were there."""
+        """Whether labels are simulated, either this session's or earlier ones."""
         return self._writer.is_simulated or self._writer.was_simulated
 
     def _waiting_text(self) -> str:
-        """What is waited for that a lane has to do with."""
+        """Return what the lane is waiting for."""
         now = asyncio.get_running_loop().time()
         return self._asker.judge.flex.text(now) if self._lane is None else self._lane.waiting.text
 
     def _items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
-        """What is to be done: of the input, and of batches that have come back."""
+        """Return the items from the input, and those that have come back from batches."""
         return producer.items() if self._lane is None else self._lane.items(producer, unfinished)
 
     async def _open(self, progress: Progress, done: int) -> None:
-        """The opening lines; a pilot, a rehearsal and a cancel have none of their own."""
+        """Print the opening lines. A pilot, a rehearsal, and a cancel have none."""
         parts = self._parts
         if not (parts.options.title or (self._lane is not None and self._lane.cancels_all)):
             await print_opening(progress.echo, parts.settings, parts.task, parts.sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
-        """What the first and the second signal do while the engine runs."""
+        """Set what the first and the second signal do while the engine runs."""
 
         def soft(name: str) -> None:
             in_flight = self._admission.gate.in_flight
@@ -233,7 +233,7 @@ class Session:
         self._parts.switch.turn(soft, hard)
 
     def _controls(self, pool: Pool, supervisor: Supervisor, progress: Progress) -> Controls:
-        """What orders and edits may change."""
+        """Return what orders and edits may change."""
 
         def take_over(settings: Settings) -> None:
             supervisor.take_over(settings)

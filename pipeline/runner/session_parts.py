@@ -1,4 +1,4 @@
-"""The options of a run, and the parts of one session of it."""
+"""Defines the options of a run, and the parts of one of its sessions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pipeline.leases import LeaseClient
 
 
-#: Makes a file of a summary, and gives what it is and where. The summary names it among its files.
+#: Makes a file from a summary, and returns its name and path. The summary lists it among its files.
 ReportWriter: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
-#: What becomes of corrections whose records are labelled again; "": nobody has said.
+#: What happens to corrections whose records are labeled again; "" if there is no choice yet.
 CorrectionsChoice: TypeAlias = Literal["", "keep", "drop"]
 
 
@@ -36,21 +36,21 @@ CorrectionsChoice: TypeAlias = Literal["", "keep", "drop"]
 class RunOptions:
     """The options of one run, in addition to the settings.
 
-    `relabel`, `keep`  what to do when the folder's run was made with other settings; neither: ChangedError
+    `relabel`, `keep`  what to do if the folder's run was made with other settings; neither: ChangedError
     `corrections`      "keep" or "drop" people's answers about records that `relabel` asks again; "": ChangedError
-    `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
+    `retry`            ask again about records without a label; `retry_codes` selects by code, empty: all
     `quiet`            show nothing
-    `title`            what stands in the progress line, before the counts
-    `resource`         what says how much may be sent, instead of this process's own limits; for runs that share one
+    `title`            the text before the counts in the progress line
+    `resource`         decides how much may be sent, instead of this process's own limits; for runs that share one
     `lease`            the limits of a shard, which a lease server grants
-    `base`             the ledger of what was done before there were shards: its records are not asked
-    `stop_first`       ends the session where something would be asked; what needs no call is done
+    `base`             the ledger from before sharding; its records are not asked
+    `stop_first`       ends the session before anything is asked; what needs no call is done
     `command`          what follows `labelpipe run` in the command that resumes the run, for the summary
-    `provider`         a function that is called instead of the API; for tests and for models of your own
-    `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
-    `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
-    `batches`          "wait" for them, "no_wait", or "cancel" those that are open; see `batches.BatchMode`
-    `after`            makes a file of the summary before the run is over, and gives its name and path
+    `provider`         a function to call instead of the API; for tests and for your own models
+    `overrides`        what the run folder records as overrides of the config, instead of the settings' own
+    `records`          what to label instead of the config's input: mappings, a stream of them, or a frame
+    `batches`          "wait" for them, "no_wait", or "cancel" open ones; see `batches.BatchMode`
+    `after`            makes a file from the summary before the run ends, and returns its name and path
     """
 
     relabel: bool = False
@@ -74,14 +74,14 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What a session is made of.
+    """The parts of a session.
 
-    `admission` is the door, and `day` its count of the day's requests over sessions; `run_id` names the run in the
-    keys of callbacks; `prepare` loads the records' media; `switch` is what signals press. `moved` are files that were
-    not as the run had left them, `notes` is what else is to be told at the start and the end; `stamps` are those of the
-    inputs before anything was read; `gold` is what the run measures itself by; `panel` votes. `batches` sends them.
-    `left` is how many records are left, where the lane is chosen by that and they can be counted. `first_part` is the
-    number of its first part in batches. `base` is the ledger of what was done before there were shards.
+    `admission` admits calls, and `day` counts the day's requests over sessions. `run_id` names the run in the keys of
+    callbacks. `prepare` loads the records' media. `switch` receives signals. `moved` are files that differ from what
+    the run wrote, and `notes` are what else to report at the start and the end. `stamps` are those of the inputs before
+    anything was read. `gold` measures the run. `panel` votes. `batches` sends batches. `left` is how many records are
+    left, if the lane choice depends on that and they can be counted. `first_part` is the number of the session's first
+    part in batches. `base` is the ledger from before sharding.
     """
 
     settings: Settings

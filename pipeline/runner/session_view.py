@@ -1,4 +1,4 @@
-"""What the outside may see of a running session: the progress line, and live.json for `labelpipe status`."""
+"""Shows a running session to the outside: the progress line, and live.json for `labelpipe status`."""
 
 import asyncio
 import logging
@@ -31,9 +31,9 @@ LOOK_S = 1.0
 
 
 class SessionView:
-    """Shows a session: snapshots for the screen, live.json, lines and notices when something begins or ends.
+    """Shows a session: snapshots for the screen, live.json, and lines and notifications about events.
 
-    Nothing hangs on it. What it cannot show is logged, once, and the run goes on.
+    Nothing depends on it. If it fails to show something, that is logged only once, and the run continues.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class SessionView:
         self._batches = batches
         self._simulated = simulated
         self._throughput = Throughput(parts.run_dir, stats, parts.admission)
-        #: what enforces the limits: it tells what is in force
+        #: Enforces the limits, and has the limits in force.
         self.supervisor: Supervisor | None = None
-        # All state that changes: what was said last, so that it is said once.
+        # Mutable state: what was last reported, so that it is reported only once.
         self._in_outage = False
         self._hold_reason = ""
         self._unseen: set[str] = set()
 
     def snapshot(self) -> Snapshot:
-        """What the progress line shows now."""
+        """Return what the progress line shows now."""
         stats, door = self._stats, self._admission.state()
         done = sum(self._before.values()) + stats.records
         labelled = self._before[Status.LABELLED] + stats.outcomes[Status.LABELLED]
@@ -113,7 +113,7 @@ class SessionView:
         return asyncio.get_running_loop().time() - moment
 
     async def watch(self, progress: Progress) -> None:
-        """Look every second until cancelled."""
+        """Update every second until canceled."""
         try:
             while True:
                 await self._guarded("live.json", lambda: write_live(self._run_dir, self.facts()))
@@ -126,7 +126,7 @@ class SessionView:
                 self._throughput.close()
 
     async def on_stall(self, message: str, still_s: float) -> None:
-        """Tell who is to be told that nothing moves."""
+        """Send a notification that nothing moves."""
 
         def notify() -> Awaitable[None]:
             return self._notifications.on_stall(message, {**self.facts(), "still_for_s": still_s})
@@ -134,7 +134,7 @@ class SessionView:
         await self._guarded("a stall", notify)
 
     async def _guarded(self, what: str, show: Callable[[], Awaitable[None] | None]) -> None:
-        """Only what others may see of the run is lost by an error. A full disk stops it at the ledger, and says so."""
+        """Show something; an error only hides it. If the disk is full, the ledger reports that and stops the run."""
         try:
             if (work := show()) is not None:
                 await work
@@ -150,7 +150,7 @@ class SessionView:
             progress.echo(f"labelpipe: {message}")
             limit_s = math.inf if self.supervisor is None else self.supervisor.settings.limits.outage_limit_s
             await self._notifications.on_outage(door.outage.reason, limit_s, self.facts())
-        # Told once it has settled: what begins again before is the same one.
+        # Reported after it has settled: an outage that begins again before that is the same one.
         is_over = door.outage is None and not self._admission.gate.is_settling(asyncio.get_running_loop().time())
         if is_over and self._in_outage:
             ended = self._admission.gate.outages[-1]
@@ -162,13 +162,13 @@ class SessionView:
         await self._notify_hold(door)
 
     async def _report_stop(self) -> None:
-        """Told at once: what is in flight may take its time to end."""
+        """Report a stop at once, because the calls in flight may take a while to end."""
         reason = self._admission.gate.stopped
         if reason is not None:
             await self._notifications.on_stop(reason, self.facts(), self.left_text())
 
     def left_text(self) -> str:
-        """What is left to do and what it would cost, where a budget counts what was spent; else nothing."""
+        """Return what is left to do and its estimated cost, if a budget has a cap; else an empty text."""
         budget, snapshot = self._admission.budget, self.snapshot()
         if budget is None or not budget.is_capped:
             return ""
@@ -176,7 +176,7 @@ class SessionView:
         return f"Left: {estimate_remaining(left, budget.spent, snapshot.done, exact=snapshot.total_known).text}."
 
     async def _notify_hold(self, door: AdmissionState) -> None:
-        """Nothing leaves for long: the day's requests are used up, or the server says so."""
+        """Report a long wait: the day's requests are used up, or the server asked for it."""
         if door.requests_left_today == 0 and door.hold_s > 60:
             await self._notifications.on_hold("day_limit", door.hold_reason, door.hold_s, self.facts())
         elif door.asked_for_s > LONG_HOLD_S:
@@ -194,7 +194,7 @@ class SessionView:
         self._hold_reason = hold_reason
 
     def facts(self) -> dict[str, Any]:
-        """The snapshot as plain values, and what stands behind it."""
+        """Return the snapshot as plain values, and the facts behind it."""
         snapshot = self.snapshot()
         door, gate, stats, supervisor = self._admission.state(), self._admission.gate, self._stats, self.supervisor
         outage = door.outage
@@ -232,7 +232,7 @@ class SessionView:
 
 @asynccontextmanager
 async def background_tasks(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """What shows a run goes on while the block lasts. Nothing hangs on it: what it breaks by is only logged."""
+    """Run display tasks while the block lasts. Nothing depends on them: their errors are only logged."""
     tasks = [asyncio.create_task(show) for show in shows]
     try:
         yield
@@ -245,7 +245,7 @@ async def background_tasks(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[N
 
 
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
-    """Spent (what may have been billed included), reserved for calls in flight, and left; US dollars and tokens."""
+    """Return US dollars and tokens: spent (including what may have been billed), reserved in flight, and left."""
     if budget is None or not budget.is_capped:
         return None
 
@@ -254,14 +254,14 @@ def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
 
 
 def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:
-    """Keep what a status from another terminal shows. Not made durable: it is old in a second."""
+    """Save the facts for a status from another terminal. Not synced: they are outdated after a second."""
     part = run_dir.path / "live.json.part"
     part.write_bytes(codec.pretty(facts))
     part.replace(run_dir.path / "live.json")
 
 
 def read_live(run_dir: RunDir) -> dict[str, Any] | None:
-    """What a running session wrote last; None if there is nothing."""
+    """Return what a running session wrote last; None if there is nothing."""
     try:
         facts: dict[str, Any] = codec.loads((run_dir.path / "live.json").read_bytes())
     except (OSError, codec.JSONDecodeError):
@@ -270,6 +270,6 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def report_reading(progress: Progress, text: str) -> None:
-    """What was recognised in the input, or left out of it."""
+    """Report what was detected in the input, or left out of it."""
     log_event("input", told=text)
     progress.echo(f"labelpipe: {text}")

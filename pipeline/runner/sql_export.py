@@ -1,4 +1,4 @@
-"""A run's labels written to where others use them: a table in a database."""
+"""Writes a run's labels to a table in a database."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, SqlPlace, SqlTarget, TableExport, export_table
 from pipeline.targets import run_and_manifest, run_origin_of
 
-#: The waits before a session tries again to write the table: a database that restarts is back by then.
+#: How long a session waits before each new attempt to write the table. A database that restarts is back by then.
 WAITS_S = (1.0, 5.0, 25.0)
 #: A SQLite URL whose path is relative.
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|\w:|file:)(.+)")
 
 
 async def export(run: str | Path | None = None, to: str | None = None, *, table: str | None = None) -> Export:
-    """Make a table hold the labels of a run, by the records' keys. Can be given again, also while the run is at work.
+    """Write the labels of a run into a table, by the records' keys. May be repeated, even during the run.
 
-    `to` is an SQLAlchemy URL; without it, the database and the table of the run's [output.sql] are meant. Raises
+    `to` is an SQLAlchemy URL; without it, the database and the table are those of the run's [output.sql]. Raises
     SetupError, StoreError.
     """
     run_dir, manifest = run_and_manifest(run)
@@ -40,7 +40,7 @@ async def _target(run_dir: RunDir, here: Path, to: str | None, table: str | None
         raise SetupError(f"--table: got {table!r}; {TABLE_WANTED}")
     if to is not None:
         if "://" not in to:
-            # Not repeated: it may hold a password.
+            # The value is not repeated: it may contain a password.
             raise SetupError(
                 "--to: expected a database URL, like sqlite:///labels.db or postgresql+psycopg://user@host/name"
             )
@@ -59,7 +59,7 @@ async def _target(run_dir: RunDir, here: Path, to: str | None, table: str | None
 
 
 def url_of(place: SqlPlace, here: Path, config: Path | None = None) -> str | None:
-    """The URL of the run's database; an SQLite file is looked for from where the run was started."""
+    """Return the URL of the run's database. An SQLite path is relative to where the run was started."""
     url, setting = place.url, variable(place.url_env, config) if place.url_env else None
     if url is None and setting is not None:
         url = setting[0].get_secret_value()
@@ -68,17 +68,17 @@ def url_of(place: SqlPlace, here: Path, config: Path | None = None) -> str | Non
 
 
 def _config_of(folder: Path) -> Path | None:
-    """The config that the run was started with: a .env may be beside it."""
+    """Return the config that the run was started with, because there may be a .env next to it."""
     with suppress(SetupError):
         return run_origin_of(folder).config
     return None
 
 
-# -- a session's own table -------------------------------------------------------------------------------------------
+# -- the table of a session ------------------------------------------------------------------------------------------
 
 
 async def export_at_end(summary: RunSummary, settings: Settings, run_dir: RunDir) -> RunSummary:
-    """The summary of a session that is over, after its table was written; where that failed, it says so."""
+    """Write the table of a session that has ended. Return the summary, which also reports an error."""
     target = sql_of(settings)
     if target is None:
         return summary
