@@ -1,4 +1,4 @@
-"""A session from its start: compare with what is there, build the parts, run, in any kind of program."""
+"""Starts a session in any kind of program: compares it with the folder, builds the parts, and runs."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: How often a notebook's thread looks whether the run has ended, in seconds.
+#: How often a notebook's thread checks whether the run has ended, in seconds.
 JOIN_S = 0.2
 
 
 def run(settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
     """Label the input of `settings`, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
-    `records` are mappings in any iterable or asynchronous one, or a frame of pandas or polars. In a program that has
-    an event loop of its own, `await arun(settings)`.
+    `records` are mappings in any iterable or asynchronous iterable, or a pandas or polars frame. In a program with its
+    own event loop, use `await arun(settings)`.
     """
     switch = StopSwitch()
     return run_sync(_label(settings, _with_records(options, records), switch), switch)
 
 
 def run_sync(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
-    """What `work` gives, also where a loop runs in this thread already (a notebook). `switch` is what stops it."""
+    """Return the result of `work`, even if a loop already runs in this thread (a notebook). `switch` stops it."""
     stopped_by = switch or StopSwitch()
     try:
         asyncio.get_running_loop()
@@ -85,16 +85,16 @@ def run_sync(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) ->
 
 
 def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
-    """What `work` gives, from a loop in a thread of its own. KeyboardInterrupt, a notebook's stop button, is a Ctrl-C.
+    """Return the result of `work`, run by a loop in its own thread. KeyboardInterrupt (a notebook's stop) is a Ctrl-C.
 
-    It is over when the work is: a first one lets what is in flight end, a second one cuts it off.
+    It returns when the work ends: the first Ctrl-C lets the calls in flight end, and the second one cancels them.
     """
-    # A loop that runs in this thread may have a way of its own with signals, or none; so they come to the switch here.
+    # A loop in this thread may handle signals in its own way, or not at all, so the switch receives them here.
     with switch.listening(), ThreadPoolExecutor(1, "labelpipe") as pool:
         future = pool.submit(asyncio.run, work)
         while not future.done():
             try:
-                wait([future], JOIN_S)  # not for ever: on some systems that cannot be interrupted
+                wait([future], JOIN_S)  # with a timeout, because on some systems a wait cannot be interrupted
             except KeyboardInterrupt:
                 switch.press("SIGINT")
     return future.result()
@@ -108,25 +108,25 @@ def _with_records(options: RunOptions | None, records: RecordInput | None) -> Ru
 async def arun(
     settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None
 ) -> RunSummary:
-    """`run`, for a program that has an event loop."""
+    """Run as `run` does, in a program that has an event loop."""
     switch = StopSwitch()
     return await under(switch, _label(settings, _with_records(options, records), switch))
 
 
 async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
-    """A session, and what people have answered in its last moments."""
+    """Run a session, and write what people answered in its last moments."""
     summary = await _in_session(settings, options, switch)
     await write_late(RunDir(Path(settings.output.dir)))
     return summary
 
 
 async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
-    """A session from its start. Until it begins, a signal cancels it."""
+    """Build and run a session. Until it begins, a signal cancels it."""
     task = task_of(settings)
     validate_prompt(task)
-    # Before anything is archived for a task that cannot be asked so.
+    # Before anything is archived, because these may refuse the task.
     panel, gold = panel_of(settings, task), await gold_of(settings, task)
-    # In a thread: an address that does not answer must not hold off a Ctrl-C.
+    # In a thread, so that an address that does not answer cannot delay a Ctrl-C.
     sources = await in_daemon(partial(sources_of, settings, options.records))
     validate_settings(settings)
     await validate_columns(settings, sources)
@@ -181,13 +181,13 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
 
 
 async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:
-    """Whether simulated answers are here, written down or only collected."""
+    """Whether the folder contains simulated answers, either written or only collected."""
     is_simulated = bool((run_dir.read_manifest() or {}).get("simulated"))
     return is_simulated and (await ledger.last_seq() > 0 or await ledger.has_answers())
 
 
 async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -> Ledger:
-    """The folder's ledger, in a folder that nobody else writes to."""
+    """Open the folder's ledger, and lock the folder for writing."""
     stack.enter_context(run_dir.open_for_writing())
     run_dir.refuse_leftovers()
     refuse_half_renamed(run_dir)
@@ -197,13 +197,13 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
     if not await ledger.last_seq():
         run_dir.refuse_rows()
-    # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
+    # After the ledger, so that a log without a ledger is never a run that was killed in its first moment.
     stack.enter_context(run_log(run_dir.log))
     return ledger
 
 
 def _with_telemetry(provider: Provider, settings: Settings, stack: AsyncExitStack) -> tuple[Provider, Telemetry | None]:
-    """The provider, with what measures its calls around it where that is wanted."""
+    """Return the provider, wrapped in telemetry if that is enabled."""
     telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
     if telemetry is None:
         return provider, None
@@ -233,7 +233,7 @@ async def _begin_lease(
     admission: Admission,
     stack: AsyncExitStack,
 ) -> str:
-    """Ask the lease server for calls from now on, where there is one. Gives the run's id, which all shards share."""
+    """Start a lease, if there is a lease server. Return the run's id, which all shards share."""
     if lease is None:
         return await ledger.run_id()
     job = await stack.enter_async_context(lease.at_work())
@@ -261,15 +261,15 @@ async def _admission_of(
 
 
 async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, SaveSpendBound]:
-    """The budget, from which all that the run has cost so far is taken, and what keeps a note of it."""
-    # Also counted where no cap is set: one may be, in mid-run.
+    """Return the budget, reduced by all that the run has cost so far, and a function that saves its use."""
+    # Also counted without a cap, because one may be set during the run.
     spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING
     if has_bound(settings):
         price = price_for(settings)
         spent_usd, spent_tokens = await total_spend(ledger, price)
         totals = await paid_so_far(ledger, price)
         usd, tokens = spent_usd - totals.cost_usd, spent_tokens - totals.usage.total
-        # Less than any token costs is what adding up has rounded.
+        # Less than the cost of any token is a rounding error.
         maybe = Spend(usd if usd > 1e-9 else 0.0, tokens)
     budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
 
@@ -288,9 +288,9 @@ async def _prepare(
     ledger: Ledger,
     stamps: Sequence[Stamp | None],
 ) -> tuple[list[MovedFile], list[str]]:
-    """Compare with what is there, archive what is to be asked again, write the manifest.
+    """Compare with the folder, archive what must be asked again, and write the manifest.
 
-    Gives the files that were moved aside, since they are not the run's, and what else is to be told.
+    Return the files that were moved aside because they are not the run's, and notes to report.
     """
     manifest = run_dir.read_manifest()
     _refuse_unknown(options.retry_codes)
@@ -299,7 +299,7 @@ async def _prepare(
         changes = await find_changes(settings, task, sources, manifest, ledger, stamps)
         changes.refuse(run_dir, relabel=options.relabel, keep=options.keep)
         await settle_corrections(run_dir, changes, options.corrections, relabel=options.relabel)
-    # While the ledger is as the last session left it, it tells what a file may hold.
+    # While the ledger is as the last session left it, it shows what a file may contain.
     moved = await move_changed_files(run_dir, ledger)
     for one in moved:
         log_event("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
@@ -319,7 +319,7 @@ async def _prepare(
 
 
 def _refuse_unknown(codes: Iterable[str]) -> None:
-    """ConfigError for a code that no record can have."""
+    """Raise ConfigError for a code that no record can have."""
     for code in sorted(codes):
         if code not in RECORD_CODES:
             near = get_close_matches(code, RECORD_CODES, n=1)

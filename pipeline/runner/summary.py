@@ -1,4 +1,4 @@
-"""The summary of a session: counts from the ledger, rates from this process, and what to do next."""
+"""Builds the summary of a session: counts from the ledger, rates from this process, and what to do next."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ from pipeline.store import Layout, Ledger, RunDir
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
 EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
-#: What `labelpipe run` takes, and retry and replay do not.
+#: The options of `labelpipe run` that retry and replay do not have.
 _WORDS_OF_RUN = re.compile(r" ?--(shards|engine)[= ]\S+")
 
 
@@ -51,13 +51,13 @@ async def summarise(
     simulated: bool,
     command: str,
 ) -> RunSummary:
-    """What the run came to."""
+    """Return the summary of the run."""
     run_dir, ledger, admission = parts.run_dir, parts.ledger, parts.admission
     facts, totals = await ledger_facts(ledger, price)
     unlabelled, problems, reason = facts["rejected"] + facts["failed"], facts["problems"], admission.gate.stopped
     done = facts["labelled"] + unlabelled
     ended, code = _ending(complete, reason, unlabelled, stats)
-    # What to change in the config, by what was said.
+    # What to change in the config, based on error messages and codes.
     advice = advise(advice_context(parts.settings), _advice_topics(reason, problems, done))
     return RunSummary(
         run_dir=str(run_dir.path),
@@ -89,20 +89,20 @@ async def summarise(
 
 
 def _outages(admission: Admission) -> dict[str, Any]:
-    """How many outages there were, and how many seconds they took together."""
+    """Return how many outages there were, and how many seconds they took in total."""
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
-    now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
+    now = asyncio.get_running_loop().time()  # an ongoing outage has no end yet
     return {"outages": len(outages), "outage_s": sum((outage.until or now) - outage.since for outage in outages)}
 
 
 def _left_out(reading: ReadProgress) -> dict[str, Any]:
-    """How many records were read and not taken, and why."""
+    """Return how many records were read and left out, and why."""
     unclear = {"unclear": reading.unclear_count} if reading.unclear_count else {}
     return {"left_out": reading.excluded_counts.total(), "left_out_by": {**reading.excluded_counts, **unclear}}
 
 
 async def recount_summary(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:
-    """The distribution of labels and the votes in summary.json, counted again; its other figures stay what they are."""
+    """Recount the labels and the votes in summary.json. Its other figures do not change."""
     summary = run_dir.read_summary()
     if summary is None:
         return
@@ -111,7 +111,7 @@ async def recount_summary(run_dir: RunDir, ledger: Ledger, columns: Sequence[str
 
 
 async def _votes_of(ledger: Ledger) -> dict[str, Any] | None:
-    """What the votes on labels came to; None where one answer is enough."""
+    """Return the statistics of the votes on labels; None if the run has no votes."""
     layout = await ledger.meta_get("layout")
     if layout is None or not set(VOTE_COLUMNS) <= set(Layout.from_text(layout).labels):
         return None
@@ -148,7 +148,7 @@ def _pending(complete: bool, reading: ReadProgress, done: int) -> int | None:
 
 
 def learned_of(admission: Admission) -> dict[str, Any]:
-    """Limits of the server that were below ours, or that it refused calls for, and which of them are estimates."""
+    """Return the server's limits that are below the config's or led to refusals, and which of them are estimates."""
     known = admission.resource.state(asyncio.get_running_loop().time())
     rates = {"requests_per_minute": known.requests, "tokens_per_minute": known.tokens}
     learned: dict[str, float] = {
@@ -163,14 +163,14 @@ def learned_of(admission: Admission) -> dict[str, Any]:
 
 
 def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
-    """Whether the config should say it: less than it says, or where it says nothing and calls were refused."""
+    """Whether the config needs the limit: it is below the config's, or the config has none and calls were refused."""
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
 def _advice_topics(reason: Exception | None, problems: Mapping[str, int], records: int) -> list[str]:
-    """What to take advice on: why it stopped, else the problem that most records have, if the config may be to blame.
+    """Return why the run stopped, else the problem of most records, if the config may have caused it.
 
-    A code stands in place of words that quote a model.
+    A code replaces words that quote a model.
     """
     if reason is not None:
         return [reason.reason if isinstance(reason, NoLabelError) else str(reason)]
@@ -203,7 +203,7 @@ def _next_step(
 
 
 def _after_the_end(codes: frozenset[str], command: str) -> str:
-    """What helps the records without a label: asking again does not where nothing was asked."""
+    """Return what helps records without a label. If nothing was asked, asking again does not help."""
     if not codes:
         return ""
     if codes <= UNASKED_CODES:
@@ -216,12 +216,12 @@ def _after_the_end(codes: frozenset[str], command: str) -> str:
 # -- the latest evaluation ---------------------------------------------------------------------------------------------
 
 
-#: What a screen shows of a column: shares from 0 to 1, and the number of gold records.
+#: What the screen shows of a column: shares from 0 to 1, and the number of gold records.
 _SUMMARY_KEYS = ("accuracy", "accuracy_low", "accuracy_high", "n")
 
 
 def latest_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
-    """The last line of evaluations.jsonl that can be read; None where labels and gold were never compared."""
+    """Return the last readable line of evaluations.jsonl; None if labels and gold were never compared."""
     try:
         lines = run_dir.evaluations.read_bytes().splitlines()
     except OSError:
@@ -237,7 +237,7 @@ def latest_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def measured_accuracy(run_dir: RunDir) -> dict[str, dict[str, Any]]:
-    """The accuracy of each label column that was compared with gold, with its interval and the number of records."""
+    """Return the accuracy of each label column that was compared with gold, its interval, and how many records."""
     columns = (latest_evaluation(run_dir) or {}).get("columns")
     return {
         name: {key: measure.get(key) for key in _SUMMARY_KEYS}
@@ -252,9 +252,9 @@ def measured_accuracy(run_dir: RunDir) -> dict[str, dict[str, Any]]:
 async def finish_summary(
     summary: RunSummary, settings: Settings, run_dir: RunDir, after: ReportWriter | None
 ) -> RunSummary:
-    """The summary with what its labels were measured at, the table of [output.sql], and the file that `after` makes.
+    """Return the summary with measured accuracies, and write the table of [output.sql] and the file of `after`.
 
-    It is written into the run folder.
+    The summary is saved in the run folder.
     """
     summary = replace(await export_at_end(summary, settings, run_dir), measured=measured_accuracy(run_dir))
     summary = await _with_file(after, summary)
@@ -263,7 +263,7 @@ async def finish_summary(
 
 
 async def _with_file(after: ReportWriter | None, summary: RunSummary) -> RunSummary:
-    """The summary with the file that was made of it; with a note where that failed. The run has ended as it has."""
+    """Return the summary with the file of `after`, or with a note if that failed; the run's ending stays the same."""
     if after is None:
         return summary
     try:

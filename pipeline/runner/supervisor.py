@@ -1,4 +1,4 @@
-"""What enforces what a run was told: orders, edits, the time and the outage at which it ends, its workers, a stall."""
+"""Enforces what controls a run: orders, edits, its end by time or outage, and its workers. Reports stalls."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ class DeadlineError(LabelpipeError):
     code = "deadline"
 
 
-#: Nothing has moved for so long: run.log says what each worker waits for.
+#: How long nothing may move before run.log gets a report of what each worker waits for.
 STALL_S = 120.0
 
 
 class Supervisor:
-    """Looks once a second, in the pool's task group: if it died, nobody would stop the run, so then the run ends."""
+    """Checks once a second, in the pool's task group: if it crashes, nothing could stop the run, so the run ends."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class Supervisor:
         self._is_waiting = is_waiting
         self._update_lane = update_lane
         self._outages = OutageWatch(admission, stop)
-        # Where a call may take longer, as at the flex tier, it stands still as long.
+        # If a call may take longer, as with the flex tier, a stall must be at least that long.
         self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic())
         self.steering: ControlLoop | None = None
-        # All state that changes, beside the parts: the settings in force, and when they end the run.
+        # Mutable state, besides the parts: the settings in force, and when they end the run.
         self.settings = settings
         self.ends_at: datetime | None = None
         self._stop_at: str | None = None
@@ -72,12 +72,12 @@ class Supervisor:
         self._outages.limit_s = settings.limits.outage_limit_s
         if settings.limits.stop_at == self._stop_at:
             return
-        # The next such time from when it was said, not from the start: that may be yesterday's.
+        # The next such time after it was set, not after the start: that may have been yesterday.
         self._stop_at, hours = settings.limits.stop_at, hours_of(settings)
         self.ends_at = None if hours is None else hours.ends_at(_now())
 
     async def watch(self) -> None:
-        """Look every second until cancelled."""
+        """Check every second until canceled."""
         while True:
             if self.steering is not None:
                 self.steering.check()
@@ -94,7 +94,7 @@ class Supervisor:
             self.ends_at = None
 
     async def _check_stall(self) -> None:
-        """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
+        """Log what each worker waits for, and report it, if nothing moves without a known reason."""
         door, stats, now = self._admission.state(), self._stats, time.monotonic()
         self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records), now)
         if self._is_waiting() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
@@ -119,14 +119,14 @@ class OutageLimitError(LabelpipeError):
 
 
 class OutageWatch:
-    """Stops the run when `limit_s` is over. To be asked about once a second."""
+    """Stops the run after an outage of `limit_s`. Call `check` about once a second."""
 
     def __init__(self, admission: Admission, stop: Callable[[LabelpipeError], None]) -> None:
         self._admission = admission
         self._stop = stop
         self.limit_s = float("inf")
-        # All state that changes: when it was looked at last, whether the run rested then, the refusal it counts from,
-        # and how long the run was refused since.
+        # Mutable state: the time of the last check, whether the run rested then, the refusal to count from, and how
+        # long the run has been refused since.
         self._looked_at = float("-inf")
         self._rested = False
         self._since: float | None = None
@@ -138,7 +138,7 @@ class OutageWatch:
         self._count_refused(door, now)
         if self._admission.gate.stopped is not None:
             return
-        # An outage that goes on with one before it may have answers in it.
+        # An outage that continues an earlier one may have answers in it.
         silent_since = max(door.outage.since, self._admission.gate.last_success_at) if door.outage else now
         if door.outage is not None and now - silent_since > self.limit_s:
             self._stop(OutageLimitError(f"no answer for {duration(self.limit_s)}: {door.outage.reason}"))
@@ -146,9 +146,9 @@ class OutageWatch:
             self._stop(OutageLimitError(f"for {duration(self.limit_s)} all calls were refused: {door.hold_reason}"))
 
     def _count_refused(self, door: AdmissionState, now: float) -> None:
-        """Time since the first refusal after the last answer.
+        """Add up the time since the first refusal after the last answer.
 
-        Without that in which the run itself let nothing go, or the server had said that it lets nothing through.
+        Time in which the run itself sent nothing, or the server had announced that it refuses, does not count.
         """
         since, rests = door.refused_since, door.resting or door.excused
         if since != self._since:

@@ -1,4 +1,4 @@
-"""What a session writes down of its pace as it goes, for the report: counts of a span of time, and each outage."""
+"""Records a session's pace for the report: counts per span of time, and each outage."""
 
 import asyncio
 import os
@@ -11,38 +11,38 @@ from pipeline.limits import Admission, AdmissionState, Outage
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 
-#: A line a second at first, then one whenever the session has become longer by this share: a night of ten hours has
-#: about 1,200 lines, a week 1,800. Without it a file of a long run would grow for nothing that a chart can show.
+#: A line a second at first, and then one whenever the session has become longer by this share: about 1,200 lines for
+#: ten hours and 1,800 for a week. Otherwise the file of a long run would have more lines than a chart can show.
 SHARE = 1 / 200
 SHORTEST_S = 1.0
 
 
 def interval_s(elapsed_s: float) -> float:
-    """How long a span is that begins when a session is so old."""
+    """Return the length of a span that begins at this age of the session."""
     return max(SHORTEST_S, elapsed_s * SHARE)
 
 
 class Throughput:
-    """Appends to throughput.jsonl. To be asked about once a second, in the session's loop. Raises OSError."""
+    """Appends to throughput.jsonl. Call `check` about once a second, in the session's loop. Raises OSError."""
 
     def __init__(self, run_dir: RunDir, stats: Stats, admission: Admission) -> None:
         self._path = run_dir.throughput
         self._stats = stats
         self._admission = admission
         self._session = round(time.time() - stats.elapsed_s, 3)
-        # All state that changes: the counts at the last line, how old the session was, the number of outages, and
-        # whether a line of this session is there.
+        # Mutable state: the counts and the session's age at the last line, the number of outages written, and whether
+        # this session has written a line.
         self._before = self._counts()
         self._at_s = stats.elapsed_s
         self._outages = 0
         self._is_begun = False
 
     def check(self) -> None:
-        """Write what it is time for."""
+        """Write what is due."""
         if self._stats.elapsed_s - self._at_s >= interval_s(self._at_s):
             self._write_counts()
         gate = self._admission.gate
-        # One that begins again before it has settled is the same one.
+        # An outage that begins again before it has settled is the same one.
         self._write_outages(gate.outages[: -1 if gate.is_settling(asyncio.get_running_loop().time()) else None])
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Throughput:
         self._write_outages([*gate.outages, *([gate.outage] if gate.outage is not None else [])])
 
     def _write_counts(self) -> None:
-        """The counts since the last line, and the limits in force now. Rates are a minute, times seconds since 1970."""
+        """Write the counts since the last line, and the limits in force. Rates are per minute, times are Unix times."""
         door, counts, elapsed_s = self._admission.state(), self._counts(), self._stats.elapsed_s
         since = {name: count - self._before[name] for name, count in counts.items()}
         self._append(
@@ -67,7 +67,7 @@ class Throughput:
         self._before, self._at_s = counts, elapsed_s
 
     def _write_outages(self, outages: Sequence[Outage]) -> None:
-        """Those that are not written yet. One that goes on is written at the session's end."""
+        """Write those that are not written yet. An ongoing outage is written at the session's end."""
         now = asyncio.get_running_loop().time()
         ahead_s = time.time() - now
         for outage in outages[self._outages :]:
@@ -89,7 +89,7 @@ class Throughput:
         line = codec.dumps({"session": self._session, **facts}) + b"\n"
         with self._path.open("a+b") as file:
             if not self._is_begun and file.tell() and not _ends_whole(file):
-                line = b"\n" + line  # a kill has cut the last session's last line off
+                line = b"\n" + line  # a kill has cut off the last line of the last session
             file.write(line)
         self._is_begun = True
 
@@ -100,7 +100,7 @@ def _ends_whole(file: BinaryIO) -> bool:
 
 
 def _state(door: AdmissionState, *, paused: bool) -> str:
-    """What the run does: work, or why it does not."""
+    """Return whether the run works, or why it does not."""
     if door.outage is not None:
         return "outage"
     if paused:

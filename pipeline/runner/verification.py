@@ -1,4 +1,4 @@
-"""Verifying a run: its files, and its input read again."""
+"""Verifies a run: its files, and its input read again."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -21,9 +21,10 @@ from pipeline.targets import run_and_manifest
 
 
 async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = False) -> Report:
-    """Prove a run from its files; with `read_input` the input is read again and every record accounted for.
+    """Verify a run from its files. With `read_input`, read the input again and account for every record.
 
-    Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
+    Addresses and databases named in the run folder are only read with `remote`, because the folder may be someone
+    else's.
     """
     run_dir, manifest = run_and_manifest(folder)
     if shards := run_dir.shards():
@@ -44,7 +45,7 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
 
 
 def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
-    """Why the input is not read again; empty where it is."""
+    """Return why the input is not read again; empty if it is."""
     if not can_be_read_again(manifest):
         return "not counted: the input came from stdin or from a program, and cannot be read again."
     if is_elsewhere(manifest) and not remote:
@@ -53,12 +54,12 @@ def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
 
 
 def _is_local_table(place: SqlPlace) -> bool:
-    """Whether a run's table is in a file, or where a variable of the user's says."""
+    """Whether a run's table is in a file, or where the user's own environment variable points."""
     return place.url is None or place.url.startswith("sqlite")
 
 
 async def count_pending(run_dir: RunDir) -> int | None:
-    """Records of the run's input without an outcome; None where the input cannot be read again (stdin, moved away)."""
+    """Return how many records of the input have no outcome; None if it cannot be read again (stdin, moved away)."""
     manifest = run_dir.read_manifest()
     if manifest is None or not can_be_read_again(manifest):
         return None
@@ -75,13 +76,13 @@ async def count_pending(run_dir: RunDir) -> int | None:
 async def _records_again(
     run_dir: RunDir, manifest: Mapping[str, Any], *, left_out: bool = False
 ) -> AsyncGenerator[list[Record], None]:
-    """The records of the input, as the run names them; with `left_out` those that it does not take too."""
+    """Yield the records of the input, as the run names them; with `left_out`, also those that it leaves out."""
     reading = manifest["reading"]
     batches = read_again(run_dir, reading, left_out=left_out)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
         async for batch in batches:
             if reading["key"] is not None:
-                # A record that is left out takes no key from another one.
+                # A record that is left out does not use up its key.
                 left = [record for record in batch if is_left_out(record)]
                 included = [record for record in batch if not is_left_out(record)]
                 batch = [*renamed(included, await find_repeated(ledger, included)), *left]  # noqa: PLW2901
@@ -89,9 +90,9 @@ async def _records_again(
 
 
 def _combine(run_dir: RunDir, reports: Mapping[str, Report], before: int) -> Report:
-    """One report on all shards: each check with the name of its shard, and the sums of what was counted.
+    """Combine the reports of all shards: each check with the name of its shard, and the sums of the counts.
 
-    `before` is how many outcomes there were before there were shards: no shard asks for those.
+    `before` is how many outcomes there were before sharding: no shard asks for those.
     """
     checks = [replace(check, name=f"{shard} {check.name}") for shard, one in reports.items() for check in one.checks]
     counts = add_counts(one.counts for one in reports.values())
