@@ -44,7 +44,7 @@ class LaneInputs:
     until limits.stop_at (None without one). `live_s` is the time that live calls take for all records that are left and
     fit the day. `room` is the number of requests, in batches or live, that limits.requests_per_day allows until then
     (today, without an end). `open_spans` are the times (from, to) at which limits.run_between allows calls. Both are
-    None if not set. `took_s` is how long the run's own batches took, and `waited_s` how long the oldest open one has.
+    None if not set. `took_s` is how long the run's own batches took, and `waited_s` is the age of the oldest open one.
     """
 
     left: int | None = None

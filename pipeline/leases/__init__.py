@@ -1,4 +1,4 @@
-"""One rate limit and one budget for several processes: a server that grants leases, and the client in each shard."""
+"""Shares one rate limit and one budget among processes: a server that grants leases, and a client in each shard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shard's side of the lease protocol: it sends only what the lease server grants, and reports the results."""
+"""Represents a shard in the lease protocol: sends only the calls that the lease server grants, and reports results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Ho
 from pipeline.records import ServerLimits
 from pipeline.runlog import log_event
 
-#: What came of calls is reported at least so often.
+#: Seconds between reports of the results of calls, at most.
 REPORT_S = 0.25
-#: A lease server that does not answer is asked again after so long, longer each time.
+#: Seconds until a lease server that does not answer is asked again. The wait grows up to the second number.
 RETRY_S, RETRY_MOST_S = 0.1, 2.0
-#: An exchange takes at most so long: the server answers each within a second or two.
+#: The timeout of an exchange. The server answers within a second or two.
 EXCHANGE_S = 10.0
-#: A shard with nothing to say says so.
+#: Seconds between the heartbeats of a shard that has nothing to report.
 BEAT_S = 2.0
-#: How long the end of a shard waits for the lease server to hear of it.
+#: How long a shard that ends waits until the lease server has its last report.
 CLOSE_S = 5.0
-#: The variable that holds the token, and the one that names the process which started this shard: the shard does not
-#: outlive it.
+#: The variables with the token, and with the id of the process that started this shard. The shard does not outlive that
+#: process.
 TOKEN_ENV, PARENT_ENV = "LEASES_TOKEN", "LEASES_PARENT"
-#: What a record waits that was refused without a word.
+#: How long a refused record waits if the response does not say.
 BLIND_WAIT_S = 0.2
 
 
@@ -46,7 +46,7 @@ class DrainedShardError(LabelpipeError):
 
 @dataclass(slots=True)
 class _Report:
-    """The calls since the last exchange. Times are those of the event loop. Everything here changes."""
+    """The calls since the last exchange. Times are those of the event loop. All fields are mutable."""
 
     unused: int = 0
     corrected: int = 0
@@ -57,23 +57,23 @@ class _Report:
 
 
 class LeaseClient:
-    """The `Resource` of a shard: it lets through only what the lease server at `url` grants.
+    """The `Resource` of a shard. It admits only the calls that the lease server at `url` grants.
 
-    Its view of the API's limits is that of the lease server, which can also end the run of the shard.
+    It sees the API's limits as the lease server does, which can also end the run of the shard.
     """
 
     def __init__(self, url: str, token: str, shard: int, shards: int) -> None:
         self._url, self._token, self._shard, self._shards = url.rstrip("/"), token, shard, shards
         self._session = secrets.token_hex(8)
-        #: the part of the server's queue of batches that the lease server grants
+        #: The share of the API's batch queue that the lease server grants.
         self.queue = LeasedQueue(self._until_answered)
-        #: what all shards have found by their gold records
+        #: The results of gold records in all shards.
         self.gold = SharedGoldCounts()
         self._http: aiohttp.ClientSession | None = None
-        #: takes what the shard is ordered to set
+        #: Called with each setting that the shard is ordered to change.
         self.order: Callable[[str, str], object] = lambda *_: None
-        # All state that changes: what is granted and until when (and until when what was just acquired is), how many
-        # are asked for at once and how large a call is, what is to be reported, and what the lease server said last.
+        # Mutable state: what is granted and until when (and when the latest permit expires), how many calls to ask for
+        # at once and how large a call is, what to report, and the latest message of the lease server.
         self._grants: deque[list[float]] = deque()
         self._permit_expires_at: float | None = None
         self._aim = self._tokens = 1
@@ -87,11 +87,11 @@ class LeaseClient:
         self._is_waiting = self.is_on_hold = self._shrink = self._released = self._is_last = False
         self._report_due, self._grant_came = asyncio.Event(), asyncio.Event()
 
-    # -- with the lease server -------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Job]:
-        """Exchange messages while the block lasts. Returns what all shards have in common. Raises SetupError."""
+        """Exchange messages while the block lasts. Yields what all shards have in common. Raises SetupError."""
         async with self._connected() as self._http:
             try:
                 yield await self._read_job(self._http.get(f"{self._url}/job"))
@@ -106,9 +106,9 @@ class LeaseClient:
         return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S))
 
     async def job(self, *, take_over: bool) -> Job:
-        """Ask what all shards have in common, before the shard's run begins. Raises SetupError.
+        """Return what all shards have in common, before the shard's run begins. Raises SetupError.
 
-        With `take_over`, the lease server refuses whoever had this shard before.
+        With `take_over`, the lease server refuses the previous owner of this shard from now on.
         """
         async with self._connected() as http:
             if not take_over:
@@ -130,7 +130,7 @@ class LeaseClient:
             ) from error
 
     def refuse_other(self, job: Job, digest: str) -> None:
-        """Raises SetupError if the lease server belongs to another run."""
+        """Raise SetupError if the lease server belongs to another run."""
         if job.shards not in (0, self._shards):
             raise SetupError(
                 f"{self._url}: this lease server is for {job.shards} shards, and this is {self._shard}/{self._shards}"
@@ -168,7 +168,7 @@ class LeaseClient:
                 self._apply_grant(await self._exchange(request), request)
         except LabelpipeError as error:
             self.end(error)
-        except Exception as error:  # a bug here must not leave the shard waiting for ever
+        except Exception as error:  # a bug here must not leave the shard waiting forever
             self.end(InternalError(f"the exchange with the lease server failed: {error!r}"))
             raise
 
@@ -184,7 +184,7 @@ class LeaseClient:
         self.release()
 
     async def _until_due(self) -> None:
-        """Return when a message is due: at once if a call waits, otherwise soon after a result or as a heartbeat."""
+        """Wait until a message is due: now if a call waits, soon after a result, or as a heartbeat."""
         loop = asyncio.get_running_loop()
         until = loop.time() + BEAT_S
         while self._number and not (self._wants() or self._needs is not None or self.queue.is_pending or self._is_last):
@@ -197,7 +197,7 @@ class LeaseClient:
                 return
 
     def _wants(self) -> int:
-        """How many requests to ask for: none while at least half of the target is in stock."""
+        """Return how many requests to ask for: none while at least half of the target is in stock."""
         if self._released or self.is_on_hold or not (self._is_waiting or self._used):
             return 0
         here = int(sum(left for left, _ in self._grants))
@@ -210,7 +210,7 @@ class LeaseClient:
         spent = None if self._budget is None else self._budget.exactly()
         needs = self._needs or self.queue.needs
         if self._budget is not None and spent is not None and needs is not None:
-            self._budget.set_exact_caps(spent)  # the rest of its part goes back where it is too little
+            self._budget.set_exact_caps(spent)  # the server takes the rest back if it is too little
 
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
@@ -283,11 +283,11 @@ class LeaseClient:
             self.end(stopped_error(*grant.stop))
         self._grant_came.set()
 
-    # -- what the door asks ----------------------------------------------------------------------------------------
+    # -- what admission calls --------------------------------------------------------------------------------------
 
     async def acquire(self, tokens: int) -> None:
-        """Return when one more call may be sent."""
-        self._permit_expires_at = None  # of a call that did not leave, or was about no record
+        """Wait until one more call may be sent."""
+        self._permit_expires_at = None  # left from a call that was not sent, or that was for no record
         self._tokens += round((tokens - self._tokens) / 8) or (tokens > self._tokens) - (tokens < self._tokens)
         while not self._released:
             now = asyncio.get_running_loop().time()
@@ -323,7 +323,7 @@ class LeaseClient:
         self._report.corrected += tokens
 
     def skip_pause(self, seconds: float) -> bool:
-        """Whether the permit that was acquired is still valid."""
+        """Whether the acquired permit is still valid."""
         if self._permit_expires_at is None or asyncio.get_running_loop().time() < self._permit_expires_at:
             return True
         self._permit_expires_at = None
@@ -331,19 +331,19 @@ class LeaseClient:
         return False
 
     def on_send(self, now: float, in_flight: int) -> None:
-        """Report a call that is being sent."""
+        """Report that a call is sent."""
         self._permit_expires_at = None
         self._in_flight = in_flight
         self._report.sent.append(now)
 
     def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
-        """Report an answer. A shard that has to wait gets no grants, so there is nothing to hold here."""
+        """Report an answer. A shard that must wait gets no grants, so there is nothing to hold here."""
         self._report.answered.append((now, sent_at, tokens))
         self._report.limits = limits or self._report.limits
         return None
 
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
-        """Report a 429 at once. The lease server decides its scope; here, only the refused record waits."""
+        """Report a 429 at once. The lease server decides its scope, so only the refused record waits here."""
         self._report.refused.append((now, sent_at, error))
         self._report_due.set()
         shrink, self._shrink = self._shrink, False
@@ -351,7 +351,7 @@ class LeaseClient:
         return Verdict(shrink=True) if shrink else Verdict(alone_s=max(wait_s, 0.001))
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """Ignored, because the lease server has the limits."""
+        """Do nothing, because the lease server has the limits."""
 
     def release(self) -> None:
         """Stop sending, because the run is ending."""
@@ -359,7 +359,7 @@ class LeaseClient:
         self._grant_came.set()
 
     async def top_up(self, budget: Budget, most: TokenBound) -> None:
-        """Return when the budget has room for this call, or calls in flight may make room. Otherwise, end the run."""
+        """Wait until the budget has room for this call, or calls in flight may make room. Otherwise, end the run."""
         while not (self._released or budget.fits(most)):
             self._needs = budget.exactly(most)
             await self._until_answered(lambda: self._needs is not None)
@@ -367,14 +367,14 @@ class LeaseClient:
                 self.end(stopped_error(BudgetReachedError.code, self._last.short))
 
     async def _until_answered(self, is_pending: Callable[[], bool]) -> None:
-        """Return when the lease server has answered what is pending, or when the run is ending."""
+        """Wait until the lease server has answered what is pending, or the run is ending."""
         while is_pending() and not self._released:
             self._grant_came.clear()
             self._report_due.set()
             await self._grant_came.wait()
 
     def state(self, now: float) -> ResourceState:
-        """The API's limits as the lease server last reported them."""
+        """Return the API's limits as the lease server last reported them."""
         return self._last.state_at(now)
 
 
@@ -384,7 +384,7 @@ def _refuse_orphaned() -> None:
 
 
 def stopped_error(code: str, message: str) -> LabelpipeError:
-    """The error of a run that the lease server ends. For a budget, its message begins with the config key."""
+    """Return the error of a run that the lease server ends. For a budget, the message begins with its config key."""
     if code == BudgetReachedError.code:
         return BudgetReachedError(message, key=message.partition(" ")[0], cap=0.0, spent=0.0, needed=0.0)
     return DayLimitReachedError(message) if code == DayLimitReachedError.code else DrainedShardError(message)

@@ -1,4 +1,4 @@
-"""The shard's side of the API's batch queue: it asks the lease server for room and reports what it holds."""
+"""Gives a shard its share of the API's batch queue: asks the lease server for room, and reports what is in use."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pipeline.leases.messages import Grant, LeaseRequest
 from pipeline.limits import Budget
 from pipeline.store import Part
 
-#: Returns once what is asked was said, or nothing will be said any more.
+#: Returns once the condition is false, or the run is ending.
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class LeasedQueue:
-    """The batch queue as the batch lane of a shard sees it. `until` sends pending messages to the lease server."""
+    """The batch queue for the batch lane of a shard. `until` sends pending messages to the lease server."""
 
     is_shared = True
 
     def __init__(self, until: Until) -> None:
         self._wait_until_sent = until
-        # All state that changes: what is asked and was answered, which parts were granted and are not at the server
-        # yet, all that are held, whether that is to be told, and what the lease server said last.
+        # Mutable state: pending questions and their answers, parts that were granted and are not at the server yet, all
+        # reserved parts, what was reported, and the latest message of the lease server.
         self._room: list[int] | None = None
         self._refused: list[int] | None = None
         self._needs: tuple[int, int] | None = None
@@ -34,11 +34,11 @@ class LeasedQueue:
         self.is_short = False
         self._at_news: Callable[[], None] = lambda: None
 
-    # -- what the lane asks ----------------------------------------------------------------------------------------
+    # -- what the lane calls ---------------------------------------------------------------------------------------
 
     @property
     def proven(self) -> bool:
-        """Whether any shard has had a batch that shows that the requests are valid."""
+        """Whether a batch of any shard has shown that the requests are valid."""
         return bool(self._facts.get("proven"))
 
     @property
@@ -48,15 +48,15 @@ class LeasedQueue:
 
     @property
     def most_lines(self) -> int | None:
-        """The most lines that a part may have, as far as is known."""
+        """The most lines that a part may have, as far as known."""
         return self._facts.get("most_lines")
 
     def begin(self, at_news: Callable[[], None]) -> None:
-        """Call `at_news` from now on when another shard has changed the state of the queue."""
+        """Start. `at_news` is called when another shard has changed the state of the queue."""
         self._at_news, self._is_in_use = at_news, True
 
     async def take(self, part: Part, others: Sequence[Part], *, counts: bool) -> bool:
-        """Ask for room for a part, and for its requests of the day if it `counts`."""
+        """Ask for room for a part, and for its requests of the day if it `counts`. Returns whether it is granted."""
         if part.number in self._granted_parts or part.number in self._reserved:
             return True
         self._is_granted = False
@@ -96,7 +96,7 @@ class LeasedQueue:
             self._needs = None
         return budget.has_room(usd, tokens)
 
-    # -- what is said ----------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------------
 
     @property
     def is_pending(self) -> bool:
@@ -106,11 +106,11 @@ class LeasedQueue:
 
     @property
     def needs(self) -> tuple[int, int] | None:
-        """The total that the shard must be allowed to spend for its next part."""
+        """The total that the shard must be allowed to spend, including its next part."""
         return self._needs
 
     def request_fields(self) -> dict[str, Any]:
-        """The fields of the next request."""
+        """Return the fields of the next request."""
         if not self._is_in_use:
             return {}
         self._reported = dict(self._reserved)
@@ -118,7 +118,7 @@ class LeasedQueue:
         return {"parts": parts, "proven": self._is_proven, "room": self._room, "refused_part": self._refused}
 
     def on_grant(self, request: LeaseRequest, grant: Grant) -> None:
-        """Apply what the lease server has answered."""
+        """Apply the answer of the lease server."""
         if request.room is not None and self._room == request.room:
             self._is_granted, self._room = grant.room, None
             if grant.room:

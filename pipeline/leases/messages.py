@@ -1,4 +1,4 @@
-"""The messages between a shard and the lease server: JSON over HTTP, one exchange at a time for each shard.
+"""Defines the messages between a shard and the lease server: JSON over HTTP, one exchange at a time for each shard.
 
 Times are ages in milliseconds, because two machines never have the same clock. Money is in picodollars, so sums are
 exact. Other versions refuse unknown keys, so the fields of these classes must not change.
@@ -17,9 +17,9 @@ from pipeline.records import ServerLimits
 
 _T = TypeVar("_T")
 
-#: What a grant is worth: so long after it came, what is left of it goes back.
+#: Seconds for which a grant is valid. Then what is left of it is returned.
 VALID_S = 1.0
-#: What a request must have: whole numbers of 0 or more; lists of these, of a multiple of so many or of so many; types.
+#: Checks of a request: whole numbers of 0 or more; lists of them, with a multiple of a length or a fixed one; types.
 _COUNTS = ("shard", "shards", "number", "wants", "tokens", "unused", "in_flight")
 _MULTIPLES = {"sent": 1, "answered": 3, "parts": 2}
 _SIZES = {"spent": 2, "needs": 2, "room": 4, "refused_part": 3, "gold": 2}
@@ -29,7 +29,7 @@ _TYPES |= dict.fromkeys(("sent", "answered", "refused"), list)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A 429 that a shard received: its age, the age of the call, and what the response said."""
+    """A 429 that a shard received: its age, the age of the call, and the facts of the response."""
 
     age_ms: int
     sent_age_ms: int
@@ -38,7 +38,7 @@ class Refusal:
     day_limit: str = ""
 
     def as_error(self) -> RateLimitedError:
-        """The error that the limits handle."""
+        """Return the error for the limits."""
         return RateLimitedError(scope=self.scope, retry_after_s=self.retry_after_s, day_limit=self.day_limit)
 
 
@@ -47,17 +47,17 @@ class LeaseRequest:
     """What a shard asks for, and what has happened since its last request.
 
     This is shard `shard` of `shards`. `session` is unique for each process, and `number` counts its exchanges. A
-    repeated exchange gets the same answer again. The shard `wants` this many requests of about `tokens` tokens each.
-    `unused` requests of earlier grants were not sent. `sent` lists the ages of calls that left. `answered` lists age,
-    age of the call, and tokens used, for each answer in one flat list. `limits` is what the headers of the last answer
-    said. `corrected` is by how many tokens the estimates were too high.
+    repeated exchange gets the same answer. The shard `wants` this many requests of about `tokens` tokens each. `unused`
+    requests of earlier grants were not sent. `sent` lists the ages of calls that were sent. `answered` lists age, age
+    of the call, and tokens used, for all answers in one flat list. `limits` has the limits in the headers of the last
+    answer. `corrected` is by how many tokens the estimates were too high.
 
     `spent` is the most that the shard can have spent, including what it `holds` for calls in flight. `needs` is that
     plus what it must reserve next. Both are picodollars and tokens. `parts` lists number and tokens of each part that
-    may be in the API's batch queue. `proven` says that one of them has shown that the requests are valid. `room` is the
-    part to send next: number, tokens, lines, and 1 if its lines count as requests of the day. `refused_part` is a part
-    for which the API had no room: number, tokens, lines. `gold` is how many labels of gold records were right, and how
-    many were compared.
+    may be in the API's batch queue. `proven`: one of them has shown that the requests are valid. `room` is the part to
+    send next: number, tokens, lines, and 1 if its lines count as requests of the day. `refused_part` is a part for
+    which the API had no room: number, tokens, lines. `gold` is how many labels of gold records were right, and how many
+    were compared.
     """
 
     shard: int
@@ -85,11 +85,11 @@ class LeaseRequest:
 
     @property
     def server_limits(self) -> ServerLimits | None:
-        """The limits that the headers stated."""
+        """The limits in the headers."""
         return None if self.limits is None else ServerLimits(**self.limits)
 
     def events(self) -> Iterator[tuple[int, str, Any]]:
-        """The reported events: age in milliseconds, kind, and values."""
+        """Yield the reported events: age in milliseconds, kind, and values."""
         for age in self.sent:
             yield age, "sent", age
         for at in range(0, len(self.answered), 3):
@@ -105,9 +105,9 @@ class Grant:
     `requests` may be sent within VALID_S. `caps` is the most that the shard may have spent in total, in picodollars and
     tokens; None means no cap. `words` are the settings that the shard is ordered to change, by key. `shrink` asks for
     fewer calls in flight. Nothing is granted for `held_s` seconds, for this `reason`. `stop` ends the run, with a code
-    and a message. `short` says why what the shard needs will never be granted. `state` is what is known about the API's
-    limits, for display. `room` says that the part may be sent, and `is_too_large` that the refused part fits no queue.
-    `queue` is what is known about the API's batch queue. `gold` has the counts of the other shards.
+    and a message. `short` is why the shard will never get what it needs. `state` is what is known about the API's
+    limits, for display. `room`: the part may be sent. `is_too_large`: the refused part fits no queue. `queue` is what
+    is known about the API's batch queue. `gold` has the counts of the other shards.
     """
 
     number: int
@@ -126,7 +126,7 @@ class Grant:
     gold: Sequence[int] | None = None
 
     def state_at(self, now: float) -> ResourceState:
-        """What is known about the API's limits, with times on this process's clock."""
+        """Return what is known about the API's limits, with times on this process's clock."""
         if not self.state:
             return ResourceState()
         state = dict(self.state)
@@ -137,10 +137,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all shards of a run have in common. `shards` is 0 until the first shard has said how many there are.
+    """What all shards of a run have in common. `shards` is 0 until the first shard has reported the number.
 
     `digest` identifies the task and the input, and `dealing` the division into shards. A shard that was taken over gets
-    a `fence` that is greater than that of its previous owner, and what it may have `spent`, in picodollars and tokens.
+    a `fence` greater than that of its previous owner, and what it may have `spent`, in picodollars and tokens.
     """
 
     run_id: str
@@ -152,13 +152,13 @@ class Job:
 
 
 def to_bytes(words: LeaseRequest | Grant | Job) -> bytes:
-    """The message as JSON, without fields that have their default value."""
+    """Write the message as JSON, without fields that have their default value."""
     usual = {one.name: one.default for one in fields(words)}
     return codec.dumps({name: value for name, value in asdict(words).items() if value != usual[name]})
 
 
 def parse_request(data: bytes) -> LeaseRequest:
-    """A request from a shard. Raises InputError if it is not valid."""
+    """Parse a shard's request. Raises InputError if it is not valid."""
     request = _read(LeaseRequest, data)
     values = {name: getattr(request, name) for name in LeaseRequest.__slots__}
     wrong = [name for name in _COUNTS if not _are_counts([values[name]])]
@@ -194,12 +194,12 @@ def _are_counts(values: Any) -> bool:
 
 
 def parse_grant(data: bytes) -> Grant:
-    """A grant from the lease server. Raises InputError if it is not valid."""
+    """Parse a grant. Raises InputError if it is not valid."""
     return _read(Grant, data)
 
 
 def parse_job(data: bytes) -> Job:
-    """The description of the run from the lease server. Raises InputError if it is not valid."""
+    """Parse the description of the run. Raises InputError if it is not valid."""
     return _read(Job, data)
 
 

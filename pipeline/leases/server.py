@@ -1,4 +1,4 @@
-"""The lease service over HTTP, for shards that have the token."""
+"""Serves the lease service over HTTP, to shards that have the token."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.leases.messages import Grant, Job, LeaseRequest, parse_request, to
 from pipeline.leases.owners import ShardOwners
 from pipeline.leases.service import LeaseService
 
-#: The most that an exchange may be: a shard at 1,000 calls a second that waited a minute says less.
+#: The largest request. A shard at 1,000 calls per second sends less, even after a minute of waiting.
 BODY_BYTES_MOST = 4_000_000
-#: How long the end of the server waits for exchanges that are on their way, in seconds.
+#: Seconds that a server that ends waits for exchanges in progress.
 STOP_S = 2.0
 SWEEP_S = 1.0
 
@@ -27,7 +27,7 @@ SWEEP_S = 1.0
 async def lease_server(
     service: LeaseService, owners: ShardOwners, job: Job, *, host: str, port: int, token: str
 ) -> AsyncIterator[str]:
-    """Serve while the block lasts. Returns the address. Port 0 chooses a free port. Raises SetupError.
+    """Serve while the block lasts. Yields the address. Port 0 chooses a free port. Raises SetupError.
 
     If the service fails, the block is canceled with its error.
     """

@@ -1,7 +1,7 @@
-"""What the lease server decides: which shard may send next, what a refusal means, and what the budget still allows.
+"""Decides which shard may send next, what a refusal means, and what the budget still allows.
 
 The limits are those of a single process. Calls are granted one at a time, as the rate limits allow, to the shards in
-turn, and a shard receives several at once. Everything that shards report is judged here.
+turn, and a shard receives several at once. Everything that shards report is evaluated here.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from pipeline.leases.shardstate import ShardState
 from pipeline.leases.sharedqueue import SharedQueue
 from pipeline.limits import DayMeter, Hold, LocalResource
 
-#: A bunch is handed over once it is what was asked for, or after so long.
+#: A shard gets its grants once they are all that it asked for, or after this many seconds.
 SPAN_S = 0.1
-#: A shard for which nothing was granted is answered after so long, so that it can report what came of its calls.
+#: A shard without grants is answered after this many seconds, so that it can report its results.
 SILENT_S = 1.0
-#: What a silent shard holds goes back so long after it has expired there.
+#: A silent shard's grants are taken back this many seconds after they have expired there.
 GRACE_S = 2.0
-#: A shard that was not heard of for so long is no longer at work: it says something every few seconds.
+#: A shard that was silent for this many seconds is no longer running, because it reports every few seconds.
 ALIVE_S = 10.0
-#: A shard that lacks money waits so long for others to hand some back, and asks again.
+#: A shard that lacks money waits this many seconds for others to return some, and asks again.
 LACK_S = 0.25
-#: After a moment at which the server had everyone wait, one call goes first, for so long at most.
+#: After the API made everyone wait, one call goes first, alone for at most this many seconds.
 ALONE_S = 5.0
-#: A day's limit is looked at again so often: machines sleep, and clocks are set.
+#: The day's limit is checked again after this many seconds, because machines sleep and clocks are set.
 LOOK_S = 60.0
 
 
 class LeaseService:
-    """Grants calls to shards, under the limits of one run. `work` must run beside it.
+    """Grants calls to shards, under the limits of one run. `work` must run concurrently.
 
-    `shards` is how many there are. If it is 0, the first shard says it, and `counted` is called with it. `day` counts
-    the requests of all shards. With `stop_at_day_limit`, the run ends when they are used up instead of waiting for the
-    next day.
+    `shards` is their number. If it is 0, the first shard reports it, and `counted` is called with it. `day` counts the
+    requests of all shards. With `stop_at_day_limit`, the run ends when they are used up instead of waiting for the next
+    day.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class LeaseService:
         self._day = day
         self.stop_at_day_limit = stop_at_day_limit
         self._counted = counted
-        # All state that changes: how many shards there are, each of them, since when they ask, those that ask in turn,
-        # the calls in flight; what everyone waits for, whether something came back since, whether it is paused, why the
-        # run ends, why a shard was told that there will be no more money, and what each shard is to set.
+        # Mutable state: the number of shards and the state of each, the time of the first report, the shards that ask,
+        # in turn, and the calls in flight; what everyone waits for, whether a result has come since, whether the run is
+        # paused, why it ends, why a shard will get no more money, and which settings shards must change.
         self.shards = shards
         self._shards: dict[int, ShardState] = {}
         self._first_report_at: float | None = None
@@ -71,15 +71,15 @@ class LeaseService:
         self._current_hold = Hold(float("-inf"), "")
         self._day_hold: Hold | None = None
         self.is_paused = False
-        #: why nothing more is granted: code and message
+        #: Why nothing more is granted: code and message.
         self.stopped: tuple[str, str] | None = None
         self.short = ""
         self.overrides: dict[str, str] = {}
 
-    # -- what shards say and get -----------------------------------------------------------------------------------
+    # -- requests and their answers --------------------------------------------------------------------------------
 
     async def lease(self, request: LeaseRequest) -> Grant:
-        """The answer to a request. A repeated request gets the same answer. Raises InputError."""
+        """Answer a request. A repeated request gets the same answer. Raises InputError."""
         if not self.shards and 1 <= request.shard <= request.shards:
             self._counted(request.shards)
             self.shards = request.shards
@@ -89,7 +89,7 @@ class LeaseService:
         async with shard.lock:
             if request.session == shard.session and request.number == shard.number and shard.last is not None:
                 return shard.last
-            if request.number == 0 or not shard.session:  # a lease server that was started again knows no session
+            if request.number == 0 or not shard.session:  # a restarted lease server knows no session
                 self._take_back(shard)
                 shard.begin(request.session)
             elif request.session != shard.session or request.number != shard.number + 1:
@@ -106,7 +106,7 @@ class LeaseService:
             return shard.last
 
     async def spent_before_takeover(self, shard: int) -> tuple[int, int]:
-        """What a shard may have spent, in picodollars and tokens, after its current exchange."""
+        """Return what a shard may have spent, in picodollars and tokens, after its current exchange."""
         if shard in self._shards:
             async with self._shards[shard].lock:
                 pass
@@ -130,7 +130,7 @@ class LeaseService:
         shard.tokens, shard.in_flight = max(1, request.tokens), request.in_flight
         unused = min(request.unused, shard.out)
         shard.out -= min(shard.out, len(request.sent) + unused)
-        if request.is_last:  # what is left of its grants is not sent any more
+        if request.is_last:  # the rest of its grants will not be sent
             unused, shard.out = unused + shard.out, 0
         self._return(shard, unused)
         if request.corrected:
@@ -155,7 +155,7 @@ class LeaseService:
             self.stop("day_limit", f"{reason}; the same command resumes then")
 
     async def _settle_budget(self, shard: ShardState, request: LeaseRequest) -> str:
-        """Adjust the shard's part of the budget. Returns why the shard will never get what it needs, if so."""
+        """Adjust the shard's part of the budget. If the shard will never get what it needs, returns why."""
         if request.spent is None:
             return ""
         shard.spent, shard.holds = request.spent, request.holds
@@ -168,7 +168,7 @@ class LeaseService:
             await self.budgets.hand_back(request.shard, request.spent)
         if request.needs is None or (unit := await self._missing_unit(request, request.needs)) is None:
             return ""
-        # What is too little for its own next call may be enough for another's.
+        # The rest is too little for this shard's next call, but may be enough for another's.
         await self.budgets.hand_back(request.shard, request.spent)
         await asyncio.sleep(LACK_S)
         if (unit := await self._missing_unit(request, request.needs)) is None or self._may_come_back():
@@ -177,7 +177,7 @@ class LeaseService:
         return self.short
 
     async def _queue_fields(self, request: LeaseRequest) -> dict[str, Any]:
-        """The fields of the grant that are about batches."""
+        """Return the fields of the grant that are about batches."""
         is_open = self.stopped is None and not self.is_paused
         fields, lacks = await self.queue.on_request(request, self._day, is_open=is_open)
         if lacks and self.stop_at_day_limit and not (self.queue.parts or self._in_flight):
@@ -185,16 +185,16 @@ class LeaseService:
         return fields
 
     async def _missing_unit(self, request: LeaseRequest, needs: tuple[int, int]) -> int | None:
-        """The unit that is short, if the shard cannot be granted what it needs."""
+        """Return the unit that is short, if the shard cannot be granted what it needs."""
         at_work = self._at_work()
-        for number, one in at_work.items():  # what was spent before there was a cap
+        for number, one in at_work.items():  # count what was spent before there was a cap
             await self.budgets.begin(number, one.spent)
         if not all(one.is_bound for one in at_work.values()):
             return 0
         return await self.budgets.fill(request.shard, needs, self.shards)
 
     def _may_come_back(self) -> bool:
-        """Whether a shard may return money: one at work, or one that a new lease server has not heard from yet."""
+        """Whether a shard may return money: a running one, or one that a new lease server has not heard from yet."""
         at_work = self._at_work()
         if any(not one.is_bound or one.holds or self.budgets.unspent(n, one.spent) for n, one in at_work.items()):
             return True
@@ -207,7 +207,7 @@ class LeaseService:
 
     @property
     def at_work(self) -> dict[int, str]:
-        """The session of each shard that is at work and has asked for calls."""
+        """The session of each running shard that has asked for calls."""
         return {number: one.session for number, one in self._at_work().items() if one.has_begun}
 
     @property
@@ -217,7 +217,7 @@ class LeaseService:
         return {number: now - one.last_report_at for number, one in self._shards.items() if not one.is_over}
 
     async def _wait_for_grants(self, shard: ShardState, request: LeaseRequest) -> None:
-        """Return with all that is wanted, after a moment with some of it, or after a longer one with nothing."""
+        """Wait for everything that is wanted. A shard with some grants waits a moment, one with none a bit longer."""
         shard.wants = 0 if request.is_last else request.wants
         shard.came.clear()
         shard.full.clear()
@@ -245,7 +245,7 @@ class LeaseService:
         shard.expires_at = float("inf") if request.is_last else now + SILENT_S + VALID_S + GRACE_S
         shrink, shard.shrink = shard.shrink, False
         words = self.overrides if shard.has_begun and shard.overrides is not self.overrides else {}
-        shard.overrides = self.overrides if shard.has_begun else None  # before, it does not listen
+        shard.overrides = self.overrides if shard.has_begun else None  # earlier, it would ignore them
         wait_s = max(0.0, self._current_hold.until - now)
         return Grant(
             request.number,
@@ -261,17 +261,17 @@ class LeaseService:
         )
 
     def state(self, now: float) -> dict[str, Any]:
-        """What is known about the API's limits, with times as ages in seconds."""
+        """Return what is known about the API's limits, with times as ages in seconds."""
         known = asdict(self.resource.state(now))
         for name in ("requests", "tokens"):
-            known[name].pop("is_estimate")  # shards of earlier versions refuse keys that they do not know
+            known[name].pop("is_estimate")  # shards of earlier versions refuse unknown keys
         since = known["refused_since"]
         return {**known, "refused_since": None if since is None else now - since}
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
     def stop(self, code: str, message: str) -> None:
-        """Grant nothing more, and tell each shard why."""
+        """Grant nothing more, and report the reason to each shard."""
         self.stopped = self.stopped or (code, message)
         for shard in self._shards.values():
             shard.full.set()
@@ -289,7 +289,7 @@ class LeaseService:
         self.short = ""
 
     def set_day_limit(self, limit: int | None, *, stop: bool) -> None:
-        """Change the requests per day."""
+        """Change the limit of requests per day."""
         self.stop_at_day_limit = stop
         self._day.set_limit(limit)
         self._current_hold = Hold(float("-inf"), "")
@@ -303,8 +303,8 @@ class LeaseService:
             await self._wait_for_demand()
             shard = self._waiting[0]
             await self.resource.acquire(shard.tokens)
-            await self._wait_until_open()  # a wait may have begun meanwhile
-            # A shard that was answered meanwhile gets it with its next exchange.
+            await self._wait_until_open()  # a hold may have begun meanwhile
+            # If the shard was answered meanwhile, it gets this call with its next exchange.
             shard.credit += 1
             shard.came.set()
             self._waiting.rotate(-1)
@@ -315,7 +315,7 @@ class LeaseService:
                 await self._send_one_alone()
 
     async def _wait_for_demand(self) -> None:
-        """Return when a shard asks, nothing is on hold, and a request of the day was taken."""
+        """Wait until a shard asks, nothing is on hold, and a request of the day was taken."""
         while True:
             while self._waiting and not self._waiting[0].is_asking:
                 self._waiting.popleft()
@@ -327,7 +327,7 @@ class LeaseService:
                 return
 
     async def _wait_until_open(self) -> None:
-        """Return when nothing is on hold. The rate limits do not catch up on that time."""
+        """Wait until nothing is on hold. The rate limits do not make up for that time."""
         loop = asyncio.get_running_loop()
         began = now = loop.time()
         while self.is_paused or now < self._current_hold.until:
@@ -337,7 +337,7 @@ class LeaseService:
             self.resource.skip_pause(now - began)
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait this long, or until something has changed."""
+        """Wait this long, or until something changes."""
         self._changed.clear()
         await _wait(self._changed, seconds)
 
@@ -345,7 +345,7 @@ class LeaseService:
         """Take one request of the day. Returns 0, or how long to wait for the next one."""
         limit = self._day.limit
         wait_s = await self._day.take()
-        if not wait_s or self._day.limit != limit:  # another limit came meanwhile
+        if not wait_s or self._day.limit != limit:  # the limit changed meanwhile
             return wait_s
         reason = f"the {self._day.limit or 0:,} requests a day are used up"
         if self.stop_at_day_limit:
@@ -354,7 +354,7 @@ class LeaseService:
         return wait_s
 
     async def _send_one_alone(self) -> None:
-        """After a hold, grant one call and wait for its result before granting more."""
+        """Wait for the result of the one call that was granted after a hold, before granting more."""
         self._current_hold = Hold(self._current_hold.until, self._current_hold.reason)
         self._report_came.clear()
         await _wait(self._report_came, ALONE_S)
@@ -364,10 +364,10 @@ class LeaseService:
             self._current_hold = hold
             self._changed.set()
 
-    # -- what goes back --------------------------------------------------------------------------------------------
+    # -- returned grants -------------------------------------------------------------------------------------------
 
     def take_back_expired(self) -> None:
-        """Take back the grants of silent shards. Call this about once a second."""
+        """Take back the grants of silent shards. Call it about once a second."""
         now = asyncio.get_running_loop().time()
         for shard in self._shards.values():
             if now > shard.expires_at and not shard.is_asking:
@@ -378,20 +378,20 @@ class LeaseService:
         self._in_flight -= shard.in_flight
         shard.out = shard.credit = shard.in_flight = 0
         shard.expires_at = float("inf")
-        if shard.last is not None:  # an exchange that is asked again gets no calls that others have now
+        if shard.last is not None:  # a repeated exchange must not get calls that others have now
             shard.last = Grant(shard.last.number, caps=shard.last.caps, stop=self.stopped)
 
     def _return(self, shard: ShardState, requests: int) -> None:
         if requests:
             self.resource.return_unused(requests, requests * shard.tokens)
             self._day.return_unused(requests)
-            if self._current_hold is self._day_hold:  # the day has some again
+            if self._current_hold is self._day_hold:  # the day has room again
                 self._current_hold = Hold(float("-inf"), "")
                 self._changed.set()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Return when the event is set, or after this long."""
+    """Wait until the event is set, but at most this long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""What the lease service knows about one shard."""
+"""Stores what the lease service knows about one shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.leases.messages import Grant
 
 @dataclass(slots=True, eq=False)
 class ShardState:
-    """What the lease service knows about one shard. Everything here changes."""
+    """What the lease service knows about one shard. All fields are mutable."""
 
     session: str = ""
     number: int = -1
@@ -18,20 +18,20 @@ class ShardState:
     tokens: int = 1
     in_flight: int = 0
     credit: int = 0
-    #: granted, and neither sent nor given back
+    #: Granted, and neither sent nor returned.
     out: int = 0
     expires_at: float = float("inf")
     last_report_at: float = float("-inf")
-    #: it has asked for calls; it has said that it ends
+    #: It has asked for calls; it has reported its end.
     has_begun: bool = False
     is_over: bool = False
-    #: what it has spent and has in flight at most, whether some of that may come back, and whether it knows of the caps
+    #: The most that it has spent and in flight, whether some of that may be returned, and whether it knows the caps.
     spent: tuple[int, int] = (0, 0)
     holds: bool = False
     is_bound: bool = True
-    #: what it was told to set
+    #: The settings that it was ordered to change.
     overrides: dict[str, str] | None = None
-    #: how many labels of its gold records were right, and how many were compared
+    #: How many labels of its gold records were right, and how many were compared.
     gold: tuple[int, int] = (0, 0)
     last: Grant | None = None
     is_asking: bool = False

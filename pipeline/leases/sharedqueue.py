@@ -1,8 +1,8 @@
-"""The API's batch queue, shared by shards: which shard holds how much of it, and what has been learned about its size.
+"""Shares the API's batch queue among shards: how much of it each shard uses, and what is known about its size.
 
-A grant is written down first, and counts until the shard reports that the batch is closed, because a shard that died
-may have left a batch at the API. So the shards together never exceed the limit, even if shards or the lease server are
-killed. The first part of the run is sent alone, until one of its answers has shown that the requests are valid.
+A grant is saved first. It counts until the shard reports that the batch is closed, because a shard that died may have
+left a batch at the API. So the shards together never exceed the limit, even if shards or the lease server are killed.
+The first part of the run is sent alone, until one of its answers has shown that the requests are valid.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _KEY = "rooms"
 
 
 class SharedQueue:
-    """The tokens that each shard may have in the queue, by part number. `proven` says that the run has labels."""
+    """The tokens that each shard may have in the queue, by part number. `proven`: the run has labels."""
 
     def __init__(self, ledger: Ledger, enqueued_tokens: int | None = None, *, proven: bool = False) -> None:
         self._ledger = ledger
         self._configured = enqueued_tokens
-        # All state that changes: the limit, who holds what, whether an answer has shown that the requests are right,
-        # and how often something of it has changed.
+        # Mutable state: the limit, each shard's parts, whether an answer has shown that the requests are right, and
+        # the number of changes to all that.
         self.limit = QueueLimit(enqueued_tokens)
         self._reserved: dict[int, dict[int, int]] = {}
         self.proven = proven
@@ -34,7 +34,7 @@ class SharedQueue:
         self._counting = asyncio.Lock()
 
     async def load(self) -> None:
-        """Load what an earlier lease server has granted and learned."""
+        """Load what an earlier lease server granted and learned."""
         known = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
         self.proven = self.proven or known.get("proven", False)
         self.limit = QueueLimit(self._configured, known.get("learned"), known.get("most_lines"))
@@ -48,8 +48,7 @@ class SharedQueue:
         return sum(map(len, self._reserved.values()))
 
     async def on_request(self, request: LeaseRequest, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
-        """The fields of the grant about batches, and why the day has no room for the part that the shard wants to send,
-        if so.
+        """Return the grant's fields about batches, and why the day has no room for the part that is to be sent, if so.
 
         No part is granted unless the run `is_open`.
         """
@@ -87,7 +86,7 @@ class SharedQueue:
         return f"the {day.limit or 0:,} requests a day leave no room for a batch of {lines:,}" if is_over else ""
 
     def _take(self, shard: int, part: int, tokens: int) -> bool:
-        """Reserve room for the part, if there is room. The caller writes it down before the shard hears of it."""
+        """Reserve room for the part, if there is any. The caller saves this before the shard learns of it."""
         is_reserved = part in self._reserved.get(shard, {})
         if not is_reserved and self.parts and not (self.proven and self.limit.fits(tokens, self._queued())):
             return False
@@ -113,7 +112,7 @@ class SharedQueue:
         return is_too_large
 
     async def _write(self, shard: int) -> None:
-        """Write down what is known, and what this shard holds."""
+        """Save what is known, and the parts of this shard."""
         self.version += 1
         limit, parts = self.limit, {str(part): tokens for part, tokens in self._reserved.get(shard, {}).items()}
         await self._ledger.meta_set(f"{_KEY}.{shard}", codec.dumps(parts).decode())

@@ -1,4 +1,4 @@
-"""A run in several processes, here or on other machines, under one rate limit and one budget, with one result."""
+"""Runs several processes, here or on other machines, under one rate limit and one budget, with one result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lease server of a run, with limits from the settings and its database in the run folder."""
+"""Runs the lease server of a run, with limits from the settings and its database in the run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 from pipeline.shards.plan import BASE, BOOK, FOLDER, ShardPlan, write_plan
 from pipeline.store import Ledger, RunDir
 
-#: When shards were heard of last is written down so often.
+#: Seconds between saves of when each shard last reported.
 HEARTBEAT_S = 2.0
 
 
@@ -27,7 +27,7 @@ HEARTBEAT_S = 2.0
 async def coordinator(
     settings: Settings, plan: ShardPlan, *, host: str, port: int, token: str
 ) -> AsyncIterator[tuple[str, LeaseService]]:
-    """Run the lease server during the block. Returns its address and the service. Raises SetupError, StoreError."""
+    """Run the lease server during the block. Yields its address and the service. Raises SetupError, StoreError."""
     run, limits = Path(settings.output.dir), settings.limits
     async with await Ledger.open(run / FOLDER / BOOK) as book:
         before, base_days, proven = (0, 0), dict[str, int](), False
@@ -71,7 +71,7 @@ async def coordinator(
 
 
 async def _write_heartbeats(folder: RunDir, service: LeaseService) -> None:
-    """Write down when each shard last reported, for `status`. Shards may be on other machines."""
+    """Save when each shard last reported, for `status`. Shards may be on other machines."""
     while True:
         now = time.time()
         write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in service.silent_for_s.items()}})
@@ -79,6 +79,6 @@ async def _write_heartbeats(folder: RunDir, service: LeaseService) -> None:
 
 
 def caps_of(settings: Settings) -> tuple[int | None, int | None]:
-    """The budget in picodollars and tokens."""
+    """Return the budget in picodollars and tokens."""
     usd = settings.limits.budget_usd
     return (None if usd is None else math.floor(usd * PICO_PER_USD), settings.limits.budget_tokens)

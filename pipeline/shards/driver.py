@@ -1,4 +1,4 @@
-"""A run in shards: it starts the lease server and the processes, shows one progress line, and merges the results."""
+"""Drives a run in shards: starts the lease server and the processes, shows their progress, and merges the results."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def _parts_in(shards: Iterable[RunDir]) -> list[Part]:
 
 
 async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> ShardPlan:
-    """The plan of the shards, which is made if there is none yet. Raises SetupError if it belongs to another run.
+    """Return the plan of the shards, and make it if there is none yet. Raises SetupError if it is another run's.
 
     `shards` is 0 if their number is not known yet.
     """
@@ -120,15 +120,15 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
     if RunDir(run).ledger.exists():
         async with await Ledger.open(RunDir(run).ledger, read_only=True) as ledger:
             await refuse_open_batches(RunDir(run), ledger, "splitting its records into shards")
-    # What is there is compared, and archived where the user wants that, as in any session.
+    # As in any session, an earlier run is compared with the settings, and archived if the user wants that.
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
-    # The run stays the same one: callbacks know it by this, and so does its table in a database.
+    # The run keeps its id, because callbacks and its database table identify it by that.
     async with await Ledger.open(RunDir(run).ledger) as ledger:
         run_id = await ledger.run_id()
     made = ShardPlan(shards, run_id, digest, uuid.uuid4().hex, folder_setting(settings.scale.folder))
     make_folder(run, made)
     base = run / FOLDER / BASE
-    with disk_errors(base):  # no link: SQLite must not know a file that is written to by two names
+    with disk_errors(base):  # not a link, because SQLite must not know a file that changes by two names
         await asyncio.to_thread(shutil.copyfile, RunDir(run).ledger, base)
     if made.address:
         await in_daemon(partial(save_base, made.address, made.dealing, base))
@@ -138,9 +138,9 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
 
 @dataclass(slots=True)
 class _ShardGroup:
-    """The running shards: their state and their control. `before` counts the outcomes from before there were shards.
+    """The running shards, with their state and control. `before` counts the outcomes from before there were shards.
 
-    The reason for an early end, the last status of each shard, and the parts of all shards change.
+    Mutable state: the reason for an early end, the last status of each shard, and the parts of all shards.
     """
 
     settings: Settings
@@ -163,7 +163,7 @@ class _ShardGroup:
         self.live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
 
     def snapshot(self) -> Snapshot:
-        """The progress of all shards together."""
+        """Return the progress of all shards together."""
         live = self.live
 
         def added(name: str) -> Any:
@@ -201,7 +201,7 @@ class _ShardGroup:
 
     @property
     def end_reason(self) -> LabelpipeError:
-        """Why the run ended early: what the user or the lease server wanted, or else what a shard reports."""
+        """The reason for an early end: from the user or the lease server, or else from a shard."""
         if self.service.stopped is not None:
             return stopped_error(*self.service.stopped)
         if self.service.short:
@@ -213,7 +213,7 @@ class _ShardGroup:
         return self.reason or MergedError(next((str(one) for one in reasons if one), None))
 
     def session_figures(self, seconds: float) -> dict[str, Any]:
-        """The figures of the session: sums over the shards, and the latencies of the slowest one."""
+        """Return the figures of the session: sums over the shards, and the latencies of the slowest one."""
         ended = [summary for shard in self.shards if (summary := RunDir(shard.folder).read_summary()) is not None]
 
         def most(name: str) -> Any:

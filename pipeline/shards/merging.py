@@ -31,7 +31,7 @@ async def merge(settings: Settings) -> Merged:
     if plan is None and not RunDir(run).ledger.exists():
         raise SetupError(f"{run}: there is no run with shards to merge")
     merged = None if plan is None else await asyncio.to_thread(join, run, plan, ends=True)
-    # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
+    # A session that asks nothing writes the files. It first removes what a killed merge left.
     summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
     outcomes = summary.labelled + summary.rejected + summary.failed
     return merged or Merged(str(run), sum(one.name.isdigit() for one in left), outcomes, complete=True)
@@ -56,7 +56,7 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
         if goes:
             if plan.address:
                 SnapshotStore(plan.address, plan.dealing).clear()
-            # First the note, so that what a kill leaves of them is not taken for shards.
+            # The folder is renamed before it is removed, so that what a kill leaves is not taken for shards.
             clear_merged(RunDir(run))
             (run / FOLDER).rename(RunDir(run).merged)
             clear_merged(RunDir(run))
@@ -71,7 +71,7 @@ def _fetch(run: Path, plan: ShardPlan) -> bool:
     for number in range(1, plan.shards + 1):
         folder = shard_folder(run / FOLDER, number, plan.shards)
         snapshot = snapshots.last(folder.name)
-        # Of one that ran on this disk, its lock tells.
+        # If the shard ran on this disk, its lock shows whether it is running.
         is_own = not restore(snapshots, folder, plan.dealing) and RunDir(folder).ledger.exists()
         over = over and (snapshot is None or snapshot.is_over or is_own)
     return over

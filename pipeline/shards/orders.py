@@ -1,4 +1,4 @@
-"""Orders and config edits that arrive while the shards are running."""
+"""Applies orders and config edits that arrive while the shards are running."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.shards.coordinator import caps_of
 _RATES = {"limits.requests_per_minute", "limits.tokens_per_minute"}
 _DAY = {"limits.requests_per_day", "limits.on_day_limit"}
 _BUDGET = {"limits.budget_usd", "limits.budget_tokens"}
-#: Each shard has its part of these.
+#: Limits that are divided among the shards.
 _IN_PARTS = {"limits.concurrency", "limits.concurrency_max"}
 
 
 class Orders:
     """Applies orders and config edits to all shards.
 
-    The lease service applies the limits that all shards have in common. Other orders are forwarded to each shard, also
-    to one that starts later. Shards read edits of the config themselves. Notifications belong to the whole run.
+    The lease service applies the limits that all shards have in common. Other orders are forwarded to each shard, even
+    if it starts later. Shards read edits of the config themselves. Notifications belong to the whole run.
     """
 
     def __init__(self, settings: Settings, service: LeaseService, echo: Callable[[str], None]) -> None:
@@ -44,10 +44,10 @@ class Orders:
         """Apply what has arrived since the last poll."""
         self._steering.check()
 
-    # -- what is steered -------------------------------------------------------------------------------------------
+    # -- what ControlLoop calls ------------------------------------------------------------------------------------
 
     def take_over(self, settings: Settings) -> None:
-        """Nothing to do: each part is told of its own changes."""
+        """Do nothing: `actions` applies each change."""
 
     def pause(self, paused: bool) -> str:
         """Pause or resume granting."""
@@ -60,8 +60,8 @@ class Orders:
         return "draining; the calls in flight finish, then the run ends"
 
     def actions(self, changes: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
-        """What applies a change to the lease service and forwards the rest to the shards. Raises ConfigError."""
-        # What the shards would refuse is refused here.
+        """Return the actions that apply a change to the lease service and forward the rest. Raises ConfigError."""
+        # Refuse here what the shards would refuse.
         budget_of(settings, spent_usd=0.0, spent_tokens=0)
         hours_of(settings), rules_of(settings), notify_targets(settings), tuner_of(settings)
         limits, keys = settings.limits, {one.key for one in changes}
@@ -79,7 +79,7 @@ class Orders:
         return [*actions, partial(self._forward, others)] if others else actions
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
-        """The new values, as they apply to all shards."""
+        """Return the new values as text, as they apply to all shards."""
         lines = [
             f"{one.key} is {_format_value(one.new)} for all shards ({source})"
             if one.key.startswith("limits.")
@@ -91,7 +91,7 @@ class Orders:
     # -- the shards ------------------------------------------------------------------------------------------------
 
     def _forward(self, changes: dict[str, Any]) -> None:
-        # What is taken out of the config is taken out there too.
+        # A key that is removed from the config is also removed from the overrides.
         words = {**self._service.overrides, **{key: self._part_of(key, value) for key, value in changes.items()}}
         self._service.overrides = {key: value for key, value in words.items() if value is not None}
 

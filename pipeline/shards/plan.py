@@ -1,4 +1,4 @@
-"""The plan of a run in shards: their number, their folders, and their settings."""
+"""Plans a run in shards: their number, their folders, and their settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.readers import is_url
 from pipeline.settings import Settings
 from pipeline.store import RunDir, write_whole
 
-#: The folder of the shards in a run folder, and what is in it beside them.
+#: The folder of the shards in a run folder, and the files in it that belong to no shard.
 FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
 
 
@@ -34,12 +34,12 @@ class ShardPlan:
 
     @property
     def address(self) -> str:
-        """The address at which the shards save snapshots. Empty if they save none."""
+        """The address at which the shards save snapshots; empty if they save none."""
         return self.folder if is_url(self.folder) else ""
 
 
 def read_plan(run: Path) -> ShardPlan | None:
-    """The plan in a run folder, or None if there is none. Raises SetupError if it cannot be read."""
+    """Read the plan from a run folder; None if there is none. Raises SetupError if it cannot be read."""
     path = run / FOLDER / PLAN
     try:
         stored: Mapping[str, Any] = codec.loads(path.read_bytes())
@@ -57,7 +57,7 @@ def write_plan(run: Path, plan: ShardPlan) -> None:
 
 
 def make_folder(run: Path, plan: ShardPlan) -> None:
-    """Make the folder of the shards. If it is outside the run folder, a link leads to it."""
+    """Make the folder of the shards. If it is outside the run folder, link to it."""
     place = run / FOLDER
     if not plan.folder or plan.address:
         RunDir(place).open_for_writing().close()
@@ -72,24 +72,24 @@ def make_folder(run: Path, plan: ShardPlan) -> None:
 
 
 def folder_setting(folder: str | None) -> str:
-    """`scale.folder` as the plan stores it: an address, an absolute path, or an empty text."""
+    """Return `scale.folder` as the plan stores it: an address, an absolute path, or an empty text."""
     if not folder or is_url(folder):
         return folder or ""
     return str(Path(folder).absolute())
 
 
 def shared_folder(folder: str, dealing: str) -> Path:
-    """The folder of this run's shards in `scale.folder`, which several runs can share."""
+    """Return the folder of this run's shards in `scale.folder`, which several runs can share."""
     return Path(folder).absolute() / dealing
 
 
 def shard_folder(shards_folder: Path, number: int, shards: int) -> Path:
-    """The run folder of a shard, such as `shards/03` of 16."""
+    """Return the run folder of a shard, such as `shards/03` of 16."""
     return shards_folder / f"{number:0{max(2, len(str(shards)))}}"
 
 
 def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
-    """The settings of a shard that differ from the run's, as for --set. Raises ConfigError for what shards cannot do.
+    """Return a shard's settings that differ from the run's, as for --set. Raises ConfigError for what shards cannot do.
 
     The lease server has the rate limits, the day's limit, and the budget. The calls in flight are divided among the
     shards.
@@ -102,7 +102,7 @@ def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
             'Label without shards, or with model.lane = "batch", "flex" or "live"'
         )
     limits = settings.limits
-    # [output.sql] and its format belong together; a shard writes no table all the same.
+    # [output.sql] requires its format, although a shard writes no table.
     formats = ["csv"] if settings.output.sql is None else ["csv", "sql"]
     words = [f"input.shard={number}/{shards}", f"output.formats={codec.dumps(formats).decode()}"]
     words += ["output.report=false", "notify.on=[]"]
@@ -113,7 +113,7 @@ def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
 
 
 def refuse_other_count(run: Path, plan: ShardPlan, shards: int) -> None:
-    """Raises SetupError if the run has another number of shards."""
+    """Raise SetupError if the run has another number of shards."""
     if plan.shards != shards:
         raise SetupError(
             f"{run} is in {plan.shards} shards, and {shards} were asked for. Give --shards {plan.shards}, or put "

@@ -1,4 +1,4 @@
-"""The shards of a run as processes: starts them, watches them, restarts those that were killed, and ends them."""
+"""Starts the shards of a run as processes, watches them, restarts those that were killed, and ends them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.settings import Settings
 from pipeline.shards.plan import FOLDER, shard_folder
 from pipeline.store import RunDir
 
-#: A shard that was killed is started again after so long.
+#: Seconds until a shard that was killed is restarted.
 AGAIN_S = 0.5
-#: A shard waits at most so long for another process to leave its folder; then it says which one has it.
+#: Seconds that a shard waits at most for another process to leave its folder, and the time between its checks.
 FREE_S, FREE_LOOK_S = 120.0, 0.1
-#: What is shown of a shard that broke.
+#: How much of a failed shard's output is shown.
 TAIL_BYTES = 600
 
 
@@ -36,7 +36,7 @@ class Running(Protocol):
         """Its exit code after it has ended."""
 
     async def wait(self) -> int:
-        """Its exit code, which is negative if it was killed or its node was lost."""
+        """Return its exit code, which is negative if it was killed or its node was lost."""
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
@@ -44,7 +44,7 @@ class Running(Protocol):
 
 @dataclass(slots=True)
 class Shard:
-    """One process. `code` is its exit code after it has ended. Everything here changes."""
+    """One process. `code` is its exit code after it has ended. All fields are mutable."""
 
     number: int
     folder: Path
@@ -63,14 +63,14 @@ class Shard:
                 self.process.send_signal(number)
 
     def output_tail(self) -> str:
-        """The end of its output."""
+        """Return the end of its output."""
         try:
             return self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
             return ""
 
 
-#: Starts a shard, with these arguments of Python and these variables.
+#: Starts a shard with these arguments for Python and these environment variables.
 Start = Callable[[Shard, Sequence[str], Mapping[str, str]], Awaitable[Running]]
 
 
@@ -84,7 +84,7 @@ async def start_here(shard: Shard, arguments: Sequence[str], env: Mapping[str, s
 
 
 async def until_free(folder: Path) -> None:
-    """Return when no process holds the folder of a shard, or when it is not likely to become free.
+    """Wait until no process holds the folder of a shard, or until it is unlikely to become free.
 
     A shard whose parent was killed finishes its calls in flight. Its successor starts at once and waits for it.
     """
@@ -107,7 +107,7 @@ class Processes:
         run = Path(settings.output.dir)
         words, _ = settings.overrides()
         config, here = Path(settings.config_path or ""), Path.cwd()
-        # From here, as on a machine that has a copy of this folder.
+        # Relative to the current folder, so that it is also right on a machine that has a copy of this folder.
         config = config.relative_to(here) if config.is_relative_to(here) else config
         self._command = ["-m", "pipeline", "run", str(config)]
         self._command += [part for word in words for part in ("--set", word)]
@@ -116,11 +116,11 @@ class Processes:
         self._start = start
         self._of = shards
         self.shards = [Shard(number, shard_folder(run / FOLDER, number, shards)) for number in range(1, shards + 1)]
-        # All state that changes, beside the shards.
+        # Mutable state, in addition to the shards:
         self._is_ending = False
 
     async def run(self) -> None:
-        """Return when each shard has ended by itself. One that was killed is restarted."""
+        """Wait until each shard has ended by itself. Restart those that were killed."""
         try:
             async with asyncio.TaskGroup() as group:
                 for shard in self.shards:
@@ -132,20 +132,20 @@ class Processes:
         while True:
             arguments = [*self._command, "--shard", f"{shard.number}/{self._of}", *self._extra]
             shard.process = await self._start(shard, arguments, self._env)
-            if self._is_ending:  # it was told to end while it was being started
+            if self._is_ending:  # the order to end came while it was starting
                 shard.send(signal.SIGINT)
             code = await shard.process.wait()
             shard.process = None
             log_event("a shard ended", shard=shard.number, exit_code=code)
             if code >= 0 or self._is_ending:
                 shard.code = code
-                if code == 2:  # what keeps one from starting keeps all of them
+                if code == 2:  # what keeps one shard from starting affects all of them
                     self.end()
                 return
             await asyncio.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Let the calls in flight finish, then end. A second call cuts them off."""
+        """Let the calls in flight finish, then end. A second call of this method cuts them off."""
         self._is_ending = True
         log_event("the shards are told to end")
         self.send(signal.SIGINT)

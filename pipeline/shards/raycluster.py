@@ -1,4 +1,4 @@
-"""Shards that Ray places: each has an actor, which starts it as a process on its node."""
+"""Runs shards in a Ray cluster: each has an actor, which starts it as a process on its node."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ from pipeline.shards.plan import FOLDER
 from pipeline.shards.processes import Running, Shard, Start
 from pipeline.store import RunDir, write_whole
 
-#: What Ray takes of the memory for objects, in a cluster of this machine's own: exit codes need the least it can have.
+#: The size of Ray's object store in a local cluster: the minimum, because only exit codes are stored.
 OBJECT_BYTES = 80_000_000
-#: An actor that has not taken a signal by then has no place yet.
+#: An actor that does not take a signal within this many seconds has not been placed yet.
 SIGNAL_S = 5.0
-#: What is shown of a shard that is apart or needed to send it an order, and how often it is brought here.
+#: Files of a shard on another disk that are needed to show it or to order it, and the seconds between copies of them.
 _STATUS_FILES, LOOK_S = ("live.json", "summary.json", "manifest.json"), 1.0
 _ORDERS = "control.jsonl"
 
 
 @asynccontextmanager
 async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, Start]]:
-    """Stay connected while the block lasts. Returns the host for the lease server, and the function that starts a
-    shard.
+    """Stay connected while the block lasts. Yields the host for the lease server, and the function that starts a shard.
 
     The cluster is the one in RAY_ADDRESS, or a local one. If the nodes share no disk with this machine, small files are
-    sent to them and their status is brought back. Raises MissingExtraError, and SetupError if there is no cluster.
+    sent to them and their status files are copied back. Raises MissingExtraError, and SetupError without a cluster.
     """
     try:
         import ray
@@ -54,9 +53,9 @@ async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, St
     with TemporaryDirectory(prefix="labelpipe-") as luggage:
         if is_apart:
             _pack(portable_files(settings).files, Path(luggage))
-        # In a thread: in the main one Ray would put its own handler of SIGTERM in place of ours.
+        # In a thread, because in the main one Ray would replace our handler of SIGTERM.
         host = await asyncio.to_thread(_connect, ray, shards, luggage if is_apart else "")
-    # Ray prints what it complains of, also while it ends, and stdout is the summary's.
+    # Ray prints warnings, even while it shuts down, and stdout is reserved for the summary.
     with redirect_stdout(sys.stderr):
         try:
             yield host, partial(_start, ray, f"labelpipe-{secrets.token_hex(8)}" if is_apart else "")
@@ -81,16 +80,16 @@ def _connect(ray: Any, shards: int, luggage: str) -> str:
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own, **sent)
-        except Exception as error:  # Ray raises a plain one where its start takes too long
+        except Exception as error:  # Ray raises a plain Exception if its start takes too long
             raise SetupError(f"There is no connection to Ray at RAY_ADDRESS = {address}: {error}") from error
     return "127.0.0.1" if own else str(ray.util.get_node_ip_address())
 
 
 async def _start(ray: Any, place: str, shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
-    # Three at once: a signal comes while the shard is at work, and it is looked at. Ray restarts nothing: `Processes`
-    # does, in a new actor.
+    # Three at once: signals and status exchanges arrive while the shard runs. Ray restarts nothing, because `Processes`
+    # does so, in a new actor.
     actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=3)(_ShardActor).remote()
-    # A job that was submitted with a working_dir has its files there, on each node.
+    # A job that was submitted with a working_dir has its files there on each node.
     cwd = None if place or ray.get_runtime_context().runtime_env.get("working_dir") else Path.cwd()
     folder = shard.folder.absolute()
     return _RayProcess(
@@ -106,16 +105,16 @@ class _ShardActor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, place: str, folder: Path, cwd: Path | None, arguments: Sequence[str], env: Mapping[str, str]) -> int:
-        """Run the shard and return its exit code. `place` names a run folder among the temporary files of this node."""
+        """Run the shard and return its exit code. `place` names a run folder in the temporary folder of this node."""
         if place:
             run = Path(tempfile.gettempdir()) / place
             folder, arguments = run / FOLDER / folder.name, [*arguments, "--output", str(run)]
             run.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        # Ray blocks SIGINT in its processes, and those that they start inherit that.
+        # Ray blocks SIGINT in its processes, and their children inherit that.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # What the node has of its own, such as PATH and a key, is better there.
+        # The node's own variables, such as PATH and a key, take precedence.
         env = {**env, **os.environ, TOKEN_ENV: env[TOKEN_ENV], PARENT_ENV: str(os.getpid())}
         with Shard(0, folder).log.open("ab") as out:
             self._process = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -124,14 +123,14 @@ class _ShardActor:
         return self._process.wait()
 
     def exchange(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
-        """Take orders for the shard and return its status files. When it is over, its folder is removed."""
+        """Take orders for the shard and return its status files. If it is over, remove its folder."""
         files = dict[str, bytes]()
         if self._folder is None:
             return files
         for name in _STATUS_FILES:
             with suppress(OSError):
                 files[name] = (self._folder / name).read_bytes()
-        if orders and RunDir(self._folder).ledger.exists():  # before, it takes no order, and no foreign file
+        if orders and RunDir(self._folder).ledger.exists():  # earlier, it accepts no orders and no other files
             with (self._folder / _ORDERS).open("ab") as file:
                 file.write(orders)
             files[_ORDERS] = b""
@@ -150,17 +149,17 @@ class _ShardActor:
 
 
 class _RayProcess:
-    """The process of a shard as the driver sees it. If it is on another disk, its status files are copied here."""
+    """The process of a shard, for the driver. If it is on another disk, its status files are copied here."""
 
     def __init__(self, ray: Any, actor: Any, shard: Shard, code: Any, *, is_apart: bool) -> None:
         self._ray, self._actor, self._shard, self._code, self._is_apart = ray, actor, shard, code, is_apart
         self._signals: set[asyncio.Task[None]] = set()
-        # All state that changes: the exit code, and how much of the orders was passed on. Old ones are none to it.
+        # Mutable state: the exit code, and how much of the orders was passed on. Earlier orders are not for it.
         self.returncode: int | None = None
         self._passed = len(self._ordered())
 
     async def wait(self) -> int:
-        """Its exit code. Raises SetupError if the node cannot start it."""
+        """Return its exit code. Raises SetupError if the node cannot start it."""
         errors = self._ray.exceptions
         watch = asyncio.create_task(self._watch(), name=f"look at shard {self._shard.number}")
         try:
@@ -175,7 +174,7 @@ class _RayProcess:
             self.returncode = -signal.SIGKILL
         except errors.RayError as error:
             raise self._start_error(error) from error
-        finally:  # one that cannot be reached may still be at work
+        finally:  # an actor that cannot be reached may still be running
             watch.cancel()
             self._ray.kill(self._actor)
         return self.returncode
@@ -211,7 +210,7 @@ class _RayProcess:
         )
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal. If it has not started yet, it is removed."""
+        """Send it a signal. If it has not started yet, kill its actor."""
         if number == signal.SIGKILL:
             self._ray.kill(self._actor)
             return

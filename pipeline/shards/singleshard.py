@@ -1,4 +1,4 @@
-"""One shard: its run folder, its snapshots at an address, and its session."""
+"""Labels one shard: its run folder, its snapshots at an address, and its session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.stats import RunSummary
 from pipeline.store import RunDir
 from pipeline.threads import in_daemon
 
-#: Where the state cannot be saved, it is tried again after so long, longer each time; at the end of the shard so often.
+#: Seconds until a failed save is retried, growing up to the second number, and the tries of the last save.
 RETRY_S, RETRY_MOST_S, LAST_TRIES = 1.0, 30.0, 5
 
 
@@ -34,8 +34,7 @@ async def label_shard(
     options: Callable[[Path], RunOptions],
     echo: Callable[[str], None],
 ) -> RunSummary:
-    """Label one shard of the run in this folder. Raises SetupError, and FencedError if another process owns the shard
-    now.
+    """Label one shard of the run in this folder. Raises SetupError, and FencedError if another process now owns it.
 
     `load` returns the shard's settings, given overrides and its folder. `options` returns the options of its session,
     given the ledger from before there were shards.
@@ -58,10 +57,10 @@ async def label_shard(
 async def _synced(
     address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, echo: Callable[[str], None]
 ) -> AsyncIterator[tuple[Path, Path]]:
-    """Save snapshots while the block lasts. Returns the folder, and the ledger from before there were shards."""
+    """Save snapshots while the block lasts. Yields the folder, and the ledger from before there were shards."""
     folder = shard_folder(run / FOLDER, *shard)
     await until_free(folder)
-    # First: a second one on this machine must not take it over from the first.
+    # The lock comes first: a second process on this machine must not take the shard over from the first.
     with RunDir(folder).open_for_writing():
         job = await lease.job(take_over=True)
         snapshots = await in_daemon(partial(SnapshotStore, address, job.dealing))

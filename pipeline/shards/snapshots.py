@@ -1,4 +1,4 @@
-"""Snapshots of shards at an address (`scale.folder`), for shards whose own disk may be lost.
+"""Saves snapshots of shards at an address (`scale.folder`), for shards whose own disk may be lost.
 
 Each shard has snapshots such as `03/000002-000007.zip`. A note of the same name follows when the snapshot is complete,
 so a kill in between leaves the previous one. The first number is the fence. Whoever takes the shard over gets a greater
@@ -20,9 +20,9 @@ from pipeline.limits import PICO_PER_USD
 from pipeline.readers import describe_remote_error, open_filesystem
 from pipeline.store import RunDir, pack_snapshot, record_spent, unpack_snapshot, write_whole
 
-#: A state that goes while it is fetched has a successor.
+#: Tries to fetch a snapshot: one that is removed meanwhile has a successor.
 _TRIES = 5
-#: The name of what was done before there were shards.
+#: The name of the snapshot of the ledger from before there were shards.
 _BASE = "base"
 
 
@@ -36,7 +36,7 @@ class FencedError(LabelpipeError):
 class ShardSnapshot:
     """A snapshot of a shard. `has_ledger` is false if the shard was taken over before it had a ledger.
 
-    `is_over` says that no process of the shard is running any more.
+    `is_over`: no process of the shard is running anymore.
     """
 
     fence: int
@@ -46,7 +46,7 @@ class ShardSnapshot:
 
     @property
     def name(self) -> str:
-        """The name of its files, without the ending."""
+        """The name of its files, without the extension."""
         return f"{self.fence:06}-{self.number:06}"
 
 
@@ -59,17 +59,17 @@ class SnapshotStore:
         self._description = f"scale.folder = {address}"
 
     def last(self, shard: str) -> ShardSnapshot | None:
-        """The last complete snapshot of a shard, or None if there is none."""
+        """Return the last complete snapshot of a shard; None if there is none."""
         with self._store_errors("cannot be read"):
             for name in sorted(self._names(shard, ".json"), reverse=True):
-                # Not whole, or gone since: there is another one.
+                # A note that is incomplete or was removed meanwhile is skipped: there is another one.
                 with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
                     stored: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
                     return ShardSnapshot(*(stored[field] for field in ("fence", "number", "has_ledger", "is_over")))
         return None
 
     def refuse_older(self, shard: str, fence: int) -> None:
-        """Raises FencedError if a process with a greater fence has taken the shard over."""
+        """Raise FencedError if a process with a greater fence has taken the shard over."""
         with self._store_errors("cannot be read"):
             newest = max((int(name[:6]) for name in self._names(shard, ".json")), default=0)
         if newest > fence:
@@ -88,12 +88,12 @@ class SnapshotStore:
                 self._system.put_file(str(archive), f"{folder}/{snapshot.name}.zip")
             self._system.pipe_file(f"{folder}/{snapshot.name}.json", codec.dumps(asdict(snapshot)))
             old = [name for name in self._names(shard) if name.partition(".")[0] < snapshot.name]
-            for name in sorted(old, key=lambda name: name.endswith(".zip")):  # first the notes
+            for name in sorted(old, key=lambda name: name.endswith(".zip")):  # notes first
                 with suppress(FileNotFoundError):
                     self._system.rm_file(f"{folder}/{name}")
 
     def fetch(self, shard: str, archive: Path) -> ShardSnapshot | None:
-        """The last snapshot of a shard. Its ledger, if there is one, is downloaded to `archive`."""
+        """Return the last snapshot of a shard. Its ledger, if there is one, is downloaded to `archive`."""
         for _ in range(_TRIES):
             snapshot = self.last(shard)
             with self._store_errors("cannot be read"), suppress(FileNotFoundError):
@@ -132,7 +132,7 @@ class SnapshotSync:
     def __init__(self, snapshots: SnapshotStore, folder: Path, dealing: str, fence: int) -> None:
         self._store, self._folder, self._dealing, self._fence = snapshots, folder, dealing, fence
         self._archive = folder.with_name(f"{folder.name}.state")
-        # All state that changes: how many states were saved, and how the files were when the last one was.
+        # Mutable state: the number of snapshots saved, and the state of the files at the last one.
         self._number = 0
         self._last_files: list[tuple[str, int, int]] | None = None
 
@@ -141,7 +141,7 @@ class SnapshotSync:
         copied = restore(self._store, self._folder, self._dealing)
         ledger = RunDir(self._folder).ledger
         if any(spent) and (copied or not ledger.exists()):
-            # What the lost process has paid for is not in it.
+            # The ledger does not contain what the lost process has paid for.
             record_spent(ledger, spent[0] / PICO_PER_USD, spent[1])
         _write_note(self._folder, self._dealing, fence=self._fence)
         self.save()
@@ -152,7 +152,7 @@ class SnapshotSync:
         self._store.refuse_older(self._folder.name, self._fence)
         ledger = RunDir(self._folder).ledger
         files = [(one.name, one.stat()) for one in (ledger, ledger.with_name("ledger.db-wal")) if one.exists()]
-        # A reader makes an empty journal.
+        # Empty files are ignored, because a reader creates an empty journal.
         state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files if stat.st_size]
         if state == self._last_files and not is_over:
             return
@@ -215,7 +215,7 @@ def _write_note(folder: Path, dealing: str, *, fence: int | None = None, copied:
 
 
 def _read_note(folder: Path, dealing: str) -> tuple[int | None, str]:
-    """The fence of the process that worked in the folder, or the snapshot of which the folder is a copy, or neither."""
+    """Return the fence of the process that worked in the folder, or the snapshot that it is a copy of, or neither."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = codec.loads(_note_path(folder).read_bytes())
         if stored["dealing"] == dealing and RunDir(folder).ledger.exists():
