@@ -1,4 +1,4 @@
-"""Reads and writes the run folder: the ledger, which is written first, and the files of rows, made from the ledger."""
+"""Reads and writes the run folder: the ledger, written first, and the files of rows, made from the ledger."""
 
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, retraction
 from pipeline.store.batches import BatchBook

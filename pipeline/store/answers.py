@@ -1,4 +1,4 @@
-"""People's answers about labels: the draws, the answers, and the corrections that result."""
+"""Defines draws, people's answers about labels, and the resulting corrections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DrawItem:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person said about one record.
+    """A person's answer about one record.
 
     `about` is the digest of the model's label (`label_digest`) in the ledger at that time. `record` and `request` are
     the record's `digest` and `request_digest` at that time, and show whether its content is still the same.

@@ -52,7 +52,7 @@ def _next_number(connection: sqlite3.Connection, first: int) -> int:
 
 
 def _note(connection: sqlite3.Connection, part: Part) -> Part:
-    """Record the current state of a part, and return the part."""
+    """Record the state of a part, and return the part."""
     with transaction(connection):
         _put_part(connection, part)
     return part
@@ -163,7 +163,7 @@ def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[
 
 
 def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
-    """Return those of the requests that a part is waiting for."""
+    """Return the requests that a part is waiting for."""
     waiting: set[bytes] = set()
     for digest in digests:
         row = connection.execute(
@@ -186,9 +186,9 @@ def batches_left(connection: sqlite3.Connection) -> int:
 
 
 def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -> int | None:
-    """Free the records whose identical request no longer waits, and return the number of their group, below 0.
+    """Free records whose identical request no longer waits; return their group's number, below 0, or None.
 
-    A request no longer waits once the part of the record that they follow is in `handed_out`. None if none are freed.
+    It no longer waits once the part of the record that they follow is `handed_out`.
     """
     with transaction(connection):
         group = min(0, connection.execute("SELECT COALESCE(MIN(part), 0) FROM batch_items").fetchone()[0]) - 1
@@ -245,7 +245,6 @@ class BatchBook:
         self._ledger, self._first = ledger, first
 
     async def next_number(self) -> int:
-        """Return the number of the next part."""
         return await self._ledger.do(_next_number, self._first)
 
     parts = _method(_parts)

@@ -33,7 +33,7 @@ class ItemState(enum.StrEnum):
     REFUSED = "refused"
     #: It must be asked again: no answer came, through no fault of the record.
     AGAIN = "again"
-    #: It has no line, because the identical request of another record is in a part.
+    #: It has no line: another record's identical request is in a part.
     FOLLOWS = "follows"
     #: Nothing waits for its answer anymore. The cost is counted when the answer comes.
     DROPPED = "dropped"

@@ -64,7 +64,6 @@ class LabelDigest:
         return f"{self._sum:032x}"
 
     def add(self, one: ColumnLabel) -> None:
-        """Count one more label."""
         self.n += 1
         hashed = codec.digest128(codec.canonical([one.key, one.value, one.certainty]))
         self._sum = (self._sum + int.from_bytes(hashed, "big")) % 2**128
@@ -122,7 +121,7 @@ def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], 
 def _label(text: str | None) -> dict[str, JSON] | None:
     """Return a label of one row; None for several rows, and for a damaged label, which `verify` reports."""
     try:
-        # The fast parser is enough: a number with more digits than a float is not a class.
+        # Parse fast: a number with more digits than a float is not a class.
         label = codec.loads(text or "null")
     except (ValueError, TypeError):
         return None
@@ -150,9 +149,9 @@ def read_certificates(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> Path:
-    """Save a certificate as JSON, and its `text` as a text file; return the path of the JSON. Raises StoreError.
+    """Save a certificate as JSON and its `text` as a text file; return the path of the JSON. Raises StoreError.
 
-    The first certified column has `certificate.json`; the file names of others contain a digest of the column's name.
+    The first certified column has `certificate.json`; other file names contain a digest of the column's name.
     """
     others = [one["column"] for one in read_certificates(folder)]
     is_first = not others or others[0] == certificate["column"]

@@ -77,7 +77,7 @@ async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]
             why, now = await _look_at(path, status, checkpoint, layout, ledger)
             if why:
                 moved.append(move_aside(path, why))
-                # There is no file now, so a file that somebody puts there before ours is not mistaken for ours.
+                # Record that no file exists, so that somebody else's new file is not mistaken for ours.
                 now = NO_FILE
             if now is not None and now != checkpoint:
                 noted[name] = now
@@ -107,7 +107,7 @@ async def _look_at(
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
         return f"is {kind}, which this run did not make", checkpoint
     if not status.st_size:
-        return "", NO_FILE  # It contains nothing, so nobody loses anything.
+        return "", NO_FILE  # The file is empty, so nobody loses anything.
     if checkpoint is None:
         return "was not written by this run", None
     if status.st_size >= checkpoint.bytes >= 0 and checkpoint.digest == await asyncio.to_thread(
@@ -133,7 +133,7 @@ async def _look_at(
 
 
 def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
-    """Return the formats that the file's rows may have: the current one and the earlier one."""
+    """Return the formats that the rows may have: the current one and the earlier one."""
     formats = [] if layout is None else [one for one in row_formats(layout) if one.name == name]
     if checkpoint.shape and checkpoint.shape not in [one.shape for one in formats]:
         formats.append(row_format_of(name, checkpoint.shape))

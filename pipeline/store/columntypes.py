@@ -7,7 +7,7 @@ from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store.formats import cell
 
-#: The largest integer up to which every integer is a double without loss.
+#: Integers up to this one are doubles without loss.
 EXACT = 2**53
 #: The type of a column whose values are of this kind. All other kinds are text.
 _TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}

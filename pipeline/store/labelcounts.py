@@ -66,7 +66,7 @@ def label_counts(
             break
     _count_texts(texts, counts)
     for outcome in outcomes_of(connection, list(corrected.by_key)).values():
-        if (now := corrected.apply(outcome)) is not outcome:  # It is never a record of several rows.
+        if (now := corrected.apply(outcome)) is not outcome:  # never a record of several rows
             _count(outcome.label or {}, -1, counts)
             _count(now.label or {}, 1, counts)
     return {
@@ -130,7 +130,7 @@ def _label_of(text: str | None) -> Mapping[str, JSON]:
 
 
 def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]]) -> None:
-    """Count the values of a label that occurs `times` times, and remove columns that do not contain classes."""
+    """Count the values of a label that occurs `times` times, and drop columns without classes."""
     for column in list(counts):
         value = label.get(column)
         if value is None:
@@ -146,7 +146,7 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
 
 
 def _value_text(value: JSON) -> str:
-    """Return the text by which a value is counted."""
+    """Return the text that a value counts as."""
     if isinstance(value, str):
         return value
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT

@@ -119,7 +119,7 @@ class Layout:
 
     @classmethod
     def from_text(cls, text: str) -> Layout:
-        """Return the layout that `to_text` was called on."""
+        """Read what `to_text` returned."""
         values: dict[str, Any] = codec.loads_exact(text)
         for name, value in values.items():
             values[name] = tuple(value) if isinstance(value, list) else value

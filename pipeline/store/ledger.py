@@ -50,7 +50,7 @@ class _ConnectionThread:
         try:
             return await asyncio.shield(loop.run_in_executor(self._thread, partial(work, self._connection, *args)))
         except (sqlite3.InterfaceError, sqlite3.ProgrammingError):
-            raise  # a value that no row can hold: one outcome's fault, not the file's
+            raise  # a value that no row can contain: the outcome is wrong, not the file
         except (sqlite3.Error, OSError) as error:
             raise StoreError(use_failure(self._path, error)) from error
         except Exception as error:
@@ -140,7 +140,7 @@ class Ledger:
 
     @property
     def generation(self) -> int:
-        """A number that grows if outcomes are archived, replaced, or moved. Files from before must be rebuilt."""
+        """A number that grows when outcomes are archived, replaced, or moved. Files from before must be rebuilt."""
         return self._generation
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -88,5 +88,4 @@ async def _values(
 
 
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:
-    """Return the table's rows of a block of outcomes."""
     return [row for _, outcome in block if outcome.status in table.statuses for row in table.rows(outcome)]

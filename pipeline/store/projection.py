@@ -20,7 +20,7 @@ from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import damage_of, to_row
 from pipeline.store.rundir import RunDir, replace_durably
 
-#: How many bytes of a file are read at once for its digest.
+#: How many bytes are read at once for a digest.
 BLOCK_BYTES = 1024 * 1024
 CHANGED = "was changed while the run was at work"
 #: Marks the shape of a file in input order. Such a file of labelpipe 0.3 grew; it lacks the mark and is rebuilt.
@@ -209,7 +209,7 @@ class Projection:
         return self.size_bytes - self._synced_bytes
 
     async def resume(self) -> bool:
-        """Continue from the file's checkpoint, and return whether that is possible. If not, rebuild the file."""
+        """Continue from the file's checkpoint. Returns False if the file must be rebuilt."""
         checkpoint = self.checkpoint
         if (
             checkpoint.is_stale
@@ -267,7 +267,7 @@ class Projection:
         self.position = position
 
     async def finish_rebuild(self) -> None:
-        """Replace the old file by the rebuilt one."""
+        """Replace the old file with the rebuilt one."""
         if not self.is_building:
             return
         if not self.size_bytes:

@@ -85,7 +85,7 @@ async def _prove_text(
     if lost := _lost(path, checkpoint):
         return FileProof(row_format.name, False, 0, lost)
     with path.open("rb") as file:
-        # Read only up to the current end: a running session may add rows while the ledger is read.
+        # Read only up to the current end: a session may add rows meanwhile.
         size_bytes = file.seek(0, 2)
         file.seek(0)
         match = await match_rows(file, row_format, _blocks(ledger, row_format, checkpoint, corrected), RowMatch())

@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 #: The most damaged rows that are named.
 MOST_DAMAGED_ROWS = 10
 Digest: TypeAlias = bytes  #: It has its own name because a checkpoint has a field `bytes`.
-#: The most values in one IN (...). Older versions of SQLite allow 999.
+#: The most values in one IN (...). Older SQLite allows 999.
 CHUNK = 256
 
 
@@ -173,7 +173,7 @@ def _under_way(connection: sqlite3.Connection) -> tuple[Usage, float, Usage]:
     for text, cost in connection.execute(_UNDER_WAY):
         try:
             usage = Usage(*json_value(text))
-        except (ValueError, TypeError):  # It is damaged, and its record is asked again.
+        except (ValueError, TypeError):  # damaged, so its record is asked again
             continue
         used += usage
         if isinstance(cost, float | int):

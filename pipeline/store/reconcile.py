@@ -130,9 +130,9 @@ def _row(record: Record, seq: int | None) -> tuple[object, ...]:
 
 
 def by_content(connection: sqlite3.Connection, *, trust: bool) -> int:
-    """Match all records with outcomes of the same content under any key, and return how many outcomes have no record.
+    """Match records with outcomes of the same content under any key; return how many outcomes have no record.
 
-    Call it after all records were added. Several of the same content are matched in their order.
+    All records must have been added. Several of the same content are matched in order.
     """
     connection.executescript(_SPARE)
     if trust:
@@ -229,7 +229,7 @@ def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
         return 0
     if keep:
         _pair(connection, f"SELECT p.ordinal AS ordinal, o.seq AS seq {_CHANGED} AND o.status = 'labelled'")
-        # The label belongs to the old text, so the row continues to show the old text.
+        # The label belongs to the old text, so the row still shows the old text.
         connection.execute("UPDATE present SET fields = NULL WHERE ordinal IN (SELECT ordinal FROM pairs)")
     connection.execute("CREATE INDEX IF NOT EXISTS temp.present_seq ON present (seq)")
     with writes.transaction(connection):

@@ -19,7 +19,7 @@ BLOCK = 500
 LEAST_SEQ = -(2**63)
 _AT = {name: place for place, name in enumerate(COLUMNS)}
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIMIT {BLOCK}"  # noqa: S608 (our words)
-#: Returns the digest of the request that an outcome's record would send now; None if it is unknown.
+#: Returns the digest of the request that the record would send now; None if unknown.
 NewDigest = Callable[[Outcome], bytes | None]
 #: Returns a label whose column has its new name, with its votes renamed and counted again.
 Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str, JSON]]
@@ -67,7 +67,7 @@ def _renamed(label: Mapping[str, JSON] | None, column: str, change: Callable[[An
 
 
 def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that makes the change and then sorts several labels in the task's order."""
+    """Return the change, which then also sorts several labels in the task's order."""
     places = {json_identity(value): place for place, value in enumerate(order)}
 
     def changed(value: Any) -> Any:

@@ -194,7 +194,7 @@ class Reviews:
 def open_reviews(folder: Path) -> Reviews:
     """Open the reviews of the run in this folder for writing. Only its owner can read a new file.
 
-    Raises SetupError if the file is not a file of reviews.
+    Raises SetupError if it is another kind of file.
     """
     return Reviews(folder / NAME, connect(folder / NAME))
 

@@ -71,8 +71,8 @@ class _Parquet:
         self._rows, self._length = [], 0
 
 
-#: `add` takes rows, and `close` waits until all of them are on the disk. Whoever opens the file must close it. Both
-#: methods raise OSError.
+#: `add` takes rows, and `close` waits until they are all on the disk. Whoever opens the file closes it. Both raise
+#: OSError.
 RowFile: TypeAlias = _Text | _Parquet
 
 

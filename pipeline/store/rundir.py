@@ -54,7 +54,7 @@ class RunDir:
     summary = _In("summary.json")
     #: The events of the run, as JSON Lines.
     log = _In("run.log")
-    #: What `check` found out about the server. It is not about the run, and so not one of the run's own files.
+    #: What `check` found out about the server, and so not one of the run's own files.
     server = _In("server-card.json")
     #: The results of `evaluate`, one JSON line each.
     evaluations = _In("evaluations.jsonl")
@@ -68,7 +68,7 @@ class RunDir:
     merged = _In("shards.merged")
 
     def labels(self, kind: str = "csv") -> Path:
-        """Return the path of the labels in this format: csv, jsonl, or parquet."""
+        """Return the path of the labels as csv, jsonl, or parquet."""
         return self.path / f"labels.{kind}"
 
     def open_for_writing(self) -> RunLock:
@@ -160,7 +160,7 @@ class RunDir:
     def refuse_rows(self) -> None:
         """Raise SetupError if a file of rows contains a row. Call it if the ledger has no outcomes."""
         for file in self.files():
-            # A file that a killed session had begun to build is not an only copy.
+            # A partial file of a killed session is never the only copy.
             if file.name.startswith(("labels.", "failed.csv")) and file.suffix != ".part" and _has_rows(file):
                 raise SetupError(
                     f"{file}: contains rows, but the ledger beside it has none. Put back the ledger that belongs to "
@@ -211,7 +211,7 @@ class RunLock:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             raise RunInUseError(_in_use(folder, self._owner)) from None
-        # The owner has its own file, because some systems do not let others read a locked file.
+        # In a separate file, because not every system can read a locked file.
         now, host = datetime.now(UTC).isoformat(timespec="seconds"), gethostname()
         write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": now, "host": host}))
 
@@ -235,7 +235,7 @@ class RunLock:
                 with suppress(SetupError):
                     connect(database).close()
         for file in files:
-            # A journal's own files may be gone, because SQLite deletes them once the ledger has their content.
+            # The journals' own files may be gone, if the databases have their content.
             if not file.name.startswith("lock"):
                 with suppress(FileNotFoundError):
                     file.rename(to / file.name)
@@ -298,7 +298,7 @@ def disk_errors(path: Path, what: str = "cannot write") -> Iterator[None]:
 
 
 def replace_durably(part: Path, path: Path) -> None:
-    """Replace a file by a finished one: sync the new one first, then rename it."""
+    """Replace a file with a finished one: sync the new one first, then rename it."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     part.replace(path)

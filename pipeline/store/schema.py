@@ -14,8 +14,8 @@ VERSION = 5
 APPLICATION_ID = 0x6C61626C
 
 _OUTCOME = ", ".join(f"{name} {definition}" for name, (definition, _) in DEFINITIONS.items())
-# seq needs no AUTOINCREMENT, because the ledger counts on from the highest seq of both tables, so none occurs twice.
-# The digest's index holds only six bytes of it: writes to the index are random, and a short index touches fewer pages.
+# seq needs no AUTOINCREMENT: the ledger counts on from the highest seq of both tables, so none occurs twice.
+# The digest's index holds six bytes of it: writes to the index are random, and a short one touches fewer pages.
 _ARCHIVE = "archived_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
 _LABELLED_REQUEST = "status = 'labelled' AND request_digest IS NOT NULL"
 _TURNS = """(
@@ -89,7 +89,7 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-#: What upgrades a ledger of each older version to the next when a run opens it for writing.
+#: Upgrades a ledger of each older version to the next when a run opens it for writing.
 _UPGRADES = {
     1: (
         "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
@@ -117,8 +117,7 @@ _OLD_TURNS_VIEW = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS co
 _OLD_ARCHIVE = "CREATE TEMP VIEW archived AS SELECT *, superseded_at AS archived_at"
 _NO_LANE = (f"CREATE TEMP TABLE batches {_BATCHES}", f"CREATE TEMP TABLE batch_items {_BATCH_ITEMS}")
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
-#: What makes a ledger of an older version look like the current one to a reader. SQLite looks up a name among the
-#: connection's temporary tables first.
+#: Makes an older ledger look like this version to a reader: SQLite looks up names among temporary tables first.
 _VIEWS_OF_OLD = {
     1: (
         "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.outcomes",
@@ -186,7 +185,7 @@ def _setup_errors(path: Path) -> Iterator[None]:
 
 
 def _text(raw: bytes) -> str | bytes:
-    """Return a text, or its bytes if they are damaged, so that the row that contains them is found."""
+    """Return a text, or its bytes if they are damaged, which the row then reports."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -19,12 +19,12 @@ from pipeline.store.writes import BUDGET_KEY, FLEX_KEY, forget_files, set_meta
 
 _REST = ", ".join(COLUMNS[1:])
 _NAMES = ", ".join(COLUMNS)
-#: The size of the page cache in KiB. It is large because writes to the index of keys are random.
+#: The page cache in KiB, large because writes to the index of keys are random.
 _CACHE_KIB = 64_000
 
 
 def join_ledgers(target: Path, parts: Sequence[Path], run_id: str, *, goes_on: bool = False) -> int:
-    """Join these ledgers in this order, replace the ledger `target` by the result, and return its number of outcomes.
+    """Join these ledgers in this order, replace the ledger `target` with the result, and return its number of outcomes.
 
     The first one may be from before there were shards: its rows keep their numbers. The result is made in a separate
     file, so a kill leaves the old ledger, and repeating the join gives the same result. Nobody else may write to

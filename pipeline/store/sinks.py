@@ -111,7 +111,7 @@ class Sinks:
             return  # Rows have been archived or moved, so the files are rebuilt at the end.
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
-        # Do this before adding rows: writing into a file that somebody has edited would damage both.
+        # Before a row is added: a row written into somebody's edit would damage both.
         await self._rebuild([file for file in self._files if file.external_change()])
         await self._extend(outcomes, seqs)
         if sum(file.unsynced_bytes for file in self._files) >= SYNC_BYTES:

@@ -24,7 +24,7 @@ def pack_snapshot(ledger: Path, archive: Path) -> None:
     with store_errors(archive):
         try:
             copy.unlink(missing_ok=True)
-            # One read transaction gives a consistent copy, whatever is written meanwhile.
+            # One read transaction: the copy is consistent, whatever is written meanwhile.
             with closing(connect_reader(ledger)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
                 target.execute("PRAGMA journal_mode = DELETE")

@@ -96,7 +96,7 @@ def to_text(columns: Sequence[Column]) -> str:
 
 
 def from_text(text: str) -> tuple[Column, ...]:
-    """Return the columns that `to_text` received."""
+    """Read what `to_text` returned."""
     return tuple(Column(*values) for values in codec.loads_exact(text))
 
 

@@ -14,7 +14,7 @@ from pipeline.records import JSON
 from pipeline.store.columntypes import column_type
 from pipeline.store.sqlcolumns import KEY, KEY_BYTES, PART, Column
 
-#: The table next to the runs' tables that records whose they are and how far they go.
+#: The table that records which run each table belongs to, and how far it goes.
 PROGRESS = "labelpipe_progress"
 #: Replaces a run's id if the run has started over: the next run in its folder continues with the table.
 FREE = "free"
@@ -177,11 +177,10 @@ class Database:
         self._table(columns).create(connection)
 
     def drop(self, connection: Any) -> None:
-        """Drop the table."""
         self._table(()).drop(connection)
 
     def add_columns(self, connection: Any, columns: Sequence[Column], new: Sequence[Column]) -> None:
-        """Add the new columns, which are the last of `columns`, to the table."""
+        """Add `new`, the last of `columns`, to the table."""
         table = self._table(columns)
         named = connection.dialect.identifier_preparer.format_table(table)
         for column in list(table.columns)[len(columns) - len(new) + 2 :]:
@@ -213,7 +212,6 @@ class Database:
         return int(connection.execute(counted).scalar_one())
 
     def insert(self, connection: Any, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-        """Add rows."""
         if rows:
             keys = [KEY, PART, *(f"c{index}" for index in range(len(columns)))]
             added = [dict(zip(keys, [*row_id, *values], strict=True)) for row_id, values in rows]
@@ -233,7 +231,6 @@ class Database:
             connection.execute(table.update().where(*self._these(table)).values(bound), changed)
 
     def delete(self, connection: Any, row_ids: Sequence[tuple[str, int]]) -> None:
-        """Delete rows."""
         if row_ids:
             gone = [{"the_key": key, "the_part": part} for key, part in row_ids]
             table = self._table(())

@@ -57,7 +57,7 @@ class SqlPlace:
 
     @classmethod
     def from_text(cls, text: str) -> SqlPlace:
-        """Return the place that `to_text` was called on."""
+        """Read what `to_text` returned."""
         return cls(**codec.loads_exact(text))
 
 
@@ -305,7 +305,7 @@ class _LedgerView:
         self.last_seq = queries.last_seq(reader)
         wanted = queries.meta_get(reader, "layout_asked")
         self._corrected = read_corrections(path.parent, column=wanted is not None and Layout.from_text(wanted).reviewed)
-        #: Both numbers only grow, so the same sum means the same rows.
+        #: Both only grow, so the same sum means the same rows.
         self.generation = self._ledgers + self._corrected.version
 
     def check(self) -> None:
@@ -345,7 +345,7 @@ class _LedgerView:
             ]
 
     def progress(self, rows: int, columns: Sequence[Column]) -> dict[str, Any]:
-        """Return what the progress table saves about a table that contains all rows."""
+        """Return the progress of a table that contains all rows."""
         return {
             "generation": self.generation,
             "seq": self.last_seq,

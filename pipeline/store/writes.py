@@ -114,7 +114,7 @@ def commit(
 def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     """Save the outcomes of gold records as archived, because no file of rows may contain them. Their cost counts.
 
-    Their seqs count down from -1, so that those of other outcomes stay consecutive. The saved answers of their votes
+    Their seqs count down from -1, so that those of outcomes stay consecutive. The saved answers of their votes
     and repairs are deleted, because the row includes their cost.
     """
     with transaction(connection):
@@ -124,7 +124,7 @@ def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -
             values = (least - place, *row[1:], time.time(), CANARY, 1)
             connection.execute(_KEEP_CANARY, values)
         storedturns.forget(connection, [row[1] for row in rows])
-        # The batch lane cannot see that they are done, because they are not among the outcomes.
+        # No row in `outcomes` shows the batch lane that they are done.
         connection.executemany("DELETE FROM batch_items WHERE key = ?", [(row[1],) for row in rows])
 
 
@@ -183,7 +183,6 @@ def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
 
 
 def save_checkpoints(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
-    """Store the checkpoints of these files."""
     with transaction(connection):
         _store_files(connection, checkpoints)
 
