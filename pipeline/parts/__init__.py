@@ -1,4 +1,4 @@
-"""Settings to the parts of a run: the only room that knows both."""
+"""Builds the parts of a run from the settings. No lower layer knows both."""
 
 from pipeline.parts.card import (
     FORM_NOTES,

@@ -1,7 +1,7 @@
-"""The server card: what `check` has found a server to do with calls, kept in the run folder for the run.
+"""Reads the server card: what `check` found out about how a server handles calls, saved in the run folder.
 
-A run works without one. It changes how a call is asked for and nothing of what is asked: a request keeps its digest,
-and an answer that was kept is read as it was. So a card may come and go between two sessions.
+A run works without one. The card changes how a call is requested, but not what is asked: a request keeps its digest,
+and a saved answer is read as before. So a card may appear or disappear between two sessions.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from pipeline.records import BY_SCHEMA, JSON, Request
 from pipeline.settings import Settings
 from pipeline.store import RunDir
 
-#: The forms in which a call is asked for, the one that serves best first.
+#: The forms in which a call is requested, best first.
 FORMS = ("required", "forced", BY_SCHEMA)
-#: What a run is told of a form; of "required", which is sent without a card too, there is nothing to tell.
+#: What the run reports about a form. "required" needs no report, because it is also sent without a card.
 FORM_NOTES = {
     "forced": "the function is named in each call",
     BY_SCHEMA: "a call goes out as its schema (response_format)",
@@ -26,7 +26,7 @@ FORM_NOTES = {
 
 
 def fingerprint_of(settings: Settings) -> str:
-    """Of whom a card is: the address, the model and the API."""
+    """Return what identifies a card's server: a hash of the address, the model, and the API."""
     model = settings.model
     url = model.base_url or os.environ.get(BASE_URL) or ""
     identity = codec.dumps([url.rstrip("/"), model.name, api_of(settings)])
@@ -34,19 +34,19 @@ def fingerprint_of(settings: Settings) -> str:
 
 
 def has_card(settings: Settings) -> bool:
-    """Whether there is anything to find out about the server: OpenAI and Azure are known, as the built-in one is."""
+    """Whether the server may need a card. OpenAI, Azure, and the built-in endpoint are known."""
     return not (holds_names(settings) or is_simulated(settings) or settings.task.call == "any")
 
 
 def takes_single_call(settings: Settings) -> bool:
-    """Whether an answer is to be one call, so that it may be asked for by the function's name or by its schema."""
+    """Whether an answer must be one call, so that it may be requested by the function's name or by its schema."""
     task = settings.task
     is_one = task.call == "one" and task.rows != "calls" and task.max_turns == 1
     return is_one and len(task.tools or [None]) == 1
 
 
 def refuse_schema(settings: Settings) -> None:
-    """Raise ConfigError where calls cannot go out as a schema: of one answer."""
+    """Raise ConfigError if calls cannot be sent as a schema, which allows only one answer."""
     if settings.model.tool_choice != BY_SCHEMA:
         return
     if not takes_single_call(settings):
@@ -57,7 +57,7 @@ def refuse_schema(settings: Settings) -> None:
 
 
 def card_of(settings: Settings) -> Mapping[str, JSON] | None:
-    """The card in the run folder; None where there is none, or it is about another server, model or API."""
+    """Return the card in the run folder; None if there is none, or if it is for another server, model, or API."""
     try:
         card = codec.loads(RunDir(Path(settings.output.dir)).server.read_bytes())
     except (OSError, codec.JSONDecodeError):
@@ -67,19 +67,19 @@ def card_of(settings: Settings) -> Mapping[str, JSON] | None:
 
 
 def form_of(settings: Settings) -> str | None:
-    """How the card says that a call is asked for; None where there is none, or the config says so itself."""
+    """Return the card's form of requesting a call; None if there is none, or if the config sets it."""
     card = card_of(settings) if settings.model.tool_choice is None and takes_single_call(settings) else None
     form = None if card is None else card.get("form")
     return str(form) if form in FORMS else None
 
 
 def with_call_form(settings: Settings, request: Request) -> Request:
-    """The request in the form in which its call is asked for."""
+    """Return the request in the form in which its call is requested."""
     from pipeline.providers import asked_as
 
     return asked_as(request, form_of(settings) if request.model == settings.model.name else None)
 
 
 def describe_card(settings: Settings) -> str:
-    """What the card changes in the calls of a run; empty where it changes nothing."""
+    """Return what the card changes in the calls of a run; empty if nothing."""
     return FORM_NOTES.get(form_of(settings) or "", "")

@@ -1,4 +1,4 @@
-"""[quality] gold -> the gold records that a run measures itself by."""
+"""Reads the gold records of [quality] gold, which measure a run."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from pipeline.records import JSON, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import Task
 
-#: More gold than this says nothing more: its first rows are taken.
+#: How many rows of gold are read. More would not make the measurement better.
 MOST_GOLD = 20_000
 
 
@@ -37,8 +37,8 @@ MOST_GOLD = 20_000
 class GoldRecords:
     """The gold records of a run, and the label field that they are about.
 
-    `mixed` are records to be asked beside those of the input, in a random order; `right` is what gold says, by the key
-    of the record, mixed or of the input.
+    `mixed` are records to ask in addition to those of the input, in random order. `right` maps the key of a record,
+    mixed or from the input, to its gold value.
     """
 
     field: MeasuredField
@@ -48,7 +48,7 @@ class GoldRecords:
 
 
 async def gold_of(settings: Settings, task: Task) -> GoldRecords | None:
-    """The gold of [quality]; None where none is named. A shard has its part of it. Raises ConfigError."""
+    """Return the gold of [quality], or a shard's part of it; None if none is set. Raises ConfigError."""
     gold = await _all_gold(settings, task)
     if gold is None or settings.input.shard is None:
         return gold
@@ -58,10 +58,10 @@ async def gold_of(settings: Settings, task: Task) -> GoldRecords | None:
 
 
 async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
-    """The gold of all shards.
+    """Return the gold of all shards.
 
-    Where the file has what the prompt shows, its records are mixed into the run. Where it has keys and labels alone,
-    the run's own records of these keys are compared as they are labelled.
+    If the file has the fields that the prompt shows, its records are mixed into the run. If it has only keys and
+    labels, the run's own records with these keys are compared as they are labeled.
     """
     name = settings.quality.gold
     if name is None:
@@ -112,7 +112,7 @@ async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
 
 
 def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, MeasuredField]) -> str:
-    """The column of gold that is meant."""
+    """Return the column that contains the gold."""
     name = settings.quality.gold_column
     if name is not None:
         if name not in columns:
@@ -144,7 +144,7 @@ def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
 
 
 def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
-    """The records without those whose key came before."""
+    """Return the records without those whose key came before."""
     if key is None:
         return list(records)
     names = [key_from_value(record.fields.get(key)) or f"line {record.line}" for record in records]
@@ -152,7 +152,7 @@ def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
 
 
 def _refuse_unknown(path: Path, field: MeasuredField, column: str, labelled: Sequence[Record]) -> None:
-    """Raises ConfigError for a right label that the task does not have: no answer could equal it."""
+    """Raise ConfigError for a gold label that the task does not have, because no answer could equal it."""
     for record in labelled if field.values else ():
         value = record.fields[column]
         labels = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
@@ -165,12 +165,12 @@ def _refuse_unknown(path: Path, field: MeasuredField, column: str, labelled: Seq
 
 
 def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -> set[str]:
-    """The columns that hold right labels, of whichever field: no prompt may show them."""
+    """Return the columns with gold of any field. No prompt may show them."""
     return {column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)}
 
 
 def _prompt_fields(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
-    """The fields that a prompt of a gold record shows; () where the file lacks one of them."""
+    """Return the fields that the prompt of a gold record shows; () if the file lacks one of them."""
     fields = sorted(task.fields) or [column for column in columns if column not in others]
     return tuple(fields) if set(fields) <= set(columns) else ()
 
@@ -185,16 +185,16 @@ def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
 
 def _canary(record: Record, path: Path, key: str | None, hidden: set[str], prompt_fields: Sequence[str]) -> Record:
     fields = {name: value for name, value in record.fields.items() if name not in hidden}
-    # Rows that are added above do not change the name, nor does a column that the prompt does not show.
+    # Neither rows added above nor columns that the prompt does not show change the name.
     content = codec.digest64(codec.canonical({name: fields.get(name) for name in prompt_fields})) % 2**64
     name = (key_from_value(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
-    # Like a place: no key that a field gives looks so.
+    # A placeholder, because no key from a field looks like one.
     placeholder = placeholder_key(f"gold {name}")
     return replace(record, key=placeholder, fields=fields, digest=codec.digest64(codec.canonical(fields)))
 
 
 def _examples(task: Task, prompt_fields: Sequence[str]) -> set[tuple[bytes, ...]]:
-    """What the model is shown with its labels: what it says of these proves nothing."""
+    """Return the contents of the prompt's examples. The model sees their labels, so they cannot measure it."""
     examples: Sequence[Mapping[str, Any]] = task.fingerprint.get("examples") or ()
     return {_values(example, prompt_fields) for example in examples}
 
@@ -207,10 +207,10 @@ def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[bytes, ..
 
 
 def gold_source(path: str, sets: Sequence[str] = (), keys: Sequence[str] = ()) -> Source:
-    """A gold file, of any format that an input may have. Raises SetupError.
+    """Return a gold file, in any input format, as a source. Raises SetupError.
 
-    `sets` say how it is read, by keys of [input]: `input.encoding=cp1252`. `keys` are columns, one of which it has:
-    where its first line names one, that line is the header, and tells what separates the columns.
+    `sets` are [input] settings for reading it, such as `input.encoding=cp1252`. `keys` are columns, one of which it
+    has. If its first line contains one, that line is the header and determines the delimiter.
     """
     try:
         sources = resolve_inputs(path, _input_options(path, sets, _header_of(path, keys)), Path(), None, secret=False)
@@ -227,7 +227,7 @@ def _header_of(path: str, keys: Sequence[str]) -> dict[str, Any]:
         return {}
     try:
         delimiter = next(filter(None, (delimiter_of(file, key) for key in keys)), None)
-    except OSError:  # told when it is read
+    except OSError:  # reported when the file is read
         return {}
     return (
         {}
@@ -237,7 +237,7 @@ def _header_of(path: str, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _input_options(path: str, sets: Sequence[str], header: Mapping[str, Any]) -> InputSettings:
-    """How a file is read that the config does not name: only what is said here, nothing of the run's own input."""
+    """Return how to read a file that is not in the config, from these arguments only, not from the run's [input]."""
     values: dict[str, Any] = {"path": path, **header}
     if sets:
         settings, keys = input_settings(path, sets)

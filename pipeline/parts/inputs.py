@@ -1,4 +1,4 @@
-"""Settings -> the inputs of a run, what the manifest says of them, and the same inputs again for `verify`."""
+"""Finds the inputs of a run from the settings, describes them for the manifest, and finds them again for `verify`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ from pipeline.settings import InputSettings, Settings, variable
 from pipeline.store import Change, RunDir, diff
 from pipeline.threads import in_daemon
 
-#: what the manifest says instead of paths where a program gave the records
+#: What the manifest contains instead of paths if a program passed the records.
 GIVEN = "records from Python"
-#: the keys of [input] that say how many of its records are taken
+#: The keys of [input] that decide how many of its records are taken.
 _HOW_MANY = {"limit", "sample", "seed", "keys", "shard"}
-#: how a config says that there is no such character, or no such list
+#: How a config sets no character or no list.
 _NONE = "none"
 
 
 def sources_of(settings: Settings, records: RecordInput | None = None) -> list[Source]:
-    """The inputs, found and numbered; `records` that a program gives stand for all others. Raises SetupError."""
+    """Find and number the inputs; `records` from a program replace all others. Raises SetupError."""
     if records is not None:
         return [iterable_source(records)]
     settings.need_input()
@@ -48,8 +48,8 @@ def sources_of(settings: Settings, records: RecordInput | None = None) -> list[S
 
 
 def input_settings(path: str, sets: Sequence[str]) -> tuple[Settings, list[str]]:
-    """Settings that say only how a file is read that no config names, and the keys that `sets` name."""
-    # Nothing is asked: the prompt and the model stand for those of a config.
+    """Return settings only for reading a file that is not in a config, and the keys that `sets` names."""
+    # Nothing is asked, so the prompt and the model are dummies.
     stub: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
     settings = Settings.load(None, sets, input={"path": path}, **stub)
     return settings, [key for key, origin in settings.origins().items() if origin.kind == "--set"]
@@ -86,9 +86,9 @@ async def read(
     progress: ReadProgress | None = None,
     every: bool = False,
 ) -> Records:
-    """The records of the inputs that the settings choose. Raises ConfigError, and InputError.
+    """Yield the records that the settings choose from the inputs. Raises ConfigError, InputError.
 
-    With `every` those of `input.where` alone: the others say how many of them are taken this time.
+    With `every`, only `input.where` (and a shard) chooses: the other keys decide how many are taken this time.
     """
     options = settings.input
     keys_file = None if options.keys is None or every else settings.find(options.keys)
@@ -114,20 +114,20 @@ def _read(
 
 
 def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
-    """Which input it is and how it is read, for the comparison with an earlier run: nothing that may be a secret.
+    """Return which input it is and how it is read, to compare with an earlier run. Contains no secrets.
 
-    Every option of [input] decides how a record reads or, as `where`, whether there is one; an option that is yet to
-    come as well. How many of the records are taken this time decides neither.
+    This includes every option of [input], even future ones, because each affects how a record is read or, as `where`,
+    whether it exists. Options for how many records are taken this time do not.
     """
     options = settings.input.model_dump(mode="json", exclude=_HOW_MANY)
     identity = {name: value for name, value in options.items() if not _is_usual(name, value)}
     if any(source.single_pass and source.path for source in sources):
-        identity["path"] = [source.name for source in sources]  # a pipe's path is another one each time
+        identity["path"] = [source.name for source in sources]  # the path of a pipe differs each time
     return {"path": None, "key": None} | identity | ({"path": GIVEN} if _is_from_program(sources) else {})
 
 
 def _is_usual(name: str, value: Any) -> bool:
-    # UTF-8 was the encoding's default once, and is what most texts are in that leave it unset.
+    # UTF-8 was once the default encoding, and most inputs without an encoding are in UTF-8.
     return value == _usual(name) or (name, value) == ("encoding", "utf-8")
 
 
@@ -136,9 +136,9 @@ def _usual(name: str) -> Any:
 
 
 def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What differs between the input that a manifest names and this one."""
+    """Return the differences between a manifest's input and this one."""
     before = dict(manifest["fingerprint"].get("input") or {})
-    # Earlier versions noted the format with the paths, and what is usual too.
+    # Earlier versions recorded the format with the paths, and also recorded defaults.
     before.setdefault("format", manifest.get("reading", {}).get("format"))
     if before.get("quote") == "":
         before["quote"] = _NONE
@@ -153,7 +153,7 @@ def _is_from_program(sources: Sequence[Source]) -> bool:
 
 
 def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
-    """How `verify` reads the input again. An address out of the environment stays there."""
+    """Return how `verify` reads the input again. An address from an environment variable is not saved."""
     options, folder = settings.input, Path(settings.output.dir).absolute()
     from_program, hidden = _is_from_program(sources), options.url_env is not None
     reading: dict[str, Any] = {
@@ -171,22 +171,22 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def can_be_read_again(manifest: Mapping[str, Any]) -> bool:
-    """Whether the input is there for a second reading: stdin, a pipe and what a program gave are not."""
+    """Whether the input can be read a second time, unlike stdin, a pipe, or records from a program."""
     reading = manifest.get("reading", {})
     paths = reading.get("paths")
     return bool(reading.get("url_env")) or (bool(paths) and "-" not in paths and not reading.get("once"))
 
 
 def is_elsewhere(manifest: Mapping[str, Any]) -> bool:
-    """Whether a second reading leads to addresses or databases: who only looks at a run folder may not have made it."""
+    """Whether a second reading would use addresses or databases. The run folder may be from somebody else."""
     reading = manifest.get("reading", {})
     return bool(reading.get("url_env")) or any("://" in str(path) for path in reading.get("paths") or ())
 
 
 async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: bool = False) -> Records:
-    """The records of a run's input, as its manifest says. Raises SetupError.
+    """Yield the records of a run's input as in its manifest. Raises SetupError.
 
-    With `left_out` also those that the run does not take: their problem is LEFT_OUT.
+    With `left_out`, also yield those that the run does not take, with the problem LEFT_OUT.
     """
     names = InputSettings.model_fields.keys() - {"path", "url_env"}
     options = InputSettings(**{name: reading[name] for name in names & reading.keys()})

@@ -1,4 +1,4 @@
-"""[task.labels] -> what each label field holds, with the files of labels read."""
+"""Builds the label fields of [task.labels], and reads files of labels."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +17,17 @@ from pipeline.settings import Settings, label_field
 
 #: The columns of a file of labels.
 LABEL, DESCRIPTION, EXAMPLES = "label", "description", "examples"
-#: More rows than this are no labels: a schema takes a thousand values.
+#: A file with more rows than this is not a file of labels: a schema allows a thousand values.
 MOST_ROWS = 5_000
 
 
 def label_fields(settings: Settings) -> dict[str, LabelField]:
-    """What each field of [task.labels] holds; {} where something else says what a label is. Raises ConfigError."""
+    """Return the fields of [task.labels]; {} if something else defines the labels. Raises ConfigError."""
     return fields_of_forms(settings, settings.task.labels or {}, "task.labels")
 
 
 def fields_of_forms(settings: Settings, forms: Mapping[str, Any], key: str) -> dict[str, LabelField]:
-    """What the forms say that stand under `key`. Raises ConfigError for a file of labels that cannot be used."""
+    """Return the label fields of the forms under `key`. Raises ConfigError for an invalid file of labels."""
     return {name: _read(settings, label_field(form), f"{key}.{name}") for name, form in forms.items()}
 
 
@@ -39,9 +39,9 @@ def _read(settings: Settings, field: LabelField, key: str) -> LabelField:
 
 
 def label_file(settings: Settings, name: str) -> Path:
-    """Where a file of labels is: beside the config, or else where any other path of the config is looked for.
+    """Return the path of a file of labels: next to the config, or else where other paths of the config are looked up.
 
-    A run writes a `labels.csv` as well, so the current directory comes second here.
+    The current directory comes second here, because a run also writes a `labels.csv`.
     """
     beside = settings.config_path and settings.config_path.parent / name
     return beside if beside and beside.is_file() else settings.find(name)
@@ -52,7 +52,7 @@ def _records(path: Path, key: str) -> list[Record]:
         raise ConfigError(f"{key}: {path} is not there: expected a file with the columns {LABEL} and {DESCRIPTION}")
     try:
         source = table_source(path, LABEL)
-        # By a loop of its own, for the caller may be within one. The file is small.
+        # In a separate event loop, because the caller may run in one. The file is small.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
     except InputError as error:
@@ -91,7 +91,7 @@ def _choice(record: Record, place: str) -> Choice:
 
 
 def _refuse_columns(path: Path, records: Sequence[Record], key: str) -> None:
-    """Raises ConfigError where a file has columns, and none of them says what the labels mean."""
+    """Raise ConfigError if a file has other columns, but none with the meanings of the labels."""
     names = dict.fromkeys(name for record in records if record.problem is None for name in record.fields)
     others = [name for name in names if plain_name(name) not in (LABEL, EXAMPLES)]
     if others and DESCRIPTION not in map(plain_name, names):
@@ -109,7 +109,7 @@ def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _examples(value: Any, place: str) -> tuple[str, ...]:
-    """The examples of a cell: one text, or a JSON list of several."""
+    """Return the examples in a cell: one text, or a JSON list of several."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = codec.loads(value)

@@ -1,4 +1,4 @@
-"""[limits] and the price -> what each call has to pass, and how often it is made."""
+"""Builds from [limits] and the price what each call must pass, and the rules for retries."""
 
 from collections.abc import Mapping
 
@@ -28,39 +28,39 @@ from pipeline.records import FLEX, Usage, room_in
 from pipeline.settings import PriceSettings, Settings
 from pipeline.task import MIN_CACHED_TOKENS, supports_breakpoint
 
-#: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
+#: The price of writing to the prompt cache, relative to input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
-#: What batches and flex cost beside live calls, where nobody lists a price of its own (OpenAI's guides to both).
+#: The price of batches and flex relative to live calls, if no list has a separate one (OpenAI's guides to both).
 LANE_SHARE = 0.5
-#: Who says what a price of the user's own is.
+#: The origin of a price that the user set.
 OF_CONFIG = "config"
 
 
 def price_for(settings: Settings) -> Price | None:
-    """The config's price, or that of the price list for the service tier asked for; None where neither knows it."""
+    """Return the config's price, or else the list price for the requested service tier; None if neither is known."""
     return _price(settings, settings.model.name, settings.model.price)
 
 
 def standard_price(settings: Settings) -> Price | None:
-    """What a live answer costs at the standard tier; None where no price is known."""
+    """Return the price of a live answer at the standard tier; None if unknown."""
     return price_of(settings.model.name) if settings.model.price is None else price_for(settings)
 
 
 def batch_price(settings: Settings) -> Price | None:
-    """What an answer of a batch costs; None where no price is known."""
-    # A service tier of its own is no part of a batch.
+    """Return the price of an answer from a batch; None if unknown."""
+    # Batches do not use the configured service tier.
     return _reduced(settings, settings.model.name, standard_price(settings), batch=True)
 
 
 def flex_price(settings: Settings) -> Price | None:
-    """What an answer at the flex tier costs; None where no price is known."""
+    """Return the price of an answer at the flex tier; None if unknown."""
     return _reduced(settings, settings.model.name, standard_price(settings), service_tier=FLEX)
 
 
 def _reduced(
     settings: Settings, model: str, live: Price | None, *, batch: bool = False, service_tier: str | None = None
 ) -> Price | None:
-    """The price list's, where it has one of its own for this lane; else a share of the live price."""
+    """Return the list price for this lane, if there is one; else a share of the live price."""
     if live is None:
         return None
     if live.origin != OF_CONFIG and (is_openai(settings) or is_simulated(settings)):
@@ -71,20 +71,20 @@ def _reduced(
 
 
 def fewest_for_batches(settings: Settings) -> int:
-    """So many records or fewer are not worth waiting for batches: the first part, and one more."""
+    """Return how many records are not worth waiting for batches: at most the first part and one more."""
     return settings.batch.first_part + settings.batch.part_records
 
 
 def lane_price(settings: Settings) -> Price | None:
-    """What an answer costs in the lane that the settings choose; None where no price is known."""
+    """Return the price of an answer in the lane that the settings choose; None if unknown."""
     of_lane = {"batch": batch_price, "flex": flex_price}.get(settings.model.lane, price_for)
     return of_lane(settings)
 
 
 def _dearest(settings: Settings) -> Price | None:
-    """What a call can cost at most, whoever of the voters makes it; None where one of them has no known price.
+    """Return the highest price of a call by any voter; None if one of the prices is unknown.
 
-    Raises ConfigError where only a voter has none, and the run has a cap in US dollars.
+    Raises ConfigError if only a voter's price is unknown, and the run has a cap in US dollars.
     """
     models = [(settings.model.name, settings.model.price)]
     models += [(one.model, one.price) for one in settings.quality.voters if one.model is not None]
@@ -118,14 +118,14 @@ def _price(settings: Settings, model: str, own_price: PriceSettings | None) -> P
 
 
 def tariff_of(settings: Settings) -> Tariff:
-    """What answers cost. A price of the user's own is that of all; the price list has one for each service tier."""
+    """Return the prices of answers. A price in the config applies to all; the price list has one per service tier."""
     voters = [one for one in settings.quality.voters if one.model is not None]
     others = {one.model: _tariff(settings, one.model, one.price) for one in voters if one.model is not None}
     return _tariff(settings, settings.model.name, settings.model.price, others)
 
 
 def votes_usd(settings: Settings, usage: Usage) -> float | None:
-    """What the fewest answers that decide a label cost where each uses so much; None where a price is not known."""
+    """Return the cost of the fewest answers that decide a label, with this usage each; None if a price is unknown."""
     quality, own = settings.quality, lane_price(settings)
     voters = [own if one.model is None else _price(settings, one.model, one.price) for one in quality.voters]
     prices = [own, *(voters or [own] * quality.size)][: quality.fewest]
@@ -157,11 +157,11 @@ def admission_of(
     resource: Resource | None = None,
     top_up: TopUp | None = None,
 ) -> Admission:
-    """The door with the limits of the settings, and those that need a ledger.
+    """Build the admission with the limits of the settings, and those that need a ledger.
 
-    `resource` says how much may be sent; None: what this process finds out, within the limits of the settings.
-    `fund` makes room in a budget that is a part of a larger one.
-    `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
+    `resource` decides how much may be sent; None: what this process finds out, within the limits of the settings.
+    `top_up` adds money to a budget that is a part of a larger one.
+    `constant_tokens` is the length of the prompts' shared prefix. One that servers cache is worth waiting for.
     """
     limits = settings.limits
     tuner = tuner_of(settings)
@@ -184,7 +184,7 @@ def admission_of(
 
 
 def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
-    """What finds the concurrency, where that is "auto"."""
+    """Return what tunes the concurrency, if that is "auto"."""
     limits = settings.limits
     if limits.concurrency != "auto":
         return None
@@ -193,7 +193,7 @@ def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
 
 
 def hours_of(settings: Settings) -> Hours | None:
-    """The hours in which calls may leave, and when the run stops. Raises ConfigError."""
+    """Return the hours in which calls may be sent, and when the run stops. Raises ConfigError."""
     between, stop_at = settings.limits.run_between, settings.limits.stop_at
     if between is None and stop_at is None:
         return None
@@ -201,10 +201,10 @@ def hours_of(settings: Settings) -> Hours | None:
 
 
 def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe: Spend = NOTHING) -> Budget | None:
-    """What counts the run's cost, with the caps that are set; one may be set in mid-run.
+    """Return a budget that counts the run's cost, with the caps that are set; one may be set during the run.
 
-    None where a call's worst case has no bound: there nothing can be capped. Raises ConfigError where it is to be.
-    `maybe` is the part of what is spent that no kept answer tells of.
+    None if a call's worst case has no bound, so nothing can be capped. Raises ConfigError if a cap is set then.
+    `maybe` is the part of what was spent that no saved answer accounts for.
     """
     limits = settings.limits
     is_capped = limits.budget_usd is not None or limits.budget_tokens is not None
@@ -231,7 +231,7 @@ def has_bound(settings: Settings) -> bool:
 
 
 def rules_of(settings: Settings) -> AskRules:
-    """How often and how long, from the settings."""
+    """Return how often and how long a record is asked."""
     return AskRules(
         max_attempts=settings.limits.max_attempts,
         max_repairs=settings.limits.max_repairs,
