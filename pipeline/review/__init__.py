@@ -1,4 +1,4 @@
-"""People look at labels: draws, their answers, and one record with all that is known of it."""
+"""Reviews of labels by people: draws, their answers, and the view of one record."""
 
 from pipeline.review.answer_import import take_answers
 from pipeline.review.drawfile import draw_to_file, refuse_existing_file, write_records

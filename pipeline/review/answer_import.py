@@ -1,4 +1,4 @@
-"""What a person has filled in, taken back into the run's reviews: all of a file, or nothing of it."""
+"""Imports a file that a person has filled in into the run's reviews: either all of the file, or nothing."""
 
 import asyncio
 from collections import Counter
@@ -19,24 +19,24 @@ from pipeline.review.row_matching import MatchedRow, match_rows
 from pipeline.runner import rewrite
 from pipeline.store import Answer, CorrectionSet, Draw, Ledger, open_reviews, read_corrections, read_reviews
 
-#: Faults of a file that are named.
+#: The most faults of a file that are named.
 SHOWN_FAULTS = 10
-#: Rows whose records are looked up together.
+#: How many rows' records are read together.
 BLOCK = 1_000
 _SEVERAL = (
     "the record has several rows, and an answer cannot say which of them it is about. Take the row out of this "
     "file, and change the label in your own copy of labels.csv, or write a clearer prompt and label the record again"
 )
-#: What is counted of a file, in rows.
+#: The counts of a file, in rows.
 COUNTS = ("corrected", "confirmed", "unclear", "known", "unchanged", "outdated", "unanswered")
 
 
 @dataclass(frozen=True, slots=True)
 class _AnswerFile:
-    """A file that a person has filled in, with the run's corrections as they are now, and as its files have them.
+    """A file that a person has filled in, with the run's present corrections, and those that its files contain.
 
-    `own` are those of the columns `unclear` and `note` that are a draw's. `is_copy`: it is an edited labels.csv, so
-    nobody has chosen each value in it.
+    `own` holds `unclear` and `note` if these columns come from a draw. `is_copy` means that it is an edited labels.csv,
+    so nobody has chosen each value in it.
     """
 
     run: ReviewedRun
@@ -48,10 +48,10 @@ class _AnswerFile:
     is_copy: bool
 
     def is_outdated(self, outcome: Outcome, column: str, value: JSON) -> bool:
-        """Whether a value of a labels.csv is only older than the correction of its record.
+        """Whether a value of a labels.csv is merely older than the correction of its record.
 
-        The file may be a copy of one that did not have the correction yet, as while the run was at work, or one from
-        before somebody else corrected the record: the model's label is in it, and nobody has chosen it.
+        The file may be a copy from before the correction was written, as during a run, or from before somebody else
+        corrected the record: it contains the model's label, and nobody has chosen it.
         """
         correction = self.now.by_key.get(outcome.record.key)
         if not self.is_copy or correction is None or column not in correction.fields:
@@ -60,11 +60,11 @@ class _AnswerFile:
         return any(column in label and is_equal(value, label[column]) for label in labels if label)
 
     def answers_draw(self, draw: Draw, keys: Set[str], drawn: Set[str], pending: Set[str]) -> bool:
-        """Whether the file is this draw, filled in: then a value that is as it was is an answer too.
+        """Whether the file is this draw, filled in. If so, an unchanged value is an answer too.
 
-        It is if it has the draw's own columns, whatever rows were deleted. Another tool may have left these out; then
-        it has to be about all records of the draw, or all that nobody has answered: gold, or a list of mistakes, may
-        lie in a draw by chance, or come from it, and is no random part of it. An edited labels.csv shows the model's
+        It is if it has the draw's own columns, whatever rows were deleted. Another tool may have dropped these. Then
+        the file must be about all records of the draw, or all unanswered ones: gold, or a list of mistakes, may be part
+        of a draw by chance, or come from it, but is no random part of it. An edited labels.csv shows the model's
         labels.
         """
         if {UNCLEAR, NOTE} <= self.own:
@@ -75,12 +75,12 @@ class _AnswerFile:
 
 @dataclass(frozen=True, slots=True)
 class _ImportResult:
-    """What came of a file. `counts` are in rows.
+    """The result of an import. `counts` are in rows.
 
-    `corrected` have another value than the rows of the run had, `confirmed` the same. `unclear` have a mark or a note
-    and no value. `known` were imported before; `unchanged` say nothing, because they answer no draw and are as they
-    were; `outdated` neither, because they are as they were before somebody corrected them; `unanswered` are not filled
-    in.
+    `corrected` rows have a different value than the run's rows had, `confirmed` the same. `unclear` rows have a mark or
+    a note and no value. `known` rows were imported before. `unchanged` rows are no answers, because they answer no draw
+    and have their old values; nor are `outdated` ones, which have those from before a correction. `unanswered` rows are
+    not filled in.
     """
 
     counts: Counter[str]
@@ -89,9 +89,9 @@ class _ImportResult:
 
 
 async def take_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> dict[str, Any]:
-    """Take the answers of a file into the run's reviews, and write the run's files again.
+    """Import the answers of a file into the run's reviews, and rewrite the run's files.
 
-    Gives what came of it as plain values. Raises InputError where a row cannot be taken: then nothing is.
+    Returns the result as plain values. Raises InputError if a row cannot be imported; then none is.
     """
     by = by.strip()
     if not by:
@@ -133,11 +133,11 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
 
 
 async def _read_file(reviewed_run: ReviewedRun, path: Path) -> _AnswerFile:
-    """The file, of which some column is a label. Raises InputError."""
+    """Read the file, which must have a label column. Raises InputError."""
     rows = [row async for block in read_file_rows(path) for row in block]
     if not rows:
         raise InputError(f"{path}: contains no row")
-    # A line of JSON may leave out what is null.
+    # A line of JSON may leave out nulls.
     titles = frozenset(name for row in rows for name in row.values)
     if titles.isdisjoint(reviewed_run.names):
         raise InputError(
@@ -145,7 +145,7 @@ async def _read_file(reviewed_run: ReviewedRun, path: Path) -> _AnswerFile:
             f"{list_names(rows[0].values)}"
         )
     layout, folder = reviewed_run.layout, reviewed_run.run_dir.path
-    # Where the input has a column of this name too, a draw calls that one by another name.
+    # If the input has a column of this name too, a draw renames that one.
     own = {name for name in (UNCLEAR, NOTE) if name not in layout.columns or f"input_{name}" in titles}
     now = await asyncio.to_thread(read_corrections, folder)
     written = await asyncio.to_thread(read_corrections, folder, layout.corrected)
@@ -154,11 +154,11 @@ async def _read_file(reviewed_run: ReviewedRun, path: Path) -> _AnswerFile:
 
 
 def _draw_of(file: _AnswerFile, wanted: int | None, keys: Set[str]) -> tuple[Draw | None, int | None]:
-    """The draw that a file about these keys answers: the one that is wanted, else the smallest that holds all of them.
+    """Return the draw that a file with these keys answers: `wanted`, or the smallest that contains all of them.
 
-    Of draws of one size it is the last: a person may have deleted rows, but none is ever added. A file that is none of
-    them filled in answers no draw: its answers are those that differ, and a draw with these only would make the labels
-    look worse than they are. Then the second value is the blind draw, if any, that its records lie in.
+    Among draws of equal size it is the last: a person may have deleted rows, but never adds any. A file that is no
+    filled-in draw answers none: its answers are only those that differ, and a draw of these would make the labels look
+    worse than they are. Then the second value is the blind draw, if any, that contains its records.
     """
     reviews, draws = read_reviews(file.run.run_dir.path), list[tuple[Draw, set[str], set[str]]]()
     if reviews is not None:
@@ -180,7 +180,7 @@ def _draw_of(file: _AnswerFile, wanted: int | None, keys: Set[str]) -> tuple[Dra
 
 
 def _read_row(file: _AnswerFile, result: _ImportResult, one: MatchedRow, outcome: Outcome, *, confirms: bool) -> None:
-    """Add the answer of a row, or what is wrong with it. With `confirms` a value that is as it was is an answer too."""
+    """Add the answer of a row, or its faults. With `confirms`, an unchanged value is an answer too."""
     values, corrected = one.row.values, file.now.apply(outcome)
     filled, changed, faults = _cells(file.run, values, corrected.label)
     old = [] if confirms else [name for name, value in changed.items() if file.is_outdated(outcome, name, value)]
@@ -207,7 +207,7 @@ def _read_row(file: _AnswerFile, result: _ImportResult, one: MatchedRow, outcome
 def _cells(
     reviewed_run: ReviewedRun, values: Mapping[str, JSON], label: Mapping[str, JSON] | None
 ) -> tuple[dict[str, JSON], dict[str, JSON], list[str]]:
-    """The label columns that are filled in, those of them that are not as they were, and what is wrong with others."""
+    """Return the label columns that are filled in, those of them that changed, and the faults of the others."""
     filled, changed, faults = dict[str, JSON](), dict[str, JSON](), []
     for column in reviewed_run.columns:
         value, name = values.get(column.name), column.name
@@ -227,7 +227,7 @@ def _cells(
 
 
 def _store_answers(reviewed_run: ReviewedRun, answers: Sequence[Answer], by: str, draw: Draw | None) -> list[Answer]:
-    """Store the answers that this person has not given before; gives these."""
+    """Store and return the answers that this person has not given before."""
     number, blind = (None, False) if draw is None else (draw.id, draw.blind)
     about = [replace(answer, by=by, draw=number, blind=blind) for answer in answers]
     with open_reviews(reviewed_run.run_dir.path) as reviews:
@@ -236,7 +236,7 @@ def _store_answers(reviewed_run: ReviewedRun, answers: Sequence[Answer], by: str
 
 
 def _answer_digest(answer: Answer) -> bytes:
-    """What an answer says, and about what."""
+    """Return a value that is equal for answers with the same content about the same record."""
     return codec.canonical([answer.draw, answer.record, answer.fields, answer.unclear, answer.note])
 
 
@@ -255,7 +255,7 @@ def _format_faults(file: Path, faults: Sequence[str]) -> str:
 
 
 def _certified_column(draw: Draw) -> str | None:
-    """The label field that `certify` made the draw for, at first or to have more records checked."""
+    """Return the label field that `certify` made the draw for, whether it is the first draw or a later one."""
     spec: Any = draw.spec
     column: str | None = spec.get("certify", spec).get("column") if draw.purpose == "certify" else None
     return column

@@ -1,7 +1,7 @@
-"""The cells of a file that a person has filled in, read as values of label fields.
+"""Reads the cells of a file that a person has filled in as values of label fields.
 
-A spreadsheet changes how a value is written: TRUE for true, 1.0 for 1, another line end. And it is given texts with an
-apostrophe before what it would run as a formula. What is written otherwise and means the same is no change.
+A spreadsheet changes how a value is written: TRUE for true, 1.0 for 1, other line ends. Texts that it would run as a
+formula were written with an apostrophe in front. A value that is only written differently is not a change.
 """
 
 import re
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NO = frozenset({"", "0", "false", "no", "n"})
 _SPLITS = (";", "|", ",")
-#: values of a field that are named where a cell has none of them
+#: The most values of a field that a message names.
 _VALUES_IN_MESSAGE = 12
 
 
@@ -29,18 +29,18 @@ def is_empty(value: JSON) -> bool:
 
 
 def is_checked(value: JSON) -> bool:
-    """Whether a mark was put here: anything but nothing, 0, no and false."""
+    """Whether the cell has a mark: anything but nothing, 0, no, and false."""
     return not is_empty(value) and str(value).strip().lower() not in _NO
 
 
 def unescape(text: str) -> str:
-    """The text without the apostrophe that stands before a formula, with plain line ends."""
+    """Return the text with plain line ends, without the apostrophe in front of a formula."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text
 
 
 def matches_cell(content: JSON, value: JSON) -> bool:
-    """Whether a cell says this value, as the files write it or as a spreadsheet may."""
+    """Whether a cell contains this value, as our files or a spreadsheet write it."""
     if not isinstance(content, str):
         return codec.canonical(content) == codec.canonical(value)
     text = cell(value)
@@ -50,14 +50,14 @@ def matches_cell(content: JSON, value: JSON) -> bool:
 
 
 def is_equal(one: JSON, other: JSON) -> bool:
-    """Whether two values of a label are the same: for a list of labels in any order."""
+    """Whether two values of a label are equal. Lists of labels are compared without their order."""
     if isinstance(one, list) and isinstance(other, list):
         return sorted(map(codec.canonical, one)) == sorted(map(codec.canonical, other))
     return codec.canonical(one) == codec.canonical(other)
 
 
 def parse_cell(content: JSON, field: LabelColumn) -> JSON:
-    """The value of the field that a cell says. Raises ValueError, which says what it may be."""
+    """Return the value of the field in a cell. Raises ValueError, whose message names the allowed values."""
     readings = _of_text(content, field) if isinstance(content, str) else iter([content])
     for value in readings:
         if field.accepts(value):
@@ -78,11 +78,11 @@ def _of_text(content: str, field: LabelColumn) -> Iterator[JSON]:
 
 
 def _readings(text: str) -> Iterator[JSON]:
-    """What the text may mean that is no text."""
+    """Yield the values other than text that the text may represent."""
     text = unescape(text).strip()
     if (word := text.lower()) in _BOOLEANS:
         yield _BOOLEANS[word]
-    if _WHOLE.fullmatch(text):  # with all its digits, which a float may not hold
+    if _WHOLE.fullmatch(text):  # with all its digits, which a float may lose
         yield int(text)
     elif _NUMBER.fullmatch(text):
         number = float(text.replace(",", "."))

@@ -1,4 +1,4 @@
-"""A draw as a file to be filled in: the key, the carried columns, the label columns, `unclear` and `note`."""
+"""Writes a draw as a file to fill in: the key, the carried columns, the label columns, `unclear`, and `note`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pipeline.review.drawing import DrawOptions, draw_facts, draw_records, find_
 from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
 from pipeline.store import DrawItem, Layout, Ledger, csv_block, distinct, json_block, read_corrections, write_whole
 
-#: The columns at the end of a draw.
+#: The last columns of a draw.
 UNCLEAR, NOTE = "unclear", "note"
 _SUFFIXES = ("", ".csv", ".txt", ".jsonl", ".ndjson")
 
@@ -19,9 +19,9 @@ _SUFFIXES = ("", ".csv", ".txt", ".jsonl", ".ndjson")
 async def draw_to_file(
     run: str | Path | None, options: DrawOptions, to: str | Path, *, draw: int | None = None
 ) -> dict[str, Any]:
-    """Draw records of a run, keep the draw, and write it as a file to be filled in; what came of it as plain values.
+    """Draw records of a run, save the draw, and write it as a file to fill in; return the result as plain values.
 
-    With `draw` it is the draw of this id, which is there already. Raises SetupError.
+    With `draw`, write the existing draw of this id. Raises SetupError.
     """
     path = Path(to)
     refuse_existing_file(path)
@@ -36,9 +36,9 @@ async def draw_to_file(
 
 
 async def write_draw(reviewed_run: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
-    """Write the draw as CSV, or as JSON Lines if the name ends so. Raises StoreError.
+    """Write the draw as CSV, or as JSON Lines if the name says so. Raises StoreError.
 
-    In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
+    In CSV, a text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     corrected = await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)
     async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
@@ -55,12 +55,12 @@ async def write_draw(reviewed_run: ReviewedRun, items: Sequence[DrawItem], path:
 
 
 async def write_records(run: str | Path | None, keys: Sequence[str], path: Path, *, blind: bool) -> None:
-    """Write records of a draw that is kept already, those of these keys. Raises SetupError, StoreError."""
+    """Write the records of a saved draw that have these keys. Raises SetupError, StoreError."""
     await write_draw(await load_reviewed_run(run), [DrawItem(key, 1.0) for key in keys], path, blind=blind)
 
 
 def refuse_existing_file(path: Path) -> None:
-    """Raises SetupError where the file is there: it may hold somebody's answers. Or where it is of another kind."""
+    """Raise SetupError if the file exists, since it may hold somebody's answers, or cannot be written as a draw."""
     if path.suffix.lower() not in _SUFFIXES:
         raise SetupError(f"{path}: a draw is CSV or JSON Lines: choose a name that ends in .csv or .jsonl")
     if path.exists():
@@ -70,7 +70,7 @@ def refuse_existing_file(path: Path) -> None:
 
 
 def _carried_columns(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """The carried columns, those of records without a label too."""
+    """Return the carried columns, including those of records without a label."""
     if layout.fixed:
         return layout.columns
     names = dict.fromkeys(layout.columns)
@@ -80,7 +80,7 @@ def _carried_columns(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, 
 
 
 def _titles(reviewed_run: ReviewedRun, carried: Sequence[str]) -> list[str]:
-    """The titles; a carried column whose title is taken becomes `input_<name>`, as in labels.csv."""
+    """Return the titles. A carried column whose title is taken becomes `input_<name>`, as in labels.csv."""
     ours = (reviewed_run.key_title, *reviewed_run.names, UNCLEAR, NOTE)
     return [reviewed_run.key_title, *distinct(carried, ours), *reviewed_run.names, UNCLEAR, NOTE]
 

@@ -1,4 +1,4 @@
-"""Draws: which records of a run people are to look at, kept in its reviews with their probabilities."""
+"""Draws the records of a run that people review, and saves the draws with their probabilities."""
 
 import asyncio
 import sys
@@ -16,23 +16,23 @@ from pipeline.review.row_files import load_other_labels
 from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_hash, open_reviews, read_reviews
 from pipeline.task import Expression
 
-#: The columns that say how certain a label is, the first one that a run has.
+#: The columns that show how certain a label is. The first one that a run has is used.
 SCORES = ("agreement", "confidence")
-#: Records that are looked at together.
+#: How many records are read together.
 BLOCK = 1_000
-#: So few values are classes in any file.
+#: At most this many values count as classes in any file.
 FEW_CLASSES = 5
-#: Why records are drawn, where nobody says otherwise.
+#: The default purpose of a draw.
 REVIEW = "review"
 
 
 @dataclass(frozen=True, slots=True)
 class DrawOptions:
-    """Which records are drawn. At least one of `sample`, `per_class`, `uncertain`, `disagreements`, `where` is given.
+    """Which records to draw. Requires at least one of `sample`, `per_class`, `uncertain`, `disagreements`, `where`.
 
-    `where` narrows down what the others draw from; alone it draws all that it is true of. `column` is the label column
-    whose classes and disagreements are meant, None: the first, and any of them. `score` is the column of the
-    uncertainty. `seed` makes the draw the same again. With `blind` the model's label is not shown.
+    `where` restricts what the others draw from; alone it draws all records for which it is true. `column` is the label
+    column of the classes and disagreements; None: the first for classes, any for disagreements. `score` is the column
+    of the uncertainty. The same `seed` repeats the draw. `blind` hides the model's label.
     """
 
     sample: int = 0
@@ -52,11 +52,10 @@ class DrawOptions:
 
 @dataclass(slots=True)
 class _Population:
-    """What can be drawn. All of it changes while the run is read.
+    """The records to draw from. All of it is mutable while the run is read.
 
-    `class_of`, `score_of` and `others` are by key, of records with a label. `unclear` counts the records of which
-    `where` is neither true nor false, `several` those with several rows, `unlabelled` those without a label that
-    `where` has not asked for. `digest` does not depend on the order.
+    `class_of` and `score_of` are by key, for records with a label. `unclear` counts the records for which `where` is
+    neither true nor false, and `several` those with several rows. `digest` does not depend on the order.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -70,9 +69,9 @@ class _Population:
 
 
 async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[ReviewedRun, Draw, list[DrawItem]]:
-    """Draw records of a run and keep the draw. Raises SetupError where there is nothing to draw.
+    """Draw records of a run and save the draw. Raises SetupError if there is nothing to draw.
 
-    Records with several rows are never drawn; those without a label only by `where`.
+    Never draws records with several rows. Draws those without a label only by `where`.
     """
     if not options:
         raise SetupError(
@@ -122,7 +121,7 @@ async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Popul
                 if row.label is None:
                     continue
                 if options.per_class:
-                    # One text a class, not one a record.
+                    # One string object per class, not per record.
                     population.class_of[row.key] = sys.intern(cell(row.label.get(column)))
                 if isinstance(number := row.label.get(score), int | float):
                     population.score_of[row.key] = float(number)
@@ -139,7 +138,7 @@ async def _population(reviewed_run: ReviewedRun, options: DrawOptions) -> _Popul
 
 
 def _expect_classes(column: str, class_of: Mapping[str, str]) -> None:
-    """Raises SetupError for free texts, and for numbers that are hardly ever the same: all of them would be drawn."""
+    """Raise SetupError for free texts, and for numbers that hardly ever repeat: all of them would be drawn."""
     values = len(set(class_of.values()))
     if values > max(FEW_CLASSES, len(class_of) // 2):
         raise SetupError(
@@ -150,7 +149,7 @@ def _expect_classes(column: str, class_of: Mapping[str, str]) -> None:
 
 
 def _is_in_population(row: LabelRow, where: Expression | None, population: _Population) -> bool:
-    """Whether the record belongs to what is drawn from."""
+    """Whether the record can be drawn."""
     population.looked_at += 1
     if row.rows is not None:
         population.several += 1
@@ -163,16 +162,16 @@ def _is_in_population(row: LabelRow, where: Expression | None, population: _Popu
 
 
 def _is_true(where: Expression, row: LabelRow) -> bool | None:
-    """Whether the expression is true of the record; None where it cannot be said: a field is missing, or null."""
+    """Whether the expression is true for the record; None if that is undefined: a field is missing, or null."""
     known = {"status": row.status, "code": row.code, **where.values_of(row.fields or {}, row.label or {})}
     try:
         return where(known)
-    except Exception:  # whatever it is, this record has no answer
+    except Exception:  # any error means that it is undefined for this record
         return None
 
 
 def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, columns: tuple[str, ...]) -> bool:
-    """Whether the other label has another value in one of the columns that both have."""
+    """Whether the other label has a different value in one of the columns that both have."""
     if other is None:
         return False
     return any(cell(label.get(name)) != cell(other[name]) for name in columns if name in other)
@@ -226,7 +225,7 @@ def _explain_empty(population: _Population, options: DrawOptions) -> str:
 
 
 def draw_facts(reviewed_run: ReviewedRun, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
-    """What a draw came to, as plain values."""
+    """Return the facts about a draw, as plain values."""
     return {
         "run_dir": str(reviewed_run.run_dir.path),
         "simulated": reviewed_run.simulated,
@@ -249,9 +248,9 @@ def draw_facts(reviewed_run: ReviewedRun, draw: Draw, items: Sequence[DrawItem],
 async def find_or_make_draw(
     reviewed_run: ReviewedRun, options: DrawOptions, draw: int | None
 ) -> tuple[Draw, Sequence[DrawItem], bool]:
-    """The draw with its records, and whether it was there before. Raises SetupError.
+    """Return the draw with its records, and whether it already existed. Raises SetupError.
 
-    Without options, the last draw that was made for a review.
+    Without options, returns the last draw that was made for a review.
     """
     known = await asyncio.to_thread(_find_draw, reviewed_run, options, draw)
     if known is not None:
@@ -284,7 +283,7 @@ def _find_draw(
 
 
 def _matches_options(draw: Draw, options: DrawOptions) -> bool:
-    """Whether the draw came of these options."""
+    """Whether the draw was made with these options."""
     spec: Mapping[str, Any] = draw.spec
     if (draw.purpose, draw.seed, draw.blind) != (options.purpose, options.seed, options.blind):
         return False

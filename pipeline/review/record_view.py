@@ -1,4 +1,4 @@
-"""One record with all that its run knows of it: what it was asked, each answer, its rows, what people said."""
+"""Shows all that a run knows of one record: its prompt, each answer, its rows, and people's answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from pipeline.review.reviewed_run import ReviewedRun, load_reviewed_run
 from pipeline.store import ArchivedOutcome, Correction, Ledger, misfit, read_corrections, read_reviews
 from pipeline.task import rebuild_request
 
-#: What is shown of a person's answer.
+#: The parts of a person's answer that are shown.
 _ANSWER = ("id", "at", "by", "draw", "blind", "old", "new", "unclear", "note", "takes_back")
 
 
 async def show_record(run: str | Path | None, key: str) -> dict[str, Any]:
-    """All that a run knows of one record, as plain values. Raises SetupError where it knows nothing of it."""
+    """Return all that a run knows of one record, as plain values. Raises SetupError if it does not know the record."""
     reviewed_run = await load_reviewed_run(run)
     async with await Ledger.open(reviewed_run.run_dir.ledger, read_only=True) as ledger:
         outcome = (await ledger.outcomes_of([key])).get(key)
@@ -66,7 +66,7 @@ def _about(outcome: Outcome | None, *, is_pending: bool) -> dict[str, Any]:
 
 
 async def _rows(reviewed_run: ReviewedRun, outcome: Outcome | None) -> list[dict[str, JSON]]:
-    """The label columns of the record's rows in labels.*, with corrections."""
+    """Return the label columns of the record's rows in labels.*, with corrections."""
     if outcome is None:
         return []
     corrected = (await asyncio.to_thread(read_corrections, reviewed_run.run_dir.path)).apply(outcome)
@@ -76,7 +76,7 @@ async def _rows(reviewed_run: ReviewedRun, outcome: Outcome | None) -> list[dict
 
 
 def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any] | None:
-    """The request, made again; None where the record was never asked."""
+    """Rebuild the request; None if the record was never asked."""
     if outcome is None or outcome.request_digest is None:
         return None
     manifest = reviewed_run.run_dir.read_manifest() or {}
@@ -97,7 +97,7 @@ def _prompt(reviewed_run: ReviewedRun, outcome: Outcome | None) -> dict[str, Any
 
 
 def _without_attachments(content: JSON, request: Request) -> JSON:
-    """The content, in which attachments are only named."""
+    """Return the content with only the names of attachments."""
     if not isinstance(content, list):
         return content
     files = {at: {"kind": one.kind, "source": one.source[:200]} for at, one in enumerate(request.attachments)}
@@ -139,7 +139,7 @@ def _saved_answer(one: SavedAnswer) -> dict[str, Any]:
 
 
 def _answer_facts(source: Outcome | Response) -> dict[str, Any]:
-    """What the model said, and what that took."""
+    """Return the model's answer, and its cost and time."""
     answer, usage = source.answer or Answer(), source.usage
     return {
         "usage": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
@@ -155,7 +155,7 @@ def _answer_facts(source: Outcome | Response) -> dict[str, Any]:
 
 
 def _human_answers(reviewed_run: ReviewedRun, key: str, outcome: Outcome | None) -> dict[str, Any]:
-    """What people said about the record, and which draws have it."""
+    """Return people's answers about the record, and the draws that contain it."""
     reviews = read_reviews(reviewed_run.run_dir.path)
     if reviews is None:
         return {"correction": None, "reviews": [], "draws": []}

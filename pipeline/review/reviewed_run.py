@@ -1,4 +1,4 @@
-"""What a review knows of a run, from its folder alone: the label fields, the carried columns, how records are named."""
+"""Opens a run for review from its folder alone: the label fields, the carried columns, how records are named."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from pipeline.store import Answer, Layout, Ledger, RunDir, label_digest
 from pipeline.targets import run_and_manifest
 from pipeline.task import LabelColumn, label_columns
 
-#: The column of a draw that names the record, where the run's records are not named by a field.
+#: The column of a draw that names the record, if no field does.
 KEY = "key"
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewedRun:
-    """A run to be reviewed. `key` is the field that names its records, None where they are named by their place."""
+    """A run to review. `key` is the field that names its records; None if they are named by their place."""
 
     run_dir: RunDir
     columns: tuple[LabelColumn, ...]
@@ -36,11 +36,11 @@ class ReviewedRun:
         return self.key or KEY
 
     def key_column(self, titles: Container[str]) -> str | None:
-        """The title of the column that names a record in a file of these titles; None where there is none."""
+        """Return the title among these of the column that names a record; None if there is none."""
         return next((title for title in (self.key_title, KEY) if title in titles), None)
 
     def column(self, name: str | None) -> LabelColumn:
-        """The label column of this name, or the first. Raises SetupError."""
+        """Return the label column of this name, or the first. Raises SetupError."""
         for one in self.columns:
             if name in (None, one.name):
                 return one
@@ -48,7 +48,7 @@ class ReviewedRun:
 
 
 async def load_reviewed_run(run: str | Path | None) -> ReviewedRun:
-    """The run in this folder, or of this config. Raises SetupError where there is none, or nothing was labelled yet."""
+    """Return the run in this folder, or of this config. Raises SetupError if there is no run, or no label yet."""
     run_dir, manifest = run_and_manifest(run)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         text = await ledger.meta_get("layout") or await ledger.meta_get("layout_asked")
@@ -75,7 +75,7 @@ def answer_about(
     note: str,
     by: str = "",
 ) -> Answer:
-    """An answer about a record as it is now; `label` is what its row has, with corrections."""
+    """Create an answer about a record as it is now; `label` is that of its row, with corrections."""
     return Answer(
         key=outcome.record.key,
         by=by,
@@ -90,5 +90,5 @@ def answer_about(
 
 
 def missing_in(reviewed_run: ReviewedRun, new: Mapping[str, JSON]) -> list[str]:
-    """The label fields that a record without a label needs too."""
+    """Return the label fields that are still missing for a record without a label."""
     return [column.name for column in reviewed_run.columns if column.is_required and column.name not in new]

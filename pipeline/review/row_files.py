@@ -1,4 +1,4 @@
-"""Files that a person or another tool has written, row by row; and labels of a file or a run to compare with."""
+"""Reads files that a person or another tool has written, row by row, and labels to compare with."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -14,14 +14,14 @@ from pipeline.store import Ledger, RunDir
 from pipeline.targets import find_run, is_run, looks_like_config
 from pipeline.threads import in_daemon
 
-#: Records that are looked at together.
+#: How many records are read together.
 BLOCK = 1_000
-#: by key, the values of the label columns that are there
+#: By key, the values of the available label columns.
 Labels = Mapping[str, Mapping[str, JSON]]
 
 
 async def load_other_labels(other: str | Path, reviewed_run: ReviewedRun) -> Labels:
-    """The labels of another run, or those in a file with the key and a column for a label. Raises SetupError."""
+    """Return the labels of another run, or of a file with the key and a label column. Raises SetupError."""
     path = Path(other)
     if is_run(path) or looks_like_config(path):
         return await _labels_of_run(RunDir(find_run(path)), reviewed_run)
@@ -79,9 +79,9 @@ class FileRow:
 
 
 async def read_file_rows(path: Path) -> AsyncGenerator[list[FileRow], None]:
-    """The rows of a file, in blocks. Its encoding, delimiter and line ends are found out.
+    """Yield the rows of a file, in blocks. Detects its encoding, delimiter, and line ends.
 
-    Raises InputError for a file, or a row of it, that cannot be read.
+    Raises InputError for a file or row that cannot be read.
     """
     if not await in_daemon(path.is_file):
         raise InputError(f"{path}: there is no such file")

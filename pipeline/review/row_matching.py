@@ -1,4 +1,4 @@
-"""Which record each row of a file is about: by its key, else by the columns that were carried along."""
+"""Finds the record of each row of a file: by its key, otherwise by the carried columns."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pipeline.review.reviewed_run import KEY, ReviewedRun
 from pipeline.review.row_files import FileRow
 from pipeline.store import CorrectionSet, Ledger, cell, rows_of
 
-#: Keys that are named in a message.
+#: The most keys that a message names.
 _KEYS_IN_MESSAGE = 5
 
 
@@ -28,7 +28,7 @@ class MatchedRow:
 async def match_rows(
     reviewed_run: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow]:
-    """The rows with their records. Raises InputError where that cannot be certain, or a record is answered twice."""
+    """Return the rows with their records. Raises InputError if one is uncertain, or has contradictory answers."""
     matched = await _by_key(reviewed_run, ledger, rows, file)
     if matched is None:
         matched = await _by_columns(reviewed_run, ledger, corrected, rows, file)
@@ -48,7 +48,7 @@ async def match_rows(
 async def _by_key(
     reviewed_run: ReviewedRun, ledger: Ledger, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow] | None:
-    """By the column of keys; None where there is none, or it holds something else."""
+    """Match rows by the column of keys; None if there is none, or it contains something else."""
     title = reviewed_run.key_column(rows[0].values)
     if title is None:
         return None
@@ -69,7 +69,7 @@ async def _by_key(
 async def _by_columns(
     reviewed_run: ReviewedRun, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[FileRow], file: Path
 ) -> list[MatchedRow]:
-    """By the carried columns: a row of labels.csv whose texts only one record has."""
+    """Match rows by the carried columns: a row of labels.csv whose texts only one record has."""
     table = reviewed_run.layout.label_table()
     titles = table.titles[: len(table.carried)]
     carried_titles = [title for title in titles if title in rows[0].values]
@@ -91,7 +91,7 @@ async def _by_columns(
                     labels[outcome.record.key] = dict(zip(table.titles, values, strict=True))
     marks = [_row_digest([_text(row.values.get(title)) for title in carried_titles]) for row in rows]
     if marks == order and any(len(keys) > 1 for keys in keys_of.values()):
-        # Nothing was moved, added or deleted: a row stands where its record does.
+        # Nothing was moved, added, or deleted, so rows are in the order of their records.
         turn = {mark: iter(keys) for mark, keys in keys_of.items()}
         return [MatchedRow(next(turn[mark]), row) for mark, row in zip(marks, rows, strict=True)]
     return _unique(reviewed_run, list(zip(marks, rows, strict=True)), keys_of, labels, file)
@@ -112,7 +112,7 @@ def _unique(
             matched.append(MatchedRow(keys[0], row))
         elif not keys:
             strange.append(f"line {row.line}")
-        # A row that has the labels of one of the records says nothing new.
+        # A row with the same labels as one of the records is no new answer.
         elif not any(all(matches_cell(row.values[name], labels[key].get(name)) for name in names) for key in keys):
             doubtful.append(f"line {row.line} ({', '.join(keys[:_KEYS_IN_MESSAGE])})")
     if strange:
@@ -137,7 +137,7 @@ def _text(value: JSON) -> str:
 
 
 def _row_digest(texts: Sequence[str]) -> bytes:
-    """Equal for rows whose cells mean the same, however a spreadsheet has written them."""
+    """Return a digest that is equal for rows whose cells mean the same, however a spreadsheet has written them."""
     return codec.digest128(codec.canonical([_canonical_text(unescape(text)) for text in texts]))
 
 

@@ -1,4 +1,4 @@
-"""What a draw has shown so far: accuracy with its interval, and what people said instead of the model."""
+"""Computes what a draw has shown so far: accuracy with its interval, and people's answers by the model's label."""
 
 import asyncio
 from collections import defaultdict
@@ -13,14 +13,14 @@ from pipeline.review.reviewed_run import ReviewedRun
 from pipeline.store import Answer, Draw, Ledger, open_reviews
 from pipeline.terminal import printable
 
-#: How narrow the interval of the accuracy is to be, to each side.
+#: The target for the interval of the accuracy, to each side.
 HALF = 0.02
 #: Ways of drawing that give every label of the run a probability above 0.
 _COVERING = frozenset({"sample", "per_class", "certify"})
 
 
 async def draw_figures(reviewed_run: ReviewedRun, draw: Draw, by: str) -> dict[str, Any]:
-    """The `estimates` of a draw, and what they are about in a sentence (`meant`), from its answers as they are kept."""
+    """Return the `estimates` of a draw from its saved answers, and a sentence about their scope (`meant`)."""
     with await asyncio.to_thread(open_reviews, reviewed_run.run_dir.path) as reviews:
         items = await asyncio.to_thread(reviews.items_of, draw.id)
         session = ReviewSession(reviewed_run, draw, items, reviews, by)
@@ -30,9 +30,9 @@ async def draw_figures(reviewed_run: ReviewedRun, draw: Draw, by: str) -> dict[s
 
 
 def estimates(session: ReviewSession) -> list[dict[str, Any]]:
-    """For each field that is asked for: the share of right labels, its interval, and what it rests on.
+    """Return for each main field the share of right labels, its interval, and the counts behind it.
 
-    In a blind draw only blind answers count. Those that say that the guideline is unclear are left out and counted.
+    In a blind draw only blind answers count. Answers that the guideline is unclear are excluded.
     """
     return [_estimate(session, field) for field in main_fields(session.fields)]
 
@@ -48,14 +48,14 @@ def _estimate(session: ReviewSession, field: PageField) -> dict[str, Any]:
         "mean": estimate.mean,
         "low": estimate.low,
         "high": estimate.high,
-        # Nobody can answer more than there are.
+        # At most as many answers as there are records.
         "more": min(quality.answers_needed(estimate, HALF), max(0, session.draw.population - estimate.n)),
         "left": sum(session.current_answer(item.key) is None for item in session.items),
     }
 
 
 def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[tuple[JSON, JSON, float]]:
-    """The label, the answer and the probability of each record that has both, and has not changed since the answer."""
+    """Yield label, answer, and probability of each record that has both and has not changed since the answer."""
     for item in session.items:
         answer = session.current_answer(item.key, blind=session.draw.blind)
         snapshot = session.snapshots.get(item.key)
@@ -72,7 +72,7 @@ def _comparable_answers(session: ReviewSession, field: PageField) -> Iterator[tu
 
 
 def describe_scope(draw: Draw) -> str:
-    """What the figures of a draw are about, in a sentence."""
+    """Return a sentence about what the figures of a draw describe."""
     spec: Any = draw.spec
     kinds = {part.get("kind") for part in spec.get("parts", ())} | ({"certify"} & spec.keys())
     if not draw.blind:
@@ -87,7 +87,7 @@ def describe_scope(draw: Draw) -> str:
 
 
 def answer_groups(session: ReviewSession) -> list[dict[str, Any]]:
-    """What was said, by field: what the model said, what people say, how often, and the records with their notes.
+    """Return the answers by field: the model's label, people's labels, how often, and the records with their notes.
 
     The most frequent difference comes first; unclear records and notes on right labels follow.
     """
@@ -99,7 +99,7 @@ def _field_groups(session: ReviewSession, field: PageField) -> dict[str, Any]:
     complete = all(session.current_answer(item.key) is not None for item in session.items)
     for at, item in enumerate(session.items):
         answer = session.current_answer(item.key)
-        # Of a blind draw that is not over, this person must not see the labels of records to come.
+        # Until a blind draw is complete, this person must not see the labels of unanswered records.
         if answer is not None and (complete or session.may_show_label(item.key)):
             groups[_group(session, field, answer)].append(
                 {

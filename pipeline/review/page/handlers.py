@@ -1,4 +1,4 @@
-"""What the page asks for, and what it gets: JSON about the draw and its records, and the answers that it sends."""
+"""Handles the page's requests: sends JSON about the draw and its records, and receives answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,11 +21,11 @@ from pipeline.store import Answer, cell
 from pipeline.task import fields_in_prompt
 from pipeline.terminal import printable
 
-#: What is shown of one field of a record, in characters: a browser does not lay out much more.
+#: The most characters of a field that are shown: a browser cannot lay out much more.
 FIELD_CHARS = 1_000_000
-#: How much of a record stands in the list of what was learned, in characters.
+#: The most characters of a record in the list of results.
 EXCERPT_CHARS = 200
-#: Records in which a text is looked for at once.
+#: How many records are searched for a text at once.
 CHUNK = 200
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILES = {
@@ -33,7 +33,7 @@ _FILES = {
     "review.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-#: Its own script and style sheet, its own pictures and sounds, and its own questions; nothing else from anywhere.
+#: Allows only the page's own script, style sheet, images, sounds, and requests.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
@@ -73,7 +73,7 @@ class PageHandlers:
         }
 
     async def answer(self, request: PageRequest) -> PageResponse:
-        """The reply to one request."""
+        """Return the response to one request."""
         if request.method == "GET" and request.path == "":
             return PageResponse(self._html(), policy=POLICY)
         if request.method == "GET" and request.path in _FILES:
@@ -91,7 +91,7 @@ class PageHandlers:
         except LabelpipeError as error:
             return _json({"error": printable(str(error))}, 500)
 
-    # -- what there is -----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def _html(self) -> bytes:
         session = self._session
@@ -124,7 +124,7 @@ class PageHandlers:
         return {"estimates": estimates(self._session), "counts": self._session.counts()}
 
     def _item(self, at: int) -> Facts:
-        """What the list of records knows of one: its key, who answered, and the label as this person may see it."""
+        """Return a record's entry in the list: its key, who answered, and the label if this person may see it."""
         session, key = self._session, self._session.items[at].key
         answer, snapshot = session.current_answer(key), session.snapshots.get(key)
         is_open = session.may_show_label(key)
@@ -135,7 +135,7 @@ class PageHandlers:
             "unclear": answer is not None and answer.unclear,
             "note": answer is not None and bool(answer.note) and is_open,
             "differs": answer is not None and is_open and session.differs(answer),
-            # The texts of its choices: a label may hold a comma.
+            # A list of texts, because a label may contain a comma.
             "label": self._by_field({**(model or {}), **(answer.fields if answer and is_open else {})}, "value_texts"),
         }
 
@@ -158,14 +158,14 @@ class PageHandlers:
         }
 
     def _main_of(self, outcome: Outcome, sources: frozenset[str] = frozenset()) -> list[str]:
-        """The fields that are looked at first: those that the prompt names and that say something of their own."""
+        """Return the fields to show first: those of the prompt that are neither empty nor a media source."""
         fields = outcome.record.fields
         prompt_fields = [name for name in fields if name in self._main]
         telling = [name for name in prompt_fields if cell(fields[name]).strip() and cell(fields[name]) not in sources]
         return telling or ([] if sources else prompt_fields or list(fields))
 
     def _labels(self, at: int, outcome: Outcome, corrected: Outcome) -> Facts:
-        """The model's label, if this person may see it, what stands, and what is filled in to begin with."""
+        """Return the model's label, if this person may see it, the current answer, and the initial values."""
         session, key = self._session, self._session.items[at].key
         is_open = session.may_show_label(key)
         answer = session.current_answer(key) if is_open else None
@@ -182,7 +182,7 @@ class PageHandlers:
         }
 
     def _by_field(self, label: Mapping[str, JSON] | None, form: Literal["describe", "value_texts", "to_page"]) -> Facts:
-        """The values of a label by field, in this form."""
+        """Return the values of a label by field, in this form."""
         fields = [field for field in self._session.fields if field.name in (label or {})]
         return {printable(field.name): getattr(field, form)((label or {})[field.name]) for field in fields}
 
@@ -206,7 +206,7 @@ class PageHandlers:
         return PageResponse(one.data, kind=one.mime) if one.data else _json({"error": "Not found."}, 404)
 
     async def _find(self, request: PageRequest) -> Facts:
-        """The places of the records in which a text is: in the key, a field, or the note."""
+        """Return the places of the records that contain a text in the key, a field, or the note."""
         wanted = request.query.get("text", "").casefold()
         places = []
         for start in range(0, len(self._session.items), CHUNK):
@@ -237,7 +237,7 @@ class PageHandlers:
         }
 
     async def _add_excerpts(self, fields: list[Facts]) -> None:
-        """To each record that is listed, how what the model was shown begins."""
+        """Add to each listed record the beginning of its main fields."""
         groups = [
             row for field in fields for row in (*field["differing"], *field["unclear"], {"records": field["noted"]})
         ]
@@ -259,7 +259,7 @@ class PageHandlers:
         parts = await asyncio.to_thread(guideline_of, self._reuse_files, self._fingerprint)
         return {"parts": parts, "why": printable(self._reuse_files.why)}
 
-    # -- what is done ------------------------------------------------------------------------------------------------
+    # -- changes -----------------------------------------------------------------------------------------------------
 
     async def _save_answer(self, request: PageRequest) -> Facts:
         body = _object(request)
@@ -271,7 +271,7 @@ class PageHandlers:
         return {"at": at, "id": answer.id, **self._labels(at, outcome, corrected), **self._others(body), **self._now()}
 
     def _others(self, body: Facts) -> Facts:
-        """The records that the page does not know to be answered yet."""
+        """Return all items if records were answered that the page does not know about; otherwise None."""
         total = sum(self._session.current_answer(item.key) is not None for item in self._session.items)
         return {"items": None if body.get("answered") == total else self._items()}
 
@@ -299,12 +299,12 @@ class PageHandlers:
         return {"told": printable(message)}
 
     async def _end(self, _request: PageRequest) -> Facts:
-        # The reply goes out first: the server lets answers on their way end.
+        # The server still sends this response: it finishes the requests that are in progress.
         self.ended.set()
         return {"told": "The review has ended. You can close this page."}
 
     def _answered_place(self, request: PageRequest) -> int:
-        """The place of a record that somebody has answered with a label. Raises RefusedAnswer."""
+        """Return the place of a record that somebody has answered with a label. Raises RefusedAnswer."""
         at = self._at(_object(request).get("at"))
         answer = self._session.current_answer(self._session.items[at].key)
         if answer is None or not answer.fields:
@@ -312,7 +312,7 @@ class PageHandlers:
         return at
 
     def _at(self, place: Any) -> int:
-        """A place in the draw. Raises RefusedAnswer."""
+        """Return a place in the draw. Raises RefusedAnswer."""
         if isinstance(place, str) and place.isdecimal() and len(place) < 10:
             place = int(place)
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(self._session.items):
@@ -327,7 +327,7 @@ def _text(name: str, value: JSON) -> Facts:
 
 
 def _object(request: PageRequest) -> Facts:
-    """The JSON object that was sent. Raises RefusedAnswer."""
+    """Return the JSON object of the request. Raises RefusedAnswer."""
     try:
         value = codec.loads(request.body)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The pictures, sounds and pages of a record, as the run's own loader of media gives them: checked, and bounded."""
+"""Loads the images, sounds, and PDF pages of a record with the run's own media loader: checked and bounded."""
 
 import base64
 from collections import OrderedDict
@@ -16,16 +16,16 @@ from pipeline.targets import run_settings
 from pipeline.task import Task
 from pipeline.terminal import printable
 
-#: Records whose media are held: the one that is looked at, and those that are fetched ahead.
+#: How many records' media are cached: the current one, and those that are prefetched.
 CACHED_RECORDS = 6
-#: What a browser gets, and nothing else: none of these can hold a script.
+#: The only types that a browser receives: none of these can contain a script.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True, slots=True)
 class MediaItem:
-    """One thing that a record shows. `kind` is image, audio, or text (then `note` says what cannot be shown)."""
+    """One item of a record. `kind` is image, audio, or text (then `note` explains what cannot be shown)."""
 
     kind: str
     note: str = ""
@@ -34,14 +34,14 @@ class MediaItem:
 
 
 class MediaPreview:
-    """What loads the media of a run's records. `why` says why it cannot."""
+    """Loads the media of a run's records. `why` explains why it cannot."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
         self.has_media = "media" in fingerprint
         self.why = ""
         self._task: Task | None = None
         self._loader: MediaLoader | None = None
-        # All state that changes, beside the loader's: what was loaded last, by key, and the sources that it came from.
+        # Mutable state, besides the loader's: the items loaded last, by key, and their sources.
         self._items_by_key: OrderedDict[str, list[MediaItem]] = OrderedDict()
         self._sources: dict[str, frozenset[str]] = {}
         if self.has_media:
@@ -59,7 +59,7 @@ class MediaPreview:
             self.why = f"The media are not shown: {error}"
 
     async def of(self, record: Record) -> list[MediaItem]:
-        """What the record shows."""
+        """Return the items of the record."""
         if not self.has_media:
             return []
         if record.key not in self._items_by_key:
@@ -70,11 +70,11 @@ class MediaPreview:
         return self._items_by_key[record.key]
 
     def sources(self, record: Record) -> frozenset[str]:
-        """What the record names its media by, once `of` has loaded them."""
+        """Return the record's values that refer to its media, once `of` has loaded them."""
         return self._sources.get(record.key, frozenset())
 
     async def close(self) -> None:
-        """End what decodes; may be called twice."""
+        """Stop the decoders. May be called twice."""
         if self._loader is not None:
             await self._loader.close()
 
@@ -82,7 +82,7 @@ class MediaPreview:
         if self._loader is None or self._task is None:
             return [MediaItem("text", printable(self.why))]
         try:
-            with chdir(self._base):  # a record may name its files from there
+            with chdir(self._base):  # a record may name its files relative to this folder
                 request = self._task.render(record)
             self._sources[record.key] = frozenset(one.source for one in request.attachments)
             return await self._opened(self._loader, request)
@@ -90,7 +90,7 @@ class MediaPreview:
             return [MediaItem("text", f"This cannot be shown: {printable(str(error))}")]
 
     async def _opened(self, loader: MediaLoader, request: Request) -> list[MediaItem]:
-        """What the request shows, whose files may be named from where the run was started."""
+        """Return the items of the request. Its files may be relative to the folder in which the run was started."""
         try:
             return await _load_items(loader, request)
         except MediaError as error:
@@ -106,7 +106,7 @@ async def _load_items(loader: MediaLoader, request: Request) -> list[MediaItem]:
 
 
 def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a message about the record shows; examples are not what is looked at, and have no media."""
+    """Return the parts of a message that contain the record's media. Examples have no media."""
     content = message.get("content")
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 

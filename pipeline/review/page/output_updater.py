@@ -1,4 +1,4 @@
-"""Writes the run's files again with the answers that people give on the page."""
+"""Rewrites the run's files with the answers that people give on the page."""
 
 import asyncio
 import time
@@ -7,33 +7,33 @@ from pipeline.errors import LabelpipeError
 from pipeline.review.reviewed_run import ReviewedRun
 from pipeline.runner import rewrite
 
-#: How long nobody must have answered before the files are written again, in seconds; and of the time that takes, how
-#: many times as long they are left alone: a large file must not be written all the time.
+#: How many seconds must pass without an answer before the files are rewritten, and the pause as a multiple of the time
+#: that this took last: a large file must not be rewritten all the time.
 QUIET_S, REST = 3.0, 5.0
 
 
 class OutputUpdater:
-    """The run's files, which are written again with the answers when nobody has answered for a while."""
+    """Rewrites the run's files with the answers when nobody has answered for a while."""
 
     def __init__(self, reviewed_run: ReviewedRun) -> None:
         self._run_dir = reviewed_run.run_dir
-        # All state that changes: that there is something to write, since when, and what became of the last writing.
+        # Mutable state: whether there is something to write, since when, and the duration and result of the last write.
         self._wake = asyncio.Event()
         self._answered_at = 0.0
         self._last_write_s = 0.0
         self._last: dict[str, str] = {"state": "unchanged", "told": ""}
 
     def on_answer(self) -> None:
-        """An answer has come that the files do not have."""
+        """Record that there is an answer that the files do not contain."""
         self._answered_at = time.monotonic()
         self._wake.set()
 
     def status(self) -> dict[str, str]:
-        """What became of the files: state and a sentence."""
+        """Return the result of the last write: state and a sentence."""
         return dict(self._last)
 
     async def follow(self) -> None:
-        """Write them whenever there is something to write and nobody answers."""
+        """Write the files whenever there is something to write and nobody answers."""
         while True:
             await self._wake.wait()
             quiet_s = max(QUIET_S, REST * self._last_write_s)
@@ -42,7 +42,7 @@ class OutputUpdater:
             await self.write()
 
     async def write(self) -> None:
-        """Write them now, if there is something to write. Cancelled, it ends when they are whole."""
+        """Write the files now, if there is something to write. If canceled, finishes them first."""
         if not self._wake.is_set():
             return
         self._wake.clear()

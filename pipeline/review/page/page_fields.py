@@ -1,4 +1,4 @@
-"""The label fields as the page shows them: choices with their meanings and keys, or an input."""
+"""Prepares the label fields for the page: choices with their meanings, or an input."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pipeline.store import cell
 from pipeline.task import LabelColumn
 from pipeline.terminal import printable
 
-#: Whole numbers in a range of so many are shown as choices.
+#: Ranges of at most this many whole numbers are shown as choices.
 SCALE_MOST = 12
 _KINDS = {"integer": "number", "number": "number", "string": "text"}
 
@@ -28,16 +28,16 @@ class PageField:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the column."""
         return self.column.name
 
     @property
     def is_chosen(self) -> bool:
-        """Whether it is answered by choosing: such fields are asked for, the others can be filled in."""
+        """Whether it is answered by a choice. The page asks for such fields; the others are optional."""
         return self.kind in ("one", "several")
 
     def as_dict(self) -> dict[str, Any]:
-        """What the page needs to know."""
+        """Return what the page needs to know."""
         schema = self.column.schema
         meanings, rest = _meanings(schema, self.values)
         return {
@@ -54,7 +54,7 @@ class PageField:
         }
 
     def to_page(self, value: JSON) -> Any:
-        """A value as the page shows it: places among the choices, or a text. A value that is no choice is None."""
+        """Return a value in the page's form: the places of choices, or a text. None for a value that is no choice."""
         if self.kind == "one":
             return self._place(value)
         if self.kind == "several":
@@ -63,7 +63,7 @@ class PageField:
         return "" if value is None else printable(cell(value))
 
     def from_page(self, sent: Any) -> JSON:
-        """The value that the page sends: of choices their places. Raises ValueError."""
+        """Return the value that the page sends; choices are sent as places. Raises ValueError."""
         if self.kind == "one":
             return self._at(sent)
         if self.kind == "several":
@@ -79,19 +79,19 @@ class PageField:
         return parse_cell(sent, self.column)
 
     def is_right(self, label: JSON, answer: JSON) -> bool:
-        """Whether a label says the same as a person: lists in any order, texts apart from case and white space."""
+        """Whether a label equals a person's answer: lists in any order, texts apart from case and white space."""
         if self.kind == "text" and isinstance(label, str) and isinstance(answer, str):
             return normalize_text(label) == normalize_text(answer)
         return is_equal(label, answer)
 
     def describe(self, value: JSON) -> str:
-        """A value in words."""
+        """Return a value as text."""
         if isinstance(value, list):
             return ", ".join(printable(cell(one)) for one in value) or "none of them"
         return "nothing" if value is None else printable(cell(value))
 
     def value_texts(self, value: JSON) -> list[str]:
-        """Each of its values in words: one, or those of a list."""
+        """Return the texts of a value: one, or those of a list."""
         return [self.describe(one) for one in value] if isinstance(value, list) else [self.describe(value)]
 
     def _place(self, value: JSON) -> int | None:
@@ -106,12 +106,12 @@ class PageField:
 
 
 def main_fields(fields: Sequence[PageField]) -> Sequence[PageField]:
-    """The fields that an answer is about: those of choices or, where there are none, all."""
+    """Return the fields that an answer is about: those with choices or, if there are none, all."""
     return [field for field in fields if field.is_chosen] or fields
 
 
 def fields_of(columns: Sequence[LabelColumn]) -> list[PageField]:
-    """The label fields, those that are answered by choosing first."""
+    """Return the label fields, those with choices first."""
     fields = [_field(column) for column in columns]
     return sorted(fields, key=lambda field: not field.is_chosen)
 
@@ -130,7 +130,7 @@ def _field(column: LabelColumn) -> PageField:
 
 
 def _meanings(schema: Mapping[str, Any], values: Sequence[JSON]) -> tuple[dict[str, str], str]:
-    """What the values mean, from the lines of the description that name them; and the rest of the description."""
+    """Return the meanings of the values, from the lines of the description that name them, and the other lines."""
     described = schema.get("description")
     names = sorted(map(cell, values), key=len, reverse=True)
     line = re.compile(rf"- ({'|'.join(map(re.escape, names))})(?:: (.*))?") if names else None

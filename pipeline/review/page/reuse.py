@@ -1,4 +1,4 @@
-"""What a reviewed record becomes: an example for the model, or gold; and the guideline, to be looked at."""
+"""Saves a reviewed record as an example for the model, or as gold; and reads the guideline."""
 
 import csv
 import io
@@ -17,21 +17,21 @@ from pipeline.store import csv_block, safe_cell
 from pipeline.targets import run_settings
 from pipeline.terminal import printable
 
-#: What is shown of a file of labels or a prompt, in characters.
+#: The most characters of a file of labels or a prompt that are shown.
 GUIDELINE_CHARS = 100_000
-#: Files that are larger are no files of examples or gold that a person keeps, and are not read.
+#: Larger files are not examples or gold that a person maintains, and are not read.
 FILE_BYTES_MOST = 50_000_000
 
 
 class CannotAddError(ValueError):
-    """A record that cannot be kept so; the text says why."""
+    """A record that cannot be added. The text explains why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReuseFiles:
-    """Where examples and gold of a run go. `is_set` says that the config names the file of examples.
+    """The files for a run's examples and gold. `is_set`: the config names the file of examples.
 
-    `config` is None where the run's config cannot be read; `why` says so.
+    `config` is None if the run's config cannot be read; `why` explains it.
     """
 
     examples: Path
@@ -43,7 +43,7 @@ class ReuseFiles:
 
 
 def reuse_files_of(folder: Path) -> ReuseFiles:
-    """Where they go: the files that the config names, else beside the config or, without one, in the run folder."""
+    """Return the files that the config names, else files in its folder or, without a config, in the run folder."""
     try:
         with run_settings(folder) as settings:
             config = settings.config_path
@@ -59,19 +59,19 @@ def reuse_files_of(folder: Path) -> ReuseFiles:
 
 
 def _label_files(labels: Any) -> list[str]:
-    """The files of labels that [task.labels] names."""
+    """Return the files of labels that [task.labels] names."""
     forms = labels.values() if isinstance(labels, Mapping) else ()
     named = [one["any_of"] if isinstance(one, Mapping) and "any_of" in one else one for one in forms]
     return [one for one in named if isinstance(one, str) and Path(one).suffix in (".csv", ".tsv", ".jsonl")]
 
 
-# -- an example --------------------------------------------------------------------------------------------------------
+# -- examples ----------------------------------------------------------------------------------------------------------
 
 
 def add_example(
     files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, wanted: Sequence[str], functions: Sequence[str]
 ) -> str:
-    """Add the record with its label to the file of examples; what that changes. Raises NotKept.
+    """Add the record with its label to the file of examples; return a message. Raises CannotAddError.
 
     `wanted` are the fields that the prompt names, () for all; `functions` are the names of the tools.
     """
@@ -105,7 +105,7 @@ def add_example(
 
 
 def add_gold(files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, fields: Sequence[PageField]) -> str:
-    """Add the record's key and its label to the gold file. Raises NotKept where the file is of another kind."""
+    """Add the record's key and label to the gold file. Raises CannotAddError if the file has another format."""
     label = outcome.label or {}
     names = [field.name for field in main_fields(fields)]
     if not any(name in label for name in names):
@@ -135,7 +135,7 @@ def add_gold(files: ReuseFiles, reviewed_run: ReviewedRun, outcome: Outcome, fie
 def _gold_titles(
     files: ReuseFiles, reviewed_run: ReviewedRun, before: bytes, names: Sequence[str]
 ) -> tuple[str, list[str], dict[str, list[str]]]:
-    """The title of the keys, all titles, and the rows that are there by their keys. Raises NotKept."""
+    """Return the title of the keys, all titles, and the existing rows by their keys. Raises CannotAddError."""
     if not before:
         return reviewed_run.key_title, [reviewed_run.key_title, *names], {}
     try:
@@ -156,9 +156,9 @@ def _gold_titles(
 
 
 def guideline_of(files: ReuseFiles, fingerprint: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What the model and people are told about the labels: the files of labels, then the prompt as the run has it.
+    """Return what the model and people read about the labels: the files of labels, then the prompt as the run has it.
 
-    The config itself is only named: it may hold what nobody else should see.
+    The config itself is only named: it may contain secrets.
     """
     parts = [_part(path.name, f"{path}", _text(path)) for path in files.files]
     where = f"config: {files.config}" if files.config else "as the run has it"
@@ -199,7 +199,7 @@ def _read(path: Path) -> bytes:
 
 
 def _append(path: Path, before: bytes, data: bytes) -> None:
-    """Add the bytes at the end, in a line of their own, at once: what was there stays whatever happens."""
+    """Append the bytes on a line of their own, in one write: the existing content stays whatever happens."""
     gap = b"" if not before or before.endswith(b"\n") else b"\n"
     try:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -1,4 +1,4 @@
-"""The page of a draw, served to one person on this machine until that person has done."""
+"""Serves the page of a draw to one person on this machine until that person ends the review."""
 
 import asyncio
 import getpass
@@ -30,10 +30,10 @@ async def review_page(
     ready: Callable[[Mapping[str, Any]], None] = lambda _: None,
     done: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Serve the page of a draw until the person ends the review on it, or until cancelled; what came of it.
+    """Serve the page of a draw until the person ends the review there, or until canceled; return the facts.
 
     The draw is `draw`, or the one that was made with the same options before, or a new one; without options the last
-    one. `ready` gets the facts with the `address` to open, `done` those at the end, also where it was cancelled. Raises
+    one. `ready` receives the facts with the `address` to open, `done` those at the end, even if canceled. Raises
     SetupError.
     """
     who = (by or _login_name()).strip()
@@ -54,7 +54,7 @@ async def review_page(
         await session.open(ledger)
         updater = OutputUpdater(reviewed_run)
         if await asyncio.to_thread(reviews.version) > reviewed_run.layout.corrected:
-            updater.on_answer()  # what a review that was killed had taken
+            updater.on_answer()  # answers from a review that was killed
         page = PageHandlers(session, media_preview, reuse_files, fingerprint, updater)
         facts = {**draw_facts(reviewed_run, stored_draw, items, None), "by": who, "continued": is_continued}
         del facts["items"], facts["file"]
@@ -75,7 +75,7 @@ async def review_page(
 
 
 async def _wait_for_end(page: PageHandlers, updater: OutputUpdater) -> None:
-    """Wait until the review is ended on the page; meanwhile the files follow the answers."""
+    """Wait until the review is ended on the page, and meanwhile update the files with the answers."""
     async with asyncio.TaskGroup() as group:
         following = group.create_task(updater.follow(), name="files follow answers")
         await page.ended.wait()

@@ -1,4 +1,4 @@
-"""A draw on the desk of one reviewer: its records, what was said about them, and what that person says now."""
+"""One person's review of a draw: its records, earlier answers about them, and new answers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,19 +24,19 @@ from pipeline.store import (
 )
 from pipeline.terminal import printable
 
-#: Records whose outcomes are read at once.
+#: How many records' outcomes are read at once.
 CHUNK = 500
-#: What a person may write about a record, in characters.
+#: The most characters of a note.
 NOTE_CHARS = 10_000
 
 
 class RefusedAnswer(ValueError):  # noqa: N818 - what it is called on the page
-    """An answer that cannot be kept; the text says why."""
+    """An answer that cannot be saved. The text explains why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSnapshot:
-    """What the ledger has of a record of the draw, as it is now: the model's label and what it is about."""
+    """The ledger's present state of a record of the draw: the model's label, and the digests of its content."""
 
     label: Mapping[str, JSON] | None
     record: int | None
@@ -58,12 +58,11 @@ class ReviewSession:
         self._reviews = reviews
         self._place = {item.key: at for at, item in enumerate(items)}
         design: Any = draw.spec.get("certify") or {}
-        # A draw of `certify` may go on from one of a review, whose answers count here too.
+        # A draw of `certify` may continue one of a review, whose answers count here too.
         self._draws = {draw.id, design.get("extends") or draw.id}
-        # All state that changes: what the labels can be, and the digest of that; the answers of this draw by key, the
-        # keys that this person has answered outside of it (and so may know the model's label), the answers that were
-        # taken back, the last one that was read, the labels and the corrections as they were read last, and how many
-        # answers this session has saved.
+        # Mutable state: the label fields and their schema; the answers of this draw by key, the keys that this person
+        # has answered outside of it (and so may know the model's label), the answers that were withdrawn, the last one
+        # that was read, the labels and the corrections as last read, and how many answers this session has saved.
         self.fields = fields_of(run.columns)
         self._schema = self._schema_now()
         self._answers: dict[str, list[Answer]] = {}
@@ -76,19 +75,19 @@ class ReviewSession:
         self._lock = asyncio.Lock()
 
     async def open(self, ledger: Ledger) -> None:
-        """Read what there is of the draw's records and answers."""
+        """Read the draw's records and answers."""
         self.ledger = ledger
         await self.reload_labels()
         await self.refresh()
 
     async def reload_labels(self) -> None:
-        """Read the labels of all records again: a run may be at work."""
+        """Read the labels of all records again: a run may be changing them."""
         keys = [item.key for item in self.items]
         for start in range(0, len(keys), CHUNK):
             self._store_snapshots(await self.ledger.outcomes_of(keys[start : start + CHUNK]))
 
     async def reload_schema(self) -> None:
-        """Take over what the labels can be now, if they were renamed or the run has others since."""
+        """Read the label fields again if labels were renamed or the run's fields have changed."""
         if (schema := await asyncio.to_thread(self._schema_now)) != self._schema:
             self.run = await load_reviewed_run(self.run.run_dir.path)
             self.fields, self._schema = fields_of(self.run.columns), schema
@@ -97,7 +96,7 @@ class ReviewSession:
             self._last = 0
 
     async def refresh(self) -> None:
-        """Take over what was said since, by anybody."""
+        """Read new answers, by anybody."""
         for answer in await asyncio.to_thread(self._reviews.answers, self._last):
             self._last = max(self._last, answer.id)
             if answer.draw in self._draws and answer.key in self._place:
@@ -105,15 +104,15 @@ class ReviewSession:
             elif answer.by == self.by:
                 self.answered_elsewhere.add(answer.key)
 
-    # -- what was said -----------------------------------------------------------------------------------------------
+    # -- earlier answers ---------------------------------------------------------------------------------------------
 
     def current_answer(self, key: str, *, blind: bool = False) -> Answer | None:
-        """The last answer in this draw that was not taken back; with `blind` by who had not seen the model's label."""
+        """Return the last answer in this draw that was not withdrawn; with `blind`, the last blind one."""
         answers = (one for one in reversed(self._answers.get(key, ())) if one.blind or not blind)
         return next((one for one in answers if one.id not in self._retracted), None)
 
     def has_answered(self, key: str) -> bool:
-        """Whether this person has answered it, ever: then the model's label was shown."""
+        """Whether this person has ever answered the record: then the model's label was shown."""
         return any(one.by == self.by for one in self._answers.get(key, ()))
 
     def may_show_label(self, key: str) -> bool:
@@ -121,7 +120,7 @@ class ReviewSession:
         return not self.draw.blind or self.has_answered(key)
 
     def counts(self) -> dict[str, int]:
-        """How many records of the draw are answered, confirmed, corrected, unclear, and answered blind."""
+        """Return how many records of the draw are answered, confirmed, corrected, unclear, and answered blind."""
         answers = [one for item in self.items if (one := self.current_answer(item.key)) is not None]
         changed = sum(bool(one.fields) and self.differs(one) for one in answers)
         with_value = sum(bool(one.fields) for one in answers)
@@ -136,35 +135,35 @@ class ReviewSession:
         }
 
     def differs(self, answer: Answer) -> bool:
-        """Whether the answer says another label than the model has now."""
+        """Whether the answer differs from the model's present label."""
         snapshot = self.snapshots.get(answer.key)
         label = (snapshot.label if snapshot else None) or {}
         return any(not is_equal(label.get(name), value) for name, value in answer.fields.items())
 
-    # -- what is said now --------------------------------------------------------------------------------------------
+    # -- new answers -------------------------------------------------------------------------------------------------
 
     async def outcome(self, at: int) -> tuple[Outcome, Outcome]:
-        """The record's outcome as the model left it, and as people have corrected it. Raises RefusedAnswer."""
+        """Return the record's outcome as the model left it, and with people's corrections. Raises RefusedAnswer."""
         key = self.items[at].key
         outcomes = await self.ledger.outcomes_of([key])
         if key not in outcomes:
             raise RefusedAnswer("The record is not in the run any more.")
         self._store_snapshots(outcomes)
-        # All answers are read for it, so they are read again only when there are others.
+        # This reads all answers, so it is done only if there are new ones.
         if await asyncio.to_thread(self._reviews.version) != self._corrected.version:
             self._corrected = await asyncio.to_thread(read_corrections, self.run.run_dir.path)
         return outcomes[key], self._corrected.apply(outcomes[key])
 
     def version_token(self, outcome: Outcome) -> str:
-        """What tells that the record is still what was shown. Of a blind one it does not tell the model's label."""
+        """Return a token that changes with the record and its label. In a blind draw it does not reveal the label."""
         label = "" if self.draw.blind else label_digest(outcome.label, outcome.rows)
         return codec.digest128(codec.canonical([outcome.record.digest, label])).hex()
 
     async def save_answer(self, at: int, body: Mapping[str, Any]) -> Answer:
-        """Keep what this person says about a record; once it returns, the answer is on the disk.
+        """Save this person's answer about a record. When it returns, the answer is on the disk.
 
-        `body` has `fields` (by name, as `PageField.from_page` takes them), `unclear`, `note`, and `mark`. The same
-        answer again is kept once. Raises RefusedAnswer, StoreError.
+        `body` has `fields` (by name, as `PageField.from_page` takes them), `unclear`, `note`, and `mark`. A repeated
+        answer is saved only once. Raises RefusedAnswer, StoreError.
         """
         async with self._lock:
             outcome, corrected = await self.outcome(at)
@@ -185,7 +184,7 @@ class ReviewSession:
             return saved
 
     async def undo(self) -> int | None:
-        """Take back the last answer of this person that stands in the draw; the record's place, None without any."""
+        """Withdraw this person's last active answer in the draw; return the record's place, or None without any."""
         async with self._lock:
             await self.refresh()
             mine = [one for answers in self._answers.values() for one in answers if one.by == self.by]
@@ -217,7 +216,7 @@ class ReviewSession:
         return replace(answer, blind=blind, draw=self.draw.id)
 
     def _values(self, sent: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
-        """The values by field. What is sent back as it was shown is what it was, control characters and all."""
+        """Return the values by field. A value that comes back as it was shown keeps even its control characters."""
         if not isinstance(sent, dict):
             raise RefusedAnswer("The answer has no fields.")
         known = {printable(field.name): field for field in self.fields}
@@ -234,7 +233,7 @@ class ReviewSession:
         return values
 
     def _schema_now(self) -> bytes:
-        """The label fields of the run as its manifest has them, and how often some were renamed."""
+        """Return bytes that identify the label fields in the run's manifest, and the number of renames."""
         manifest: Any = self.run.run_dir.read_manifest() or {}
         return codec.canonical([manifest["fingerprint"].get("tools"), len(manifest.get("renames", ()))])
 
@@ -250,5 +249,5 @@ class ReviewSession:
 
 
 def _answer_digest(answer: Answer) -> bytes:
-    """What an answer says, and about what."""
+    """Return a value that is equal for answers with the same content about the same record."""
     return codec.canonical([answer.record, answer.about, dict(answer.fields), answer.unclear, answer.note])
