@@ -1,4 +1,4 @@
-"""Providers: a Request in, a Response out, and every foreign error turned into ours at this border."""
+"""Providers: take a Request, return a Response, and translate every foreign error into a CallError."""
 
 from pipeline.providers.batches import NO_LIST, BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT

@@ -1,4 +1,4 @@
-"""What an API is to the HTTP provider: an address, how a request is written, and how an answer is read."""
+"""Defines what the HTTP provider needs of an API: its path, how to write a request, and how to read an answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from pipeline.records import JSON, Answer, Request, Usage
 
 
 class Reading(NamedTuple):
-    """What an answer says. `model` and `service_tier`, which it was answered by, are None where it names none."""
+    """The content of an answer. `model` and `service_tier`, which answered it, are None if it does not name them."""
 
     answer: Answer
     usage: Usage
@@ -18,12 +18,11 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One dialect. Requests and answers have the Chat Completions form elsewhere; it translates.
+    """One format of requests and answers, translated from and to the Chat Completions form used elsewhere.
 
-    `path` stands behind the base address. `body` writes a request. `read` reads the content of a success, given the
-    secrets to cut out of what an error says; it raises a CallError where that holds no answer. `names` has the place
-    of each parameter that stands elsewhere than in Chat Completions, and `refused` those that cannot be sent, each with
-    the reason.
+    `path` follows the base address. `body` writes a request. `read` reads the content of a success, and removes the
+    given secrets from errors; it raises a CallError if there is no answer. `names` contains the place of each parameter
+    that differs from Chat Completions, and `refused` the parameters that cannot be sent, each with the reason.
     """
 
     path: str

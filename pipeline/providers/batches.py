@@ -1,8 +1,8 @@
-"""Batches of one server: the lines that are sent, what comes back in their place, and the acts on files and batches.
+"""Handles the batches of one server: the lines sent, the lines returned, and the calls for files and batches.
 
-The contract is OpenAI's (`openai.types.Batch`, openai 3.5x): an input file of one request a line, an output file and an
-error file of one answer a line. An HTTP error stands in `response.body` of its line; `error` of a line is for ends such
-as `batch_expired`.
+The contract is OpenAI's (`openai.types.Batch`, openai 3.5x): an input file with one request per line, and an output
+file and an error file with one answer per line. An HTTP error is in `response.body` of its line; `error` of a line is
+for ends such as `batch_expired`.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -24,22 +24,22 @@ from pipeline.providers.responses import RESPONSES
 from pipeline.providers.streamed_body import streamed_body
 from pipeline.records import JSON, Request, Response, Usage
 
-#: What a batch has so long for; the API knows no other window.
+#: The time that a batch may take; the API has no other window.
 WINDOW: Literal["24h"] = "24h"
-#: A batch in one of these states has ended; its files hold what it has come to.
+#: A batch in one of these states has ended; its files contain the results.
 ENDS = frozenset({"failed", "completed", "expired", "cancelled"})
-#: A server without a list of files or of batches says one of these; a second upload of a file costs nothing.
+#: The statuses of a server that cannot list files or batches; a second upload of a file costs nothing.
 NO_LIST = frozenset({404, 405, 501})
-#: So many batches or files are looked through for one that may have been made.
+#: The most batches or files to search for one that may have been created.
 MOST_LISTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
-    """What the server says of a batch. `errors` are (code, line or None, message); `usage` is None where it tells none.
+    """What the server reports about a batch. `errors` are (code, line or None, message); `usage` may be None.
 
-    `done` of `total` requests have ended, `failed` of them in an error. `worked_s` is how long it took to complete, by
-    the server's own clock; None where it does not say.
+    `done` of `total` requests have ended, `failed` of them in an error. `worked_s` is the time to completion by the
+    server's clock; None if it does not report it.
     """
 
     id: str
@@ -56,13 +56,13 @@ class BatchFacts:
 
     @property
     def is_over(self) -> bool:
-        """Whether it works no more."""
+        """Whether the batch has ended."""
         return self.status in ENDS
 
 
 @dataclass(frozen=True, slots=True)
 class LineEnd:
-    """What came back for one line. Neither response nor error: no answer came, through no fault of the request."""
+    """The result of one line. Without response and error, no answer came, through no fault of the request."""
 
     name: str
     response: Response | None = None
@@ -70,10 +70,10 @@ class LineEnd:
 
 
 class BatchApi:
-    """The files and batches of one server. Every act raises a CallError; none is retried.
+    """The files and batches of one server. Every call raises a CallError; none is retried.
 
-    `by_schema` is the function whose schema the lines ask for, in place of a call: answers do not say it.
-    `at_simulated` is called once a file is there whose answers are simulated, before anybody reads it.
+    `by_schema` is the function whose schema the lines ask for instead of a call: answers do not name it. `at_simulated`
+    is called after the download of a file with simulated answers, before anybody reads it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class BatchApi:
         self._at_simulated = at_simulated
 
     async def is_offered(self) -> bool:
-        """Whether the server has batches for this key; one that cannot be reached now may have them."""
+        """Whether the server offers batches for this key; one that cannot be reached now may offer them."""
         try:
             await self._provider.has_batches()
         except CallError as error:
@@ -93,11 +93,11 @@ class BatchApi:
 
     @property
     def endpoint(self) -> str:
-        """What each line asks: `/v1/chat/completions` or `/v1/responses`, whatever the address of the server is."""
+        """The endpoint of each line: `/v1/chat/completions` or `/v1/responses`, whatever the server's address."""
         return _endpoint(self._provider.api)
 
     def line(self, name: str, request: Request) -> Iterator[bytes]:
-        """The line of a request, in pieces; media go out as base64."""
+        """Yield the line of a request in pieces, with media as base64."""
         head = {"custom_id": name, "method": "POST", "url": self.endpoint}
         yield codec.dumps(head)[:-1] + b',"body":'
         body = self._provider.body(request)
@@ -108,13 +108,13 @@ class BatchApi:
         yield b"}\n"
 
     def read(self, line: bytes, endpoint: str, model: str) -> LineEnd | None:
-        """What a line of an output or error file says; None for one that is no JSON object with a name.
+        """Read a line of an output or error file; None if it is not a JSON object with a name.
 
-        `endpoint` and `model` are those that its batch was made for: the config may name others by now.
+        `endpoint` and `model` are those of its batch: the config may name others by now.
         """
         client = self._provider.client
         try:
-            # As a live answer is read: one with half an emoji is paid for too, and must not be asked for again.
+            # As for a live answer: one with half an emoji was paid for too, and must not be asked again.
             found, _ = parsed(client.covered(line), client.secrets)
         except NoCompletionError:
             return None
@@ -146,15 +146,15 @@ class BatchApi:
             ),
         )
 
-    # -- acts ----------------------------------------------------------------------------------------------------
+    # -- calls ---------------------------------------------------------------------------------------------------
 
     async def upload(self, path: Path, name: str) -> str:
-        """Send an input file under this name; gives its id."""
+        """Upload an input file under this name, and return its id."""
         facts = await self._provider.client.upload("/files", path, name, {"purpose": "batch"})
         return _id_of(facts, "file")
 
     async def find_file(self, name: str) -> str | None:
-        """The id of the newest input file of this name, or None."""
+        """Return the id of the newest input file with this name, or None."""
         try:
             async for facts in self._listed("files", purpose="batch", order="desc"):
                 if facts.get("filename") == name and isinstance(facts.get("id"), str):
@@ -165,7 +165,7 @@ class BatchApi:
         return None
 
     async def create(self, file_id: str, metadata: Mapping[str, str]) -> BatchFacts:
-        """Make a batch of an input file."""
+        """Create a batch from an input file."""
         sdk = self._provider.client.sdk
         made = sdk.batches.create(
             completion_window=WINDOW,
@@ -176,9 +176,9 @@ class BatchApi:
         return _facts(await self._done("POST /batches", made))
 
     async def find(self, metadata: Mapping[str, str], file_id: str) -> BatchFacts | None:
-        """The newest batch with this metadata, or None.
+        """Return the newest batch with this metadata, or None.
 
-        Of a server that keeps no metadata, it is one that is made of this file, and has not failed.
+        On a server that does not save metadata, it is a batch of this file that has not failed.
         """
         async for facts in self._listed("batches"):
             known = facts.get("metadata")
@@ -191,17 +191,17 @@ class BatchApi:
         return None
 
     async def look(self, batch_id: str) -> BatchFacts:
-        """What has become of a batch."""
+        """Return the current state of a batch."""
         sdk = self._provider.client.sdk
         return _facts(await self._done(f"GET /batches/{batch_id}", sdk.batches.retrieve(batch_id)))
 
     async def cancel(self, batch_id: str) -> BatchFacts:
-        """Ask the server to end a batch; what it has answered stays."""
+        """Ask the server to end a batch; its finished answers remain."""
         sdk = self._provider.client.sdk
         return _facts(await self._done(f"POST /batches/{batch_id}/cancel", sdk.batches.cancel(batch_id)))
 
     async def fetch(self, file_id: str, path: Path) -> None:
-        """Write the content of a file to a path."""
+        """Download a file to a path."""
         simulated = await self._provider.client.download(f"/files/{file_id}/content", path)
         if simulated:
             self._at_simulated()
@@ -209,12 +209,12 @@ class BatchApi:
             self._provider.simulated = simulated
 
     async def forget(self, file_id: str) -> None:
-        """Delete a file at the server; what cannot be deleted is left there."""
+        """Delete a file on the server; ignore a failure."""
         with suppress(CallError):
             await self._done(f"DELETE /files/{file_id}", self._provider.client.sdk.files.delete(file_id))
 
     async def _listed(self, what: str, **query: str) -> AsyncIterator[dict[str, Any]]:
-        """The objects of a list, as it comes: the newest first."""
+        """Yield the objects of a list in the server's order, newest first."""
         sdk = self._provider.client.sdk
         listing: Any = getattr(sdk, what).list(limit=100, extra_query=query)
         seen = 0
@@ -242,7 +242,7 @@ _BY_ENDPOINT = {_endpoint(api): api for api in (CHAT, RESPONSES)}
 
 
 def _plain(made: Any) -> dict[str, Any]:
-    """An object of the SDK as it came; whatever else stands there is none."""
+    """Return an object of the SDK as it came. Raises NoCompletionError for anything else."""
     facts = made.to_dict() if hasattr(made, "to_dict") else made
     if not isinstance(facts, dict):
         raise NoCompletionError(f"a 200 that is neither file nor batch: {str(facts)[:80]!r}", status=200)

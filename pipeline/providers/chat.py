@@ -1,4 +1,4 @@
-"""Chat Completions: the body of a call, and the reading of its answer."""
+"""Writes the body of a Chat Completions call, and reads its answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +20,10 @@ from pipeline.providers.reading import (
 )
 from pipeline.records import FILTERED, ITEMS, JSON, Answer, Request, ToolCall
 
-#: How gateways end an answer that their upstream did not finish.
+#: The finish_reason of gateways for an answer that their upstream did not finish.
 BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource"})
-#: Who ends like this has said something, so a choice without a message is no answer. Other reasons, such as that of a
-#: filter, say all that there is to say.
+#: With these reasons there is always a message, so a choice without one is not an answer. Other reasons, such as a
+#: filter's, need no message.
 _WITH_MESSAGE = frozenset({"stop", "length", "tool_calls", "function_call"})
 
 
@@ -37,7 +37,7 @@ def _body(request: Request) -> dict[str, JSON]:
 
 
 def _plain(messages: Sequence[Mapping[str, JSON]]) -> Sequence[Mapping[str, JSON]]:
-    """The messages without what another API has said in its own form: a conversation may go on in this one."""
+    """Return the messages without the items of another API: a conversation may continue in this one."""
     for message in messages:
         if ITEMS in message:
             break
@@ -61,10 +61,10 @@ CHAT = Api("/chat/completions", _body, _read)
 
 
 def _completion(content: bytes, secrets: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The body as a completion, and its first choice.
+    """Return the body as a completion, and its first choice.
 
-    A success may hold a page, `{}`, a string or half a JSON: NoCompletionError. Where it holds an error, that is judged
-    as if its status had said so.
+    A success may contain a page, `{}`, a string, or half a JSON text, which raises NoCompletionError. An error in it is
+    judged as if it were the status.
     """
     body, intact = parsed(content, secrets)
     choice = _choice(body) if isinstance(body, dict) else None
@@ -81,7 +81,7 @@ def _completion(content: bytes, secrets: Sequence[str]) -> tuple[dict[str, Any],
 
 
 def _choice(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The first choice, with an empty message where its finish_reason says why there is none; None: no answer."""
+    """Return the first choice, with an empty message if finish_reason explains why there is none; None: no answer."""
     choices = body.get("choices")
     if not isinstance(choices, list):
         return None
@@ -95,7 +95,7 @@ def _choice(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _filtered(body: dict[str, Any]) -> str | None:
-    """The finish_reason where no choice is left to say that a filter took the prompt or the answer; None: none did."""
+    """Return the finish_reason if a filter removed the prompt or the answer and no choice is left; None otherwise."""
     if ended := text_of(body.get("finish_reason")):
         return ended
     feedback = body.get("prompt_feedback") or body.get("promptFeedback")
@@ -105,7 +105,7 @@ def _filtered(body: dict[str, Any]) -> str | None:
     return FILTERED if b'"filtered":true' in codec.dumps(results) else None
 
 
-#: What is read although the API sends it otherwise; `task.strict_answers` refuses it.
+#: What is accepted although the API sends it differently; `task.strict_answers` refuses it.
 _OLD = "function_call, as before there were tools"
 
 

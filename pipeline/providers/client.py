@@ -1,9 +1,9 @@
-"""The SDK's client, opened once a run: address, key and headers are minted here, and calls leave through its transport.
+"""Opens the SDK's client once per run: it determines address, key, and headers, and calls use its transport.
 
-`create()` costs 13 to 16 times the CPU of the HTTP call itself (measured in benchmarks/), most of it in copying options
-and building typed objects that a labelling run throws away. So the SDK decides once *what* is sent (address, key,
-organisation, headers); each call then hands ready bytes to the transport under it. What the server refuses is read by
-`told` and judged by `faults`.
+`create()` costs 13 to 16 times the CPU of the HTTP call itself (measured in benchmarks/), mostly to copy options and to
+build typed objects that a labeling run discards. So the SDK decides only once *what* is sent (address, key,
+organization, headers). Each call then passes finished bytes to the transport below it. `errorbody` reads what the
+server refuses, and `faults` judges it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from yarl import URL
 
 
-#: Headers that hold a secret, by their names.
+#: The names of headers that contain a secret.
 SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|session|signature", re.IGNORECASE)
-#: A value that looks like one, whatever its header is called: one long word of letters and digits.
+#: A value that looks like a secret, whatever its header is called: one long word of letters and digits.
 SECRET_VALUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+=~-]{12,}")
 #: Redirects that keep method and body, and how many of them are followed.
 KEEP_METHOD, MOST_REDIRECTS = frozenset({307, 308}), 5
-#: A shorter value is part of too many words to be cut out of a text; in "Bearer abc" the scheme is no secret.
+#: A shorter value is part of too many words to remove it from a text. In "Bearer abc" the scheme is not a secret.
 LEAST_SECRET_CHARS, LEAST_WORD_CHARS = 4, 8
 PLAIN_WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Where calls go and with what key, or with what `token` gives at each call. Neither appears in a repr."""
+    """Where calls go, and the key, or the `token` function that returns one per call. A repr shows neither."""
 
     base_url: str | None = None
     api_key: str = field(default="", repr=False)
@@ -51,23 +51,23 @@ class ClientOptions:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What is cut out of all that is told: the key, the headers' values and their long words, the longest first."""
+        """What is removed from all messages: the key, and the headers' values and their long words, longest first."""
         values = {self.api_key, *self.headers.values()}
         words = {word for value in self.headers.values() for word in value.split() if len(word) >= LEAST_WORD_CHARS}
         return tuple(sorted((one for one in values | words if len(one) >= LEAST_SECRET_CHARS), key=len, reverse=True))
 
     @property
     def answer_secrets(self) -> tuple[str, ...]:
-        """What is cut out of each answer, whatever was asked."""
+        """What is removed from each answer, whatever the request."""
         known = {self.api_key, *(value for name, value in self.headers.items() if SECRET_NAME.search(name))}
         words = {word for value in known for word in value.split() if len(word) >= LEAST_WORD_CHARS}
         return tuple(one for one in self.secrets if one in words or SECRET_VALUE.fullmatch(one))
 
     @property
     def answer_names(self) -> tuple[str, ...]:
-        """What is cut out of an answer where the request does not hold it: a name or an address may well be a label.
+        """What is removed from an answer if the request does not contain it: a name or an address may be a label.
 
-        A short value, or one that is a plain word, is part of too many labels.
+        A short value, or a plain word, is part of too many labels.
         """
         names = (one for one in self.secrets if len(one) >= LEAST_WORD_CHARS and not PLAIN_WORD.fullmatch(one))
         return tuple(one for one in names if one not in self.answer_secrets)
@@ -75,19 +75,19 @@ class ClientOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the server says about a model. `shutdown_date` is as the server writes it, or None."""
+    """What the server reports about a model. `shutdown_date` is in the server's format, or None."""
 
     id: str
     shutdown_date: str | None
 
 
-#: Raw headers as (name, value) byte pairs; and what a call comes to: status, headers, content.
+#: Raw headers as (name, value) byte pairs; and the result of a call: status, headers, content.
 _Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 _Sent: TypeAlias = tuple[int, _Headers, bytes]
 
 
 def load_sdk() -> None:
-    """Import what the first call would import: half a second, better spent at a time of one's own choosing."""
+    """Import what the first call would import. It takes half a second, so the caller chooses when."""
     import openai
     import openai.resources.chat
 
@@ -96,13 +96,13 @@ def load_sdk() -> None:
     openai.AsyncOpenAI  # noqa: B018 - and this too
 
 
-#: A connection that cannot be made in this part of the call's time is told as such: a dead network is an outage, and
-#: must not look like a server that takes calls and is silent.
+#: If no connection is made within this share of the call's time, that is the error: a dead network is an outage, and
+#: must not look like a server that accepts calls and stays silent.
 CONNECT_SHARE = 0.8
 
 
 class Client:
-    """An `AsyncOpenAI` with its retries off, and the lean road beside it."""
+    """An `AsyncOpenAI` without retries, and a faster path for calls."""
 
     def __init__(self, options: ClientOptions) -> None:
         import httpx2
@@ -118,9 +118,9 @@ class Client:
         self._answer_names = [
             (form, codec.dumps(one)[1:-1]) for one in options.answer_names for form in _as_sent([one])
         ]
-        # One connection a call in flight, and a few for probes.
+        # One connection per call in flight, and a few for probes.
         self._wire = Wire(options.max_connections + 8, connect_timeout_s=CONNECT_SHARE * options.timeout_s)
-        # A query (`?api-version=...`) stands behind the path of each call, not within it.
+        # A query (`?api-version=...`) follows the path of each call, and is not part of it.
         base_url, _, query = (options.base_url or "").partition("#")[0].partition("?")
         try:
             self.sdk: AsyncOpenAI = AsyncOpenAI(
@@ -129,7 +129,7 @@ class Client:
                 default_query=dict(parse_qsl(query, keep_blank_values=True)),
                 default_headers=dict(options.headers),
                 timeout=options.timeout_s,
-                max_retries=0,  # ours know the limits, the outage and the quota; the SDK's do not
+                max_retries=0,  # ours know the limits, outages, and quotas; the SDK's do not
                 http_client=DefaultAioHttpClient(transport=self._wire, follow_redirects=False),
             )
             self._base_url = str(self.sdk.base_url).rstrip("/")
@@ -138,7 +138,7 @@ class Client:
         except (OpenAIError, httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"model.base_url or the key cannot be used: {error}") from error
         minted = {**self.sdk.auth_headers, **self.sdk.default_headers}
-        # Those named X-Stainless describe the SDK's own way of calling.
+        # X-Stainless headers describe the SDK's own way of calling.
         self._headers = CIMultiDict(
             (name, value)
             for name, value in minted.items()
@@ -151,23 +151,23 @@ class Client:
         self._urls: dict[str, URL] = {}
 
     def _hide(self, tokens: tuple[str, ...]) -> None:
-        """Cut these tokens out of all that is told from now on, as the key is."""
+        """Remove these tokens from all messages from now on, like the key."""
         self._tokens = tokens
         self.secrets = (*tokens, *self._options.secrets)
         self._answer_secrets = _as_sent([*tokens, *self._options.answer_secrets])
 
     async def _fresh_token(self) -> str:
-        """The token that is good now; empty where calls have a key."""
+        """Return the current token; empty if calls have a key."""
         if self._options.token is None:
             return ""
         token = await self._options.token()
         if token not in self._tokens[:1]:
-            self._hide((token, *self._tokens[:1]))  # a late answer may still show the one before
+            self._hide((token, *self._tokens[:1]))  # a late answer may still contain the previous one
             self._headers["Authorization"] = f"Bearer {token}"
         return token
 
     async def post(self, path: str, body: bytes | StreamedBody) -> tuple[_Headers, bytes]:
-        """Headers and content of the server's 2xx answer to `body`. Raises a CallError for anything else."""
+        """Return headers and content of the server's 2xx answer. Raises a CallError for anything else."""
         url = self._url(path)
         for _ in range(MOST_REDIRECTS):
             try:
@@ -175,9 +175,9 @@ class Client:
                     await self._fresh_token()
                 status, headers, content = await self._wire.post(url, self._headers, body)
             except foreign_errors() as error:
-                # From None: the SDK's error holds the whole body, and that may hold the key, which tracebacks show.
+                # From None: the SDK's error has the whole body, which may contain the key, and tracebacks show it.
                 raise translate(error, secrets=self.secrets, at=f"POST {self._base_url}{path}") from None
-            # A redirect that keeps the call as it is, on the same host, is followed.
+            # Follow a redirect that keeps the call unchanged and stays on the same host.
             target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
             if target is None:
                 break
@@ -193,7 +193,7 @@ class Client:
         return url
 
     async def _success(self, at: str, call: Callable[[], Awaitable[_Sent]]) -> tuple[_Headers, bytes]:
-        """Headers and content of what a call came to. Raises a CallError where that is no success."""
+        """Return headers and content of a call. Raises a CallError if it is not a success."""
         try:
             await self._fresh_token()
             sent = await call()
@@ -204,7 +204,7 @@ class Client:
         raise self._refusal(sent, at)
 
     def _covered(self, content: bytes, sent: bytes | StreamedBody) -> bytes:
-        """An answer without the secrets: a model, or a server that shows what it got, may repeat them."""
+        """Return an answer without the secrets: a model, or a server that echoes the request, may repeat them."""
         found = [secret for secret in self._answer_secrets if secret in content]
         for form, plain in self._answer_names:
             if form in content and not any(plain in text for text in _texts(sent)):
@@ -214,7 +214,7 @@ class Client:
         return content
 
     def covered(self, content: bytes) -> bytes:
-        """An answer without the secrets, where nobody knows what was asked."""
+        """Return an answer without the secrets if the request is unknown."""
         return self._covered(content, content)
 
     def _refusal(self, sent: _Sent, at: str) -> CallError:
@@ -222,7 +222,7 @@ class Client:
         return refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
 
     async def upload(self, path: str, file: Path, name: str, fields: Mapping[str, str]) -> dict[str, Any]:
-        """Send a file under this name, a block at a time, with form fields; gives the answer. Raises a CallError."""
+        """Upload a file in blocks, with form fields, and return the answer. Raises a CallError."""
         at = f"POST {self._base_url}{path}"
         url = self._url(path)
         _, content = await self._success(at, lambda: self._wire.upload(url, self._headers, file, name, fields))
@@ -235,15 +235,15 @@ class Client:
         return facts
 
     async def download(self, path: str, to: Path) -> bool:
-        """Write what lies there to a file, a block at a time; gives whether it is simulated. Raises a CallError."""
-        url = self._make_url(f"{self._base_url}{path}{self._query}")  # each file has one of its own: none is kept
+        """Download to a file in blocks, and return whether the content is simulated. Raises a CallError."""
+        url = self._make_url(f"{self._base_url}{path}{self._query}")  # not cached: each file has its own
         headers, _ = await self._success(
             f"GET {self._base_url}{path}", lambda: self._wire.download(url, self._headers, to)
         )
         return says_simulated(headers)
 
     async def model(self, name: str) -> ModelInfo:
-        """The model, if the server has it for this key. Free of charge. Raises a CallError."""
+        """Return the model, if the server has it for this key. Free of charge. Raises a CallError."""
         try:
             model: Any = await self.sdk.models.retrieve(name)
         except foreign_errors() as error:
@@ -255,11 +255,11 @@ class Client:
         raise self._no_model(name, facts)
 
     async def list_batches(self) -> None:
-        """Ask for the latest batch. Free of charge. Raises a CallError."""
+        """Request the latest batch. Free of charge. Raises a CallError."""
         await self._list("batches", self.sdk.batches.list(limit=1))
 
     async def list_models(self) -> None:
-        """Ask for the list of models. Free of charge. Raises a CallError."""
+        """Request the list of models. Free of charge. Raises a CallError."""
         await self._list("models", self.sdk.models.list())
 
     async def _list(self, of: str, page: Awaitable[Any]) -> None:
@@ -271,7 +271,7 @@ class Client:
             raise NoCompletionError(f"{self._base_url}/{of} is no list of {of}", status=200)
 
     def _no_model(self, name: str, facts: Any) -> CallError:
-        """What stands where a model should. A page is passed through as its text: an address that is no API."""
+        """Return the error for an answer that is not a model. The SDK returns a page as text: it is not an API."""
         at = f"{self._base_url}/models/{name}"
         if isinstance(facts, dict) and facts.get("error"):
             return refusal(200, {}, read_body({"error": facts["error"]}), secrets=self.secrets, at=f"GET {at}")
@@ -279,7 +279,7 @@ class Client:
         return NoCompletionError(f"{at} is no model but {message!r}", status=200)
 
     async def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close all connections. May be called twice."""
         await self.sdk.close()
         await self._wire.aclose()
 
@@ -289,7 +289,7 @@ def _texts(sent: bytes | StreamedBody) -> Sequence[bytes]:
 
 
 def _as_sent(secrets: Sequence[str]) -> list[bytes]:
-    """The secrets as JSON may spell them, and JSON in a text of it: arguments are that."""
+    """Return the secrets in all forms that JSON, and JSON within a JSON text (as in arguments), may use."""
     spelled = set(secrets)
     for _ in range(2):
         spelled |= {form for one in spelled for form in (codec.dumps(one).decode()[1:-1], one.replace("/", "\\/"))}
@@ -297,7 +297,7 @@ def _as_sent(secrets: Sequence[str]) -> list[bytes]:
 
 
 def same_host(url: URL, location: str | None) -> URL | None:
-    """Where a redirect leads, if that is the same host and no step down from TLS; else None."""
+    """Return the target of a redirect if it is on the same host and does not give up TLS, else None."""
     try:
         target = url.join(type(url)(location or ""))
         ports = {url.port, target.port}

@@ -1,22 +1,22 @@
-"""Tokens of Microsoft Entra ID in the place of a key, for Azure: azure-identity finds the identity and renews them."""
+"""Gets Microsoft Entra ID tokens in place of a key, for Azure: azure-identity finds the identity and renews them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from pipeline.errors import CredentialsError, MissingExtraError, UnavailableError
 
-#: What a token is for.
+#: The scope of a token.
 SCOPE = "https://ai.azure.com/.default"
-#: So much of what went wrong is told: a chain of credentials says it of each of them.
+#: The most characters of an error: a chain of credentials reports one for each of them.
 MOST_CHARS = 300
 
 
 @asynccontextmanager
 async def entra_tokens() -> AsyncIterator[Callable[[], Awaitable[str]]]:
-    """What gives the token that is good now: of the environment's identity, a managed one, or that of `az login`.
+    """Yield a function that returns the current token of the environment's identity, a managed one, or `az login`.
 
-    It raises CredentialsError where there is no identity or it is refused, UnavailableError where nobody answers.
-    Raises MissingExtraError.
+    The function raises CredentialsError if there is no identity or it is refused, and UnavailableError if no server
+    answers. Raises MissingExtraError.
     """
     try:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -33,11 +33,11 @@ async def entra_tokens() -> AsyncIterator[Callable[[], Awaitable[str]]]:
             try:
                 found = await renewed()
             except AzureError as error:
-                # An identity that was there once and is away comes back: an outage, as where nobody answers.
+                # An identity that worked before and is gone will return: an outage, as if no server answers.
                 is_refused = isinstance(error, ClientAuthenticationError)
                 is_away = not is_refused or (known and isinstance(error, CredentialUnavailableError))
                 kind = UnavailableError if is_away else CredentialsError
-                # From None: its own causes hold requests, and these the secret of the identity.
+                # From None: its causes contain requests, and these contain the identity's secret.
                 raise kind(f"no token from Entra ID: {' '.join(str(error).split())[:MOST_CHARS]}") from None
             known = True
             return found

@@ -1,7 +1,7 @@
-"""The tables: what the codes and words of servers mean. Each was seen in public; tests name where.
+"""Tables of what servers' codes and words mean. Each was seen in public; tests cite where.
 
-Codes are compared in lower case. A pattern is asked only where no code of the table is there: words are weaker than
-codes, since a message may quote what was sent.
+Codes are compared in lowercase. The words of a pattern count only if no code of the table matches. They are weaker than
+codes, because a message may quote the request.
 """
 
 import re
@@ -13,14 +13,14 @@ from pipeline.providers.errorbody import ErrorFacts
 
 @dataclass(frozen=True, slots=True)
 class ErrorPattern:
-    """Codes and words with one meaning. `statuses`: where the words count; empty: anywhere."""
+    """Codes and words with one meaning. The words count only under `statuses`; empty: under any."""
 
     codes: Set[str]
     words: re.Pattern[str]
     statuses: Set[int] = frozenset()
 
     def matches(self, status: int, facts: ErrorFacts) -> bool:
-        """Whether the server says this."""
+        """Whether the error has one of the codes or, under one of the statuses, the words."""
         if self.codes & facts.words:
             return True
         return (not self.statuses or status in self.statuses) and bool(self.words.search(facts.text))
@@ -30,11 +30,11 @@ def _words(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-#: Statuses under which a gateway hands on what another server said of the request.
+#: Statuses under which a gateway passes on another server's error about the request.
 _OF_REQUESTS = frozenset({200, 400, 403, 413, 422, 451, 500, 502, 503})
 
-#: The model's mistake: the server found no call in what it wrote, or no JSON that fits the schema. LiteLLM hands on the
-#: words, and not the code; Ollama and llama.cpp have words only.
+#: The model's mistake: the server found no call in its text, or no JSON that fits the schema. LiteLLM passes on the
+#: words but not the code; Ollama and llama.cpp have only words.
 UNUSABLE_CALL = ErrorPattern(
     frozenset({"tool_use_failed", "json_validate_failed"}),
     _words(
@@ -62,7 +62,7 @@ CONTENT = ErrorPattern(
     _OF_REQUESTS,
 )  # fmt: skip
 
-#: "suspended", "disabled": of an account, not of a text.
+#: "suspended" or "disabled" describes an account, not a text.
 ACCOUNT = _words(
     r"\b(account|organi[sz]ation|user|team|project|api key) .{0,60}\b(flagged|disabled|suspended|terminated|blocked"
     r"|banned|deactivated|restricted)"
@@ -84,7 +84,7 @@ LENGTH = ErrorPattern(
     _OF_REQUESTS - {403, 451},
 )  # fmt: skip
 
-#: A picture, sound or document of the record that the server cannot use.
+#: An image, audio file, or document of the record that the server cannot use.
 MEDIA = ErrorPattern(
     frozenset(
         {"invalid_image", "invalid_image_format", "invalid_image_url", "image_too_large", "image_parse_error",
@@ -121,7 +121,7 @@ QUOTA = ErrorPattern(
     ),
 )  # fmt: skip
 
-#: The same in words that records use too: they count only where a server quotes no record, and would be waited for.
+#: The same in words that records use too: they count only if a server quotes no record and would be retried.
 USED_UP = ErrorPattern(
     frozenset({"subscription_expired", "wallet_empty", "usage_limit_reached"}),
     _words(
@@ -141,14 +141,14 @@ RATE = ErrorPattern(
     frozenset({200}),
 )  # fmt: skip
 
-#: No room for calls that ask for the flex tier (OpenAI's and Azure's 429, Groq's 498).
+#: No capacity for calls that ask for the flex tier (OpenAI's and Azure's 429, Groq's 498).
 NO_ROOM = ErrorPattern(
     frozenset({"resource_unavailable", "capacity_exceeded"}),
     _words(r"resources?[ _]unavailable", r"\bflex\b.{0,60}\b(capacity|unavailable)\b"),
     frozenset({429, 498, 503}),
 )
 
-#: A limit a day: a wait of seconds does not help.
+#: A day limit: a wait of seconds does not help.
 DAY = ErrorPattern(
     frozenset({"1304"}),
     _words(
@@ -157,7 +157,7 @@ DAY = ErrorPattern(
     ),
 )  # fmt: skip
 
-#: A wrong key, or a model that is not there, under a status that does not say so.
+#: A wrong key or a missing model, under a status that does not show it.
 CREDENTIALS = ErrorPattern(
     frozenset(
         {"invalid_api_key", "api_key_invalid", "authentication_error", "invalid_authentication_error", "unauthorized",
@@ -172,7 +172,7 @@ CREDENTIALS = ErrorPattern(
     frozenset({200, 400, 422}),
 )  # fmt: skip
 
-#: The types of a 400, where an error stands in a success without a number.
+#: The types of a 400, for an error in a success without a number.
 BAD_REQUEST = frozenset({"invalid_request_error", "bad_request", "badrequesterror", "invalid_argument"})
 
 #: The parameters of Chat Completions that are the same for every record.
@@ -194,7 +194,7 @@ _AGAIN = re.compile(
 )
 
 
-#: "request of 70000 tokens is greater than your quota of 60000": two numbers, and which of them is said to be larger.
+#: "request of 70000 tokens is greater than your quota of 60000": two numbers, and which one is larger.
 _COMPARED = re.compile(
     r"(?P<whose>[^\d.]{0,80})\b(?P<one>\d[\d,._]*)\b[^\d.]{0,60}"
     r"(?:>|\b(?:greater|larger|longer|bigger|more|higher) than\b|\babove\b|\bover\b|\bexceed(?:s|ed|ing)?\b)"
@@ -208,7 +208,7 @@ _SIZE = _words(
     r"\b(larger|longer|bigger) than\b",
     r"\b(body|request|prompt|input|payload|message)s? (size|length)\b",
 )
-#: What many calls have used together, or a wait: no word on the size of this one.
+#: The use of many calls together, or a wait, which says nothing about the size of this one.
 _OF_TIME = _words(r"\b(try again|retry|wait|current(ly)?|used|usage|so far|already|remaining|concurren\w*)\b")
 
 
@@ -219,7 +219,7 @@ def is_above_limit(text: str) -> bool:
 
 
 def says_it_is_larger(text: str) -> bool:
-    """Whether a 429 says in words that the request is above the limit: "a request of 70000 is above 60000"."""
+    """Whether a 429 describes the request as above the limit: "a request of 70000 is above 60000"."""
     found = _COMPARED.search(text)
     return bool(found and _A_REQUEST.search(found["whose"]) and _is_larger(found) and not _OF_TIME.search(text))
 
@@ -238,13 +238,13 @@ def _is_larger(found: re.Match[str]) -> bool:
 
 
 def asks_for_more_than_fits(text: str) -> bool:
-    """Whether the room for an answer alone is larger than the model: that is every request's fault."""
+    """Whether the room for an answer alone exceeds the model's limit: then every request fails."""
     found = _ROOM.search(text)
     return found is not None and int(found[1]) >= int(found[2])
 
 
 def again_after(text: str) -> str:
-    """The wait that a message asks for, as a duration like 9m38.016s; empty where it names none."""
+    """Return the wait in a message as a duration like 9m38.016s; empty if there is none."""
     found = _AGAIN.search(text)
     if found is None:
         return ""

@@ -1,8 +1,8 @@
-"""What a server says is wrong, read from the body before the status is looked at.
+"""Reads from the body what a server reports as wrong, before anything looks at the status.
 
-Servers and gateways wrap errors in each other, in JSON, in texts that hold JSON, and in Python's spelling of it. So the
-codes are collected wherever they stand, and the tables in `error_patterns` say what they mean. What repeats the
-request is left out: a record's own text must never be taken for the server's word.
+Servers and gateways wrap errors in each other, in JSON, in texts that contain JSON, and in Python's notation. So codes
+are collected from everywhere, and the tables in `error_patterns` define what they mean. Repeated parts of the request
+are left out: a record's own text must never count as the server's message.
 """
 
 import re
@@ -12,29 +12,29 @@ from typing import Any
 
 from pipeline import codec
 
-#: Fields that hold a code, a type or a reason.
+#: Fields that contain a code, a type, or a reason.
 _CODES = frozenset(
     {"code", "type", "status", "reason", "error_type", "error_code", "errorcode", "errcode", "quotaid", "name",
      "status_code", "http_code", "error_class", "upstreamstatus", "blockreason"}
 )  # fmt: skip
-#: Fields that say it in words.
+#: Fields that contain a message.
 _TEXTS = frozenset(
     {"message", "msg", "detail", "details", "error", "error_message", "errormessage", "status_msg", "errmsg", "raw",
      "title", "description", "cause", "upstreambody", "body", "error_description"}
 )  # fmt: skip
-#: Fields that say when to come back, by the header of the same meaning.
+#: Fields that contain a wait, with the header of the same meaning.
 _WAITS = {
     "retrydelay": "retry-after", "retry_after": "retry-after", "retryafter": "retry-after",
     "retry_after_seconds": "retry-after", "retry_after_ms": "retry-after-ms",
 }  # fmt: skip
 _PARAMS = frozenset({"param", "loc", "field"})
-#: Fields that repeat what was sent or made, or say nothing of the error.
+#: Fields that repeat the request or the output, or say nothing about the error.
 _ECHOES = frozenset(
     {"input", "ctx", "prompt", "messages", "failed_generation", "content_filter_result", "content_filter_results",
      "choices", "usage", "request", "links", "traceback", "stack", "url", "user_id", "request_id", "received"}
 )  # fmt: skip
-#: The same codes where they stand within a text, in JSON or as Python shows it, escaped more than once perhaps: each
-#: repeat has a bound, or 20 kB of backslashes would take half a minute.
+#: The same codes within a text, in JSON or in Python's notation, perhaps escaped several times. Each repetition is
+#: bounded, because 20 kB of backslashes would take half a minute.
 _QUOTE = r"""\\{0,9}["']"""
 _IN_TEXT = re.compile(
     rf"{_QUOTE}(?:code|type|status|reason|error_code|error_type|quotaId|status_code){_QUOTE}"
@@ -44,21 +44,21 @@ _IN_TEXT = re.compile(
 _MESSAGE_IN_TEXT = re.compile(
     rf"""{_QUOTE}message{_QUOTE}\s*:\s*\\{{0,9}}(["'])(.{{1,2000}}?)\\{{0,9}}\1\s*[,}}]""", re.DOTALL
 )
-#: "Error code: 429 - {...}", as the OpenAI SDK within a gateway words it.
+#: "Error code: 429 - {...}", the wording of the OpenAI SDK within a gateway.
 _STATUS_IN_TEXT = re.compile(r"\b(?:error code|status code|status_code|http)\W{0,3}([45]\d\d)\b", re.IGNORECASE)
-#: How deep and how far a body is looked through, and how much of a text.
+#: The limits of the search: levels and nodes of a body, and characters of a text.
 _DEPTH, _MOST_NODES, _MOST_CHARS = 8, 400, 20_000
 
 
 @dataclass(slots=True)
 class ErrorFacts:
-    """What the body of an error says.
+    """The content of an error's body.
 
-    `words` are its codes, types and reasons in lower case, `code` the one that says most; `texts` its messages,
-    outermost first; `params` the names that it complains of; `statuses` the HTTP statuses that stand in it; `generated`
-    what the model wrote where the server could not use it; `fields` headers of another server that a gateway hands on,
-    and waits; `excerpt` the body's beginning. `is_api` is false for a page, and for nothing at all: something on the
-    way said it, not the API.
+    `words` are its codes, types, and reasons in lowercase, and `code` is the most informative one. `texts` are its
+    messages, outermost first; `params` are the names that it complains about; `statuses` are the HTTP statuses in it.
+    `generated` is the model's text if the server could not use it. `fields` are waits, and headers of another server
+    that a gateway passes on. `excerpt` is the body's beginning. `is_api` is false for a page or an empty body, which
+    came from something on the way and not from the API.
     """
 
     is_api: bool = False
@@ -79,12 +79,12 @@ class ErrorFacts:
 
     @property
     def message_or_excerpt(self) -> str:
-        """What it says, for a person: its words, or the body's beginning."""
+        """Its messages for a person, or else the body's beginning."""
         return self.text or self.excerpt or "nothing is said of it"
 
 
 def read_error(content: bytes) -> ErrorFacts:
-    """What this body says is wrong."""
+    """Read what this body reports as wrong."""
     try:
         body = codec.loads(content)
     except codec.JSONDecodeError:
@@ -99,7 +99,7 @@ def _decoded(content: bytes) -> str:
 
 
 def read_body(body: Any) -> ErrorFacts:
-    """The same for a body that is parsed."""
+    """Do the same for a parsed body."""
     facts = ErrorFacts(is_api=isinstance(body, Mapping | list))
     if isinstance(body, str):
         _add_text(facts, body)
@@ -114,16 +114,16 @@ def read_body(body: Any) -> ErrorFacts:
 
 def _page(content: bytes) -> ErrorFacts:
     text = content[:_MOST_CHARS].decode("utf-8", "replace")
-    # What begins as JSON does was cut off.
+    # A body that begins as JSON was cut off.
     facts = ErrorFacts(is_api=text.lstrip()[:1] in ("{", "["))
-    # A short plain text may be an API's own word; of a page its title says most.
+    # A short plain text may come from an API. The best description of a page is its title.
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     _add_text(facts, title[1] if title else re.sub(r"<[^>]*>", " ", text))
     return facts
 
 
 def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """The named values in a body, outermost first; not those that repeat the request."""
+    """Yield the named values in a body, outermost first, without those that repeat the request."""
     if depth > _DEPTH:
         return
     if isinstance(node, list):
@@ -165,7 +165,7 @@ def _add_code(facts: ErrorFacts, name: str, value: Any) -> None:
     facts.words.add(word.lower())
     if word.isdigit() and 400 <= int(word) <= 599:
         facts.statuses.append(int(word))
-    # The outermost code says most; a type where there is none, a number where there are no words.
+    # The outermost code is the most informative. Without one, a type counts; without words, a number.
     if not facts.code or facts.code.isdigit() or (name == "code" and not facts.has_code and not word.isdigit()):
         facts.code = word
     facts.has_code |= name == "code" and not word.isdigit()
