@@ -32,7 +32,7 @@ from pipeline.store import BatchBook, ItemState, LineResult, Part, PartState
 SLOWEST_POLL = 10
 #: Seconds until a batch whose creation was not confirmed is certainly in the list. Until then none is created again.
 SHOWS_AFTER_S = 20.0
-#: After this many failures in a row, the user is notified that a part waits, and a session that does not wait ends.
+#: After this many failures in a row, the user learns that a part waits, and a session that does not wait ends.
 TRIES = 5
 #: Seconds without progress that are reported, once.
 STILL_S = 2 * 3600.0
@@ -77,8 +77,8 @@ class BatchRunner:
         self._echo = echo
         self._clock = clock
         # Mutable state: the parts that are not closed; when each is checked next, and how often that changed nothing;
-        # how many batches in a row were refused, or had no answers; how long batches took, in seconds; which cannot be
-        # found; and which were reported as stalled.
+        # how many batches in a row were refused, or had no answers; the seconds that batches took; which batches may
+        # exist; and which were reported as stalled.
         self.parts: dict[int, Part] = {}
         self._next_at: dict[int, float] = {}
         self._idle: dict[int, int] = {}
@@ -354,7 +354,7 @@ class BatchRunner:
         # If no other part is at the server, somebody else may have filled the queue.
         often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else SLOWEST_POLL
         self._next_at[part.number] = self._clock() + self.config.poll_s * often
-        # The file exists, so only the batch is created again. Its new name is not confused with the failed one.
+        # Only the batch is created again. Its metadata distinguishes it from the failed one.
         return await self._save(to_recreate(part))
 
     async def _fetch(self, part: Part) -> Part:

@@ -96,9 +96,8 @@ class BatchLane:
             model=config.model,
         )
         self.batch_runner = self._batch_runner(ResultReader(api, book, prices_of, self._on_landed), run_id)
-        # Mutable state: details of records that are handed out, how far the parts that are read are handed out, the
-        # result of the latest scan of the parts, which parts were canceled, what wakes the stream, and the end of the
-        # run for which batches are given up.
+        # Mutable state: details of records that are handed out, how far parts are handed out, the latest scan of the
+        # parts, which parts were canceled, what wakes the stream, and the end for which batches are given up.
         self._items: dict[str, Item] = {}
         self._handed_out: set[int] = set()
         self._freed: list[int] = []
@@ -265,7 +264,7 @@ class BatchLane:
     def _scan_parts(self) -> tuple[int | None, int]:
         """Return a part that is read and not handed out, and how many parts wait to be sent.
 
-        This is needed for each record, and a run may have hundreds of parts, so they are scanned only after a change.
+        Each record needs this, and a run may have hundreds of parts, so they are scanned only after a change.
         """
         if self._scan is None:
             parts = self.batch_runner.parts.values()

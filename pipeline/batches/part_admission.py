@@ -13,8 +13,7 @@ from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, Budget, DayLimitReachedError, DayMeter
 from pipeline.store import Part
 
-#: A part that exceeds the budget is made smaller, down to this share of it. A smaller rest of a budget is not worth a
-#: batch.
+#: A part that exceeds the budget is made smaller, down to this share of it. Less is not worth a batch.
 SMALLEST_SHARE = 1 / 32
 
 

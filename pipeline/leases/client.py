@@ -1,4 +1,4 @@
-"""Represents a shard in the lease protocol: sends only the calls that the lease server grants, and reports results."""
+"""Represents a shard at the lease server: sends only calls that are granted, and reports their results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.runlog import log_event
 
 #: Seconds between reports of the results of calls, at most.
 REPORT_S = 0.25
-#: Seconds until a lease server that does not answer is asked again. The wait grows up to the second number.
+#: Seconds until an exchange without an answer is repeated, growing up to the second number.
 RETRY_S, RETRY_MOST_S = 0.1, 2.0
 #: The timeout of an exchange. The server answers within a second or two.
 EXCHANGE_S = 10.0
@@ -31,8 +31,7 @@ EXCHANGE_S = 10.0
 BEAT_S = 2.0
 #: How long a shard that ends waits until the lease server has its last report.
 CLOSE_S = 5.0
-#: The variables with the token, and with the id of the process that started this shard. The shard does not outlive that
-#: process.
+#: The variables with the token, and with the id of the process that started this shard, which it does not outlive.
 TOKEN_ENV, PARENT_ENV = "LEASES_TOKEN", "LEASES_PARENT"
 #: How long a refused record waits if the response does not say.
 BLIND_WAIT_S = 0.2
@@ -72,8 +71,8 @@ class LeaseClient:
         self._http: aiohttp.ClientSession | None = None
         #: Called with each setting that the shard is ordered to change.
         self.order: Callable[[str, str], object] = lambda *_: None
-        # Mutable state: what is granted and until when (and when the latest permit expires), how many calls to ask for
-        # at once and how large a call is, what to report, and the latest message of the lease server.
+        # Mutable state: the grants and the expiry of the latest permit, how many calls to ask for at once and their
+        # size, what to report, and the latest message of the lease server.
         self._grants: deque[list[float]] = deque()
         self._permit_expires_at: float | None = None
         self._aim = self._tokens = 1
@@ -343,7 +342,7 @@ class LeaseClient:
         return None
 
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
-        """Report a 429 at once. The lease server decides its scope, so only the refused record waits here."""
+        """Report a 429 at once. The lease server decides its scope; only the refused record waits here."""
         self._report.refused.append((now, sent_at, error))
         self._report_due.set()
         shrink, self._shrink = self._shrink, False

@@ -20,8 +20,8 @@ class LeasedQueue:
 
     def __init__(self, until: Until) -> None:
         self._wait_until_sent = until
-        # Mutable state: pending questions and their answers, parts that were granted and are not at the server yet, all
-        # reserved parts, what was reported, and the latest message of the lease server.
+        # Mutable state: pending requests and their answers, granted parts that are not at the server yet, all reserved
+        # parts, what was reported, and the lease server's latest facts.
         self._room: list[int] | None = None
         self._refused: list[int] | None = None
         self._needs: tuple[int, int] | None = None

@@ -47,9 +47,9 @@ class LeaseRequest:
     """What a shard asks for, and what has happened since its last request.
 
     This is shard `shard` of `shards`. `session` is unique for each process, and `number` counts its exchanges. A
-    repeated exchange gets the same answer. The shard `wants` this many requests of about `tokens` tokens each. `unused`
-    requests of earlier grants were not sent. `sent` lists the ages of calls that were sent. `answered` lists age, age
-    of the call, and tokens used, for all answers in one flat list. `limits` has the limits in the headers of the last
+    repeated exchange gets the same answer. The shard `wants` this many requests of about `tokens` tokens each.
+    `unused` requests of earlier grants were not sent. `sent` lists the ages of calls that were sent. `answered` is
+    a flat list with age, age of the call, and tokens used for each answer. `limits` is from the headers of the last
     answer. `corrected` is by how many tokens the estimates were too high.
 
     `spent` is the most that the shard can have spent, including what it `holds` for calls in flight. `needs` is that

@@ -40,8 +40,7 @@ class LeaseService:
     """Grants calls to shards, under the limits of one run. `work` must run concurrently.
 
     `shards` is their number. If it is 0, the first shard reports it, and `counted` is called with it. `day` counts the
-    requests of all shards. With `stop_at_day_limit`, the run ends when they are used up instead of waiting for the next
-    day.
+    requests of all shards. With `stop_at_day_limit`, the run ends instead of waiting for the next day.
     """
 
     def __init__(
@@ -59,9 +58,9 @@ class LeaseService:
         self._day = day
         self.stop_at_day_limit = stop_at_day_limit
         self._counted = counted
-        # Mutable state: the number of shards and the state of each, the time of the first report, the shards that ask,
-        # in turn, and the calls in flight; what everyone waits for, whether a result has come since, whether the run is
-        # paused, why it ends, why a shard will get no more money, and which settings shards must change.
+        # Mutable state: the number of shards and the state of each, the time of the first report, the queue of shards
+        # that ask, and the calls in flight; the hold, whether a result has come since, whether the run is paused, why
+        # it ends, why there is no more money, and which settings shards must change.
         self.shards = shards
         self._shards: dict[int, ShardState] = {}
         self._first_report_at: float | None = None
@@ -217,7 +216,7 @@ class LeaseService:
         return {number: now - one.last_report_at for number, one in self._shards.items() if not one.is_over}
 
     async def _wait_for_grants(self, shard: ShardState, request: LeaseRequest) -> None:
-        """Wait for everything that is wanted. A shard with some grants waits a moment, one with none a bit longer."""
+        """Wait for everything that is wanted. With some grants, wait only a moment; with none, a bit longer."""
         shard.wants = 0 if request.is_last else request.wants
         shard.came.clear()
         shard.full.clear()

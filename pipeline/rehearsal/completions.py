@@ -41,7 +41,7 @@ class _FunctionCall:
 
 
 class CompletionGenerator:
-    """Answers calls. Its only memory is the prompt cache, and how often prompts with a temperature were asked."""
+    """Answers calls. Remembers only the prompt cache, and how often prompts were asked."""
 
     def __init__(self, seed: int = 0, accuracy: float = 1.0) -> None:
         self._seed = seed

@@ -20,7 +20,7 @@ class RehearsalOptions:
     faults           kind -> probability per call; the kinds are `FAULT_KINDS`
     poison           text in the prompt -> kind: every call with that text in a user message fails this way
     outages          (start, end) after the first call: 503 for all
-    quota_after      number of answers after which every call is refused because the quota is used up
+    quota_after      answers until the quota is used up and every call is refused
     max_in_flight    above it the latency grows in proportion; above twice as many, calls are refused
     context_tokens   a longer prompt is refused
     models           known names; empty: any name

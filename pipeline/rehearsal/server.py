@@ -327,7 +327,7 @@ def _host_of(url: str) -> str:
 
 
 def _is_here(host: str) -> bool:
-    """Whether the host is localhost or an IP address. Another site's name can resolve to this machine; these cannot."""
+    """Whether the host is localhost or an IP address. No other site can make its name look like that."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -61,7 +61,7 @@ LOOK_S = 0.5
 async def run_in_shards(settings: Settings, shards: int, options: RunOptions) -> RunSummary:
     """Label the input in this many processes, here or where Ray places them. The same call resumes. Raises SetupError.
 
-    Afterward, the run folder looks as after any run: one ledger and one set of files.
+    Afterward, the run folder has one ledger and one set of files, as after any run.
     """
     if settings.config_path is None:
         raise ConfigError("shards are separate processes, which read the config from a file: name one")
@@ -120,9 +120,9 @@ async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> S
     if RunDir(run).ledger.exists():
         async with await Ledger.open(RunDir(run).ledger, read_only=True) as ledger:
             await refuse_open_batches(RunDir(run), ledger, "splitting its records into shards")
-    # As in any session, an earlier run is compared with the settings, and archived if the user wants that.
+    # As in any session, compare an earlier run with the settings, and archive it if the user wants that.
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
-    # The run keeps its id, because callbacks and its database table identify it by that.
+    # Keep the run's id, because callbacks and its database table identify it by that.
     async with await Ledger.open(RunDir(run).ledger) as ledger:
         run_id = await ledger.run_id()
     made = ShardPlan(shards, run_id, digest, uuid.uuid4().hex, folder_setting(settings.scale.folder))

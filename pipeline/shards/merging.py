@@ -23,8 +23,7 @@ class MergedError(LabelpipeError):
 async def merge(settings: Settings) -> Merged:
     """Merge the shards of a run. While some are running, merge what they have so far. Raises SetupError.
 
-    You can repeat it, and it can be killed at any moment: shards are removed only after the run's own ledger has their
-    outcomes.
+    It can be repeated, and killed at any time: shards are removed only after the run's own ledger has their outcomes.
     """
     run = Path(settings.output.dir)
     plan, left = read_plan(run), sorted(RunDir(run).merged.glob("*"))
@@ -38,10 +37,10 @@ async def merge(settings: Settings) -> Merged:
 
 
 def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
-    """Merge the ledgers of the shards into one. If none is running, remove the shards, and let none start meanwhile.
+    """Merge the ledgers of the shards into one. If none is running, remove the shards. None can start meanwhile.
 
-    Shards that have batches at the API stay, and the same command collects these. With `ends`, the batches belong to
-    the run from now on.
+    Shards with batches at the API stay, and the same command collects these. With `ends`, the run takes the batches
+    over.
     """
     with RunDir(run).open_for_writing():
         with lock_shards(run) as is_free:
@@ -56,7 +55,7 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
         if goes:
             if plan.address:
                 SnapshotStore(plan.address, plan.dealing).clear()
-            # The folder is renamed before it is removed, so that what a kill leaves is not taken for shards.
+            # Rename the folder before removing it, so that what a kill leaves is not taken for shards.
             clear_merged(RunDir(run))
             (run / FOLDER).rename(RunDir(run).merged)
             clear_merged(RunDir(run))

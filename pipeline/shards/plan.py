@@ -14,7 +14,7 @@ from pipeline.readers import is_url
 from pipeline.settings import Settings
 from pipeline.store import RunDir, write_whole
 
-#: The folder of the shards in a run folder, and the files in it that belong to no shard.
+#: The folder of the shards in a run folder, and the files next to the shards.
 FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
 
 
@@ -91,8 +91,7 @@ def shard_folder(shards_folder: Path, number: int, shards: int) -> Path:
 def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
     """Return a shard's settings that differ from the run's, as for --set. Raises ConfigError for what shards cannot do.
 
-    The lease server has the rate limits, the day's limit, and the budget. The calls in flight are divided among the
-    shards.
+    The lease server has the rate limits, the day's limit, and the budget. Each shard gets a share of the concurrency.
     """
     if "-" in settings.inputs():
         raise ConfigError("shards read the input once each, and stdin can be read only once: write it to a file")

@@ -22,7 +22,7 @@ from pipeline.store import RunDir
 
 #: Seconds until a shard that was killed is restarted.
 AGAIN_S = 0.5
-#: Seconds that a shard waits at most for another process to leave its folder, and the time between its checks.
+#: Seconds until a shard whose folder is in use fails and reports which process has it, and between its checks.
 FREE_S, FREE_LOOK_S = 120.0, 0.1
 #: How much of a failed shard's output is shown.
 TAIL_BYTES = 600
@@ -70,7 +70,7 @@ class Shard:
             return ""
 
 
-#: Starts a shard with these arguments for Python and these environment variables.
+#: Starts a shard with these Python arguments and environment variables.
 Start = Callable[[Shard, Sequence[str], Mapping[str, str]], Awaitable[Running]]
 
 
@@ -107,7 +107,7 @@ class Processes:
         run = Path(settings.output.dir)
         words, _ = settings.overrides()
         config, here = Path(settings.config_path or ""), Path.cwd()
-        # Relative to the current folder, so that it is also right on a machine that has a copy of this folder.
+        # A relative path is also right on a machine that has a copy of the current folder.
         config = config.relative_to(here) if config.is_relative_to(here) else config
         self._command = ["-m", "pipeline", "run", str(config)]
         self._command += [part for word in words for part in ("--set", word)]
@@ -132,7 +132,7 @@ class Processes:
         while True:
             arguments = [*self._command, "--shard", f"{shard.number}/{self._of}", *self._extra]
             shard.process = await self._start(shard, arguments, self._env)
-            if self._is_ending:  # the order to end came while it was starting
+            if self._is_ending:  # `end` was called while it was starting
                 shard.send(signal.SIGINT)
             code = await shard.process.wait()
             shard.process = None
@@ -145,7 +145,7 @@ class Processes:
             await asyncio.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Let the calls in flight finish, then end. A second call of this method cuts them off."""
+        """Let the calls in flight finish, then end. A second call cuts them off."""
         self._is_ending = True
         log_event("the shards are told to end")
         self.send(signal.SIGINT)

@@ -32,7 +32,7 @@ from pipeline.store import RunDir, write_whole
 OBJECT_BYTES = 80_000_000
 #: An actor that does not take a signal within this many seconds has not been placed yet.
 SIGNAL_S = 5.0
-#: Files of a shard on another disk that are needed to show it or to order it, and the seconds between copies of them.
+#: Files of a shard on another disk that are copied here, to show it and to send it orders, and seconds between copies.
 _STATUS_FILES, LOOK_S = ("live.json", "summary.json", "manifest.json"), 1.0
 _ORDERS = "control.jsonl"
 
@@ -86,8 +86,7 @@ def _connect(ray: Any, shards: int, luggage: str) -> str:
 
 
 async def _start(ray: Any, place: str, shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
-    # Three at once: signals and status exchanges arrive while the shard runs. Ray restarts nothing, because `Processes`
-    # does so, in a new actor.
+    # Three at once: signals and status exchanges arrive while the shard runs. `Processes` restarts it, in a new actor.
     actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=3)(_ShardActor).remote()
     # A job that was submitted with a working_dir has its files there on each node.
     cwd = None if place or ray.get_runtime_context().runtime_env.get("working_dir") else Path.cwd()
@@ -105,7 +104,7 @@ class _ShardActor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, place: str, folder: Path, cwd: Path | None, arguments: Sequence[str], env: Mapping[str, str]) -> int:
-        """Run the shard and return its exit code. `place` names a run folder in the temporary folder of this node."""
+        """Run the shard and return its exit code. `place` names a run folder in the node's temporary folder."""
         if place:
             run = Path(tempfile.gettempdir()) / place
             folder, arguments = run / FOLDER / folder.name, [*arguments, "--output", str(run)]
@@ -130,7 +129,7 @@ class _ShardActor:
         for name in _STATUS_FILES:
             with suppress(OSError):
                 files[name] = (self._folder / name).read_bytes()
-        if orders and RunDir(self._folder).ledger.exists():  # earlier, it accepts no orders and no other files
+        if orders and RunDir(self._folder).ledger.exists():  # before that, it takes no orders and no foreign file
             with (self._folder / _ORDERS).open("ab") as file:
                 file.write(orders)
             files[_ORDERS] = b""

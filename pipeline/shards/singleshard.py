@@ -60,7 +60,7 @@ async def _synced(
     """Save snapshots while the block lasts. Yields the folder, and the ledger from before there were shards."""
     folder = shard_folder(run / FOLDER, *shard)
     await until_free(folder)
-    # The lock comes first: a second process on this machine must not take the shard over from the first.
+    # Lock first: a second process on this machine must not take the shard over from the first.
     with RunDir(folder).open_for_writing():
         job = await lease.job(take_over=True)
         snapshots = await in_daemon(partial(SnapshotStore, address, job.dealing))

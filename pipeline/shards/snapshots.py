@@ -20,7 +20,7 @@ from pipeline.limits import PICO_PER_USD
 from pipeline.readers import describe_remote_error, open_filesystem
 from pipeline.store import RunDir, pack_snapshot, record_spent, unpack_snapshot, write_whole
 
-#: Tries to fetch a snapshot: one that is removed meanwhile has a successor.
+#: Tries to fetch a snapshot. One that is removed meanwhile has a successor.
 _TRIES = 5
 #: The name of the snapshot of the ledger from before there were shards.
 _BASE = "base"
@@ -62,7 +62,7 @@ class SnapshotStore:
         """Return the last complete snapshot of a shard; None if there is none."""
         with self._store_errors("cannot be read"):
             for name in sorted(self._names(shard, ".json"), reverse=True):
-                # A note that is incomplete or was removed meanwhile is skipped: there is another one.
+                # Skip a note that is incomplete or was removed meanwhile: there is another one.
                 with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
                     stored: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
                     return ShardSnapshot(*(stored[field] for field in ("fence", "number", "has_ledger", "is_over")))
