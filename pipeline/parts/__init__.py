@@ -1,4 +1,4 @@
-"""Builds the parts of a run from the settings. No lower layer knows both."""
+"""Builds the parts of a run from the settings. No lower package knows both."""
 
 from pipeline.parts.card import (
     FORM_NOTES,

@@ -27,7 +27,7 @@ from pipeline.threads import in_daemon
 GIVEN = "records from Python"
 #: The keys of [input] that decide how many of its records are taken.
 _HOW_MANY = {"limit", "sample", "seed", "keys", "shard"}
-#: How a config sets no character or no list.
+#: The config value for no such character, or no such list.
 _NONE = "none"
 
 

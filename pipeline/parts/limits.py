@@ -1,4 +1,4 @@
-"""Builds from [limits] and the price what each call must pass, and the rules for retries."""
+"""Builds admission, budget, prices, and retry rules from the settings."""
 
 from collections.abc import Mapping
 

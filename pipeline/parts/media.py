@@ -1,4 +1,4 @@
-"""[task.media] -> what may be shown, from where, and the loader of it."""
+"""Builds from [task.media] what prompts may show, and the loader."""
 
 import os
 from contextlib import AsyncExitStack
@@ -15,7 +15,7 @@ _GLOB = frozenset("*?[")
 
 
 def show_options(settings: Settings) -> PromptMedia:
-    """What is shown after the prompt's text, and what stands for the looks of it in the fingerprint."""
+    """Return what is shown after the prompt's text, and the options that go into the fingerprint."""
     media = settings.task.media
     names = ("detail", "max_pixels", "pdf_as", "pdf_dpi", "images", "audio", "documents")
     return PromptMedia(
@@ -29,7 +29,7 @@ def show_options(settings: Settings) -> PromptMedia:
 
 
 def media_of(settings: Settings, task: Task) -> MediaLoader:
-    """What loads the records' media; to be closed. Raises ConfigError, and MissingExtraError for what is asked for."""
+    """Return the loader of the records' media, to be closed. Raises ConfigError, MissingExtraError."""
     from pipeline.providers import Fetcher, FetchOptions
 
     media = settings.task.media
@@ -57,7 +57,7 @@ def media_of(settings: Settings, task: Task) -> MediaLoader:
 
 
 async def media_for(settings: Settings, task: Task, stack: AsyncExitStack) -> Prepare | None:
-    """What loads the records' media before they are asked, closed with the stack; None for a task that shows none."""
+    """Return a function that loads media before records are asked, closed with the stack; None without media."""
     if not task.media_kinds:
         return None
     loader = media_of(settings, task)
@@ -66,7 +66,7 @@ async def media_for(settings: Settings, task: Task, stack: AsyncExitStack) -> Pr
 
 
 def _refuse_everything(settings: Settings) -> None:
-    """A root that somebody chose may be any folder that is there; one that was found is not the whole disk."""
+    """Require that the root exists, and that it is not the whole disk unless the user chose it."""
     folder = folder_of_media(settings)
     if not folder.is_dir():
         raise ConfigError(f"task.media.root is {str(folder)!r}: no such folder")
@@ -75,7 +75,7 @@ def _refuse_everything(settings: Settings) -> None:
 
 
 def folder_of_media(settings: Settings) -> Path:
-    """The folder below which local files must be: the one that is set, or the one that holds the inputs."""
+    """Return the folder that must contain local files: the one in the config, or else that of the inputs."""
     if settings.task.media.root is not None:
         return settings.find(settings.task.media.root)
     local = [path for path in settings.inputs() if path != "-" and "://" not in path]
@@ -85,7 +85,7 @@ def folder_of_media(settings: Settings) -> Path:
 
 
 def _fixed_folder(path: str) -> Path:
-    """The folder of an input; of a glob, the part before anything that varies."""
+    """Return the folder of an input; for a glob, the part before the first wildcard."""
     parts = Path(path).parts
     fixed = next((at for at, part in enumerate(parts) if _GLOB & set(part)), None)
     if fixed is not None:

@@ -1,4 +1,4 @@
-"""[output] and [notify] -> where the rows of a run go (files, at its end a table), how they look, and who is told."""
+"""Builds from [output] and [notify] the files, the table, their layout, and whom to notify."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pipeline.settings import Settings
 from pipeline.store import REVIEWED, Layout, Ledger, MovedFile, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
 
-#: Simulated labels say so in every row: nobody must train on them by mistake.
+#: Every row of simulated labels has this column, so that nobody trains on them by mistake.
 COLUMN = "simulated"
 _WORD = " (simulated)"
 
@@ -20,9 +20,9 @@ _WORD = " (simulated)"
 async def open_sinks(
     settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedFile]
 ) -> Sinks:
-    """The files of rows; where there is a table too, it is this run's from now on. Raises StoreError, SetupError.
+    """Open the output files, and claim the table for this run, if there is one. Raises StoreError, SetupError.
 
-    `moved` are files that were moved aside since they were not the run's.
+    `moved` are files that were moved aside because they were not the run's.
     """
 
     await _claim_table(settings, run_dir, ledger)
@@ -30,7 +30,7 @@ async def open_sinks(
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:
-    """How the files of rows look. Raises ConfigError for a column that would be there twice."""
+    """Return the layout of the output files. Raises ConfigError for a column that would occur twice."""
     columns = settings.output.columns
     if settings.output.reviewed and REVIEWED in (*task.columns, *task.extra_columns):
         raise ConfigError(
@@ -51,16 +51,16 @@ def layout_of(settings: Settings, task: Task) -> Layout:
 
 
 def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
-    """The files that a person will look for."""
+    """Return the files that a person will look for."""
     files = [kind for kind in settings.output.formats if kind != "sql"]
     labels = {"labels": str(run_dir.labels(files[0]))} if files else {}
     return {**labels, "failed": str(run_dir.failed), "log": str(run_dir.log)}
 
 
 def sql_of(settings: Settings) -> SqlTarget | None:
-    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so.
+    """Return where the table of labels is, if one is wanted. Raises ConfigError if its address is missing.
 
-    A shard has none: its rows come into that of the whole run.
+    A shard has none: its rows go into the table of the whole run.
     """
     options, url = settings.output.sql, settings.sql_url()
     if options is None or settings.input.shard is not None:
@@ -74,7 +74,7 @@ def sql_of(settings: Settings) -> SqlTarget | None:
 
 
 def _place_of(settings: Settings) -> SqlPlace | None:
-    """The same without what may be secret, for the ledger to keep."""
+    """Return the same without possible secrets, for the ledger."""
     options = settings.output.sql
     if options is None:
         return None
@@ -82,7 +82,7 @@ def _place_of(settings: Settings) -> SqlPlace | None:
 
 
 async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> None:
-    """Make the table of [output.sql], or find that it is this run's, before anything is paid for. Raises SetupError."""
+    """Create the table of [output.sql], or check that it is this run's, before any cost. Raises SetupError."""
     target, place = sql_of(settings), _place_of(settings)
     if target is None or place is None:
         return
@@ -94,7 +94,7 @@ async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> N
 
 
 def mark_simulated(outcome: Outcome) -> Outcome:
-    """The outcome with a column, or a word in its message, that says that no model was asked."""
+    """Return the outcome with a column, or a word in its message, that marks it as simulated."""
     if outcome.problem is not None:
         problem = Problem(outcome.problem.code, f"{outcome.problem.message}{_WORD}")
         return replace(outcome, problem=problem)
@@ -102,14 +102,14 @@ def mark_simulated(outcome: Outcome) -> Outcome:
 
 
 def is_marked_simulated(outcome: Outcome) -> bool:
-    """Whether the outcome says that no model was asked."""
+    """Whether the outcome is marked as simulated."""
     if outcome.problem is not None:
         return outcome.problem.message.endswith(_WORD)
     return COLUMN in (outcome.label or {})
 
 
 def notify_targets(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
-    """Whom to tell: address, command, and of what kinds of events."""
+    """Return where notifications go: the address, the command, and the kinds of events."""
     notify = settings.notify
     url = None if notify.url is None else notify.url.get_secret_value()
     command = None if notify.command is None else notify.command.get_secret_value()

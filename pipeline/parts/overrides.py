@@ -1,4 +1,4 @@
-"""Settings with a few values changed: a pilot, a rehearsal, and a trial are runs of their own."""
+"""Changes a few values of settings, because a pilot, a rehearsal, and a trial are separate runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ from pipeline.settings import Settings
 
 
 def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """The settings with these values, by dotted key. None takes a value out.
+    """Return the settings with these values, by dotted key. None removes a value.
 
-    With a config file they are laid over it like `--set`, so that they hold when a session reads it again.
+    With a config file, the values override it like `--set`, so that they still apply when a session reads it again.
     """
     if settings.config_path is not None:
         return settings.again([f"{key}={_text(value)}" for key, value in values.items()])
@@ -23,7 +23,7 @@ def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings
 
 
 def _text(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """Return a value in the form that `--set` takes."""
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

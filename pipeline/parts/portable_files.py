@@ -1,4 +1,4 @@
-"""What a run on other machines needs of this one's files: those small enough to be sent along, and the rest."""
+"""Finds the files that a run on other machines needs: those small enough to be sent along, and the rest."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from pipeline.parts.labels import label_file
 from pipeline.parts.media import folder_of_media
 from pipeline.settings import Settings
 
-#: Inputs and media are read where they are: they may be of any size.
+#: The formats of a file of labels. Inputs and media are never sent, because they may have any size.
 _TABLES = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class PortableFiles:
-    """`files` can be sent along: each by its path from the current directory, which a machine keeps.
+    """`files` can be sent along, and keep their paths relative to the current directory.
 
-    `stays` are those that have to be on every machine under the same name: what the config calls them, and where.
+    `stays` are those that must be on every machine under the same name: each with its name in the config and its path.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class PortableFiles:
 
 
 def portable_files(settings: Settings) -> PortableFiles:
-    """What travels with the run, and what does not. A file outside the current directory does not."""
+    """Return which files travel with the run and which do not, such as those outside the current directory."""
     files, stays, here = dict[str, Path](), list[tuple[str, str]](), Path.cwd()
     for key, path in _small(settings):
         absolute = path.absolute()
@@ -59,7 +59,7 @@ def _small(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _modules(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """The files of the user's code, and what is beside them: a module may import it."""
+    """Yield the files of the user's code, and those next to them, because a module may import them."""
     task = settings.task
     places = {"task.python": task.python, "task.callback": task.callback}
     for at, tool in enumerate(task.tools or ()):
@@ -72,7 +72,7 @@ def _modules(settings: Settings) -> Iterator[tuple[str, Path]]:
             origin = Path(spec.origin)
             pattern = "**/*.py" if spec.submodule_search_locations else "*.py"
             yield from ((key, path) for path in sorted(origin.parent.glob(pattern)))
-        elif place is not None:  # installed, not a file of the user's
+        elif place is not None:  # an installed package, not a file of the user
             yield key, Path(place)
 
 

@@ -1,4 +1,4 @@
-"""[model] and [rehearsal] -> what makes the calls."""
+"""Builds the provider from [model] and [rehearsal]."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.settings import FLEX_TIMEOUT_S, Settings, label_field
 if TYPE_CHECKING:
     from pipeline.providers import HttpProvider
 
-#: The most that `limits.concurrency` may be. It can be set in mid-run, so connections are counted by the gate alone.
+#: The highest `limits.concurrency`. That may change during the run, so only the gate limits connections.
 MOST_IN_FLIGHT = 10_000
 
 
-#: How far single answers of the built-in endpoint are from its latency: from 70 to 130 % of it.
+#: How much the built-in endpoint's latency varies: from 70 to 130 %.
 LATENCY_JITTER = 0.3
 
 
 async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvider:
-    """The provider of the settings, closed with the stack; starts the built-in endpoint where that is asked for."""
+    """Return the provider, closed with the stack. Starts the built-in endpoint if the settings ask for it."""
     from pipeline.providers import APIS, ClientOptions, HttpProvider, entra_tokens
 
     options = settings.model
@@ -40,11 +40,11 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvid
     provider = HttpProvider(
         ClientOptions(
             base_url=base_url,
-            # Servers of one's own often want none; one that does will say so at the first call.
+            # Local servers often need no key; one that does will report it at the first call.
             api_key="none" if key is None or by_token or is_simulated(settings) else key.get_secret_value(),
             token=token,
             headers=options.plain_headers(),
-            # Lane "auto" asks flex too, which takes longer; each call is held to its own time by who makes it.
+            # Lane "auto" also uses flex, which takes longer. The caller enforces each call's own timeout.
             timeout_s=max(options.timeout_s, FLEX_TIMEOUT_S) if options.lane == "auto" else options.timeout_s,
             max_connections=MOST_IN_FLIGHT,
         ),
@@ -78,7 +78,7 @@ async def _start_rehearsal(
 
 
 def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
-    """What the built-in endpoint is told beside the request: the record's name, and its gold label."""
+    """Return what gives the built-in endpoint the record's name and its gold label along with the request."""
     gold = gold_fields(settings)
 
     def annotate(request: Request) -> dict[str, str]:
@@ -92,10 +92,10 @@ def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
 
 
 def gold_fields(settings: Settings) -> Mapping[str, str]:
-    """The record's fields with the right labels, by label field."""
+    """Return the record's fields with gold labels, by label field."""
     gold = settings.rehearsal.gold
     if isinstance(gold, str):
-        # A reason or a confidence may stand before the labels.
+        # A reason or a confidence may come before the labels.
         forms = settings.task.labels or {}
         names = (name for name, form in forms.items() if label_field(form).kind in ("one", "several"))
         return {next(names, next(iter(forms), "label")): gold}

@@ -1,4 +1,4 @@
-"""Other names for labels in the files that a user has written: the config, a file of labels, a file of examples."""
+"""Renames labels in the user's own files: the config, a file of labels, and a file of examples."""
 
 import codecs
 import csv
@@ -21,7 +21,7 @@ _BY_HAND = "put the new names into it yourself, then run the same command again"
 
 @dataclass(frozen=True, slots=True)
 class FileEdit:
-    """A file that a rename changes; `kind` says what it is: config, labels or examples."""
+    """A file that a rename changes; `kind` is config, labels, or examples."""
 
     path: Path
     kind: str
@@ -30,9 +30,9 @@ class FileEdit:
 
 
 def file_edits(settings: Settings, rename: Rename) -> list[FileEdit]:
-    """What a rename changes in the user's files, the config last. Raises ConfigError for what cannot be edited.
+    """Return the edits of the user's files, the config last. Raises ConfigError for what cannot be edited.
 
-    Nothing in them is changed where the names are there already, as the user has put them there.
+    A file that already has the new names, because the user put them there, gets no edit.
     """
     form = (settings.task.labels or {})[rename.column]
     files: list[tuple[Path, str]] = []
@@ -49,7 +49,7 @@ def file_edits(settings: Settings, rename: Rename) -> list[FileEdit]:
 
 
 def _refuse_elsewhere(settings: Settings, rename: Rename) -> None:
-    """Raises ConfigError where the labels, or the examples, are not those of the file: they were set beside it."""
+    """Raise ConfigError if the labels or the examples were not set in the config file."""
     origins = settings.origins()
     for key in (f"task.labels.{rename.column}", "task.labels", "task.examples"):
         origin = origins.get(key)
@@ -58,7 +58,7 @@ def _refuse_elsewhere(settings: Settings, rename: Rename) -> None:
 
 
 def edit_of(path: Path, kind: str, rename: Rename) -> FileEdit:
-    """What a rename changes in one file. Raises ConfigError."""
+    """Return the edit of one file. Raises ConfigError."""
     try:
         before = path.read_bytes()
         text = before.decode()
@@ -84,7 +84,7 @@ def _change_of(path: Path, kind: str) -> Callable[[str, Path, Rename], str]:
 
 
 def _table(text: str, path: Path, rename: Rename) -> str:
-    """A table of labels; the rows of other labels stay byte for byte."""
+    """Edit a table of labels. The rows of other labels do not change by a byte."""
     rows = list(_rows(text, delimiter_of(path, LABEL) or ","))
     place = [plain_name(name) for name in rows[0][1]].index(LABEL)
     values = [cells[place].strip() if len(cells) > place else "" for _, cells in rows]
@@ -100,7 +100,7 @@ def _table(text: str, path: Path, rename: Rename) -> str:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """The rows, each with its text."""
+    """Yield each row's text and cells."""
     lines = io.StringIO(text, newline="").readlines()
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     before = 0
@@ -119,7 +119,7 @@ def _row(raw: str, cells: Sequence[str], place: int, value: str, delimiter: str)
 
 
 def _lines(text: str, path: Path, rename: Rename) -> str:
-    """A file of labels with a JSON object in each line."""
+    """Edit a file of labels that has a JSON object on each line."""
     lines = io.StringIO(text, newline="").readlines()
     objects = [codec.loads(line) if line.strip() else {} for line in lines]
     names = new_names([one.get(LABEL) for one in objects], rename.pairs)
@@ -133,7 +133,7 @@ def _lines(text: str, path: Path, rename: Rename) -> str:
 
 
 def _examples(text: str, path: Path, rename: Rename) -> str:
-    """A file of examples with a JSON object in each line."""
+    """Edit a file of examples that has a JSON object on each line."""
     new, lines_out = renamer(rename.pairs), []
     for line in io.StringIO(text, newline=""):
         before = codec.loads_loosely(line.encode()) if line.strip() else None
@@ -147,7 +147,7 @@ def _json_line(value: object, line: str) -> str:
 
 
 def renamed_pairs(settings: Settings, column: str, pairs: Sequence[tuple[object, object]]) -> Rename:
-    """The rename with the labels as the task has them: a text may stand for a number. Raises ConfigError."""
+    """Return the rename with the task's own labels, because a text may mean a number. Raises ConfigError."""
     fields = label_fields(settings)
     field = fields.get(column)
     if field is None or field.kind not in ("one", "several"):

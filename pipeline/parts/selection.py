@@ -1,4 +1,4 @@
-"""Which records of an input are taken: those of an expression, of a list of keys, the first ones, a sample."""
+"""Selects records of an input: by an expression, by a list of keys, the first ones, a sample, or a shard."""
 
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from pipeline.records import JSON, LEFT_OUT, Problem, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import RecordFilter
 
-#: Records of a source, and sources, that are looked at for a field that an expression names.
+#: How many records per source, and how many sources, are checked for a field that an expression names.
 LOOKED_AT, SOURCES_LOOKED_AT = 256, 3
-#: Keys that no record has which are named.
+#: How many of the keys that no record has are shown.
 SHOWN_KEYS = 5
-#: A file of keys that has columns ends so; any other has a key in each line.
+#: The endings of key files that have columns. Any other file has one key per line.
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -26,7 +26,7 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 class InputSelection:
     """What decides whether a record is taken, in this order. `keys_from` is the file of the keys, for messages.
 
-    `shard` is which part of how many is taken of what the others take.
+    `shard` (part, of how many) divides what the others take.
     """
 
     where: RecordFilter | None = None
@@ -45,10 +45,10 @@ class InputSelection:
 
 @dataclass(slots=True)
 class _Pass:
-    """One reading of the input. All of it changes.
+    """The mutable state of one pass over the input.
 
-    How many records were taken by all shards and by this one, of how many `where` is neither true nor false, and the
-    keys that were not seen yet.
+    How many records all shards and this one took, for how many `where` is neither true nor false, and the keys not seen
+    yet.
     """
 
     count: int = 0
@@ -58,12 +58,12 @@ class _Pass:
 
 
 def filter_of(options: InputSettings) -> RecordFilter | None:
-    """What `input.where` says. Raises TaskError for what is no expression."""
+    """Return the filter of `input.where`. Raises TaskError for an invalid expression."""
     return None if options.where is None else RecordFilter(options.where, "input.where")
 
 
 async def selection_of(options: InputSettings, keys_file: Path | None) -> InputSelection:
-    """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
+    """Return the settings' selection. Raises TaskError, and InputError for a key file that cannot be read."""
     keys = None if keys_file is None else await read_keys(keys_file, options.key)
     shard = None if options.shard is None else shard_of(options.shard)
     return InputSelection(
@@ -72,13 +72,13 @@ async def selection_of(options: InputSettings, keys_file: Path | None) -> InputS
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """Which part of how many: "3/16" is 3 and 16."""
+    """Return which part of how many: (3, 16) for "3/16"."""
     number, _, shards = text.partition("/")
     return int(number), int(shards)
 
 
 def is_of_shard(key: str, shard: tuple[int, int]) -> bool:
-    """Whether the record of this key belongs to the shard: by a hash, so on every machine and in every session."""
+    """Whether the key's record belongs to the shard. By a hash, so it is the same on every machine and every time."""
     return codec.digest64(f"shard\0{key}".encode("utf-8", "surrogatepass")) % shard[1] == shard[0] - 1
 
 
@@ -90,15 +90,15 @@ async def select_records(
     progress: ReadProgress,
     left_out: bool,
 ) -> AsyncGenerator[list[Record], None]:
-    """The records that are taken, in batches; with `left_out` the others as well, whose problem says so.
+    """Yield the records that are taken, in batches; with `left_out` also the others, with a problem.
 
-    A record that cannot be read is left out by no expression: nobody knows what it holds.
+    `where` leaves out no record that cannot be read, because its contents are unknown.
     """
     last, total = await _draw_sample(sources, choice, key) if choice.sample is not None else (None, None)
     state = _Pass(missing=set(choice.keys or ()))
     async with aclosing(read_records(sources, key=key, progress=progress)) as batches:
         async for records in batches:
-            progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
+            progress.exact_total, progress.limit = total, choice.limit  # the reader counts all records
             reasons = list(_with_reasons(records, choice, state, last))
             progress.excluded_counts.update(why for _, why in reasons if why and why != "shard")
             progress.unclear_count = state.unclear
@@ -114,7 +114,7 @@ async def select_records(
 def _with_reasons(
     records: Iterable[Record], choice: InputSelection, state: _Pass, last: int | None
 ) -> Iterator[tuple[Record, str]]:
-    """Each record with the key of [input] that leaves it out; "" where it is taken. Ends at the limit."""
+    """Yield each record with the key of [input] that leaves it out; "" if it is taken. Ends at the limit."""
     for record in records:
         if choice.limit is not None and state.count >= choice.limit:
             return
@@ -144,15 +144,15 @@ def _with_problem(record: Record, why: str) -> Record:
 
 
 def sample_rank(key: str, seed: int) -> int:
-    """The place of a record in the order in which a sample is drawn: a hash, as good as random, always the same."""
+    """Return a record's rank for drawing a sample: a hash, so it is random but always the same."""
     return codec.digest64(f"{seed}\0{key}".encode("utf-8", "surrogatepass"))
 
 
 async def _draw_sample(sources: Sequence[Source], choice: InputSelection, key: str | None) -> tuple[int | None, int]:
-    """The rank of the last record of the sample, and how many records it has. Reads the input through.
+    """Read the input, and return the rank of the sample's last record and the size of the sample.
 
-    The records with the smallest ranks are the sample: one that is added later takes at most one place, and moves no
-    other. Keys that come twice have one place.
+    The sample is the records with the lowest ranks. A record that is added later replaces at most one of them. A
+    repeated key counts once.
     """
     _refuse_once(sources)
     size, ranks, state = choice.sample or 0, set[int](), _Pass()
@@ -181,7 +181,7 @@ def _note_missing(state: _Pass, choice: InputSelection, progress: ReadProgress) 
 
 
 async def read_keys(path: Path, key: str | None, option: str = "input.keys") -> frozenset[str]:
-    """The keys in a file: those of its key column, or a key in each line. Raises InputError, which names the option."""
+    """Read keys from a file's key column, or one per line. Raises InputError, which names the option."""
     is_table = path.name.lower().endswith(_TABLES)
     column = key or "key" if is_table else "text"
     source = _file_of_keys(path, column if is_table else None, option)
@@ -206,15 +206,15 @@ def _file_of_keys(path: Path, column: str | None, option: str) -> Source:
 
 
 def _key_in(record: Record, column: str) -> str:
-    """The key that a row names. A text is meant as it stands: failed.csv gives names that were made up, too."""
+    """Return a row's key. A text is used unchanged, because failed.csv also contains generated names."""
     value = record.fields[column]
     return value.strip() if isinstance(value, str) else record.key
 
 
 async def validate_selection(sources: Sequence[Source], settings: Settings) -> None:
-    """Find before a run what would end it: raises SetupError for a choice that cannot be made of these sources.
+    """Raise SetupError before a run if the selection does not work with these sources.
 
-    It cannot where `input.where` names a field that no record has which is looked at, either.
+    For example, `input.where` may name a field that none of the first records has.
     """
     options = settings.input
     choice = await selection_of(options, None if options.keys is None else settings.find(options.keys))

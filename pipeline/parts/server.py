@@ -1,4 +1,4 @@
-"""What the settings say of the server that is called."""
+"""Derives facts about the server from the settings."""
 
 import os
 from urllib.parse import urlsplit
@@ -9,12 +9,12 @@ from pipeline.show import AdviceContext
 from pipeline.task import OMIT
 
 REHEARSAL = "rehearsal"
-#: Where the OpenAI client is told of another address than OpenAI's.
+#: The variable that gives the OpenAI client another address than OpenAI's.
 BASE_URL = "OPENAI_BASE_URL"
 
 
 def is_openai(settings: Settings) -> bool:
-    """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
+    """Whether calls go to OpenAI's own API, which accepts parameters that other servers may refuse."""
     url = settings.model.base_url or os.environ.get(BASE_URL)
     return not url or urlsplit(url).hostname == "api.openai.com"
 
@@ -25,12 +25,12 @@ def is_simulated(settings: Settings) -> bool:
 
 
 def is_azure(settings: Settings) -> bool:
-    """Whether a deployment at Azure is called."""
+    """Whether calls go to an Azure deployment."""
     return _host(settings).endswith(".azure.com")
 
 
 def is_groq(settings: Settings) -> bool:
-    """Whether Groq is called: its flex tier has more room and the same price (its guide to flex processing)."""
+    """Whether calls go to Groq. Its flex tier has more room at the same price (Groq's guide to flex processing)."""
     return _host(settings).endswith("groq.com")
 
 
@@ -39,37 +39,37 @@ def _host(settings: Settings) -> str:
 
 
 def holds_names(settings: Settings) -> bool:
-    """Whether the server is known to hold the model to a call by the function's name: OpenAI's and Azure's are."""
+    """Whether the server (OpenAI's or Azure's) is known to enforce a call by the function's name."""
     return is_openai(settings) or is_azure(settings)
 
 
 def flex_patience_s(settings: Settings) -> float | None:
-    """How long a call may wait for the flex tier; None where nobody says that the server has one that costs less."""
+    """Return how long a call may wait for the flex tier; None if the server is not known to have a cheaper one."""
     is_known = is_openai(settings) or is_azure(settings) or is_simulated(settings)
     return settings.flex.patience_s if is_known or "patience_s" in settings.flex.model_fields_set else None
 
 
 def names_function(settings: Settings) -> bool:
-    """Whether a call is forced by the function's name, not by "required".
+    """Whether the function's name forces a call, instead of "required".
 
-    With one tool both say the same. Some servers take a name for "auto" in silence or refuse it (llama.cpp, LM Studio),
-    so that without a word of the user's it is sent where it is known to be held.
+    With one tool, both mean the same. Some servers silently treat a name as "auto", or refuse it (llama.cpp, LM
+    Studio). So by default it is sent only to servers that are known to enforce it.
     """
     known = holds_names(settings) or is_simulated(settings)
     return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
 
 
 def responses_api_reason(settings: Settings) -> str:
-    """Why Chat Completions cannot serve the model or a parameter, as far as known; empty where it can."""
+    """Return why Chat Completions cannot serve the model or a parameter, if known; empty if it can."""
     from pipeline.providers import needs_responses
 
-    # Elsewhere chat is what there is. A rehearsal does as the run would that it stands for.
+    # Other servers have only chat. A rehearsal does what the real run would do.
     known = holds_names(settings) or (is_simulated(settings) and settings.model.api == "auto")
     return needs_responses(settings.model.name, settings.model.parameters) if known else ""
 
 
 def api_of(settings: Settings) -> str:
-    """The API that is called, chat or responses: the config's, or the one that the model needs."""
+    """Return the API, chat or responses: the config's, or the one that the model needs."""
     api = settings.model.api
     if api != "auto":
         return api
@@ -77,7 +77,7 @@ def api_of(settings: Settings) -> str:
 
 
 def address(settings: Settings) -> str:
-    """Who is called, for a person: without what may be a secret."""
+    """Return the server's address for people, without possible secrets."""
     if is_simulated(settings):
         return "the built-in endpoint (SIMULATED)"
     url = urlsplit(settings.model.base_url or os.environ.get(BASE_URL) or "https://api.openai.com")
@@ -85,13 +85,13 @@ def address(settings: Settings) -> str:
 
 
 def service_tier_of(settings: Settings) -> str | None:
-    """The service tier that each call asks for, like "flex"; None where it asks for none."""
+    """Return the service tier that each call requests, such as "flex"; None if there is none."""
     tier = settings.model.parameters.get("service_tier")
     return tier if isinstance(tier, str) else None
 
 
 def missing_key(settings: Settings) -> str | None:
-    """What to do where no call can be made for want of a key; None where one can."""
+    """Return what to do if the key that calls need is missing; None if it is not."""
     if settings.model.base_url is not None or (settings.api_key() is not None and settings.model.auth == "key"):
         return None
     if settings.model.auth == "entra":
@@ -107,7 +107,7 @@ def missing_key(settings: Settings) -> str | None:
 
 
 def advice_context(settings: Settings) -> AdviceContext:
-    """What advice depends on."""
+    """Return what advice depends on."""
     model = settings.model
     return AdviceContext(
         base_url=model.base_url,
@@ -122,7 +122,7 @@ def advice_context(settings: Settings) -> AdviceContext:
 
 
 def refuse_parameters(settings: Settings) -> None:
-    """Raise ConfigError for a parameter that the API of the settings does not take."""
+    """Raise ConfigError for a parameter that the API does not take."""
     from pipeline.providers import APIS
 
     name_of_api = api_of(settings)

@@ -1,4 +1,4 @@
-"""Small tables beside the config, such as a file of labels: read as an input is, but nothing about them is asked."""
+"""Reads small tables, such as a file of labels, like inputs, but their records are not asked."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from pipeline.readers import Source, TextDialect, read_text_head, resolve_source
 
 
 def table_source(path: Path, column: str) -> Source:
-    """The table, one of whose columns has this name. Raises InputError.
+    """Return a table that has a column of this name, as a source. Raises InputError.
 
-    The first row of a CSV names its columns, and spaces after a delimiter are no part of a cell.
+    The first row of a CSV is its header, and spaces after a delimiter do not belong to a cell.
     """
     dialect = TextDialect(None, delimiter_of(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
     (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
@@ -17,7 +17,7 @@ def table_source(path: Path, column: str) -> Source:
 
 
 def describe_table_error(error: InputError) -> str:
-    """What is wrong with such a table, and what to do: no key of [input] says how it is read."""
+    """Return what is wrong with such a table and what to do. No key of [input] affects how it is read."""
     message, encoding, _ = str(error).partition("input.encoding")
     if encoding:
         return f"{message.removesuffix('set ').removesuffix(', or ').rstrip(';: ')}. Save it as UTF-8"
@@ -25,12 +25,12 @@ def describe_table_error(error: InputError) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a column as it is compared."""
+    """Return a column's name in the form for comparisons."""
     return name.strip().casefold()
 
 
 def delimiter_of(path: Path, column: str) -> str | None:
-    """What separates the columns, by the header; None for JSON, and where the header has no such column."""
+    """Return the delimiter in the header; None for JSON, and if the header has no such column."""
     line = next((line for line in read_text_head(path).splitlines() if line.strip()), "")
     for sign in ",;\t|":
         if plain_name(column) in (plain_name(cell.strip(' "')) for cell in line.split(sign)):

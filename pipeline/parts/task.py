@@ -1,4 +1,4 @@
-"""[task] and [model] -> the task."""
+"""Builds the task from [task] and [model]."""
 
 import codecs
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from pipeline.task import (
 
 
 def task_of(settings: Settings, rename: Rename | None = None) -> Task:
-    """The task that the settings describe, or will describe once labels have other names. Raises TaskError."""
+    """Return the task of the settings, or their task after a rename of labels. Raises TaskError."""
     task = build_task(_options(settings, rename))
     if is_simulated(settings) and COLUMN in task.columns + task.extra_columns:
         raise TaskError(f"the task has a column {COLUMN!r}, which marks the rows of a rehearsal: give it another name")
@@ -35,7 +35,7 @@ def task_of(settings: Settings, rename: Rename | None = None) -> Task:
 
 
 def panel_of(settings: Settings, task: Task) -> Panel | None:
-    """Who votes on the labels of this task; None where one answer is enough. Raises TaskError."""
+    """Return the voters on the labels of this task; None if one answer is enough. Raises TaskError."""
     quality = settings.quality
     if quality.size == 1:
         return None
@@ -58,7 +58,7 @@ def panel_of(settings: Settings, task: Task) -> Panel | None:
 
 
 def voters_of(settings: Settings, task: Task) -> dict[str, JSON]:
-    """What of the votes decides labels, as a part of the run's fingerprint; empty where one answer is enough."""
+    """Return the vote options that affect labels, for the run's fingerprint; empty if one answer is enough."""
     quality = settings.quality
     if quality.size == 1:
         return {}
@@ -70,7 +70,7 @@ def voters_of(settings: Settings, task: Task) -> dict[str, JSON]:
 
 
 def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> None:
-    """Raises TaskError where nobody can vote."""
+    """Raise TaskError if votes do not work with the task."""
     if task.max_turns > 1 or settings.task.rows is not None:
         key = "task.rows" if settings.task.rows is not None else "task.max_turns"
         raise TaskError(
@@ -128,9 +128,9 @@ def _options(settings: Settings, rename: Rename | None = None) -> TaskOptions:
 
 
 def _breakpoint(settings: Settings) -> bool | None:
-    """Whether the constant part's end is marked; None: where it pays, at OpenAI's own API, which knows the mark.
+    """Whether to mark the end of the constant part. None: if it pays, at OpenAI's own API, which knows the mark.
 
-    Raises ConfigError where that API would refuse the mark.
+    Raises ConfigError if that API would refuse the mark.
     """
     mark = settings.model.cache_breakpoint
     if mark is None and not (is_openai(settings) or is_simulated(settings)):
@@ -144,7 +144,7 @@ def _breakpoint(settings: Settings) -> bool | None:
 
 
 def cache_text(settings: Settings, task: Task) -> str:
-    """What is done for the server's prompt cache; empty where the constant part is too short for it."""
+    """Describe how the server's prompt cache is used; empty if the constant part is too short for it."""
     if task.constant_tokens < MIN_CACHED_TOKENS or not (
         task.marks_prefix or is_openai(settings) or is_simulated(settings)
     ):
@@ -169,7 +169,7 @@ def _function(settings: Settings) -> ToolOptions | None:
 
 
 def _tools(settings: Settings) -> list[ToolOptions] | None:
-    """The tools of [[task.tools]], their schemas read where they are files; None without that table."""
+    """Return the tools of [[task.tools]], with schemas from files read; None without that table."""
     if settings.task.tools is None:
         return None
     tools = []
@@ -182,7 +182,7 @@ def _tools(settings: Settings) -> list[ToolOptions] | None:
 
 
 def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
-    """The config's examples, then those of the file."""
+    """Return the config's examples, and then those of the file."""
     examples: list[Mapping[str, JSON]] = list(settings.task.examples)
     if settings.task.examples_file is None:
         return examples
@@ -200,7 +200,7 @@ def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
 def _example(path: Path, number: int, line: bytes) -> Mapping[str, JSON]:
     try:
         example = codec.loads_loosely(line)
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # invalid JSON or UTF-8
         raise ConfigError(f"{path}:{number}: task.examples_file: not JSON: {error}") from error
     if not isinstance(example, dict):
         raise ConfigError(f"{path}:{number}: task.examples_file: expected an object, got {type(example).__name__}")

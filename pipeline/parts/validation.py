@@ -1,5 +1,5 @@
-"""What `run` refuses by the settings alone: asked by `run` before anything is opened, by `plan` before it pays for a
-pilot, and by `check`, which tells all of it at once."""
+"""Checks settings for what `run` refuses: `run` before it opens anything, `plan` before it pays for a pilot, and
+`check`, which reports all errors at once."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from pipeline.task import Task
 SAME_PROMPT = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
 
 
-#: What is judged, by the name that `check` gives it. Each raises SetupError.
+#: The rules, by the name that `check` uses. Each raises SetupError.
 _RULES: dict[str, Callable[[Settings], object]] = {
     "where": lambda settings: filter_of(settings.input),
     "limits": admission_of,
@@ -28,7 +28,7 @@ _RULES: dict[str, Callable[[Settings], object]] = {
 
 
 def settings_errors(settings: Settings) -> dict[str, str]:
-    """Why a run cannot start with these settings, by what is wrong; empty where it can."""
+    """Return why a run cannot start with these settings, by rule; empty if it can."""
     errors: dict[str, str] = {}
     for name, rule in _RULES.items():
         try:
@@ -39,12 +39,12 @@ def settings_errors(settings: Settings) -> dict[str, str]:
 
 
 def validate_settings(settings: Settings) -> None:
-    """Raises SetupError for the first thing that a run cannot start with."""
+    """Raise SetupError for the first reason why a run cannot start."""
     for rule in _RULES.values():
         rule(settings)
 
 
 def validate_prompt(task: Task) -> None:
-    """Raises TaskError where all records would be asked, and paid for, the same."""
+    """Raise TaskError if every record would get, and pay for, the same prompt."""
     if task.is_constant:
         raise TaskError(SAME_PROMPT)
