@@ -1,6 +1,6 @@
-"""Lines for fine-tuning: the conversation as it was sent, and the record's label as the call that answers it.
+"""Writes lines for fine-tuning: the conversation as it was sent, answered by a call with the record's label.
 
-The form is that of OpenAI's fine-tuning files for function calling: `messages`, whose last one has `tool_calls`, the
+The format is OpenAI's fine-tuning files for function calling: `messages`, whose last one has `tool_calls`, the
 `tools`, and `parallel_tool_calls`.
 """
 
@@ -22,24 +22,24 @@ _CALL = "call_label"
 
 
 class ChatLines:
-    """Makes the lines of a run's records. Raises SetupError where its task cannot be written in this form.
+    """Creates the lines of a run's records. Raises SetupError if its task cannot be written in this format.
 
     `former` counts the records that were asked with another prompt than the present one.
     """
 
     def __init__(self, run_dir: RunDir, manifest: Mapping[str, Any]) -> None:
         with run_settings(run_dir.path) as settings:
-            # A mark for the server's cache is no part of what the model reads.
+            # The marker for the server's cache is not part of what the model reads.
             model = settings.model.model_copy(update={"cache_breakpoint": False})
             self._task = task_of(settings.model_copy(update={"model": model}))
         self._rows, self._several = settings.task.rows, settings.task.call != "one"
         _refuse_other_prompt(self._task, manifest, settings.config_path)
         _refuse_other_forms(self._task)
-        # All state that changes.
+        # Mutable state: the count of records with a former prompt.
         self.former = 0
 
     def row(self, outcome: Outcome) -> list[JSON] | str:
-        """The values of TITLES; or, as a text, why the record has no line."""
+        """Return the values of TITLES, or a code for why the record has no line."""
         try:
             request = self._task.render(outcome.record)
             calls = [
@@ -63,9 +63,9 @@ class ChatLines:
         return [[*request.messages, answer], list(request.tools), self._several]
 
     def _called(self, request: Request, outcome: Outcome) -> Iterator[tuple[str, dict[str, JSON]]]:
-        """The functions that were called, each with its part of the label as arguments, in the order of its schema.
+        """Yield the functions that were called, each with its part of the label as arguments, in schema order.
 
-        Of several calls of one function the label has the last, unless each of them is a row.
+        If one function was called several times, the label has the last call, unless each call is a row.
         """
         functions = {tool["function"]["name"]: tool["function"]["parameters"] for tool in request.tools}
         calls = (outcome.rows or ()) if self._rows == ROWS_OF_CALLS else (outcome.label or {},)
@@ -83,21 +83,21 @@ class ChatLines:
                 )
 
     def _names(self, functions: Mapping[str, Any], label: Mapping[str, JSON]) -> list[str]:
-        """Those that were called, in their order; where the label does not say, those that have a field in it."""
+        """Return the functions that were called, in order; if the label does not show it, those with a field in it."""
         called = label.get(TOOL_COLUMN) if len(functions) > 1 else None
         if called is not None:
             return [str(name) for name in (called if isinstance(called, list) else [called])]
         return [name for name in functions if not self._several or self._fields(functions, name, label)]
 
     def _fields(self, functions: Mapping[str, Any], name: str, label: Mapping[str, JSON]) -> dict[str, str]:
-        """The fields of a function that the label has, with their columns."""
+        """Return the fields of a function that the label has, with their columns."""
         prefix = f"{name}_" if len(functions) > 1 else ""
         columns = {field: prefix + field for field in functions[name].get("properties", {})}
         return {field: column for field, column in columns.items() if field == self._rows or column in label}
 
 
 def _items(schema: dict[str, Any], name: str, outcome: Outcome) -> list[JSON]:
-    """The list whose items are the record's rows."""
+    """Return the list whose items are the record's rows."""
     fields = row_fields(schema, name)
     if fields == (name,):
         return [row.get(name) for row in outcome.rows or ()]

@@ -1,4 +1,4 @@
-"""The card of a Hugging Face dataset: README.md, whose head is read by machines and whose body by people."""
+"""Writes the card of a Hugging Face dataset: README.md, with a head for machines and a body for people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from pipeline.facts import DataExport
 from pipeline.version import __version__
 
 NAME = "README.md"
-#: What the splits are called there.
+#: The names of splits at Hugging Face, if they differ.
 _SPLITS = {"val": "validation"}
 _TYPES = {"bool": "bool", "int64": "int64", "double": "float64", "string": "string"}
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The columns of the rows with their types, none where a column has no simple one; and which one is the label."""
+    """The columns with their types, or none if a column has no simple type; and the name of the label column."""
 
     columns: Sequence[tuple[str, str]] = ()
     label: str | None = None
 
 
 def card(done: DataExport, manifest: Mapping[str, Any], features: Features) -> str:
-    """The text of the card."""
+    """Return the text of the card."""
     lines = [
         "---",
         "# license: choose one before you publish this",
@@ -56,7 +56,7 @@ def _feature(name: str, kind: str, classes: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """The text in YAML: JSON's quotes are YAML's."""
+    """Quote the text for YAML, which accepts JSON's quotes."""
     return codec.dumps(codec.clean_text(text)).decode()
 
 

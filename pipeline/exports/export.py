@@ -1,4 +1,4 @@
-"""A run's labels as data to train on: files for training, validation and test in a folder."""
+"""Exports a run's labels as training data: files for training, validation, and test in a folder."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Layout, RowFile, certificate_of, column_type, infer_kinds, open_rows
 from pipeline.version import __version__
 
-#: The certificate of the run's labels, beside them.
+#: The file with the certificate of the run's labels.
 CERTIFICATE = "certificate.json"
-#: More classes than a field of classes has.
+#: The most values that a field of classes may have.
 CLASSES = 1_000
 
 
 async def export_data(run: str | Path | None, to: str | Path, options: DataOptions) -> DataExport:
-    """Write the labels of a run as train, val and test into a folder; given again, no record changes its split.
+    """Write the labels of a run as train, val, and test into a folder. In a repeated export, no record changes splits.
 
-    The run may be at work. Raises SetupError, and StoreError for what the disk refuses or where the run has changed
-    meanwhile.
+    The run may be in progress. Raises SetupError; raises StoreError if the disk fails or the run changes meanwhile.
     """
     folder = folder_of(to)
     async with AsyncExitStack() as stack:
@@ -50,7 +49,7 @@ async def export_data(run: str | Path | None, to: str | Path, options: DataOptio
 
 @contextmanager
 def _disk(folder: Path) -> Iterator[None]:
-    """Our error for one of the temporary database."""
+    """Convert errors of the temporary database into ours."""
     try:
         yield
     except sqlite3.Error as error:
@@ -61,7 +60,7 @@ def _disk(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """An export before anything is read: which rows, by what they are split, and where they go."""
+    """An export before anything is read: which rows, how to split them, and where to write them."""
 
     folder: ExportFolder
     display_path: Path
@@ -106,7 +105,7 @@ async def _make_plan(run: ExportedRun, options: DataOptions, folder: Path, displ
 
 
 async def _by(run: ExportedRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """The field whose classes are balanced, and what is to be said about it."""
+    """Return the field whose classes are balanced, and notes about it."""
     if wanted is not None:
         return wanted, ()
     field = await class_field(run)
@@ -119,7 +118,7 @@ class _Export:
 
     def __init__(self, run: ExportedRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
         self._run, self._options, self._plan, self._splits = run, options, plan, splits
-        # All state that changes: the layout that has the columns of all rows, their kinds, and what was counted.
+        # Mutable state: the layout with the columns of all rows, their kinds, and the counts.
         self._layout: Layout = run.layout
         self._kinds: dict[str, str] = {}
         self._mixed: set[str] = set()
@@ -138,7 +137,7 @@ class _Export:
             return await asyncio.to_thread(self._commit, part, done, features)
 
     async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
-        """The labelled records, in the order of the run's own rows."""
+        """Yield the labeled records, in the order of the run's own rows."""
         async for block in self._run.blocks():
             yield [row for row in block if row[1].status is Status.LABELLED]
 
@@ -154,7 +153,7 @@ class _Export:
             )
 
     def _split_record(self, seq: int, outcome: Outcome) -> SplitRecord | None:
-        """The record as it is split; None where it is left out."""
+        """Return the record to split; None if it is left out."""
         record, selection = outcome.record, self._plan.selection
         self._fields |= dict.fromkeys(record.fields)
         wanted = selection.wanted(outcome)
@@ -170,7 +169,7 @@ class _Export:
         return SplitRecord(seq, record.key, text, self._group(outcome), selection.label(outcome, wanted), is_gold)
 
     def _group(self, outcome: Outcome) -> bytes | None:
-        """The value of the group; a record without one is in no group."""
+        """Return the value of the group; None for a record that is in no group."""
         column = self._options.group
         if column is None:
             return None
@@ -207,7 +206,7 @@ class _Export:
         splits.assign()
 
     def _split_files(self) -> tuple[Path, Path]:
-        """Where splits are remembered: with the files that hold them, and with the run."""
+        """Return the files that save the splits: in the export folder, and in the run folder."""
         return self._plan.folder.path / FILE, self._run.folder.path / FILE
 
     # -- the second reading --------------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ class _Export:
         return table_shape(self._layout.label_table(), escapes=escapes)
 
     def _features(self, shape: Shape) -> Features:
-        """The columns with their types; of the rows of label and text those of the columns that they come from."""
+        """Return the columns with their types. Rows of label and text have the types of their source columns."""
         by, text = self._plan.selection.by, self._options.text
         sources = {"label": by, "text": text} if text is not None else {}
         names = [sources.get(title) or title for title in shape.titles]
@@ -346,17 +345,17 @@ class _Export:
         return replace(done, notes=(*done.notes, *notes))
 
     def _remember(self) -> list[str]:
-        """Keep where the records are; what is to be said about it."""
+        """Save the splits of the records; return notes."""
         plan, (beside, inside) = self._plan, self._split_files()
         remember_splits(beside, plan.terms, self._splits.assigned())
         try:
             remember_splits(inside, plan.terms, self._splits.assigned())
-        except StoreError as error:  # a run folder that may only be read
+        except StoreError as error:  # a read-only run folder
             return [f"the splits are stored in {plan.display_path} only: {error}"]
         return []
 
     def _facts(self, done: DataExport) -> dict[str, Any]:
-        """What the folder says of itself. It may be published: no path of this machine."""
+        """Return the facts in the folder's manifest. It may be published, so they contain no path of this machine."""
         fingerprint = self._run.manifest.get("fingerprint", {})
         facts = {name: value for name, value in done.as_dict().items() if name not in ("folder", "files", "run_dir")}
         return {
@@ -370,7 +369,7 @@ class _Export:
 
 @dataclass(slots=True)
 class _Counts:
-    """Records, rows and classes of each split, as they are written. All of it changes."""
+    """The records, rows, and classes of each split that were written. All of it is mutable."""
 
     records: dict[str, int]
     rows: dict[str, int]

@@ -1,4 +1,4 @@
-"""The folder that an export writes into: only what is its own is replaced, and only by files that are whole."""
+"""Writes an export into its folder: replaces only its own files, and only with complete ones."""
 
 import hashlib
 import os
@@ -14,20 +14,20 @@ from pipeline.errors import SetupError, StoreError
 from pipeline.exports.splits import FILE
 from pipeline.targets import is_run
 
-#: What an export says of itself. Not `manifest.json`, by which a folder is taken for a run.
+#: The manifest of an export. Not `manifest.json`, which marks a run folder.
 MANIFEST = "export.json"
-#: How the folder is called in which the files are written before they take the place of the old ones.
+#: The prefix of the folder in which the files are written before they replace the old ones.
 _STAGING = ".export-"
 _DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".db", ".sqlite")
 _WAY_OUT = "Nothing was written: move it away, or name another folder with --to"
-#: An address that lacks its ://. A drive of Windows has one letter.
+#: An address without its ://. A Windows drive has one letter.
 _ADDRESS = re.compile(r"[\w+.-]{2,}:")
 
 
 def folder_of(to: str | Path) -> Path:
-    """The folder that is meant, as an absolute path. Raises SetupError for what looks like an address."""
+    """Return the absolute path of the folder. Raises SetupError for what looks like an address."""
     if isinstance(to, str) and (not to.strip() or _ADDRESS.match(to)):
-        # Not repeated: it may hold a password.
+        # The message does not repeat it, because it may contain a password.
         raise SetupError(
             "--to: expected a folder, or a database URL, like sqlite:///labels.db or "
             "postgresql+psycopg://user@host/name"
@@ -36,7 +36,7 @@ def folder_of(to: str | Path) -> Path:
 
 
 class ExportFolder:
-    """A folder of exported files. Raises SetupError where it cannot be one, or holds what is not an export's."""
+    """A folder of exported files. Raises SetupError if it cannot be one, or has files that no export wrote."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self.path, self._names = path, [*names, FILE]
@@ -44,7 +44,7 @@ class ExportFolder:
             raise SetupError(f"--to {path}: expected a folder, in which train, val and test are written, or a URL")
         if is_run(path):
             raise SetupError(f"--to {path}: is a run folder. Choose another folder for the export")
-        #: the digests that each of our files may have; None for any
+        #: The digests that each of our files may have; None for any.
         self._own_digests = self._read()
         for name in self._names:
             if os.path.lexists(path / name) and not self._is_own(name):
@@ -72,7 +72,7 @@ class ExportFolder:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder to write the files into; gone at the end. Raises StoreError for what the disk refuses."""
+        """Open a temporary folder for the files. Raises StoreError if the disk fails."""
         is_new = not self.path.exists()
         part = self.path / f"{_STAGING}{os.getpid()}"
         try:
@@ -87,21 +87,21 @@ class ExportFolder:
         finally:
             shutil.rmtree(part, ignore_errors=True)
             if is_new:
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # it is not empty
                     self.path.rmdir()
 
     def _remove_stale(self) -> None:
-        """Remove what exports have left behind that were killed."""
+        """Remove the temporary folders of exports that were killed."""
         for left in self.path.glob(f"{_STAGING}*"):
             number = left.name.removeprefix(_STAGING)
             if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
                 shutil.rmtree(left, ignore_errors=True)
 
     def commit(self, part: Path, facts: Mapping[str, Any]) -> list[str]:
-        """Put the files of `part` into their places; gives the old files of ours that could not go. Raises OSError.
+        """Move the files of `part` into place; return our old files that could not be removed. Raises OSError.
 
-        The manifest comes first, with the digests of the old and of the new files: after a kill in between, both are
-        known for ours.
+        The manifest is written first, with the digests of the old and the new files: after a kill in between, both are
+        recognized as ours.
         """
         new: dict[str, list[str] | None] = {path.name: [digest_of(path)] for path in sorted(part.iterdir())}
         new[FILE] = None
@@ -123,7 +123,7 @@ class ExportFolder:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex. Raises OSError."""
+    """Return the SHA-256 of a file, in hex. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

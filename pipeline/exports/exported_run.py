@@ -1,4 +1,4 @@
-"""The run that is exported, opened for reading, and what stands beside it: corrections, gold keys."""
+"""Opens a run for an export, with its corrections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from pipeline.store import CorrectionSet, Layout, Ledger, RunDir, read_correctio
 from pipeline.targets import run_and_manifest
 from pipeline.task import LabelColumn, fields_in_prompt, label_columns
 
-#: More different numbers than this are a quantity, not classes.
+#: More distinct numbers than this are a quantity, not classes.
 NUMBERS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedRun:
-    """A run as it is now: its outcomes up to `last_seq`, as people have corrected them."""
+    """A run as it is now: its outcomes up to `last_seq`, with people's corrections."""
 
     folder: RunDir
     manifest: Mapping[str, Any]
@@ -41,7 +41,7 @@ class ExportedRun:
         return key
 
     def blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
-        """The outcomes with their seqs, in the order of the run's rows: the ledger has an index for no other."""
+        """Yield the outcomes with their seqs, in the order of the run's rows, the only one that the ledger indexes."""
         order, corrected = self.layout.order, self.corrected
         return rows_of(self.ledger, order, upto=self.last_seq, corrected=corrected, answers=False)
 
@@ -62,7 +62,7 @@ class ExportedRun:
 
 
 async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun:
-    """Open a run for reading, until the stack ends. Raises SetupError where nothing was labelled yet."""
+    """Open a run for reading, until the stack closes. Raises SetupError if no row was written yet."""
     run_dir, manifest = run_and_manifest(run)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
     text, asked_text = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
@@ -74,24 +74,24 @@ async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun
 
 
 async def class_field(run: ExportedRun) -> str | None:
-    """The first label field whose values are classes, one for each record: few and short."""
+    """Return the first label field whose values are classes, one for each record: few and short."""
     counts = await run.ledger.label_counts(run.label_columns)
     columns = label_columns(run.manifest.get("fingerprint", {}).get("tools") or (), run.label_columns)
     return next((one.name for one in columns if one.name in counts and _is_class(one, counts[one.name])), None)
 
 
 def _is_class(column: LabelColumn, counts: Mapping[str, int]) -> bool:
-    """Whether each value stands for one thing: not a list, and not one of many numbers."""
+    """Whether each value is a class: not a list, and not one of many numbers."""
     are_many = len(counts) > NUMBERS and numbers_in_order(counts) is not None
     return not column.is_list and (bool(column.values) or not are_many)
 
 
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
+    """Return the fields that the run's prompt names; () if it shows the whole record, or cannot be read."""
     return tuple(sorted(fields_in_prompt(manifest.get("fingerprint", {}))))
 
 
 def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The fields of the records that the run's prompt shows with their labels."""
+    """Return the fields of the records that the run's prompt shows with their labels."""
     examples = manifest.get("fingerprint", {}).get("examples")
     return [{name: value for name, value in one.items() if name != "label"} for one in examples or ()]

@@ -1,4 +1,4 @@
-"""What must not be trained on: the records of a gold file, and those by which the run measured itself."""
+"""Reads the records that must not be trained on: those of a gold file, and the run's own gold."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ class HeldOutGold:
     texts: frozenset[str] = frozenset()
 
     def holds(self, key: str, text: str) -> bool:
-        """Whether the record is one of them; `text` is its own."""
+        """Whether the record with this key and text is one of them."""
         return key in self.keys or (bool(self.texts) and comparable_text(text) in self.texts)
 
 
 async def load_held_out(
     path: str | Path | None, run: ExportedRun, selection: Selection, sets: Sequence[str] = ()
 ) -> HeldOutGold:
-    """The records of a gold file, and the run's own gold. Raises SetupError for a file without a key and a text."""
+    """Read the records of a gold file, and the run's own gold. Raises SetupError for a file without key and text."""
     own = await _own_gold(run, selection)
     if path is None:
         return own
@@ -42,7 +42,7 @@ async def load_held_out(
 
 
 async def _own_gold(run: ExportedRun, selection: Selection) -> HeldOutGold:
-    """The gold of [quality]: its records by their texts where it has what the prompt shows, else by their keys."""
+    """Read the gold of [quality]: its records by their texts if it has the prompt's fields, otherwise by their keys."""
     canary_texts = [selection.text_of(outcome.record.fields) for outcome in await run.ledger.canaries()]
     texts = frozenset(map(comparable_text, canary_texts)) if selection.texts else frozenset[str]()
     path = _file_of(run)
@@ -53,7 +53,7 @@ async def _own_gold(run: ExportedRun, selection: Selection) -> HeldOutGold:
 
 
 def _file_of(run: ExportedRun) -> Path | None:
-    """The file that the run's config names; None where there is none, or the config is gone."""
+    """Return the gold file of the run's config; None if there is none, or the config is gone."""
     with suppress(SetupError), run_settings(run.folder.path.absolute()) as settings:
         name = settings.quality.gold
         return None if name is None else settings.find(name).absolute()
@@ -65,7 +65,7 @@ def _names(run: ExportedRun) -> list[str]:
 
 
 async def _read(path: Path, run: ExportedRun, selection: Selection, sets: Sequence[str] = ()) -> HeldOutGold:
-    """Keys under the name of the run's key, or `key`, and texts in the fields that the records are compared by."""
+    """Read keys from the run's key field or `key`, and texts from the fields by which records are compared."""
     keys, texts = set[str](), set[str]()
     source = await asyncio.to_thread(gold_source, str(path), sets, _names(run))
     async with aclosing(read_records([source])) as batches:

@@ -1,17 +1,17 @@
-"""Texts that are nearly the same: MinHash signatures, candidates by bands, and each candidate pair measured.
+"""Finds nearly identical texts: MinHash signatures, candidates by bands, and a measurement of each candidate pair.
 
 The measure is the Jaccard similarity of two texts: how many of their shingles (runs of 5 characters of the normalized
 text) they share, of all that either has. Candidates come from locality-sensitive hashing (Leskovec, Rajaraman, Ullman,
-Mining of Massive Datasets, chapter 3): texts are compared where one band of their signatures is equal. A signature is
-made by one permutation hashing (Li, Owen, Zhang 2012), repeated with other permutations for short texts; a bin that
-stays empty is a copy of another one (Shrivastava 2017, Optimal densification). Two bins are equal with a probability
-that is just the similarity. Of a long text only a sample of the shingles is hashed, chosen by a hash of their
-characters, so that similar texts choose the same ones.
+Mining of Massive Datasets, chapter 3): texts are compared if one band of their signatures is equal. A signature is
+computed by one permutation hashing (Li, Owen, Zhang 2012), repeated with other permutations for short texts; a bin that
+stays empty is a copy of another one (Shrivastava 2017, Optimal densification). The probability that two bins are equal
+is the similarity. Of a long text only a sample of the shingles is hashed, chosen by a hash of their characters, so that
+similar texts choose the same ones.
 
-A candidate pair is compared first by a byte of each bin (Li, König 2010, b-bit minwise hashing), and by all of its
-shingles only where these leave it open.
+A candidate pair is compared first by one byte of each bin (Li, König 2010, b-bit minwise hashing), and by all of its
+shingles only if these do not decide it.
 
-All of it is here, because the packages for it (datasketch) bring numpy and scipy into every installation.
+This is our own code, because the packages for it (datasketch) bring numpy and scipy into every installation.
 """
 
 from __future__ import annotations
@@ -31,66 +31,66 @@ from pipeline.codec import digest64
 
 #: Characters in a shingle.
 SHINGLE = 5
-#: Bins in a signature, a power of 2: more cost time for each text, fewer find less of what is similar.
+#: Bins in a signature, a power of 2. More take more time for each text; fewer find fewer similar texts.
 BINS = 32
-#: The share of pairs just at the threshold that the bands must find; of pairs above it they find more.
+#: The share of pairs exactly at the threshold that the bands must find. They find more of the pairs above it.
 RECALL = 0.995
-#: So many shingles are put into bins: of fewer, bins that are copies of others would find less.
+#: How many hashes to put into bins: with fewer, bins that are copies of others would find less.
 STEPS = 2 * BINS
-#: Bands at most: with more, a band may have more bins, and the texts that share one by chance are fewer.
+#: The most bands: with more, a band may have more bins, and fewer texts share one by chance.
 BANDS = 32
-#: So many shingles of a text are enough: of one that has more, a sample is taken.
+#: Enough shingles of a text: longer texts are sampled.
 ENOUGH = BINS
 #: A text is compared with at most this many others of one band, or a million texts of one template would take days.
 LOOKS = 32
-#: Texts whose shingles are kept while a band is looked at.
+#: How many texts' shingles are cached while a band is processed.
 CACHED_SHINGLES = 2 * LOOKS
-#: More shingles than this are kept as an array: those of 200 kB take 16 MB as a set.
+#: More shingles than this are stored as an array: those of 200 kB take 16 MB as a set.
 _LONG = 10_000
-#: Texts that are hashed together.
+#: How many texts are hashed together.
 _BLOCK = 500
-#: So many numbers of a band are looked at together: sorted they take 20 MB.
+#: How many numbers of a band are processed together: sorted, they take 20 MB.
 _TOGETHER = 500_000
 
-#: What Unicode calls default ignorable: soft hyphens, zero-width spaces and joiners, marks of direction, byte order
-#: marks, variation selectors. Two texts that differ only in these look the same.
+#: What Unicode calls default ignorable: soft hyphens, zero-width spaces and joiners, direction marks, byte order marks,
+#: variation selectors. Two texts that differ only in these look the same.
 _UNSEEN = pattern(
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
 )
 
 
 def _shuffled(count: int, salt: int) -> list[int]:
-    """The numbers below `count` in an order that looks random and never changes."""
+    """Return the numbers below `count` in an order that looks random and never changes."""
     return sorted(range(count), key=lambda number: digest64(b"%d %d" % (salt, number)))
 
 
-#: Bits of a hash: with more, each step on it takes twice as long. The lowest ones are the number of its bin.
+#: Bits of a hash: with more, each step on it takes twice as long. The lowest bits are the number of its bin.
 _BITS = 30
 _MASK = 2**_BITS - 1
 _PLACE = BINS - 1
 _PLACES = set(range(BINS))
-#: An odd number: a product with it, in 30 bits, puts all numbers in another order.
+#: An odd number: a product with it, in 30 bits, permutes all numbers.
 _FACTOR = 0x9E3779B1
-#: For each bin all of them, in an order of its own.
+#: For each bin, all bins in an order of its own.
 _OTHERS = [_shuffled(BINS, salt) for salt in range(BINS)]
-#: A hash of a byte for each place in a shingle.
+#: For each place in a shingle, a hash of a byte.
 _HASHES = [bytes(_shuffled(256, place)) for place in range(SHINGLE)]
-#: For each level of sampling a table that marks the hashes that are chosen: a fourth of those of the level below.
+#: For each level of sampling, a table that marks the chosen hashes: a quarter of those of the level below.
 _CHOSEN = [bytes(value < 256 >> 2 * level for value in range(256)) for level in range(5)]
 #: Marks the lowest bit of each byte of a sketch.
 _LOWEST = int("01" * BINS, 16)
 
 
 def comparable_text(text: str) -> str:
-    """The text without what makes no difference: case, spacing, compatibility characters, and what is not seen."""
+    """Return the text without differences of case, spacing, compatibility characters, and invisible characters."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
     return " ".join(plain.casefold().split())
 
 
 def shingles(text: str, level: int = 0) -> Set[int]:
-    """The hashes of the runs of 5 characters of a normalized text; of a shorter text that of all of it.
+    """Return the hashes of the runs of 5 characters of a normalized text; of a shorter text, that of all of it.
 
-    On a higher level a sample of them, which may be empty: a fourth of those of the level below.
+    On a higher level, this is a sample, which may be empty: a quarter of those of the level below.
     """
     lows = text.encode() if text.isascii() else text.encode("utf-32-le", "surrogatepass")
     signs = lows if text.isascii() else array("I", lows)
@@ -102,7 +102,7 @@ def shingles(text: str, level: int = 0) -> Set[int]:
 
 
 def _sampling(lows: bytes) -> bytes:
-    """A hash of each shingle, one byte, from the low bytes of its characters: large numbers need no loop."""
+    """Return a one-byte hash of each shingle from the low bytes of its characters: large numbers avoid a loop."""
     count, mixed = len(lows) - SHINGLE + 1, 0
     for place, hashes in enumerate(_HASHES):
         mixed ^= int.from_bytes(lows[place : place + count].translate(hashes), "little")
@@ -110,8 +110,8 @@ def _sampling(lows: bytes) -> bytes:
 
 
 def samples(text: str, threshold: float) -> Iterator[tuple[int, Set[int]]]:
-    """Shingles of a text for its signatures, with their level: similar texts have a level in common."""
-    # A text that is a little longer than its neighbor may have enough on a level where the neighbor has fewer.
+    """Yield the shingles of a text for its signatures, with their level: similar texts have a level in common."""
+    # A text that is a little longer than a similar one may have enough on a level on which the other has fewer.
     nearly = ENOUGH * threshold * 0.8
     level = min(len(_CHOSEN) - 1, max(0, int(len(text) / nearly).bit_length() - 1) // 2)
     while True:
@@ -124,34 +124,34 @@ def samples(text: str, threshold: float) -> Iterator[tuple[int, Set[int]]]:
 
 
 def jaccard(one: Set[int], other: Set[int]) -> float:
-    """The share of the shingles of either that both have, 0 to 1."""
+    """Return the share of all shingles that both sets have, 0 to 1."""
     both = len(one & other)
     return both / (len(one) + len(other) - both)
 
 
 def signature(hashes: Set[int]) -> list[int]:
-    """BINS numbers; each is equal in two signatures with the probability of the two sets' similarity."""
+    """Return BINS numbers. The probability that one is equal in two signatures is the similarity of the two sets."""
     full: dict[int, int] = {}
-    # A power of 2, so that two sets of nearly one size are seldom hashed a different number of times.
+    # A power of 2, so that two sets of similar size are rarely hashed a different number of times.
     for turn in range(1 << max(0, STEPS.bit_length() - len(hashes).bit_length())):
-        # The last one that is put into a bin stays: the smallest. What an earlier permutation put there stays too.
+        # The last one that is put into a bin stays: the smallest. One from an earlier permutation also stays.
         ordered = sorted(_permuted(hashes, turn) if turn else hashes, reverse=True)
         full = {one & _PLACE: one for one in ordered} | full
-    # An empty bin is a copy of the first full one in an order of its own.
+    # An empty bin is a copy of the first full one in its own order.
     full |= {place: next(full[other] for other in _OTHERS[place] if other in full) for place in _PLACES - full.keys()}
     return [full[place] for place in range(BINS)]
 
 
 def _permuted(hashes: Set[int], turn: int) -> list[int]:
-    """The hashes in another order: a product with an odd number, the high bits mixed into the low ones."""
+    """Permute the hashes: multiply by an odd number, and mix the high bits into the low ones."""
     factor = _FACTOR ** (turn + 1) & _MASK
     return [(mixed := one * factor & _MASK) ^ mixed >> 15 for one in hashes]
 
 
 def rows_in_band(threshold: float) -> tuple[int, int]:
-    """Bins in a band, and bands: as many bins as still find RECALL of the pairs at the threshold.
+    """Return the bins in a band, and the bands: the most bins that still find RECALL of the pairs at the threshold.
 
-    Of so few bins the share that is equal is spread around the similarity (binomial distribution).
+    With so few bins, the share of equal ones is spread around the similarity (binomial distribution).
     """
     spread = [
         (equal, comb(BINS, equal) * threshold**equal * (1 - threshold) ** (BINS - equal)) for equal in range(BINS + 1)
@@ -165,7 +165,7 @@ def rows_in_band(threshold: float) -> tuple[int, int]:
 
 
 def bands_of(threshold: float) -> list[Callable[[Sequence[int]], tuple[int, ...]]]:
-    """What takes the bands out of a signature: texts that share one are candidates."""
+    """Return the functions that take the bands out of a signature: texts that share one are candidates."""
     rows, count = rows_in_band(threshold)
     places = (
         _shuffled(BINS, salt)[start : start + rows]
@@ -176,12 +176,12 @@ def bands_of(threshold: float) -> list[Callable[[Sequence[int]], tuple[int, ...]
 
 
 def sketch(values: Sequence[int]) -> bytes:
-    """A byte of each number of a signature."""
+    """Return one byte of each number of a signature."""
     return bytes([value >> 10 & 255 for value in values])
 
 
 def differences(one: int, other: int) -> int:
-    """In how many bytes two sketches differ."""
+    """Return in how many bytes two sketches differ."""
     bits = one ^ other
     bits |= bits >> 4
     bits |= bits >> 2
@@ -190,7 +190,7 @@ def differences(one: int, other: int) -> int:
 
 
 def most_differences(threshold: float) -> int:
-    """In so many bytes the sketches of similar texts differ at most, but for one pair in a thousand."""
+    """Return the most bytes in which the sketches of similar texts differ, except for one pair in a thousand."""
     share = 1 - threshold
     return round(BINS * share + 3.3 * sqrt(BINS * share * (1 - share)))
 
@@ -199,27 +199,27 @@ def most_differences(threshold: float) -> int:
 
 
 class Texts:
-    """Normalized texts by their numbers, and which of them are similar. They lie in a database file, not in memory."""
+    """Finds similar texts among numbered, normalized texts. They are in a database file, not in memory."""
 
     def __init__(self, database: sqlite3.Connection, threshold: float) -> None:
         self._database = database
         self._threshold = threshold
         self._bands = bands_of(threshold)
         self._most = most_differences(threshold)
-        # All state that changes: for each signature the number of its text and its sketch.
+        # Mutable state: for each signature, the number of its text and its sketch.
         self._of = array("q")
         self._sketches = bytearray()
         database.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, digest BLOB, text BLOB)")
         database.execute("CREATE TABLE bands (band INTEGER, numbers BLOB)")
 
     def add(self, texts: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Keep these texts: their numbers, digests, and UTF-8."""
+        """Store these texts: their numbers, digests, and UTF-8."""
         self._database.executemany("INSERT INTO texts VALUES (?, ?, ?)", texts)
 
     def similar(self, is_known: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
-        """The pairs of similar texts; of those that are known to belong together only some.
+        """Yield the pairs of similar texts, but only some of those that are known to belong together.
 
-        Of texts that are the same, only the first is looked at.
+        Of identical texts, only the first is compared.
         """
         self._sign()
         of, shingles_of = self._of, lru_cache(CACHED_SHINGLES)(self._shingles)
@@ -242,7 +242,7 @@ class Texts:
 
     def _add_signatures(self, number: int, text: str, columns: Sequence[array[int]]) -> None:
         for level, hashes in samples(text, self._threshold):
-            # Another text whose only shingle it is is the same text.
+            # Texts whose only shingle is the same are identical.
             if len(hashes) < 2:
                 continue
             values = signature(hashes)
@@ -252,7 +252,7 @@ class Texts:
                 column.append(hash((level, band(values))))
 
     def _candidates(self) -> Iterator[tuple[int, int]]:
-        """Pairs of signatures that share a band and whose sketches are similar."""
+        """Yield pairs of signatures that share a band and whose sketches are similar."""
         size, most = BINS, self._most
         for band in range(len(self._bands)):
             column = array("q")
@@ -284,7 +284,7 @@ def _set(hashes: Collection[int]) -> Set[int]:
 
 
 def _groups(column: array[int]) -> Iterator[list[int]]:
-    """The places of each number that is there more than once."""
+    """Yield the places of each number that occurs more than once."""
     parts = 1 + len(column) // _TOGETHER
     for part in range(parts):
         numbers = sorted(column if parts == 1 else [number for number in column if number % parts == part])

@@ -1,4 +1,4 @@
-"""What an export into a folder is asked for, checked before anything is read."""
+"""The options of an export into a folder, checked before anything is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pipeline.errors import SetupError
 from pipeline.exports.splits import NAMES
 
 FORMATS = ("csv", "jsonl", "parquet")
-#: The least similarity that can be asked for: below it, nearly every pair of texts would have to be compared.
+#: The lowest similarity that is allowed: below it, nearly every pair of texts would have to be compared.
 LEAST_NEAR = 0.5
 NEAR = 0.8
 SPLIT = (80.0, 10.0, 10.0)
@@ -16,15 +16,15 @@ SPLIT = (80.0, 10.0, 10.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
-    """What an export into a folder is asked for. Raises SetupError for what cannot be.
+    """The options of an export into a folder. Raises SetupError for invalid ones.
 
-    `split` are two percentages (train, test) or three (train, val, test). `by` is the field whose classes are balanced
-    (None: the first one that has classes), `group` a column whose records stay together. Texts whose similarity is
-    `near_duplicates` or more stay together; with None only those that are the same. `gold` is a file whose records are
-    not for training; `sets` say how it is read, by keys of [input]: `input.encoding=cp1252`. `where` is an expression
-    that the rows must fit. `format` is csv, jsonl or parquet (None: the run's). `text` is the field for plain rows of
-    label and text; with `chat` each row is a conversation as it was sent, with the label as its answer. `hf` adds the
-    card of a Hugging Face dataset.
+    `split` has two percentages (train, test) or three (train, val, test). `by` is the field whose classes are balanced
+    (None: the first one that has classes). `group` is a column whose records stay together. Texts with a similarity of
+    at least `near_duplicates` stay together; with None, only identical ones. `gold` is a file whose records are not for
+    training; `sets` describe how to read it, by keys of [input]: `input.encoding=cp1252`. `where` is an expression that
+    must be true for the rows. `format` is csv, jsonl, or parquet (None: the run's). `text` is the field for plain rows
+    of label and text. With `chat`, each row is a conversation as it was sent, with the label as its answer. `hf` adds
+    the card of a Hugging Face dataset.
     """
 
     split: Sequence[float] = SPLIT
@@ -64,7 +64,7 @@ def _check_split(split: Sequence[float]) -> None:
 
 
 def parse_split(text: str) -> tuple[float, ...]:
-    """The shares in a text like 80/10/10. Raises SetupError."""
+    """Parse a text like 80/10/10. Raises SetupError."""
     try:
         return tuple(float(part) for part in text.split("/"))
     except ValueError:
@@ -72,7 +72,7 @@ def parse_split(text: str) -> tuple[float, ...]:
 
 
 def parse_similarity(text: str) -> float | None:
-    """The similarity in a text like 0.8; None for off. Raises SetupError."""
+    """Parse a text like 0.8; None for off. Raises SetupError."""
     if text == "off":
         return None
     try:

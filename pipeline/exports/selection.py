@@ -1,4 +1,4 @@
-"""What an export takes from an outcome: whether it is wanted, what it is compared by, and the rows it becomes."""
+"""Selects the rows of an outcome to export, and the text and class by which it is split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from pipeline.records import JSON, Outcome
 from pipeline.store import Table, cell
 from pipeline.task import Expression
 
-#: Whether a person has looked at the record, as `where` names it.
+#: The name in `where` for whether a person has reviewed the record.
 REVIEWED = "reviewed"
 
 
 class Where:
-    """The rows that an expression takes. Raises SetupError for one that cannot work.
+    """The rows that an expression selects. Raises SetupError for one that cannot work.
 
-    It knows the record's fields, the label's columns (also as `record` and `label`), and `reviewed`.
+    It can use the record's fields, the label's columns (also as `record` and `label`), and `reviewed`.
     """
 
     def __init__(self, text: str | None, reviewed: frozenset[str]) -> None:
         self._expression = None if text is None else Expression(text, "--where")
         self._reviewed = reviewed
-        # All state that changes: names that some record has, and of those that the expression needs which one lacks.
+        # Mutable state: names that some record has, and names in the expression that some record lacks.
         self._present_names: set[str] = set()
         self._missing_names: set[str] = set()
 
     def __call__(self, outcome: Outcome, label: Mapping[str, JSON]) -> bool:
-        """Whether the row is wanted; where the expression cannot be worked out for its values, it is not."""
+        """Whether to export the row; False if the expression is undefined for its values."""
         if self._expression is None:
             return True
         record = outcome.record
@@ -37,18 +37,18 @@ class Where:
             return False
         try:
             return self._expression(known)
-        except Exception:  # a null beside a number, for one
+        except Exception:  # for example, a null compared with a number
             return False
 
     def check(self) -> None:
-        """Raise SetupError where the expression names what no record has."""
+        """Raise SetupError if the expression contains a name that no record has."""
         for name in sorted(self._missing_names - self._present_names):
             available = f"{list_names(sorted(self._present_names))}{did_you_mean(name, self._present_names)}"
             raise SetupError(f"--where: no record has {name!r}; there are {available}")
 
 
 def check_names(options: Mapping[str, str | None], known: Sequence[str]) -> None:
-    """Raise SetupError where an option names a field that no record has; `known` is empty where there is no record."""
+    """Raise SetupError if an option names a field that no record has; `known` is empty if there is no record."""
     for option, name in options.items():
         if name is not None and known and name not in known:
             raise SetupError(f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {list_names(known)}")
@@ -56,9 +56,9 @@ def check_names(options: Mapping[str, str | None], known: Sequence[str]) -> None
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows of a labelled record are exported, and by which text and class it is judged.
+    """Which rows of a labeled record are exported, and the text and class by which it is split.
 
-    `texts` are the fields that its text is made of; without any, all fields that hold a text, `key` aside.
+    `texts` are the fields that form its text; without any, all fields that contain a text, except `key`.
     """
 
     where: Where
@@ -67,22 +67,22 @@ class Selection:
     by: str | None
 
     def labels(self, outcome: Outcome) -> list[Mapping[str, JSON]]:
-        """The label of each row of the record."""
+        """Return the label of each row of the record."""
         common = outcome.label or {}
         return [common] if outcome.rows is None else [{**common, **row} for row in outcome.rows]
 
     def wanted(self, outcome: Outcome) -> list[bool]:
-        """For each row whether it is exported."""
+        """Return for each row whether it is exported."""
         return [self.where(outcome, label) for label in self.labels(outcome)]
 
     def text_of(self, fields: Mapping[str, JSON]) -> str:
-        """What a record with these fields is compared by; blank where there is nothing to learn from."""
+        """Return the text by which a record with these fields is compared; blank if there is nothing to learn from."""
         if self.texts:
             return "\n".join(cell(fields.get(name)) for name in self.texts)
         return "\n".join(value for name, value in fields.items() if name != self.key and isinstance(value, str))
 
     def label(self, outcome: Outcome, wanted: Sequence[bool]) -> str:
-        """The class of the record: that of its first row that is exported."""
+        """Return the class of the record: that of its first exported row."""
         if self.by is None:
             return ""
         label = next(one for one, take in zip(self.labels(outcome), wanted, strict=True) if take)
@@ -91,7 +91,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The rows of the files: their titles, and the rows that a record gives; or why it gives none."""
+    """The form of the files' rows: their titles, and a function that returns a record's rows, or why it has none."""
 
     titles: tuple[str, ...]
     rows: Callable[[Outcome, Sequence[bool]], list[list[JSON]] | str]
@@ -99,7 +99,7 @@ class Shape:
 
 
 def table_shape(table: Table, *, escapes: bool) -> Shape:
-    """The rows of labels.*."""
+    """Return the form of labels.*."""
 
     def rows(outcome: Outcome, wanted: Sequence[bool]) -> list[list[JSON]]:
         return [row for row, take in zip(table.rows(outcome), wanted, strict=True) if take]
@@ -108,7 +108,7 @@ def table_shape(table: Table, *, escapes: bool) -> Shape:
 
 
 def text_shape(selection: Selection, by: str, field: str, *, escapes: bool) -> Shape:
-    """Label and text."""
+    """Return the form of rows with label and text."""
 
     def rows(outcome: Outcome, wanted: Sequence[bool]) -> list[list[JSON]] | str:
         labels = [label.get(by) for label, take in zip(selection.labels(outcome), wanted, strict=True) if take]

@@ -1,11 +1,11 @@
-"""Which record goes into which split: groups and near-duplicates together, by class, seeded, and never moved again.
+"""Assigns records to splits: groups and near-duplicates together, by class, seeded, and never moved again.
 
 Records that belong together are one unit. A unit's rank is a hash of the seed and of its records' keys. In each class,
-the units of the lowest ranks are the test split, the next ones the validation split, and the rest is for training;
-what the classes round up or down is carried to the next one, so that the shares are met in sum too.
+the units with the lowest ranks are the test split, the next ones the validation split, and the rest is for training.
+Rounding errors of a class are carried to the next one, so that the totals match the shares too.
 
-A record that an earlier export has put into a split stays there. New records fill up what the splits lack. One that
-would join records of two splits is left out. All of it lies in a temporary database file, so that memory stays flat.
+A record that an earlier export has put into a split stays there. New records fill the gaps in the splits. A new record
+that would connect records of two splits is left out. All data is in a temporary database file, so memory stays flat.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ from pipeline import codec
 from pipeline.errors import SetupError, StoreError
 from pipeline.exports.near_duplicates import Texts, comparable_text
 
-#: The splits by the number of shares that are given.
+#: The splits by the number of shares.
 NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
 #: Why a record that could be exported is left out.
 BRIDGE, NEAR_GOLD = "near_two_splits", "near_gold"
@@ -36,9 +36,9 @@ CREATE TABLE written (text BLOB, split INTEGER);
 
 @dataclass(frozen=True, slots=True)
 class SplitRecord:
-    """One record that is to be in a split.
+    """One record to split.
 
-    `text` is what it is compared by, `together` the value of its group (None: it has none), `label` its class.
+    `text` is what it is compared by, `together` the value of its group (None: no group), and `label` its class.
     """
 
     seq: int
@@ -51,8 +51,10 @@ class SplitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How the records are split: `parts` are percentages, one for each of NAMES. `near` is None where only texts that
-    are the same are kept together."""
+    """How to split the records.
+
+    `parts` are percentages, one for each of NAMES. If `near` is None, only identical texts are kept together.
+    """
 
     parts: tuple[float, ...]
     seed: int
@@ -60,7 +62,7 @@ class Shares:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The splits."""
+        """The names of the splits."""
         return NAMES[len(self.parts)]
 
 
@@ -71,13 +73,13 @@ class Splits:
         self.shares = shares
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES + "BEGIN")
-        # All other state that changes: the numbers of the classes, and for each record the one it is joined to.
+        # Mutable state, besides the database: the numbers of the classes, and for each record the one it is joined to.
         self._numbers: dict[str, int] = {}
         self._parent = array("q", range(last_seq + 1))
         self._texts = None if shares.near is None else Texts(self._database, shares.near)
 
     def close(self) -> None:
-        """Let go of the file; may be called twice."""
+        """Close the database. May be called twice."""
         self._database.close()
 
     @property
@@ -86,7 +88,7 @@ class Splits:
         return list(self._numbers)
 
     def add(self, units: Sequence[SplitRecord]) -> None:
-        """Records that are to be split."""
+        """Add records to split."""
         texts = [_blob(comparable_text(unit.text)) for unit in units]
         digests = [codec.digest128(text) for text in texts]
         self._database.executemany(
@@ -99,18 +101,18 @@ class Splits:
 
     def _row(self, unit: SplitRecord, digest: bytes) -> tuple[object, ...]:
         key = _blob(unit.key)
-        # A record whose text or group is another one now is a new record.
+        # A record whose text or group has changed is a new record.
         mark = codec.digest128(digest + (unit.together or b""))
         rank = codec.digest64(b"%d " % self.shares.seed + key)
-        # A class's number does not come from the order of the records, which differs from run to run.
+        # A class's number does not depend on the order of the records, which differs from run to run.
         if (number := self._numbers.get(unit.label)) is None:
             number = self._numbers[unit.label] = codec.digest64(_blob(unit.label))
         return unit.seq, unit.seq, key, mark, digest, unit.together, number, rank, int(unit.gold)
 
-    # -- which belong together -----------------------------------------------------------------------------------------
+    # -- units ---------------------------------------------------------------------------------------------------------
 
     def join(self) -> None:
-        """Join records of the same text, of the same group, and of similar texts."""
+        """Join records with the same text, in the same group, and with similar texts."""
         for column in ("text", "together"):
             members_by_value = self._database.execute(
                 f"SELECT {column}, seq FROM units WHERE {column} IS NOT NULL ORDER BY {column}, seq"  # noqa: S608
@@ -136,20 +138,20 @@ class Splits:
         roots = sorted((self._root(one), self._root(other)))
         self._parent[roots[1]] = roots[0]
 
-    # -- what earlier exports have said --------------------------------------------------------------------------------
+    # -- earlier exports -----------------------------------------------------------------------------------------------
 
     def remember(self, former: Iterable[tuple[bytes, bytes, int]]) -> None:
-        """Where earlier exports have put records: key, mark, split. What was said before counts."""
+        """Add splits of earlier exports: key, mark, split. For a repeated key, the first one counts."""
         self._database.executemany("INSERT OR IGNORE INTO former VALUES (?, ?, ?)", former)
 
     def assigned(self) -> Iterator[tuple[bytes, bytes, int]]:
-        """Where the records are now: key, mark, split."""
+        """Yield the present splits: key, mark, split."""
         yield from self._database.execute("SELECT key, mark, split FROM units WHERE why IS NULL")
 
     # -- the splits ----------------------------------------------------------------------------------------------------
 
     def assign(self) -> None:
-        """Give each record its split."""
+        """Assign each record to a split."""
         run = self._database.execute
         if self._number("SELECT EXISTS (SELECT 1 FROM former)"):
             run("UPDATE units SET former = (SELECT split FROM former"
@@ -161,7 +163,7 @@ class Splits:
         run("UPDATE units SET why = ? WHERE former IS NULL AND root IN torn", (BRIDGE,))
         run("UPDATE units SET why = ? WHERE former <> ? AND root IN torn"
             " AND root IN (SELECT root FROM units WHERE gold)", (NEAR_GOLD, test))  # fmt: skip
-        # What an earlier export has put to test as gold may have neighbors elsewhere, where no new record is between.
+        # Gold that an earlier export put into test may have similar records elsewhere, without a new record in between.
         run("UPDATE units SET why = ? WHERE former <> ? AND root IN torn"
             " AND (root NOT IN (SELECT root FROM units WHERE former IS NULL)"
             " OR text IN (SELECT text FROM units WHERE former = ? AND root IN torn))",
@@ -179,7 +181,7 @@ class Splits:
             " (SELECT split FROM placed WHERE placed.root = units.root)) WHERE why IS NULL")  # fmt: skip
 
     def _fill(self) -> None:
-        """The units that are in no split yet, class by class, the largest class first."""
+        """Assign the units that are in no split yet, class by class, the largest class first."""
         carry = [0.0] * len(self.shares.parts)
         classes = self._database.execute(
             "SELECT class, SUM(records) FROM parts GROUP BY class ORDER BY 2 DESC, 1"
@@ -190,7 +192,7 @@ class Splits:
             carry = [want - have for want, have in zip(wanted, filled, strict=True)]
 
     def _fill_class(self, number: int, wanted: Sequence[float]) -> list[int]:
-        """Fill the splits of one class; gives how many of its records each of them has."""
+        """Fill the splits of one class; return how many of its records are in each."""
         filled = [0] * len(wanted)
         for split, records in self._database.execute(
             "SELECT split, SUM(records) FROM parts WHERE class = ? AND split IS NOT NULL GROUP BY split", (number,)
@@ -204,10 +206,10 @@ class Splits:
             self._database.execute("INSERT INTO placed VALUES (?, ?)", (root, split))
         return filled
 
-    # -- what came of it -----------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------------
 
     def of(self, seqs: Sequence[int]) -> dict[int, tuple[int, str, bytes]]:
-        """The split, the class and the digest of the text of those of these records that are in a split."""
+        """Return the split, class, and text digest of those of these records that are in a split."""
         marks = ",".join("?" * len(seqs))
         statement = f"SELECT seq, split, class, text FROM units WHERE why IS NULL AND seq IN ({marks})"  # noqa: S608
         rows = self._database.execute(statement, seqs)
@@ -215,40 +217,40 @@ class Splits:
         return {seq: (split, labels[number], text) for seq, split, number, text in rows}
 
     def written(self, texts: Iterable[tuple[bytes, int]]) -> None:
-        """Note the digests of texts that were written into a split."""
+        """Record the digests of texts that were written into a split."""
         self._database.executemany("INSERT INTO written VALUES (?, ?)", texts)
 
     def leaks(self) -> int:
-        """How many texts were written into more than one split: 0, or there is a fault."""
+        """Return how many texts were written into more than one split: 0, unless there is a bug."""
         return self._number(
             "SELECT COUNT(*) FROM (SELECT 1 FROM written GROUP BY text HAVING COUNT(DISTINCT split) > 1)"
         )
 
     def left_out(self) -> dict[str, int]:
-        """Why records are in no split, and how many."""
+        """Return why records are in no split, and how many."""
         return dict(self._database.execute("SELECT why, COUNT(*) FROM units WHERE why IS NOT NULL GROUP BY why"))
 
     def groups(self) -> tuple[int, int]:
-        """How many units have more than one record, and how many records these are."""
+        """Return how many units have more than one record, and how many records these have."""
         row = self._database.execute("SELECT COUNT(*), TOTAL(records) FROM parts WHERE records > 1").fetchone()
         return int(row[0]), int(row[1])
 
     def largest(self) -> int:
-        """How many records the largest unit has."""
+        """Return how many records the largest unit has."""
         return self._number("SELECT COALESCE(MAX(records), 0) FROM parts")
 
     def remembered(self) -> int:
-        """How many records are where an earlier export has put them."""
+        """Return how many records are in the split of an earlier export."""
         return self._number("SELECT COUNT(*) FROM units WHERE former IS NOT NULL AND why IS NULL AND NOT gold")
 
     def beside_gold(self) -> int:
-        """How many records are in test because they are kept together with gold."""
+        """Return how many records are in test because they are kept together with gold."""
         return self._number(
             "SELECT COUNT(*) FROM units WHERE why IS NULL AND NOT gold AND root IN (SELECT root FROM units WHERE gold)"
         )
 
     def count(self) -> int:
-        """How many records there are."""
+        """Return the number of records."""
         return self._number("SELECT COUNT(*) FROM units")
 
     def _number(self, statement: str) -> int:
@@ -261,12 +263,12 @@ def _blob(text: str) -> bytes:
 
 # -- between exports -----------------------------------------------------------------------------------------------
 
-#: The file that remembers the splits, in the run folder and in the folder that was written.
+#: The file that saves the splits, in the run folder and in the export folder.
 FILE = "splits.db"
 
 
 def recall_splits(path: Path, terms: str) -> Iterator[tuple[bytes, bytes, int]]:
-    """What the file remembers of exports on these terms; nothing where there is none. Raises SetupError."""
+    """Yield the saved splits of exports with these terms; nothing if there is no file. Raises SetupError."""
     if not path.is_file():
         return
     try:
@@ -284,7 +286,7 @@ def recall_splits(path: Path, terms: str) -> Iterator[tuple[bytes, bytes, int]]:
 
 
 def remember_splits(path: Path, terms: str, assigned: Iterable[tuple[bytes, bytes, int]]) -> None:
-    """Remember the splits of an export on these terms, beside those on others. Raises StoreError."""
+    """Save the splits of an export with these terms, and keep those with other terms. Raises StoreError."""
     try:
         connection = sqlite3.connect(path, isolation_level=None)
         try:

@@ -1,4 +1,4 @@
-"""Are the labels learnable? TF-IDF and logistic regression, cross-validated, and the labels that they doubt most."""
+"""Tests whether labels can be learned: TF-IDF and logistic regression, cross-validated; lists the most doubtful."""
 
 import asyncio
 import warnings
@@ -20,16 +20,16 @@ from pipeline.facts import Baseline, Doubt
 from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Draw, DrawItem, csv_block, open_reviews, write_whole
 
-#: Records that the classifier learns from and that the figures rest on: more make it slower and hardly better.
+#: How many records the classifier learns from and the figures describe. More make it slower and hardly better.
 SAMPLE = 10_000
-#: So many characters of a text are looked at: 10,000 texts of 200 kB would not fit into memory.
+#: The most characters of a text that are used: 10,000 texts of 200 kB would not fit into memory.
 CHARS = 10_000
 FOLDS = 5
 #: Columns of the TF-IDF matrix.
 FEATURES = 50_000
-#: Above so many characters to a word, the language is one that does not put spaces between words.
+#: With more characters per word than this, the language does not put spaces between words.
 WORD_CHARS = 12
-#: The columns that a file of doubtful labels has beside those of the run.
+#: The columns that a file of doubtful labels has besides the run's.
 _GIVEN, _PROBABILITY = "baseline", "probability"
 
 
@@ -38,9 +38,11 @@ _doubt_order = attrgetter("probability", "key")
 
 @dataclass(frozen=True, slots=True)
 class BaselineOptions:
-    """`by` is the label field to learn (None: the first one with classes), `text` the field to learn it from (None:
-    those of the prompt). `doubts` is how many labels are shown as doubtful; `to` is a CSV for them, which is a draw
-    for review."""
+    """The options of a baseline.
+
+    `by` is the label field to learn (None: the first one with classes), `text` the field to learn it from (None: those
+    of the prompt). `doubts` is how many doubtful labels to show; `to` is a CSV for them, which is a draw for review.
+    """
 
     by: str | None = None
     text: str | None = None
@@ -60,7 +62,7 @@ class _Example:
 
 
 async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline:
-    """Train a classifier on the labels of a run and cross-validate it; no call is made. Raises SetupError."""
+    """Train a classifier on the labels of a run and cross-validate it. Makes no call. Raises SetupError."""
     _sklearn()
     to = None if options.to is None else Path(options.to)
     if to is not None and to.exists():
@@ -88,19 +90,22 @@ def _sklearn() -> Any:
 
 
 def _one_thread() -> Any:
-    """Keep the linear algebra in one thread: its threads wait for each other by spinning, which takes six times the CPU
-    time here, and more of the clock where a run is at work."""
-    import threadpoolctl  # scikit-learn's own
+    """Limit the linear algebra to one thread.
+
+    Its threads wait for each other by spinning, which takes six times the CPU time here, and more wall time while a run
+    is in progress.
+    """
+    import threadpoolctl  # a dependency of scikit-learn
 
     return threadpoolctl.threadpool_limits(1)
 
 
 class _Baseline:
-    """One baseline. It reads the run twice where there are more records than it learns from."""
+    """One baseline. It reads the run twice if there are more records than it learns from."""
 
     def __init__(self, run: ExportedRun, selection: Selection, options: BaselineOptions) -> None:
         self._run, self._selection, self._options = run, selection, options
-        # All state that changes: what was left out and why, the fields there are, and the labelled records seen.
+        # Mutable state: what was left out and why, the fields of the records, and the count of labeled records.
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
         self._count = 0
@@ -155,15 +160,15 @@ class _Baseline:
         return _Example(rank, key, codec.clean_text(text), label)
 
     def _measured(self, cases: Sequence[_Example]) -> tuple[Sequence[str], list[Doubt], Any]:
-        """The label that is given to each record by a model that has not seen it, the doubts, and a model of all."""
+        """Return each record's label by a model that has not seen it, the doubts, and a model of all records."""
         model_selection = _sklearn().model_selection
         labels, texts = [case.label for case in cases], [case.text for case in cases]
-        # The same text in two folds would be remembered, not learned.
+        # The same text in two folds would be memorized, not learned.
         groups = [codec.digest64(comparable_text(text).encode()) for text in texts]
         splitter = model_selection.StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self._options.seed % 2**32)
         predicted, doubts = [""] * len(cases), list[Doubt]()
         with warnings.catch_warnings(), _one_thread():
-            warnings.simplefilter("ignore")  # rare classes and slow convergence: the figures say as much
+            warnings.simplefilter("ignore")  # rare classes and slow convergence, which the figures show as well
             for train, test in splitter.split(texts, labels, groups):
                 model = _train([cases[at] for at in train], self._options.seed)
                 for at, doubt in zip(test, _doubts(model, [cases[at] for at in test]), strict=True):
@@ -203,12 +208,12 @@ class _Baseline:
 
 
 def _sample(cases: Sequence[_Example]) -> list[_Example]:
-    """A sample that depends on the seed and the keys, not on the order."""
+    """Return a sample that depends on the seed and the keys, not on the order."""
     return nsmallest(SAMPLE, cases, key=lambda case: (case.rank, case.key))
 
 
 def _train(cases: Sequence[_Example], seed: int) -> Any:
-    """TF-IDF over words and pairs of them, or over characters where words have no spaces; logistic regression."""
+    """Train logistic regression on TF-IDF of words and pairs, or of characters if words have no spaces."""
     sklearn, texts = _sklearn(), [case.text for case in cases]
     words = sum(len(text.split()) for text in texts)
     by_character = sum(map(len, texts)) > WORD_CHARS * words
@@ -219,7 +224,7 @@ def _train(cases: Sequence[_Example], seed: int) -> Any:
 
 
 def _doubts(model: Any, cases: Sequence[_Example]) -> list[Doubt]:
-    """What the model says of each record, and how likely it takes the record's own label to be."""
+    """Return the model's label for each record, and the probability that it gives to the record's own label."""
     if not cases:
         return []
     names = [str(name) for name in model.classes_]
@@ -235,7 +240,7 @@ def _doubts(model: Any, cases: Sequence[_Example]) -> list[Doubt]:
 
 
 async def _write_doubts(done: Baseline, run: ExportedRun, options: BaselineOptions, to: Path) -> Baseline:
-    """Write the labels that the classifier would give otherwise, and keep them as a draw."""
+    """Write the labels that differ from the classifier's, and save them as a draw."""
     doubts = [doubt for doubt in done.doubts if doubt.label != doubt.given]
     outcomes = await run.ledger.outcomes_of([doubt.key for doubt in doubts])
     fields = tuple(done.texts) or tuple(dict.fromkeys(name for one in outcomes.values() for name in one.record.fields))
@@ -256,7 +261,7 @@ async def _write_doubts(done: Baseline, run: ExportedRun, options: BaselineOptio
 
 
 def _store_draw(done: Baseline, run: ExportedRun, options: BaselineOptions, keys: Sequence[str]) -> int:
-    """Keep the draw: each of these records was sure to be in it."""
+    """Save the draw: each of these records was certain to be drawn."""
     spec = {"parts": [{"kind": "baseline", "by": done.by, "n": options.doubts}]}
     digest = codec.digest128(codec.dumps([str(run.last_seq), run.corrected.version])).hex()
     with open_reviews(run.folder.path) as reviews:
