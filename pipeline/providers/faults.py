@@ -1,8 +1,8 @@
-"""Foreign errors -> ours, by table. Nothing of the SDK, its HTTP library or its transport gets past this file.
+"""Translates foreign errors into ours, by tables. Nothing of the SDK, its HTTP library, or its transport gets past it.
 
-An answer that is an error is judged by its body first and by its status where the body says nothing known: errors come
-inside a 200, and under the status of a gateway that could not read them. The SDK wraps what its transport raises, so
-transport errors are judged by the innermost cause.
+An answer that is an error is judged by its body first, and by its status if the body contains nothing known: errors
+come inside a 200, and under the status of a gateway that could not read them. The SDK wraps what its transport raises,
+so transport errors are judged by the innermost cause.
 """
 
 import re
@@ -30,16 +30,16 @@ from pipeline.providers.errorbody import ErrorFacts, read_error
 from pipeline.providers.headers import day_limit, duration_s, retry_after_s
 from pipeline.terminal import printable
 
-#: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
+#: Statuses of a gateway that has waited for the model, which may have worked anyway and be billed.
 PERHAPS_BILLED = frozenset({408, 504})
-#: So much of what a server said is told.
+#: The most characters of a server's message.
 MOST_CHARS = 400
 _KEY_SHAPE = re.compile(r"\bsk-[A-Za-z0-9_\-*]{6,}")
 
 
 @cache
 def foreign_errors() -> tuple[type[Exception], ...]:
-    """The classes that a call may raise; asked for late, because importing the SDK takes half a second."""
+    """Return the classes that a call may raise. Called late, because importing the SDK takes half a second."""
     import aiohttp
     import httpx2
     import openai
@@ -51,13 +51,13 @@ def foreign_errors() -> tuple[type[Exception], ...]:
         httpx2.StreamError,
         aiohttp.ClientError,
         ssl.SSLError,
-        OSError,  # TimeoutError is one
+        OSError,  # includes TimeoutError
         EOFError,
     )
 
 
 def translate(error: Exception, *, secrets: Sequence[str] = (), at: str = "") -> CallError:
-    """Our error for a foreign one. `secrets` are cut out of every text; `at` is the address that was called."""
+    """Return our error for a foreign one, with `secrets` removed from all text. `at` is the address of the call."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -69,9 +69,9 @@ def translate(error: Exception, *, secrets: Sequence[str] = (), at: str = "") ->
 def refusal(
     status: int, headers: Mapping[str, str], facts: ErrorFacts, *, secrets: Sequence[str] = (), at: str = ""
 ) -> CallError:
-    """Our error for an answer that is one: a status from 300 on, or a success with an error in it.
+    """Return our error for an answer that is one: a status from 300 on, or a success with an error in it.
 
-    `headers` by their names in lower case.
+    The names of `headers` are in lowercase.
     """
     if 300 <= status < 400:
         return _clean(_moved(status, headers.get("location", "")), secrets, at)
@@ -95,14 +95,14 @@ def refusal(
 
 
 def _moved(status: int, location: str) -> CallError:
-    """A redirect to another host, or one that would make a GET of the call."""
+    """Return the error for a redirect to another host, or one that would turn the call into a GET."""
     return CredentialsError(f"{status}: the server redirects calls to {location or 'nowhere'}", status=status)
 
 
 def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
-    # Cut only after scrubbing: the first half of a key is no longer known as one.
+    # Cut only after scrubbing, because half a key would not be recognized.
     message = scrub(" ".join(str(ours).split()), secrets)[:MOST_CHARS]
-    # Where it is the address, the model or the key that is wrong, what was called is half of the answer.
+    # If the address, the model, or the key is wrong, the address of the call helps to find out.
     ours.args = (
         f"{message} ({scrub(at, secrets)[:MOST_CHARS]})" if at and isinstance(ours, CredentialsError) else message,
     )
@@ -110,7 +110,7 @@ def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
 
 
 def scrub(text: str, secrets: Sequence[str]) -> str:
-    """The text without the secrets and anything that looks like a key; signs that steer a terminal are spelled out."""
+    """Remove the secrets and anything that looks like a key from the text, and escape terminal control characters."""
     for secret in secrets:
         text = text.replace(secret, "***")
     if "sk-" in text:
@@ -119,21 +119,21 @@ def scrub(text: str, secrets: Sequence[str]) -> str:
 
 
 def _status_of(status: int, facts: ErrorFacts) -> int:
-    """The status that counts. Inside a 200 it is the body's; a gateway's own may hide a limit or a bill."""
+    """Return the status that counts: the body's inside a 200, or a limit or a bill that a gateway's status hides."""
     if status < 300:
         return next(iter(facts.statuses), status)
     hidden = [one for one in facts.statuses if one in (402, 429)]
     return hidden[0] if hidden and status in _HIDING else status
 
 
-#: Statuses under which gateways were seen to hand on another server's 402 or 429.
+#: Statuses under which gateways were seen to pass on another server's 402 or 429.
 _HIDING = frozenset({400, 422, 500, 502, 503})
 
 
 def _judged(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, sure: bool) -> CallError:
-    """The error by what the body says; by its status where that says nothing known.
+    """Return the error by the body or, if that contains nothing known, by the status.
 
-    `sure`: the body itself gives this number, so that its codes may say more, but not its words.
+    `sure`: the body itself contains this number, so its codes may refine it, but not its words.
     """
     is_larger = status == 429 and error_patterns.says_it_is_larger(facts.text)
     if is_larger or (status in (400, 413, 429) and error_patterns.is_above_limit(facts.text)):
@@ -163,17 +163,17 @@ def _rate_limited(_status: int, headers: Mapping[str, str], facts: ErrorFacts) -
     day = day_limit(headers)
     is_daily = error_patterns.DAY.matches(429, facts) or any("perday" in word for word in facts.words)
     if is_daily and (_wait_s(headers, facts) or 0.0) < LEAST_DAY_WAIT_S:
-        # Nobody says when it is over, and no wait of minutes fixes it.
+        # Its end is unknown, and a wait of minutes does not help.
         return QuotaError()
     return RateLimitedError(scope=scope, day_limit=day, is_of_size=error_patterns.is_of_size(facts.text))
 
 
-#: A day's limit may be a sliding one, which names minutes. What names seconds has not meant the day.
+#: A day limit may be a sliding one, whose waits are minutes. A wait of seconds does not mean the day.
 LEAST_DAY_WAIT_S = 120.0
 
 
 def _quota(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
-    # At Alibaba this code is the limit of tokens a minute (its page on rate limits).
+    # At Alibaba, this code is the limit of tokens per minute (its page on rate limits).
     if "insufficient_quota" in facts.words and _ALIBABA.search(facts.text):
         return RateLimitedError(scope="tokens")
     return QuotaError()
@@ -214,7 +214,7 @@ def _credentials(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) 
 
 
 _Make = Callable[[int, Mapping[str, str], ErrorFacts], CallError]
-#: The first that fits counts.
+#: The first match counts.
 _BY_PATTERN: Sequence[tuple[error_patterns.ErrorPattern, _Make]] = (
     (error_patterns.QUOTA, _quota),
     (error_patterns.LENGTH, _length),
@@ -224,14 +224,14 @@ _BY_PATTERN: Sequence[tuple[error_patterns.ErrorPattern, _Make]] = (
     (error_patterns.RATE, _rate_limited),
     (error_patterns.CREDENTIALS, _credentials),
 )
-#: What the number in `error.code` of a success says: gateways that answer so mean moderation by 403.
+#: The meaning of the number in `error.code` of a success. Gateways that answer this way use 403 for moderation.
 _BY_NUMBER: Mapping[int, _Make] = {401: _credentials, 402: _quota, 403: _record, 429: _rate_limited}
 _BY_STATUS: Mapping[int, _Make] = {
     400: _bad_request,
     401: _credentials,
     402: _quota,
     403: _credentials,
-    404: _credentials,  # an unknown model, or an address that is no API
+    404: _credentials,  # an unknown model, or an address that is not an API
     405: _credentials,
     408: _unavailable,
     409: _unavailable,
@@ -272,9 +272,9 @@ def _from_transport(error: Exception) -> CallError:
     return kind(f"{_what_failed(error)}: {what}", billed=_was_connected(error))
 
 
-#: What OpenSSL says of an answer that is no TLS.
+#: OpenSSL's reasons for an answer that is not TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
-#: How a TLS server begins its answer to what is no TLS, as aiohttp shows the bytes.
+#: The beginning of a TLS server's answer to a call without TLS, as aiohttp shows the bytes.
 _TLS_ALERT = "\\x15\\x03"
 
 
@@ -291,7 +291,7 @@ def _what_failed(error: Exception) -> str:
 
 
 def _missing_host(error: Exception) -> str | None:
-    """The host whose name does not resolve."""
+    """Return the host whose name does not resolve, else None."""
     import aiohttp
 
     link: BaseException | None = error
@@ -303,7 +303,7 @@ def _missing_host(error: Exception) -> str | None:
 
 
 def _was_connected(error: BaseException) -> bool:
-    """Whether the request may have reached the server. What never left costs nothing, however long an outage is."""
+    """Whether the request may have reached the server. If not, it costs nothing, however long an outage is."""
     import aiohttp
     import httpx2
 
@@ -316,9 +316,9 @@ def _was_connected(error: BaseException) -> bool:
 
 
 def _innermost(error: Exception) -> Exception:
-    """The first error of a chain of explicit causes that says something.
+    """Return the innermost informative error of a chain of explicit causes.
 
-    Under a connection's timeout there is asyncio's own, which is that of any wait, and under that the cancel it used.
+    Below a connection's timeout is asyncio's own, which any wait can raise, and below that the cancel that it used.
     """
     import httpx2
 

@@ -1,7 +1,7 @@
-"""Addresses that records name: which of them may be used, and their loading. Nobody is sent into a private network.
+"""Loads the addresses in records, if they may be used. No address leads into a private network.
 
-What an address leads to is judged where the connection is made, after the name was looked up, so that neither a name
-that points inward nor a redirect nor another spelling of 127.0.0.1 gets through.
+A target is checked when the connection is made, after the name lookup. So no private name, redirect, or other notation
+of 127.0.0.1 gets through.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 CONNECTIONS, CONNECTIONS_A_HOST = 32, 8
 MOST_REDIRECTS = 5
-#: Loads that failed by the network or a 5xx are tried again after these seconds.
+#: Seconds before another try, after a network failure or a 5xx.
 AGAIN_AFTER_S = (0.5, 2.0)
 _CHUNK_BYTES = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _INNER_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet", ".corp")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "labelpipe"}
-#: what IDNA takes for a dot
+#: what IDNA accepts as a dot
 _DOTS = re.compile("[.\u3002\uff0e\uff61]")
-#: Signs that no host has. A backslash begins the path for some who load it.
+#: Characters that no host contains. Some loaders start the path at a backslash.
 _NO_HOST = frozenset("#%/<>?@[\\]^| ")
-# Tables of our own, after IANA's special-purpose registries (2024): `is_global` differs between releases of Python.
+# Own tables, after IANA's special-purpose registries (2024): `is_global` differs between Python releases.
 _INNER_4 = tuple(
     map(
         ipaddress.IPv4Network,
@@ -55,7 +55,7 @@ _INNER_4 = tuple(
         ),
     )
 )
-#: All that is given out of IPv6, and what of it is not the public internet.
+#: The allocated part of IPv6, and what in it is not the public internet.
 _WORLD_6 = ipaddress.IPv6Network("2000::/3")
 _INNER_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -65,7 +65,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 class FetchOptions:
     """`http` allows addresses without TLS, `private` those of private networks and of this machine.
 
-    `timeout_s` is what one address may take, over all its tries.
+    `timeout_s` limits one address, over all its tries.
     """
 
     http: bool = False
@@ -78,18 +78,18 @@ class _PrivateAddressError(OSError):
 
 
 class _AgainError(Exception):
-    """A failure that may pass."""
+    """A temporary failure."""
 
 
 class Fetcher:
-    """Loads addresses; one session, opened at the first one."""
+    """Loads addresses in one session, which the first one opens."""
 
     def __init__(self, options: FetchOptions | None = None) -> None:
         self._options = options or FetchOptions()
         self._session: aiohttp.ClientSession | None = None
 
     def check(self, url: str) -> None:
-        """Raises MediaError for an address that may not be used, as far as its text tells."""
+        """Raise MediaError for an address that may not be used, as far as its text shows."""
         try:
             parts = urlsplit(url)
             host, _port = _plain_host(parts.hostname or "").rstrip("."), parts.port
@@ -111,7 +111,7 @@ class Fetcher:
             )
 
     async def load(self, url: str, most_bytes: int) -> bytes:
-        """The bytes at the address. Raises MediaError."""
+        """Return the bytes at the address. Raises MediaError."""
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 return await self._tried(url, most_bytes)
@@ -120,7 +120,7 @@ class Fetcher:
             raise MediaError(f"{_describe(url)} cannot be loaded: {message}") from None
 
     async def _tried(self, url: str, most_bytes: int) -> bytes:
-        """The same, over its tries and the waits between them, for as long as it takes."""
+        """Do the same without a time limit, over all tries and the waits between them."""
         import aiohttp
 
         for wait_s in (*AGAIN_AFTER_S, None):
@@ -128,7 +128,7 @@ class Fetcher:
                 return await self._follow(url, most_bytes)
             except _PrivateAddressError:
                 raise MediaError(f"{_describe(url)} leads into a private network") from None
-            except ValueError as error:  # of whoever takes an address apart: no look at it foresees them all
+            except ValueError as error:  # from parsing the address; no check can foresee all of these
                 raise MediaError(f"{_describe(url)} is not an address, or does not resolve: {error}") from None
             except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 if _is_private(error):
@@ -140,14 +140,14 @@ class Fetcher:
         raise AssertionError  # the last turn returns or raises
 
     async def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close all connections. May be called twice."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
             await asyncio.sleep(0)
 
     async def _follow(self, url: str, most_bytes: int) -> bytes:
-        """The content behind the redirects, each of which is checked as the first address was."""
+        """Follow redirects, each of which is checked like the first address, and return the content."""
         here = url
         for _turn in range(MOST_REDIRECTS + 1):
             self.check(here)
@@ -165,17 +165,17 @@ class Fetcher:
             connector = aiohttp.TCPConnector(
                 limit=CONNECTIONS,
                 limit_per_host=CONNECTIONS_A_HOST,
-                ssl=httpx2.create_ssl_context(),  # the certificates that calls are checked against too
+                ssl=httpx2.create_ssl_context(),  # the same certificates as for calls
                 socket_factory=self._socket,
             )
-            # No proxy: behind one nobody could see where a name leads.
+            # No proxy, because it would hide where a name leads.
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
             )
         return self._session
 
     def _socket(self, address: Any) -> socket.socket:
-        """A socket for an address that was looked up; the last word on where a connection goes."""
+        """Return a socket for an address after the lookup: the final check of where a connection goes."""
         family, kind, protocol, _name, place = address
         if not self._options.private and not is_public(place[0]):
             raise _PrivateAddressError(place[0])
@@ -185,7 +185,7 @@ class Fetcher:
 
 
 def is_public(host: str) -> bool:
-    """Whether an address in digits is one of the public internet; mapped and translated ones are looked through."""
+    """Whether a numeric address is on the public internet. Mapped and translated addresses are resolved."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -201,31 +201,31 @@ def is_public(host: str) -> bool:
 
 
 def _plain_host(host: str) -> str:
-    """A host as whoever loads the address reads it: %31 and other digits, dots and letters of Unicode made plain.
+    """Return a host as a loader reads it, with %31 and other digits, dots, and letters of Unicode made plain.
 
     Raises ValueError.
     """
     if ":" in host:
         return host
-    # First with the Unicode of today: that of `nameprep` is old, and knows fewer digits.
+    # First with current Unicode: that of `nameprep` is old, and has fewer digits.
     labels = _DOTS.split(unicodedata.normalize("NFKC", unquote(host)))
     return ".".join(nameprep(label) for label in labels)
 
 
 def _is_inner_name(host: str) -> bool:
-    """Whether the host's text alone says that it is private: digits in any spelling, or a name without a domain."""
+    """Whether the host's text alone shows that it is private: digits in any notation, or a name without a domain."""
     lower = host.lower()
     if ":" in lower:
         return not is_public(lower)
     try:
-        # As the C library reads it: 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1.
+        # As the C library parses it: 2130706433, 0x7f.1, and 0177.0.0.1 are 127.0.0.1.
         return not is_public(socket.inet_ntoa(socket.inet_aton(lower)))
     except (OSError, UnicodeError):
         return "." not in lower or lower.endswith(_INNER_NAMES)
 
 
 def _is_private(error: BaseException) -> bool:
-    """Whether the connection was refused by `_socket`; aiohttp wraps what its sockets raise."""
+    """Whether `_socket` refused the connection. aiohttp wraps what its sockets raise."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, _PrivateAddressError) or isinstance(getattr(seen, "os_error", None), _PrivateAddressError):
@@ -253,7 +253,7 @@ async def _content(response: aiohttp.ClientResponse, url: str, most_bytes: int) 
 
 
 def _describe(url: str) -> str:
-    """An address without its query and login, which may be secrets."""
+    """Return an address without its query and login, which may be secrets."""
     plain = "".join(letter for letter in url.partition("?")[0] if ord(letter) > 32)
     head, slashes, rest = plain.partition("://")
     host, slash, path = rest.partition("/")

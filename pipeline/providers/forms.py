@@ -1,7 +1,7 @@
-"""How a call is asked for: by the function's name, by "required", or by its schema alone.
+"""Chooses how a call is requested: by the function's name, by "required", or by its schema alone.
 
-The last form is for servers that hold an answer's content to a schema (`response_format`) and no model to a call. The
-request is translated here and its answer back, so that everywhere else it is a call like any other.
+The last form is for servers that can force an answer's content into a schema (`response_format`) but cannot force a
+call. This module translates the request and its answer, so that it is a normal call everywhere else.
 """
 
 import re
@@ -13,17 +13,17 @@ from pipeline.records import BY_SCHEMA, JSON, Answer, Request, ToolCall
 
 Message = Mapping[str, JSON]
 
-#: What a model thinks before it answers, where a server leaves that in the content. Templates that write the first mark
-#: into the prompt leave only the last one in the answer. What begins as JSON has no thoughts before it.
+#: The thoughts of a model before its answer, if a server leaves them in the content. If a template writes the first
+#: mark into the prompt, the answer has only the last one. An answer that begins as JSON has no thoughts before it.
 _THOUGHTS = re.compile(r"(?!\s*[\[{\"`]).*?</think>\s*(?=\S)", re.DOTALL)
-#: What is read although a server that is held to a schema sends the JSON alone; `task.strict_answers` refuses it.
+#: What is accepted although a server that uses a schema sends only JSON; `task.strict_answers` refuses it.
 THOUGHT = "thoughts before the JSON"
 
 
 def asked_as(request: Request, form: str | None) -> Request:
-    """The request with its call asked for in this form: forced, required or schema; None: as it stands.
+    """Return the request with its call in this form: forced, required, or schema; None: unchanged.
 
-    One that offers several functions, or leaves the call to the model, stays as it is.
+    A request that offers several functions, or leaves the call to the model, stays unchanged.
     """
     if request.tool_choice == BY_SCHEMA:
         return _by_schema(request)
@@ -39,7 +39,7 @@ def asked_as(request: Request, form: str | None) -> Request:
 def _by_schema(request: Request) -> Request:
     function = request.tools[0]["function"]
     schema = {"name": function["name"], "schema": function["parameters"], "strict": function.get("strict", False)}
-    # Without functions, a server refuses what is said of them.
+    # Servers refuse parameters about functions if there are none.
     parameters = {name: value for name, value in request.parameters.items() if name != "parallel_tool_calls"}
     return replace(
         request,
@@ -51,14 +51,14 @@ def _by_schema(request: Request) -> Request:
 
 
 def _instructions(function: Mapping[str, JSON]) -> str:
-    """What the model reads of the function: many servers hold it to the schema and do not show it."""
+    """Return the function as text for the model, because many servers enforce the schema without showing it."""
     about = function.get("description") or ""
     schema = codec.dumps(function["parameters"]).decode()
     return f"Answer with the arguments of {function['name']} as JSON, and nothing else. {about}\nTheir schema: {schema}"
 
 
 def _in_words(messages: Sequence[Message], instructions: str) -> tuple[Message, ...]:
-    """The conversation without functions. Some templates take one system message only, and roles by turns."""
+    """Return the conversation without functions. Some templates need a single system message and alternating roles."""
     plain = list(_plain(messages))
     first = plain[0]
     if first["role"] == "system" and isinstance(first["content"], str):
@@ -69,7 +69,7 @@ def _in_words(messages: Sequence[Message], instructions: str) -> tuple[Message, 
 def _plain(messages: Sequence[Message]) -> Iterator[Message]:
     for place, message in enumerate(messages):
         if message["role"] == "tool":
-            # Before the next record there is nothing to say; else it is what was wrong with the answer.
+            # If another record follows, this says nothing; otherwise it is what was wrong with the answer.
             if place + 1 == len(messages):
                 yield {"role": "user", "content": message["content"]}
         elif calls := message.get("tool_calls"):
@@ -79,7 +79,7 @@ def _plain(messages: Sequence[Message]) -> Iterator[Message]:
 
 
 def as_call(answer: Answer, name: str) -> Answer:
-    """The answer to a request by schema: its content is the arguments, and is judged as those of a call are."""
+    """Return the answer to a request by schema as a call, whose arguments are its content."""
     if answer.calls or answer.refusal or not answer.has_words:
         return answer
     text = answer.text or ""

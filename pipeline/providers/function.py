@@ -1,4 +1,4 @@
-"""A function in the place of an API: for tests, and for models of one's own."""
+"""A function in place of an API, for tests and for your own models."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,7 +6,7 @@ from pipeline.records import Request, Response
 
 
 class FunctionProvider:
-    """Answers requests by an asynchronous function. It says nothing of being simulated, and knows no ping."""
+    """Answers requests with an asynchronous function. It does not report whether it is simulated, and has no ping."""
 
     simulated: bool | None = None
     ping: None = None
@@ -15,5 +15,5 @@ class FunctionProvider:
         self._function = function
 
     async def __call__(self, request: Request) -> Response:
-        """The function's answer, or its error."""
+        """Return the function's answer, or raise its error."""
         return await self._function(request)

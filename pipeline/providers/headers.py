@@ -1,4 +1,4 @@
-"""What answer headers say about limits and waiting. Forms as documented for the OpenAI API: `12ms`, `1.5s`, `6m0s`."""
+"""Reads limits and waits from answer headers, in the forms that OpenAI documents: `12ms`, `1.5s`, `6m0s`."""
 
 import math
 import re
@@ -10,16 +10,16 @@ from email.utils import parsedate_to_datetime
 from pipeline.records import ServerLimits, format_limit
 from pipeline.units import DAY_S, HOUR_S, MINUTE_RESET_S
 
-#: A number above this is a moment in seconds since 1970, above the second one in milliseconds: servers send the one
-#: where the other belongs, and a wait of 50 years is none.
+#: Above the first number, a number is a Unix time in seconds; above the second, in milliseconds. Servers send the wrong
+#: one of the two, and a wait of 50 years is not a wait.
 MOMENT, MOMENT_MS = 1e9, 1e12
-#: A wait beyond this cannot be true, and is left alone.
+#: A longer wait cannot be right, and is ignored.
 LONGEST_S = 366 * DAY_S
-#: A reset no further away than this may as well be waited for.
+#: A reset within this time is worth waiting for.
 SOON_S = 0.2
 #: of the name of a call
 MOST_ID_CHARS = 200
-#: of a limit; there are servers that say 10**18 for none
+#: of a limit; some servers send 10**18 for none
 MOST_DIGITS = 30
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": HOUR_S, "d": DAY_S}
@@ -34,7 +34,7 @@ _LIMIT_FIELDS = {
 
 
 def duration_s(text: str) -> float | None:
-    """Seconds of `6m0s`, `120ms`, a bare number of seconds, or until a moment in numbers; None for anything else."""
+    """Return the seconds of `6m0s`, `120ms`, a bare number, or until a Unix time; None for anything else."""
     text = text.strip().lower()
     if (number := _number(text)) is not None:
         return _waited(number)
@@ -45,7 +45,7 @@ def duration_s(text: str) -> float | None:
 
 
 def _waited(number: float) -> float | None:
-    """The seconds that a bare number means."""
+    """Return the seconds that a bare number means."""
     if number > MOMENT:
         return _believed(max(0.0, (number / 1000 if number > MOMENT_MS else number) - datetime.now(UTC).timestamp()))
     return _believed(number)
@@ -56,11 +56,11 @@ def _believed(seconds: float) -> float | None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait: `retry-after-ms`, `retry-after`, or the resets of what is used up.
+    """Return the wait that the server asks for: `retry-after-ms`, `retry-after`, or the resets of what is used up.
 
-    A reset is when all of the limit is back, and one call may go long before that. So it counts where it is very soon,
-    or that of a limit a day; None otherwise. These are the headers of a refusal: what is hours away and does not say
-    what is left is used up.
+    At a reset, all of the limit is back, but one call may pass long before that. So a reset counts only if it is very
+    soon, or that of a day limit; None otherwise. These are the headers of a refusal, so a limit that resets in hours
+    and does not report what is left is used up.
     """
     if (message := _milliseconds(headers.get("retry-after-ms"))) is not None:
         return message
@@ -77,7 +77,7 @@ def _milliseconds(value: str | None) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """A number of at least 0; None for anything else, also for `inf` and `nan`: nobody waits for ever."""
+    """Return a number of at least 0; None for anything else, including `inf` and `nan`: no wait is endless."""
     try:
         number = float(text)
     except ValueError:
@@ -95,18 +95,18 @@ def _seconds_or_date(value: str | None) -> float | None:
 
 
 def _date(value: str) -> datetime | None:
-    """A date as HTTP or ISO 8601 writes it; one without a zone is in UTC."""
+    """Return a date in the form of HTTP or ISO 8601, by default in UTC; None for anything else."""
     for read in (parsedate_to_datetime, datetime.fromisoformat):
         with suppress(ValueError, OverflowError):
             when = read(value.strip())
             when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-            when.timestamp()  # the first and the last day have none in some zones
+            when.timestamp()  # raises for the first and the last day in some time zones
             return when
     return None
 
 
 def day_limit(headers: Mapping[str, str]) -> str:
-    """The limit a day that a refusal is about, in words (200 requests); empty where the headers do not say it."""
+    """Return the day limit that caused a refusal, like 200 requests; empty if the headers do not show it."""
     for what, seconds in _resets_of_spent(headers):
         if seconds >= HOUR_S:
             limit = _whole(headers.get(f"x-ratelimit-limit-{what}".rstrip("-"), ""))
@@ -120,7 +120,7 @@ def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
 
 
 def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
-    """What is used up, and the seconds to its reset."""
+    """Yield each limit that is used up, and the seconds to its reset."""
     for what in ("requests", "tokens", ""):
         left = headers.get(f"x-ratelimit-remaining-{what}".rstrip("-"))
         seconds = _seconds_or_date(headers.get(f"x-ratelimit-reset-{what}".rstrip("-")))
@@ -129,7 +129,7 @@ def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
 
 
 def request_id_and_limits(raw: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, ServerLimits | None]:
-    """The server's name for the call, and the `x-ratelimit-*` headers of its answer; None where there are none."""
+    """Return the server's name for the call, and the `x-ratelimit-*` headers of its answer; None for absent ones."""
     request_id = None
     limits: dict[str, float | int | None] = {}
     for raw_name, value in raw:
@@ -145,7 +145,7 @@ def request_id_and_limits(raw: Iterable[tuple[bytes, bytes]]) -> tuple[str | Non
 
 
 def named(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by their names in lower case."""
+    """Return headers by their names in lowercase."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
@@ -155,7 +155,7 @@ def says_simulated(raw: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _whole(text: str) -> int | None:
-    """A count that may be true; a longer number is a slip, and no float can hold it."""
+    """Return a plausible count; None for a longer number, which is an error and fits no float."""
     try:
         return int(text) if len(text) <= MOST_DIGITS else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""One HTTP call a request, in the dialect of one API."""
+"""Makes one HTTP call per request, in the format of one API."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ from pipeline.providers.headers import request_id_and_limits, says_simulated
 from pipeline.providers.streamed_body import streamed_body
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, Usage
 
-#: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
+#: Returns fields to add to the body's `metadata`, for the rehearsal endpoint.
 Annotate = Callable[[Request], Mapping[str, str]]
-#: More of a server's name for a call or a model is kept nowhere.
+#: The most characters to keep of a server's name for a call or a model.
 MOST_ID_CHARS = 200
 
 
 class HttpProvider:
-    """Answers requests by calls of one API. `forms` says in which form a model's call is asked for (see `forms`)."""
+    """Answers requests by calls of one API. `forms` has the form of the call for each model (see module `forms`)."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class HttpProvider:
         self._annotate = annotate
         self._forms = forms or {}
         self._client: Client | None = None
-        #: whether the answers say that they are simulated; None until the first one came
+        #: whether the answers report that they are simulated; None before the first one
         self.simulated: bool | None = None
 
     @property
@@ -48,7 +48,7 @@ class HttpProvider:
         return self._client
 
     async def __call__(self, request: Request) -> Response:
-        """The model's answer. Raises a CallError; never retries."""
+        """Return the model's answer. Raises a CallError; never retries."""
         shaped, client = self._shaped(request), self.client
         body = self._body(shaped, request)
         sent = streamed_body(body) if request.media_tokens else codec.dumps(body)
@@ -75,7 +75,7 @@ class HttpProvider:
         )
 
     def body(self, request: Request) -> dict[str, JSON]:
-        """What is sent for a request."""
+        """Return the body that is sent for a request."""
         return self._body(self._shaped(request), request)
 
     def _shaped(self, request: Request) -> Request:
@@ -88,7 +88,7 @@ class HttpProvider:
         return body
 
     async def ping(self, request: Request) -> Usage:
-        """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
+        """Send a request for no record, to see if the model answers, and return its usage. Raises a CallError."""
         try:
             _, content = await self.client.post(self.api.path, codec.dumps(self.api.body(self._shaped(request))))
         except UnusableCallError:
@@ -96,19 +96,19 @@ class HttpProvider:
         return self.api.read(content, self.client.secrets).usage
 
     async def model(self, name: str) -> ModelInfo:
-        """What the server says about the model; costs nothing. Raises a CallError."""
+        """Return what the server reports about the model. Free of charge. Raises a CallError."""
         return await self.client.model(name)
 
     async def has_models(self) -> None:
-        """Whether the server lists its models for this key; costs nothing. Raises a CallError where it does not."""
+        """Require that the server lists its models for this key. Free of charge. Raises a CallError."""
         await self.client.list_models()
 
     async def has_batches(self) -> None:
-        """Whether the server has batches for this key; costs nothing. Raises a CallError where it does not say so."""
+        """Require that the server offers batches for this key. Free of charge. Raises a CallError."""
         await self.client.list_batches()
 
     async def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close all connections. May be called twice."""
         if self._client is not None:
             await self._client.close()
 
@@ -119,6 +119,6 @@ def _name(model: str, secrets: tuple[str, ...]) -> str:
 
 
 def unusable(model: str, error: UnusableCallError, latency_s: float) -> Response:
-    """What the model wrote, where the server found no call in it: an answer, and none with a label."""
+    """Return the model's text in which the server found no call, as an answer without a label."""
     answer = Answer(text=error.generated or None, finish_reason=UNUSABLE_CALL)
     return Response(answer, Usage(), model, error.request_id, latency_s)

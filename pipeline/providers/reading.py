@@ -1,4 +1,4 @@
-"""What the answers of all APIs share: JSON that may be none, errors in a success, texts in parts, token counts."""
+"""Reads what the answers of all APIs share: doubtful JSON, errors in a success, texts in parts, token counts."""
 
 import codecs
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import refusal, scrub
 from pipeline.records import JSON, Usage
 
-#: What is read although the APIs send a text; `task.strict_answers` refuses it.
+#: What is accepted although the APIs send a text; `task.strict_answers` refuses it.
 AS_OBJECT = "arguments that are an object, not a JSON text"
-#: What is said of a completion that holds nothing.
+#: The message for an empty completion.
 NO_CHOICE = "a completion without a choice"
-#: What stands where bytes are no UTF-8.
+#: The replacement for bytes that are not UTF-8.
 BROKEN_SIGN = "\ufffd"
-#: More tokens than this no call uses: a number beyond it is a mistake, and sums of such numbers would not fit anywhere.
+#: No call uses more tokens than this: a larger number is an error, and sums of such numbers would not fit anywhere.
 MOST_TOKENS = 10**9
 
 
 def parsed(content: bytes, secrets: Sequence[str]) -> tuple[Any, bool]:
-    """The body, and whether all of its bytes are text; a mark of the byte order is none of it.
+    """Return the body, and whether all of its bytes are text. A byte order mark is ignored.
 
-    Raises NoCompletionError for what is not JSON.
+    Raises NoCompletionError for anything that is not JSON.
     """
     content = content.removeprefix(codecs.BOM_UTF8)
     try:
         return codec.loads(content), True
     except codec.JSONDecodeError:
         with suppress(ValueError):
-            return codec.loads_digits(content.decode()), True  # half an emoji in it: an answer like others
+            return codec.loads_digits(content.decode()), True  # half an emoji in it: still a normal answer
         with suppress(codec.JSONDecodeError):
             return codec.loads(content.decode("utf-8", "replace")), False
     what = "an event stream" if content.lstrip().startswith((b"data:", b"event:")) else "not JSON"
@@ -39,19 +39,19 @@ def parsed(content: bytes, secrets: Sequence[str]) -> tuple[Any, bool]:
 
 
 def without_answer(body: Any, content: bytes, secrets: Sequence[str]) -> CallError:
-    """The error for a success without an answer. Gateways send an upstream's error so; it is judged as such."""
+    """Return the error for a success without an answer. Gateways send an upstream's error this way."""
     facts = read_body(body)
     if isinstance(body, dict | list) and (facts.texts or facts.statuses):
         return refusal(200, {}, facts, secrets=secrets)
     if isinstance(body, dict) and "choices" in body:
         error = no_answer(NoCompletionError, f"{NO_CHOICE}: {_excerpt(content, secrets)}")
-        error.server_message = NO_CHOICE  # an API is there; a page may be anybody's
+        error.server_message = NO_CHOICE  # an API is there; a page may come from anything
         return error
     return no_answer(NoCompletionError, f"a 200 that is not a completion: {_excerpt(content, secrets)}")
 
 
 def no_answer(kind: type[UnavailableError], facts: str) -> UnavailableError:
-    """The error for a success that holds no answer; the model may have worked all the same."""
+    """Return the error for a success without an answer. The model may have worked anyway."""
     return kind(facts, status=200, billed=True)
 
 
@@ -60,9 +60,9 @@ def _excerpt(content: bytes, secrets: Sequence[str]) -> str:
 
 
 def refuse_error_in(holder: dict[str, Any], secrets: Sequence[str]) -> None:
-    """Raise what this part of a success holds in `error`, judged as if its status had said so.
+    """Raise the `error` in this part of a success, judged as if it were the status.
 
-    Some servers send an error that says nothing with each answer.
+    Some servers send an empty error with each answer.
     """
     error = holder.get("error")
     if isinstance(error, dict):
@@ -74,25 +74,25 @@ def refuse_error_in(holder: dict[str, Any], secrets: Sequence[str]) -> None:
 
 
 def refuse_broken(part: JSON) -> None:
-    """Raise UnavailableError where bytes of this part of an answer are no text."""
+    """Raise UnavailableError if bytes of this part of an answer are not text."""
     if BROKEN_SIGN in codec.dumps(part).decode():
         raise no_answer(UnavailableError, "an answer with bytes that are not text")
 
 
 def exact(body: dict[str, Any], content: bytes) -> dict[str, Any]:
-    """The body with all the digits of its integers: in it, arguments of a call are an object, not a text."""
-    with suppress(codec.JSONDecodeError, UnicodeDecodeError):  # nested too deeply for that
+    """Return the body with all digits of its integers: the arguments of its calls are an object, not a text."""
+    with suppress(codec.JSONDecodeError, UnicodeDecodeError):  # nested too deeply
         body = codec.loads_digits(content.removeprefix(codecs.BOM_UTF8).decode())
     return body
 
 
 def arguments_text(arguments: JSON) -> str:
-    """A call's arguments as text; some servers send them as an object."""
+    """Return a call's arguments as text; some servers send them as an object."""
     return arguments if isinstance(arguments, str) else codec.dumps(arguments).decode()
 
 
 def text_of(value: Any) -> str | None:
-    """The text; a list of content parts is joined."""
+    """Return the text, and join a list of content parts."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -102,9 +102,9 @@ def text_of(value: Any) -> str | None:
 
 
 def usage_of(usage: Any, prompt_name: str, completion_name: str) -> Usage:
-    """What the call used; all 0 where that is not known: absent, or a number that cannot be.
+    """Return the usage of the call; all 0 if it is absent or impossible.
 
-    The names are those of the two sums; their parts stand beside them in `..._details`.
+    The names are those of the two sums, whose parts are in `..._details`.
     """
     if not isinstance(usage, dict):
         return Usage()
@@ -122,12 +122,12 @@ def usage_of(usage: Any, prompt_name: str, completion_name: str) -> Usage:
 
 
 def _part(details: Any, name: str, whole: int) -> int:
-    """A part of what was used: no more than all of it, 0 where it is not known."""
+    """Return a part of a sum: at most all of it, and 0 if it is unknown."""
     return min(whole, _count(details, name) or 0)
 
 
 def _count(holder: Any, name: str) -> int | None:
-    """A count of tokens, 0 where there is none; None for what is no count."""
+    """Return a count of tokens; 0 if it is absent, None if it is not a count."""
     value = holder.get(name) if isinstance(holder, dict) else None
     if value is None:
         return 0

@@ -1,4 +1,4 @@
-"""The Responses API: requests and answers of the Chat Completions form, translated."""
+"""Translates requests and answers between the Chat Completions form and the Responses API."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
 
 Item = Mapping[str, JSON]
 
-#: Where a parameter of Chat Completions stands in this API; those that are not here keep their name.
+#: The place of a Chat Completions parameter in this API; the others keep their names.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "max_completion_tokens": ("max_output_tokens",),
     "max_tokens": ("max_output_tokens",),
@@ -56,14 +56,14 @@ _ONLY_HERE = re.compile(
     r"(o[13]-pro|o\d(-mini)?-deep-research|computer-use-preview|gpt-5(\.5)?-pro|gpt-5-codex|gpt-5\.1-codex-max"
     r"|gpt-daybreak-\w+-latest|gpt-[\d.]+-(cyber|rosalind|astra-law)|gpt-rosalind-research)(-\d{4}-\d\d-\d\d)?"
 )
-#: How an answer ends that was not finished, in the words of Chat Completions.
+#: The reasons for an unfinished answer, in the words of Chat Completions.
 _ENDS = {"max_output_tokens": "length", "content_filter": "content_filter"}
-#: What the API says of an answer that is none, or not yet.
+#: The statuses of an answer that failed or does not exist yet.
 _NO_ENDS = frozenset({"failed", "cancelled", "queued", "in_progress"})
 
 
 def needs_responses(model: str, parameters: Mapping[str, JSON]) -> str:
-    """Why OpenAI's Chat Completions does not serve the model with a function, or a parameter; empty where it does."""
+    """Return why OpenAI's Chat Completions cannot serve this model with a function, or a parameter; empty if it can."""
     if _ONLY_HERE.fullmatch(model):
         return f"only the Responses API has {model}"
     if own := sorted(_OWN & {name for name, value in parameters.items() if value is not None}):
@@ -75,7 +75,7 @@ def needs_responses(model: str, parameters: Mapping[str, JSON]) -> str:
 
 
 def _body(request: Request) -> dict[str, JSON]:
-    # Stored is what is not told otherwise, for 30 days: a record is nobody's to keep.
+    # By default the server stores answers for 30 days, but records must not be stored.
     body: dict[str, JSON] = {"model": request.model, "input": list(_input(request.messages)), "store": False}
     if request.tools:
         body["tools"] = [_tool(tool["function"]) for tool in request.tools]
@@ -86,7 +86,7 @@ def _body(request: Request) -> dict[str, JSON]:
 
 
 def _put(body: dict[str, JSON], path: tuple[str, ...], value: JSON) -> None:
-    """Set the value, beside what already stands in the same table."""
+    """Set the value without changing other values in the same table."""
     name, *within = path
     for one in within:
         value = {one: value}
@@ -95,7 +95,7 @@ def _put(body: dict[str, JSON], path: tuple[str, ...], value: JSON) -> None:
 
 
 def _tool(function: Mapping[str, JSON]) -> dict[str, JSON]:
-    # Where `strict` is left out this API takes it for true, the other one for false.
+    # The default of `strict` is true in this API, and false in the other one.
     return {"type": "function", "parameters": None, "strict": False, **function}
 
 
@@ -136,11 +136,11 @@ def _part(part: Mapping[str, JSON]) -> Item:
 
 
 def _message_items(message: Mapping[str, JSON]) -> Iterator[Item]:
-    """What the model said: its own items where they have these calls, and no others; else the text and the calls."""
+    """Yield the model's own items if they have exactly these calls, else the text and the calls."""
     calls = {call["id"]: call["function"] for call in message.get("tool_calls") or ()}
     items = message.get(ITEMS) or ()
     if items and [item.get("call_id") for item in items if item["type"] == "function_call"] == list(calls):
-        # A name or arguments may have been put right since.
+        # A name or arguments may have been corrected since.
         yield from ({**item, **calls[item["call_id"]]} if item["type"] == "function_call" else item for item in items)
         return
     if message["content"]:
@@ -162,15 +162,15 @@ def _read(content: bytes, secrets: Sequence[str]) -> Reading:
     )
 
 
-#: `POST /responses`: OpenAI and Azure have it, and some servers that do as they do.
+#: `POST /responses`: OpenAI and Azure have it, and some compatible servers.
 RESPONSES = Api("/responses", _body, _read, names=NAMES, refused=REFUSED)
 
 
 def _response(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
-    """The body as a response with an output.
+    """Return the body as a response with an output.
 
-    A success may hold anything: NoCompletionError. Where the response itself has failed, its error is judged as if its
-    status had said so.
+    A success may contain anything, which raises NoCompletionError. The error of a failed response is judged as if it
+    were the status.
     """
     body, intact = parsed(content, secrets)
     if isinstance(body, dict):
@@ -228,10 +228,10 @@ def _finish_reason(body: dict[str, Any], calls: Sequence[ToolCall]) -> str:
 
 
 def _to_send_back(items: Sequence[dict[str, Any]]) -> tuple[Item, ...]:
-    """The items as the next turn needs them; none where text and calls say it all.
+    """Return the items that the next turn needs; none if text and calls are enough.
 
-    Reasoning without its content is only a name, by which a server finds nothing that it was told not to store: it
-    would refuse the turn, as it would for reasoning at the end of an answer that was cut there.
+    Reasoning without its content is only a name, which means nothing to a server that must not store it. The server
+    would refuse the turn, as it would for reasoning at the end of an answer that was cut off there.
     """
     saved = [item for item in items if item["type"] != "reasoning" or _has_content(item)]
     while saved and saved[-1]["type"] == "reasoning":

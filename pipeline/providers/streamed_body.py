@@ -1,7 +1,7 @@
-"""A request's body with media in it, made piece by piece while it is sent.
+"""Builds a request's body with media piece by piece while it is sent.
 
-A photo of 4 MB is 5.3 MB as base64 and as much again within a body: with 200 calls in flight that would be gigabytes.
-So only the photo itself is held, and the rest exists 256 KB at a time.
+A photo of 4 MB is 5.3 MB as base64, and as much again within a body: gigabytes with 200 calls in flight. So only the
+photo itself is in memory, and the rest exists 256 KB at a time.
 """
 
 import base64
@@ -12,12 +12,12 @@ from typing import Any
 from pipeline import codec
 from pipeline.records import JSON, Blob
 
-#: of a blob at a time; a multiple of 3, so that no padding comes within
+#: of a blob at a time; a multiple of 3, so that there is no padding in between
 CHUNK_BYTES = 192 * 1024
 
 
 class StreamedBody:
-    """JSON texts and, between them, blobs that go out as base64. `size` is the whole body's, in bytes."""
+    """JSON texts and, between them, blobs that are sent as base64. `size` is that of the whole body, in bytes."""
 
     __slots__ = ("_parts", "size")
 
@@ -27,11 +27,11 @@ class StreamedBody:
 
     @property
     def texts(self) -> list[bytes]:
-        """The body without the media in it."""
+        """The body without its media."""
         return [part for part in self._parts if isinstance(part, bytes)]
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, a few hundred kilobytes at a time."""
+        """Yield the body a few hundred kilobytes at a time."""
         for part in self._parts:
             if isinstance(part, bytes):
                 yield part
@@ -43,9 +43,9 @@ class StreamedBody:
 
 
 def streamed_body(body: Mapping[str, JSON]) -> StreamedBody:
-    """The body in pieces."""
+    """Return the body in pieces."""
     blobs: list[Blob] = []
-    # Drawn for this body: no record's text can be one.
+    # Random for each body, so no record's text can contain it.
     token = secrets.token_hex(16)
 
     def without(value: Any) -> Any:
