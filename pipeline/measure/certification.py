@@ -159,8 +159,8 @@ def _is_to_be_replaced(state: _CertificateState, options: CertifyOptions, *, is_
 class _DrawResult:
     """The results of a draw's records. All of it is mutable while the labels are read.
 
-    `bad` holds the places of the records that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for
-    an answer, and those answered only by people who had seen the label (`not_blind`). `open` holds those of them that
+    `bad` are the places of the records that count as wrong: the `wrong` ones, the `unclear` ones, those `waiting` for
+    an answer, and those answered only by people who had seen the label (`not_blind`). `open` are those of them that
     nobody has decided yet. `answers` are the blind ones.
     """
 
@@ -198,7 +198,7 @@ class _CertificateState:
 
     `kept_count` labels need no check; `bad_kept` of the draw's bad ones are among them. `to_check` are the unchecked
     records, both of the draw and of the others. `answers` are people's answers about records outside the draw.
-    `is_void` if labels have changed.
+    `is_void` means that labels have changed.
     """
 
     stored: StoredDesign
@@ -360,7 +360,7 @@ def _iso(at: float | None) -> str | None:
 
 
 def _write_certificate(folder: Path, facts: Facts) -> Facts:
-    """Write the certificate. Marks an earlier one for this draw as void if it no longer holds."""
+    """Write the certificate. Marks an earlier one for this draw as void if it is no longer valid."""
     old = next((one for one in read_certificates(folder) if one["column"] == facts["column"]), None)
     certificate = {name: value for name, value in facts.items() if name not in ("records", "check")}
     if facts["certified"]:

@@ -20,7 +20,7 @@ from pipeline.store import Answer, Draw, LabelRow, Reviews, csv_block, read_revi
 _COVERING = frozenset({"sample", "per_class"})
 #: The most values that a field of classes, or of groups, may have.
 CLASSES_MOST, GROUPS_MOST = 1_000, 1_000
-#: Stands for a label that does not have the class in question.
+#: Replaces a label that does not have the class in question.
 _NOT = "\0"
 Facts = dict[str, Any]
 

@@ -36,7 +36,7 @@ from pipeline.threads import in_daemon
 class EvaluateOptions:
     """The options of `evaluate`.
 
-    `column`         the columns of the gold file, or without one the fields of the input, that hold gold
+    `column`         the columns of the gold file, or without one the fields of the input, with gold
     `field`          the label field of each of these columns, if the names do not show it; without columns, the only
                      label fields to look for
     `disagreements`  the file for the records on which gold and label differ
@@ -238,7 +238,7 @@ class GoldEvaluator:
         self._run, self._differing, self._without = run, differing, without
         self._confidence = confidence
         as_sets = run.row_fields if not gold.names_rows else frozenset()
-        #: Mutable state: the counts of the tallies, one for each column of gold.
+        #: Mutable state: the counts of the tallies, one per column of gold.
         fields = {one.name: replace(one, kind="set") if one.name in as_sets else one for one in run.fields.values()}
         self.tallies = [FieldTally(fields[name], column) for column, name in gold.fields.items()]
         self._columns = list(gold.fields)

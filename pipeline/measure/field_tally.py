@@ -75,7 +75,7 @@ class FieldTally:
         self.codes[code or status] += times
 
     def add(self, gold: JSON, label: JSON, confidence: float | None = None, times: int = 1) -> bool | None:
-        """Compare a record's gold value with its label. Whether they are equal; None if they cannot be compared.
+        """Count a record's gold value and label; return whether they are equal. None: they cannot be compared.
 
         `times` above 1 counts identical records together: only if `counts_alike`, and without a confidence.
         """

@@ -120,7 +120,7 @@ def _records_of(row_keys: Sequence[str]) -> tuple[list[str], list[int | None]]:
 async def pairs_of_rows(ledger: Ledger, gold: GoldFile, counts: GoldCounts) -> AsyncGenerator[list[Pair], None]:
     """Do the same for a run whose records have several rows, if gold names records: a record's gold rows are one list.
 
-    Holds all of the gold in memory.
+    Keeps all of the gold in memory.
     """
     gathered: dict[str, dict[str, list[JSON]]] = {}
     async with aclosing(gold.batches()) as batches:

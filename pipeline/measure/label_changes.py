@@ -135,7 +135,7 @@ class _FieldAgreement:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, one: JSON, other: JSON) -> bool:
-        """Count a record's two labels. Whether they are equal."""
+        """Count a record's two labels; return whether they are equal."""
         self.n += 1
         if self.label_field.kind == "set":
             mine, theirs = _names(one), _names(other)

@@ -15,7 +15,7 @@ from pipeline.store import LabelRow, Ledger, RunDir, renames_of
 from pipeline.targets import run_and_manifest
 from pipeline.task import fields_in_prompt
 
-#: How many labels show what a field holds if its schema does not.
+#: How many labels to sample for the kind of a field, if its schema does not show it.
 VALUES_SAMPLED = 2_000
 #: The columns that labelpipe adds.
 _OWN_COLUMNS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
@@ -88,10 +88,7 @@ class MeasuredRun:
 
 @asynccontextmanager
 async def open_measured_run(named: str | Path | None, ordered: Sequence[str] = ()) -> AsyncGenerator[MeasuredRun, None]:
-    """Open the named run, and find out what must be known before its labels are read.
-
-    Raises SetupError.
-    """
+    """Open the named run, and find out what must be known before its labels are read. Raises SetupError."""
     run_dir, manifest = run_and_manifest(named)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         yield await _measured_run(run_dir, manifest, ledger, ordered)
@@ -187,7 +184,7 @@ def _field_of(run: MeasuredRun, column: str) -> str:
 
 
 def gold_names(run: MeasuredRun, only: Sequence[str] = ()) -> list[str]:
-    """Return names of columns that may hold gold for these label fields."""
+    """Return the possible names of gold columns for these label fields."""
     names = only or list(run.fields)
     return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (only_field(run.fields) in names)
 

@@ -33,7 +33,7 @@ class TryOptions:
 
     `n`            how many records to draw from those that the old run has labeled
     `seed`         the same seed draws the same records, and a larger `n` adds to them; another seed draws others
-    `relabel`      label the records again if the folder holds a trial of another prompt; its answers are archived
+    `relabel`      label the records again if the folder has a trial of another prompt; its answers are archived
     `differences`  the file for the records on which the runs differ
     `quiet`        show no progress
     """

@@ -33,10 +33,10 @@ COUNTS = ("corrected", "confirmed", "unclear", "known", "unchanged", "outdated",
 
 @dataclass(frozen=True, slots=True)
 class _AnswerFile:
-    """A file that a person has filled in, with the run's present corrections, and those that its files contain.
+    """A file that a person has filled in, with the run's present corrections, and those in the run's files.
 
-    `own` holds `unclear` and `note` if these columns come from a draw. `is_copy` means that it is an edited labels.csv,
-    so nobody has chosen each value in it.
+    `own` contains `unclear` and `note` if these columns come from a draw. `is_copy` means that it is an edited
+    labels.csv, so nobody has chosen each value in it.
     """
 
     run: ReviewedRun

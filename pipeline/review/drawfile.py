@@ -36,7 +36,7 @@ async def draw_to_file(
 
 
 async def write_draw(reviewed_run: ReviewedRun, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
-    """Write the draw as CSV, or as JSON Lines if the name says so. Raises StoreError.
+    """Write the draw as CSV, or as JSON Lines if the name ends so. Raises StoreError.
 
     In CSV, a text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
@@ -60,7 +60,7 @@ async def write_records(run: str | Path | None, keys: Sequence[str], path: Path,
 
 
 def refuse_existing_file(path: Path) -> None:
-    """Raise SetupError if the file exists, since it may hold somebody's answers, or cannot be written as a draw."""
+    """Raise SetupError if the file exists, since it may contain answers, or cannot be written as a draw."""
     if path.suffix.lower() not in _SUFFIXES:
         raise SetupError(f"{path}: a draw is CSV or JSON Lines: choose a name that ends in .csv or .jsonl")
     if path.exists():
