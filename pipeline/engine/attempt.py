@@ -74,7 +74,7 @@ class Asker:
         self.judge = Judge(admission, stats, rules, ping=ping, most_answers=context.most_answers, rng=rng)
         self._mid_run_breaker = MidRunBreaker(provider, context.task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
-        #: Called with the number of records that wait or fail, each time there is another one.
+        #: Called with the number of records that wait or fail when it grows.
         self.at_wait: Callable[[int], None] = lambda _: None
         # Mutable state, besides the judge's: how many records wait for a retry, how many that have not failed wait for
         # admission, and an event for records that let these go first.
@@ -135,7 +135,7 @@ class Asker:
             self._tell(interview)
 
     async def _until_over(self, history: CallHistory, saved: Sequence[SavedAnswer]) -> None:
-        """Supply answers and callback results until the interview needs nothing more."""
+        """Supply answers and callback results until the interview is over."""
         interview, context = history.interview, history.interview.context
         if saved:
             await self._resume(interview, saved)
@@ -178,11 +178,11 @@ class Asker:
         self.judge.close()
 
     def handed_over(self) -> None:
-        """Note that a paid outcome goes to the writer."""
+        """Count a paid outcome for the writer."""
         self._admission.gate.on_answer_queued()
 
     def written(self, count: int) -> None:
-        """Note that `count` paid outcomes are in the ledger."""
+        """Count paid outcomes in the ledger."""
         self._admission.gate.on_answers_written(count)
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
@@ -217,7 +217,7 @@ class Asker:
                 failed = error
                 checked = await self.judge.check_health(history, failed, permit.sent_at)
             finally:
-                # Return the permit before any wait: a record that backs off must not block others.
+                # Before any wait: a record that backs off must not block others.
                 permit.close()
                 if self._admission.gate.outage is None:
                     history.busy_s += clock() - permit.sent_at

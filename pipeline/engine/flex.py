@@ -71,7 +71,7 @@ class Flex:
         return not is_news
 
     def _left_s(self, since: float, now: float) -> float:
-        """Return the seconds that are left of the patience that began at `since`."""
+        """Return the rest of the patience that began at `since`."""
         return since + (self._patience_s or 0.0) - now
 
     def _is_full(self, now: float) -> bool:

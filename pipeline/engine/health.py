@@ -20,16 +20,16 @@ from pipeline.records import JSON, Ping, Request, Response
 
 log = logging.getLogger("labelpipe")
 
-#: Makes one call: takes a Request, and returns a Response or raises a CallError.
+#: Answers a Request with a Response or a CallError.
 Answerer = Callable[[Request], Awaitable[Response]]
 #: Makes the request that is sent, with its media loaded, and holds their memory until the record has its outcome.
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
-#: The messages of a health check.
+#: What a health check asks.
 CHECK_MESSAGES: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
-#: The size of a health check in tokens, without the tools.
+#: A health check's tokens, without the tools.
 CHECK_TOKENS = 64
-#: A server that is up answers a health check within this time.
+#: A server that is up answers within this time.
 PING_S = 10.0
 #: After an unanswered health check, none is sent for this long.
 PING_AGAIN_S = 5.0
@@ -44,7 +44,7 @@ class CheckResult:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the model answered: it accepts the key, the model name, and requests of this kind."""
+        """Whether the key, the model name, and requests of this kind are accepted."""
         return self.error is None
 
     @property

@@ -67,7 +67,7 @@ class CallHistory:
 
     @property
     def calls(self) -> int:
-        """The number of calls that were made for the record."""
+        """The number of calls for the record."""
         return self.interview.calls
 
 

@@ -335,7 +335,7 @@ class Interview:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Continue after a valid answer: its calls go to the callbacks, then comes the next turn or the label."""
+        """Continue after a valid answer: callbacks, then the next turn or the label."""
         valid_calls: Sequence[ValidCall] = self._valid_calls
         if self.context.calls_back:
             if len(self._done) < len(valid_calls):

@@ -1,4 +1,4 @@
-"""Decides what a failed call means for its record and for the run, by how other calls fare in the meantime."""
+"""Decides what a failed call means for its record and for the run, by how other calls fare."""
 
 import asyncio
 import logging
@@ -102,7 +102,7 @@ class Judge:
         self._health.close()
 
     def answered(self, history: CallHistory) -> None:
-        """Note that the model has answered the record."""
+        """Note the model's answer."""
         self._shape_of(history).answers += 1
         self._models.add(history.request.model)
         self._given_up = self._rejected = 0
@@ -279,7 +279,7 @@ class Judge:
         return self._admission.state().refused_since is not None
 
     def _proves_own(self, error: CallError, checked: CheckResult | None) -> bool:
-        """Whether a health check shows that the server is up, so the failure is the record's own."""
+        """Whether a health check proves the failure to be the record's own."""
         if checked is None:
             return False
         # A server that is up would have responded to a call that timed out, if only with a refusal.
@@ -300,7 +300,7 @@ class Judge:
         own = gate.on_failure(
             history.request.record.key,
             sent_at=sent_at,
-            # An answer to a call that was sent before all were refused, or before they failed, says nothing.
+            # Answers to calls sent before the refusals, or the failures, began prove nothing.
             answers_before=gate.answers if nobody_tells else history.answers_before,
             failing=self.failing - 1,
             others=self.active - 1,
@@ -395,5 +395,5 @@ class Judge:
             return True
         if not self._can_ask(history):
             return len(refusals.keys) > 1
-        # Between other failures, each health check may meet one of these.
+        # Between failures, each health check may meet one.
         return refusals.others > 0 or self._health.refused_at >= refusals.sent_at

@@ -91,7 +91,7 @@ class MidRunBreaker:
         self._enough = 2 * length
 
     async def _problem_of(self, request: Request) -> str | None:
-        """Return what is wrong with a new answer to this request; None if nothing is, or no answer came."""
+        """Return what is wrong with a new answer to this request; None: nothing, or no answer."""
         permit = await self._admission.acquire_health_check(request.size_tokens, most_of(request))
         if permit is None:
             return None

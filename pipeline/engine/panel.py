@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pipeline import codec
 from pipeline.records import JSON, Problem, Record, Request, Response, Status, ValidCall
 
-#: The columns with the result of a vote, after the columns of the label and of the callback.
+#: The result of a vote, after the label's columns and the callback's.
 VOTE_COLUMNS = ("agreement", "votes", "needs_review")
 
 
@@ -51,7 +51,7 @@ class Panel:
         return self.voters[place - 1](record) if self.voters and place else first
 
     def value_of(self, label: Mapping[str, JSON]) -> dict[str, JSON]:
-        """Return the part of a label that is compared."""
+        """Return the compared part of a label."""
         return {name: label.get(name) for name in self.columns}
 
     def winner(self, ballots: Sequence[Ballot]) -> Ballot | None:

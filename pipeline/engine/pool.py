@@ -48,15 +48,15 @@ class PoolSizes:
 
     @classmethod
     def for_concurrency(cls, concurrency: int, grace_s: float) -> PoolSizes:
-        """Return enough workers that the gate, and not their number, limits the calls in flight."""
+        """Return enough workers that only the gate limits the calls in flight."""
         return cls(workers=concurrency + min(concurrency, SPARE_WORKERS) + 2, grace_s=grace_s)
 
 
 class Pool:
     """Runs a feed through workers into one writer.
 
-    `put_off` receives each job whose answer comes later. `guard` enforces the run's orders while it asks. If it dies,
-    the run ends with that error, as with a worker's, because nothing could stop the run anymore.
+    `put_off` receives each job whose answer comes later. `guard` enforces limits and commands while calls are made. If
+    it dies, the run ends with that error, as with a worker's, because nothing could stop the run anymore.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Pool:
 
     @property
     def unfinished(self) -> int:
-        """The number of jobs that were taken from the producer and have not ended."""
+        """The number of the producer's jobs that have not ended."""
         return self._unfinished
 
     def stop(self) -> None:
@@ -153,7 +153,7 @@ class Pool:
         self._grow(self._wanted)
 
     def _make_room(self, waiting: int) -> None:
-        """Add workers, so that others are asked while `waiting` records wait for a retry."""
+        """Add workers for others while `waiting` records wait for a retry."""
         self._grow(self._wanted + min(waiting, MOST_WAITING))
 
     def set_grace(self, grace_s: float) -> None:

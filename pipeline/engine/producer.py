@@ -79,7 +79,7 @@ class Producer:
             yield outcome
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        """Forget jobs whose outcomes are in the ledger now; it answers for them from here on."""
+        """Forget jobs whose outcomes are in the ledger now."""
         for outcome in outcomes:
             if outcome.request_digest is not None and outcome.copied_from is None:
                 self._open.pop(outcome.request_digest, None)

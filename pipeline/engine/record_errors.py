@@ -12,7 +12,7 @@ log = logging.getLogger("labelpipe")
 
 #: If this many records fail in a row, with no success in between, no record is at fault.
 MOST_IN_A_ROW = 20
-#: Errors that no record causes and that the next one would meet too: a full disk, no more files, a failing disk.
+#: Errors that no record causes and the next one would meet too: disk full or failing, too many open files.
 _OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 _MOST_FRAMES, _MOST_CHARS, _SHOWN_CHARS = 30, 8_000, 300
 
@@ -26,7 +26,7 @@ class RecordErrorHandler:
         self._in_a_row = 0
 
     def on_label(self) -> None:
-        """Note that a record got its label."""
+        """Note a labeled record."""
         self._in_a_row = 0
 
     def handle(self, record: Record, error: Exception) -> Problem:
@@ -40,7 +40,7 @@ class RecordErrorHandler:
         return problem
 
     def record(self, record: Record, error: Exception) -> Problem:
-        """Log and count the error, and return the record's problem."""
+        """Log and count the problem, and return it."""
         self._in_a_row += 1
         message = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
         trace = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]

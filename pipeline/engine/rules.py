@@ -1,4 +1,4 @@
-"""Defines how often and how long a record is asked, and how much one of its calls can use."""
+"""Defines how often and how long a record is asked, and what a call can use."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from pipeline import codec
 from pipeline.limits import TokenBound, prompt_bound
 from pipeline.records import Request
 
-#: Without a deadline from the user, the seconds that a record may take beyond its calls at their longest.
+#: Without a deadline, the seconds that a record may take beyond its longest calls.
 DEADLINE_MORE_S = 60.0
 
 

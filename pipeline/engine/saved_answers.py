@@ -100,5 +100,5 @@ async def _call_all_back(context: InterviewContext, interview: Interview) -> Non
 
 
 def _response(source: Outcome, answer: Answer) -> Response:
-    """Return a saved answer as if it came now, without a cost, because it was paid for elsewhere."""
+    """Return a saved answer as if it came now, already paid for."""
     return Response(answer, Usage(), source.model or "", source.request_id, cost_usd=0.0)

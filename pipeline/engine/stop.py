@@ -44,7 +44,7 @@ class StopSwitch:
         self._soft, self._hard = soft, hard or self._cancel
 
     def press(self, name: str) -> None:
-        """Act in the event loop as if this signal had arrived. Safe to call from any thread."""
+        """Act in the event loop as at this signal. Thread-safe."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._act, name)
 

@@ -84,7 +84,7 @@ class BatchApi:
         self._at_simulated = at_simulated
 
     async def is_offered(self) -> bool:
-        """Whether the server offers batches for this key; one that cannot be reached now may offer them."""
+        """Whether the server offers batches for this key. If it cannot be reached now, it may."""
         try:
             await self._provider.has_batches()
         except CallError as error:

@@ -20,7 +20,7 @@ from pipeline.providers.reading import (
 )
 from pipeline.records import FILTERED, ITEMS, JSON, Answer, Request, ToolCall
 
-#: The finish_reason of gateways for an answer that their upstream did not finish.
+#: How gateways end an answer that their upstream did not finish.
 BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource"})
 #: With these reasons there is always a message, so a choice without one is not an answer. Other reasons, such as a
 #: filter's, need no message.

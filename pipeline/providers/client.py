@@ -289,7 +289,7 @@ def _texts(sent: bytes | StreamedBody) -> Sequence[bytes]:
 
 
 def _as_sent(secrets: Sequence[str]) -> list[bytes]:
-    """Return the secrets in all forms that JSON, and JSON within a JSON text (as in arguments), may use."""
+    """Return the secrets in all forms of JSON, and of JSON in a JSON text, like arguments."""
     spelled = set(secrets)
     for _ in range(2):
         spelled |= {form for one in spelled for form in (codec.dumps(one).decode()[1:-1], one.replace("/", "\\/"))}

@@ -20,7 +20,7 @@ class ErrorPattern:
     statuses: Set[int] = frozenset()
 
     def matches(self, status: int, facts: ErrorFacts) -> bool:
-        """Whether the error has one of the codes or, under one of the statuses, the words."""
+        """Whether the error has one of the codes, or the words."""
         if self.codes & facts.words:
             return True
         return (not self.statuses or status in self.statuses) and bool(self.words.search(facts.text))
@@ -121,7 +121,7 @@ QUOTA = ErrorPattern(
     ),
 )  # fmt: skip
 
-#: The same in words that records use too: they count only if a server quotes no record and would be retried.
+#: The same in words that records use too: they count only under statuses that quote no record and would cause a wait.
 USED_UP = ErrorPattern(
     frozenset({"subscription_expired", "wallet_empty", "usage_limit_reached"}),
     _words(

@@ -58,7 +58,7 @@ class ErrorFacts:
     messages, outermost first; `params` are the names that it complains about; `statuses` are the HTTP statuses in it.
     `generated` is the model's text if the server could not use it. `fields` are waits, and headers of another server
     that a gateway passes on. `excerpt` is the body's beginning. `is_api` is false for a page or an empty body, which
-    came from something on the way and not from the API.
+    came from something on the way, not from the API.
     """
 
     is_api: bool = False

@@ -95,7 +95,7 @@ def refusal(
 
 
 def _moved(status: int, location: str) -> CallError:
-    """Return the error for a redirect to another host, or one that would turn the call into a GET."""
+    """Return the error for a redirect to another host, or from POST to GET."""
     return CredentialsError(f"{status}: the server redirects calls to {location or 'nowhere'}", status=status)
 
 
@@ -291,7 +291,7 @@ def _what_failed(error: Exception) -> str:
 
 
 def _missing_host(error: Exception) -> str | None:
-    """Return the host whose name does not resolve, else None."""
+    """Return the host that does not resolve, if any."""
     import aiohttp
 
     link: BaseException | None = error

@@ -15,5 +15,5 @@ class FunctionProvider:
         self._function = function
 
     async def __call__(self, request: Request) -> Response:
-        """Return the function's answer, or raise its error."""
+        """Return the function's answer."""
         return await self._function(request)

@@ -120,7 +120,7 @@ def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
 
 
 def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
-    """Yield each limit that is used up, and the seconds to its reset."""
+    """Yield each used-up limit and the seconds to its reset."""
     for what in ("requests", "tokens", ""):
         left = headers.get(f"x-ratelimit-remaining-{what}".rstrip("-"))
         seconds = _seconds_or_date(headers.get(f"x-ratelimit-reset-{what}".rstrip("-")))

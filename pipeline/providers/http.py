@@ -75,7 +75,7 @@ class HttpProvider:
         )
 
     def body(self, request: Request) -> dict[str, JSON]:
-        """Return the body that is sent for a request."""
+        """Return the body of a request."""
         return self._body(self._shaped(request), request)
 
     def _shaped(self, request: Request) -> Request:

@@ -178,7 +178,7 @@ class _StreamedPayload(aiohttp.Payload):
 def proxy_for(url: URL) -> str | None:
     """Return the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, and NO_PROXY set for this address.
 
-    It is looked up once per address. aiohttp's `trust_env` does it at each call, which takes more CPU than the call.
+    Looked up once per address: aiohttp's `trust_env` does it per call, which takes more CPU than the call.
     """
     if not url.host or proxy_bypass(url.host):
         return None
