@@ -26,7 +26,7 @@ FORM_NOTES = {
 
 
 def fingerprint_of(settings: Settings) -> str:
-    """Return what identifies a card's server: a hash of the address, the model, and the API."""
+    """Return a hash of the address, the model, and the API."""
     model = settings.model
     url = model.base_url or os.environ.get(BASE_URL) or ""
     identity = codec.dumps([url.rstrip("/"), model.name, api_of(settings)])
@@ -46,7 +46,7 @@ def takes_single_call(settings: Settings) -> bool:
 
 
 def refuse_schema(settings: Settings) -> None:
-    """Raise ConfigError if calls cannot be sent as a schema, which allows only one answer."""
+    """Raise ConfigError if calls cannot be sent as a schema of one answer."""
     if settings.model.tool_choice != BY_SCHEMA:
         return
     if not takes_single_call(settings):
@@ -57,7 +57,7 @@ def refuse_schema(settings: Settings) -> None:
 
 
 def card_of(settings: Settings) -> Mapping[str, JSON] | None:
-    """Return the card in the run folder; None if there is none, or if it is for another server, model, or API."""
+    """Return the card in the run folder; None without one, or if it is for another server, model, or API."""
     try:
         card = codec.loads(RunDir(Path(settings.output.dir)).server.read_bytes())
     except (OSError, codec.JSONDecodeError):
@@ -74,7 +74,7 @@ def form_of(settings: Settings) -> str | None:
 
 
 def with_call_form(settings: Settings, request: Request) -> Request:
-    """Return the request in the form in which its call is requested."""
+    """Return the request in the form that the card chooses."""
     from pipeline.providers import asked_as
 
     return asked_as(request, form_of(settings) if request.model == settings.model.name else None)

@@ -29,7 +29,7 @@ from pipeline.records import JSON, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import Task
 
-#: How many rows of gold are read. More would not make the measurement better.
+#: The most rows of gold that are read; more would add nothing.
 MOST_GOLD = 20_000
 
 
@@ -61,7 +61,7 @@ async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
     """Return the gold of all shards.
 
     If the file has the fields that the prompt shows, its records are mixed into the run. If it has only keys and
-    labels, the run's own records with these keys are compared as they are labeled.
+    labels, the run's own records with these keys are compared instead.
     """
     name = settings.quality.gold
     if name is None:
@@ -144,7 +144,7 @@ def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
 
 
 def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
-    """Return the records without those whose key came before."""
+    """Return the records, without repeated keys."""
     if key is None:
         return list(records)
     names = [key_from_value(record.fields.get(key)) or f"line {record.line}" for record in records]
@@ -152,7 +152,7 @@ def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
 
 
 def _refuse_unknown(path: Path, field: MeasuredField, column: str, labelled: Sequence[Record]) -> None:
-    """Raise ConfigError for a gold label that the task does not have, because no answer could equal it."""
+    """Raise ConfigError for a gold label that the task does not have: no answer could equal it."""
     for record in labelled if field.values else ():
         value = record.fields[column]
         labels = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
@@ -170,7 +170,7 @@ def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -
 
 
 def _prompt_fields(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
-    """Return the fields that the prompt of a gold record shows; () if the file lacks one of them."""
+    """Return the fields that a gold record's prompt shows; () if the file lacks one."""
     fields = sorted(task.fields) or [column for column in columns if column not in others]
     return tuple(fields) if set(fields) <= set(columns) else ()
 
@@ -188,13 +188,13 @@ def _canary(record: Record, path: Path, key: str | None, hidden: set[str], promp
     # Neither rows added above nor columns that the prompt does not show change the name.
     content = codec.digest64(codec.canonical({name: fields.get(name) for name in prompt_fields})) % 2**64
     name = (key_from_value(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
-    # A placeholder, because no key from a field looks like one.
+    # No key from a field looks like a placeholder.
     placeholder = placeholder_key(f"gold {name}")
     return replace(record, key=placeholder, fields=fields, digest=codec.digest64(codec.canonical(fields)))
 
 
 def _examples(task: Task, prompt_fields: Sequence[str]) -> set[tuple[bytes, ...]]:
-    """Return the contents of the prompt's examples. The model sees their labels, so they cannot measure it."""
+    """Return the prompt's examples. The model sees their labels, so they prove nothing."""
     examples: Sequence[Mapping[str, Any]] = task.fingerprint.get("examples") or ()
     return {_values(example, prompt_fields) for example in examples}
 

@@ -1,4 +1,4 @@
-"""Finds the inputs of a run from the settings, describes them for the manifest, and finds them again for `verify`."""
+"""Finds the inputs of the settings, describes them for the manifest, and finds them again for `verify`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -86,9 +86,9 @@ async def read(
     progress: ReadProgress | None = None,
     every: bool = False,
 ) -> Records:
-    """Yield the records that the settings choose from the inputs. Raises ConfigError, InputError.
+    """Yield the records that the settings choose. Raises ConfigError, InputError.
 
-    With `every`, only `input.where` (and a shard) chooses: the other keys decide how many are taken this time.
+    With `every`, only `input.where` (and a shard) chooses: the others decide how many are taken this time.
     """
     options = settings.input
     keys_file = None if options.keys is None or every else settings.find(options.keys)
@@ -138,7 +138,7 @@ def _usual(name: str) -> Any:
 def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """Return the differences between a manifest's input and this one."""
     before = dict(manifest["fingerprint"].get("input") or {})
-    # Earlier versions recorded the format with the paths, and also recorded defaults.
+    # Earlier versions recorded the format with the paths, and defaults too.
     before.setdefault("format", manifest.get("reading", {}).get("format"))
     if before.get("quote") == "":
         before["quote"] = _NONE
@@ -153,7 +153,7 @@ def _is_from_program(sources: Sequence[Source]) -> bool:
 
 
 def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return how `verify` reads the input again. An address from an environment variable is not saved."""
+    """Return how `verify` reads the input again. Addresses from variables are not saved."""
     options, folder = settings.input, Path(settings.output.dir).absolute()
     from_program, hidden = _is_from_program(sources), options.url_env is not None
     reading: dict[str, Any] = {
@@ -184,9 +184,9 @@ def is_elsewhere(manifest: Mapping[str, Any]) -> bool:
 
 
 async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: bool = False) -> Records:
-    """Yield the records of a run's input as in its manifest. Raises SetupError.
+    """Yield the records of a run's input, by its manifest. Raises SetupError.
 
-    With `left_out`, also yield those that the run does not take, with the problem LEFT_OUT.
+    With `left_out`, also those that the run does not take, with the problem LEFT_OUT.
     """
     names = InputSettings.model_fields.keys() - {"path", "url_env"}
     options = InputSettings(**{name: reading[name] for name in names & reading.keys()})

@@ -17,7 +17,7 @@ from pipeline.settings import Settings, label_field
 
 #: The columns of a file of labels.
 LABEL, DESCRIPTION, EXAMPLES = "label", "description", "examples"
-#: A file with more rows than this is not a file of labels: a schema allows a thousand values.
+#: A longer file cannot be labels: a schema takes a thousand values.
 MOST_ROWS = 5_000
 
 
@@ -39,7 +39,7 @@ def _read(settings: Settings, field: LabelField, key: str) -> LabelField:
 
 
 def label_file(settings: Settings, name: str) -> Path:
-    """Return the path of a file of labels: next to the config, or else where other paths of the config are looked up.
+    """Return the path of a file of labels: next to the config, or else as for any other path of the config.
 
     The current directory comes second here, because a run also writes a `labels.csv`.
     """
@@ -52,7 +52,7 @@ def _records(path: Path, key: str) -> list[Record]:
         raise ConfigError(f"{key}: {path} is not there: expected a file with the columns {LABEL} and {DESCRIPTION}")
     try:
         source = table_source(path, LABEL)
-        # In a separate event loop, because the caller may run in one. The file is small.
+        # In its own loop, because the caller may be in one. The file is small.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
     except InputError as error:
@@ -109,7 +109,7 @@ def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _examples(value: Any, place: str) -> tuple[str, ...]:
-    """Return the examples in a cell: one text, or a JSON list of several."""
+    """Return the examples of a cell: one text, or a JSON list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = codec.loads(value)

@@ -28,7 +28,7 @@ from pipeline.records import FLEX, Usage, room_in
 from pipeline.settings import PriceSettings, Settings
 from pipeline.task import MIN_CACHED_TOKENS, supports_breakpoint
 
-#: The price of writing to the prompt cache, relative to input, from gpt-5.6 on (OpenAI's guide to prompt caching).
+#: The price of prompt cache writes as a multiple of input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
 #: The price of batches and flex relative to live calls, if no list has a separate one (OpenAI's guides to both).
 LANE_SHARE = 0.5
@@ -71,7 +71,7 @@ def _reduced(
 
 
 def fewest_for_batches(settings: Settings) -> int:
-    """Return how many records are not worth waiting for batches: at most the first part and one more."""
+    """Return the most records that are not worth waiting for batches: the first part, and one more."""
     return settings.batch.first_part + settings.batch.part_records
 
 
@@ -160,8 +160,8 @@ def admission_of(
     """Build the admission with the limits of the settings, and those that need a ledger.
 
     `resource` decides how much may be sent; None: what this process finds out, within the limits of the settings.
-    `top_up` adds money to a budget that is a part of a larger one.
-    `constant_tokens` is the length of the prompts' shared prefix. One that servers cache is worth waiting for.
+    `top_up` raises a budget that is a part of a larger one.
+    `constant_tokens` is the length of the prompts' shared prefix: one that servers cache is worth waiting for.
     """
     limits = settings.limits
     tuner = tuner_of(settings)
@@ -193,7 +193,7 @@ def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
 
 
 def hours_of(settings: Settings) -> Hours | None:
-    """Return the hours in which calls may be sent, and when the run stops. Raises ConfigError."""
+    """Return the hours for calls, and when the run stops. Raises ConfigError."""
     between, stop_at = settings.limits.run_between, settings.limits.stop_at
     if between is None and stop_at is None:
         return None
@@ -201,10 +201,10 @@ def hours_of(settings: Settings) -> Hours | None:
 
 
 def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe: Spend = NOTHING) -> Budget | None:
-    """Return a budget that counts the run's cost, with the caps that are set; one may be set during the run.
+    """Return what counts the run's cost, with the caps that are set; one may be set during the run.
 
-    None if a call's worst case has no bound, so nothing can be capped. Raises ConfigError if a cap is set then.
-    `maybe` is the part of what was spent that no saved answer accounts for.
+    None if a call's worst case has no bound, so nothing can be capped. Raises ConfigError if there is a cap then.
+    `maybe` is the part of the cost that no saved answer accounts for.
     """
     limits = settings.limits
     is_capped = limits.budget_usd is not None or limits.budget_tokens is not None

@@ -85,7 +85,7 @@ def folder_of_media(settings: Settings) -> Path:
 
 
 def _fixed_folder(path: str) -> Path:
-    """Return the folder of an input; for a glob, the part before the first wildcard."""
+    """Return the folder of an input; of a glob, the part before the first wildcard."""
     parts = Path(path).parts
     fixed = next((at for at, part in enumerate(parts) if _GLOB & set(part)), None)
     if fixed is not None:

@@ -12,7 +12,7 @@ from pipeline.settings import Settings
 from pipeline.store import REVIEWED, Layout, Ledger, MovedFile, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
 
-#: Every row of simulated labels has this column, so that nobody trains on them by mistake.
+#: Marks every row of simulated labels, so that nobody trains on them.
 COLUMN = "simulated"
 _WORD = " (simulated)"
 
@@ -30,7 +30,7 @@ async def open_sinks(
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:
-    """Return the layout of the output files. Raises ConfigError for a column that would occur twice."""
+    """Return the layout of the output files. Raises ConfigError for a duplicate column."""
     columns = settings.output.columns
     if settings.output.reviewed and REVIEWED in (*task.columns, *task.extra_columns):
         raise ConfigError(
@@ -58,9 +58,9 @@ def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
 
 
 def sql_of(settings: Settings) -> SqlTarget | None:
-    """Return where the table of labels is, if one is wanted. Raises ConfigError if its address is missing.
+    """Return where the table of labels is, if there is one. Raises ConfigError if its URL is missing.
 
-    A shard has none: its rows go into the table of the whole run.
+    A shard has none: its rows go into that of the whole run.
     """
     options, url = settings.output.sql, settings.sql_url()
     if options is None or settings.input.shard is not None:
@@ -109,7 +109,7 @@ def is_marked_simulated(outcome: Outcome) -> bool:
 
 
 def notify_targets(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
-    """Return where notifications go: the address, the command, and the kinds of events."""
+    """Return the address, the command, and the kinds of events."""
     notify = settings.notify
     url = None if notify.url is None else notify.url.get_secret_value()
     command = None if notify.command is None else notify.command.get_secret_value()

@@ -9,7 +9,7 @@ from pipeline.settings import Settings
 def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """Return the settings with these values, by dotted key. None removes a value.
 
-    With a config file, the values override it like `--set`, so that they still apply when a session reads it again.
+    With a config file, they override it like `--set`, so they still apply when a session reads it again.
     """
     if settings.config_path is not None:
         return settings.again([f"{key}={_text(value)}" for key, value in values.items()])

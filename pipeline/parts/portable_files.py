@@ -9,7 +9,7 @@ from pipeline.parts.labels import label_file
 from pipeline.parts.media import folder_of_media
 from pipeline.settings import Settings
 
-#: The formats of a file of labels. Inputs and media are never sent, because they may have any size.
+#: Endings of files of labels. Inputs and media are not sent: they may have any size.
 _TABLES = (".csv", ".tsv", ".jsonl")
 
 
@@ -25,7 +25,7 @@ class PortableFiles:
 
 
 def portable_files(settings: Settings) -> PortableFiles:
-    """Return which files travel with the run and which do not, such as those outside the current directory."""
+    """Return what travels with the run and what does not, such as files outside the current directory."""
     files, stays, here = dict[str, Path](), list[tuple[str, str]](), Path.cwd()
     for key, path in _small(settings):
         absolute = path.absolute()
@@ -59,7 +59,7 @@ def _small(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _modules(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Yield the files of the user's code, and those next to them, because a module may import them."""
+    """Yield the files of the user's code, and those next to them, which it may import."""
     task = settings.task
     places = {"task.python": task.python, "task.callback": task.callback}
     for at, tool in enumerate(task.tools or ()):
@@ -72,7 +72,7 @@ def _modules(settings: Settings) -> Iterator[tuple[str, Path]]:
             origin = Path(spec.origin)
             pattern = "**/*.py" if spec.submodule_search_locations else "*.py"
             yield from ((key, path) for path in sorted(origin.parent.glob(pattern)))
-        elif place is not None:  # an installed package, not a file of the user
+        elif place is not None:  # installed, so not the user's file
             yield key, Path(place)
 
 

@@ -78,7 +78,7 @@ async def _start_rehearsal(
 
 
 def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
-    """Return what gives the built-in endpoint the record's name and its gold label along with the request."""
+    """Return a function for the built-in endpoint's notes: the record's name and its gold label."""
     gold = gold_fields(settings)
 
     def annotate(request: Request) -> dict[str, str]:

@@ -84,7 +84,7 @@ def _change_of(path: Path, kind: str) -> Callable[[str, Path, Rename], str]:
 
 
 def _table(text: str, path: Path, rename: Rename) -> str:
-    """Edit a table of labels. The rows of other labels do not change by a byte."""
+    """Edit a table of labels. The rows of other labels keep every byte."""
     rows = list(_rows(text, delimiter_of(path, LABEL) or ","))
     place = [plain_name(name) for name in rows[0][1]].index(LABEL)
     values = [cells[place].strip() if len(cells) > place else "" for _, cells in rows]
@@ -119,7 +119,7 @@ def _row(raw: str, cells: Sequence[str], place: int, value: str, delimiter: str)
 
 
 def _lines(text: str, path: Path, rename: Rename) -> str:
-    """Edit a file of labels that has a JSON object on each line."""
+    """Edit a file of labels with a JSON object per line."""
     lines = io.StringIO(text, newline="").readlines()
     objects = [codec.loads(line) if line.strip() else {} for line in lines]
     names = new_names([one.get(LABEL) for one in objects], rename.pairs)
@@ -133,7 +133,7 @@ def _lines(text: str, path: Path, rename: Rename) -> str:
 
 
 def _examples(text: str, path: Path, rename: Rename) -> str:
-    """Edit a file of examples that has a JSON object on each line."""
+    """Edit a file of examples with a JSON object per line."""
     new, lines_out = renamer(rename.pairs), []
     for line in io.StringIO(text, newline=""):
         before = codec.loads_loosely(line.encode()) if line.strip() else None

@@ -14,11 +14,11 @@ from pipeline.records import JSON, LEFT_OUT, Problem, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import RecordFilter
 
-#: How many records per source, and how many sources, are checked for a field that an expression names.
+#: How many records per source, and how many sources, are checked for a field of an expression.
 LOOKED_AT, SOURCES_LOOKED_AT = 256, 3
 #: How many of the keys that no record has are shown.
 SHOWN_KEYS = 5
-#: The endings of key files that have columns. Any other file has one key per line.
+#: The endings of key files with columns. Any other file has one key per line.
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -58,7 +58,7 @@ class _Pass:
 
 
 def filter_of(options: InputSettings) -> RecordFilter | None:
-    """Return the filter of `input.where`. Raises TaskError for an invalid expression."""
+    """Return the filter of `input.where`. Raises TaskError if it is invalid."""
     return None if options.where is None else RecordFilter(options.where, "input.where")
 
 
@@ -72,7 +72,7 @@ async def selection_of(options: InputSettings, keys_file: Path | None) -> InputS
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """Return which part of how many: (3, 16) for "3/16"."""
+    """Return the part and of how many: (3, 16) for "3/16"."""
     number, _, shards = text.partition("/")
     return int(number), int(shards)
 

@@ -9,12 +9,12 @@ from pipeline.show import AdviceContext
 from pipeline.task import OMIT
 
 REHEARSAL = "rehearsal"
-#: The variable that gives the OpenAI client another address than OpenAI's.
+#: Gives the OpenAI client another address than OpenAI's.
 BASE_URL = "OPENAI_BASE_URL"
 
 
 def is_openai(settings: Settings) -> bool:
-    """Whether calls go to OpenAI's own API, which accepts parameters that other servers may refuse."""
+    """Whether calls go to OpenAI itself, which takes parameters that other servers may refuse."""
     url = settings.model.base_url or os.environ.get(BASE_URL)
     return not url or urlsplit(url).hostname == "api.openai.com"
 
@@ -77,7 +77,7 @@ def api_of(settings: Settings) -> str:
 
 
 def address(settings: Settings) -> str:
-    """Return the server's address for people, without possible secrets."""
+    """Return the server's name for people, without secrets."""
     if is_simulated(settings):
         return "the built-in endpoint (SIMULATED)"
     url = urlsplit(settings.model.base_url or os.environ.get(BASE_URL) or "https://api.openai.com")

@@ -1,4 +1,4 @@
-"""Reads small tables, such as a file of labels, like inputs, but their records are not asked."""
+"""Reads small tables next to the config, such as a file of labels, like inputs but without options of [input]."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from pipeline.readers import Source, TextDialect, read_text_head, resolve_source
 
 
 def table_source(path: Path, column: str) -> Source:
-    """Return a table that has a column of this name, as a source. Raises InputError.
+    """Return the table with a column of this name. Raises InputError.
 
-    The first row of a CSV is its header, and spaces after a delimiter do not belong to a cell.
+    The first row of a CSV is its header, and spaces after a delimiter are not part of a cell.
     """
     dialect = TextDialect(None, delimiter_of(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
     (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
@@ -17,7 +17,7 @@ def table_source(path: Path, column: str) -> Source:
 
 
 def describe_table_error(error: InputError) -> str:
-    """Return what is wrong with such a table and what to do. No key of [input] affects how it is read."""
+    """Return what is wrong with such a table and what to do. No key of [input] applies to it."""
     message, encoding, _ = str(error).partition("input.encoding")
     if encoding:
         return f"{message.removesuffix('set ').removesuffix(', or ').rstrip(';: ')}. Save it as UTF-8"
@@ -25,7 +25,7 @@ def describe_table_error(error: InputError) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return a column's name in the form for comparisons."""
+    """Return a column's name for comparisons."""
     return name.strip().casefold()
 
 

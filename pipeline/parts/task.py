@@ -35,7 +35,7 @@ def task_of(settings: Settings, rename: Rename | None = None) -> Task:
 
 
 def panel_of(settings: Settings, task: Task) -> Panel | None:
-    """Return the voters on the labels of this task; None if one answer is enough. Raises TaskError."""
+    """Return who votes on this task's labels; None if one answer is enough. Raises TaskError."""
     quality = settings.quality
     if quality.size == 1:
         return None
@@ -70,7 +70,7 @@ def voters_of(settings: Settings, task: Task) -> dict[str, JSON]:
 
 
 def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> None:
-    """Raise TaskError if votes do not work with the task."""
+    """Raise TaskError if nobody can vote."""
     if task.max_turns > 1 or settings.task.rows is not None:
         key = "task.rows" if settings.task.rows is not None else "task.max_turns"
         raise TaskError(
@@ -182,7 +182,7 @@ def _tools(settings: Settings) -> list[ToolOptions] | None:
 
 
 def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
-    """Return the config's examples, and then those of the file."""
+    """Return the examples of the config, then of the file."""
     examples: list[Mapping[str, JSON]] = list(settings.task.examples)
     if settings.task.examples_file is None:
         return examples

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 #: How many confusions are shown.
 CONFUSIONS = 3
-#: The answer that counts for a gold record without a label.
+#: Counts as the answer to gold without a label.
 NO_LABEL = "no label"
-#: How many labels are in one window, which is compared with all labels before it; the probability of a false alarm in
-#: each window; and the smallest change of the shares that is reported.
+#: The labels in one window, which is compared with all before it; the chance of a false alarm in each; and the smallest
+#: change of the shares that is reported.
 WINDOW, FALSE_ALARM, LEAST_SHIFT = 500, 1e-6, 0.1
 
 NO_GOLD = GoldRecords(MeasuredField("", "unknown"), "", (), {})
@@ -59,7 +59,7 @@ class Canaries:
         # The results of other shards.
         self._tally = None if lease is None else lease.gold
         # Mutable state: what stops the run, how many were right, how often each label was given for each gold value,
-        # which were compared, the votes of those that a killed session did not finish, and which are in batches.
+        # which were compared, the votes that a killed session left unfinished, and which are in batches.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
@@ -97,7 +97,7 @@ class Canaries:
         self._check_accuracy()
 
     def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
-        """Return the same items, with a gold record after every `every` records that are asked."""
+        """Return the same items, with a gold record after every `every` that are asked."""
         return _mixed(items, self._jobs(), self._options.every) if self._gold.mixed else items
 
     def _jobs(self) -> Iterator[Job]:
@@ -109,9 +109,9 @@ class Canaries:
                     log_event("a gold record cannot be asked", key=record.key, error=str(error))
 
     def split_commit(self, commit: Commit) -> Commit:
-        """Return a commit that saves the outcomes of gold records separately and checks the accuracy.
+        """Return a commit that saves gold records separately and checks the accuracy.
 
-        Some may come back from batches that were sent when the config had gold.
+        Some may come back from batches sent when the config had gold.
         """
 
         async def split(outcomes: Sequence[Outcome]) -> None:
@@ -170,7 +170,7 @@ class Canaries:
 
     @property
     def _of_all(self) -> tuple[int, int]:
-        """How many were right and how many were compared, including other shards."""
+        """How many were right and how many compared, in all shards."""
         right, n = (0, 0) if self._tally is None else self._tally.others
         return self.right + right, self.n + n
 
@@ -187,10 +187,7 @@ class Canaries:
         return gold_text(*self._of_all)
 
     def facts(self) -> dict[str, Any] | None:
-        """Return the facts for the summary, with Wilson's 95 % interval and confusions as [gold, label, count].
-
-        None without gold.
-        """
+        """Return the summary facts, with Wilson's 95 % interval; None without gold. Confusions: gold, label, count."""
         if not self._gold.right:
             return None
         low, high = wilson(self.right, self.n)
@@ -206,7 +203,7 @@ class Canaries:
 
 
 def gold_text(right: int, n: int) -> str:
-    """Return text like `gold 0.91 (0.86 to 0.95)`; empty before the first comparison."""
+    """Return `gold 0.91 (0.86 to 0.95)`; empty before the first comparison."""
     if not n:
         return ""
     low, high = wilson(right, n)
@@ -240,7 +237,7 @@ class LabelShift:
         self._counts = {column: (Counter[str](), Counter[str]()) for column in columns}
 
     def find_shifts(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """Add these outcomes and return the messages about new shifts."""
+        """Add outcomes. Return messages about shifts."""
         messages = []
         for column, (before, now) in list(self._counts.items()):
             now.update(str(one.label.get(column)) for one in outcomes if one.label is not None)

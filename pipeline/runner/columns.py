@@ -33,7 +33,7 @@ class ColumnCheck:
         return cls([name for name in settings.output.columns or () if name != _RAW], {})
 
     def add(self, records: Sequence[Record]) -> bool:
-        """Add the fields of these records. Return whether any of the records can be read."""
+        """Add the fields of these records. Return whether any of them can be read."""
         good = [record for record in records if record.problem is None or record.problem.code != "unreadable"]
         for record in good:
             self.field_names |= dict.fromkeys(record.fields)
@@ -42,7 +42,7 @@ class ColumnCheck:
 
     @property
     def message(self) -> str:
-        """The error message; empty if nothing is missing or no record could be read."""
+        """What is wrong; empty if nothing is, or if no record could be read."""
         if not self.missing or not self.field_names:
             return ""
         name, fields = self.missing[0], self.field_names
@@ -84,7 +84,7 @@ async def check_columns_as_read(
 ) -> AsyncGenerator[list[Record], None]:
     """Yield the records of sources that can be read only once. Raises InputError if the first lack a column.
 
-    A JSON object may have a column that others lack, so missing columns of such sources are reported at the end.
+    A JSON object may have a column that others lack, so for those it is reported at the end.
     """
     fields = ColumnCheck.of(settings)
     is_table = all(source.format in _TABLES for source in sources)

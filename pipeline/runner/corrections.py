@@ -1,4 +1,4 @@
-"""Handles people's corrections of labels: when records are asked again, and when files are rewritten."""
+"""Handles people's corrections when records are asked again or files rewritten."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ DROPPED_BY = "--drop-corrections"
 
 
 def count_corrections(folder: str | Path) -> int:
-    """Return how many records of the run in this folder people have corrected or confirmed."""
+    """Return how many records of this folder's run people have corrected or confirmed."""
     return len(read_corrections(Path(folder)).by_key)
 
 
@@ -57,7 +57,7 @@ async def settle_corrections(run_dir: RunDir, changes: RunChanges, choice: Corre
 
 
 def drop_corrections(folder: Path) -> None:
-    """Take back every answer that decides a value, by adding further answers."""
+    """Take back every answer that decides a value, by adding answers."""
     with open_reviews(folder) as reviews:
         reviews.add_answers([retraction(one, DROPPED_BY) for one in reviews.active_answers() if one.fields])
 
@@ -94,7 +94,7 @@ async def rewrite(run_dir: RunDir) -> RewriteResult:
             with run_dir.open_for_writing():
                 version, more = await _write(run_dir)
             messages += more
-            # Somebody may have answered in the meantime and left the files to this process.
+            # Somebody may have answered meanwhile and left the files to us.
             if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
                 return RewriteResult("written", " ".join(messages))
         messages.append("More answers came in the meantime. The end of that review, or the next session, writes them.")
@@ -108,10 +108,10 @@ async def rewrite(run_dir: RunDir) -> RewriteResult:
 
 
 async def write_late(run_dir: RunDir) -> None:
-    """Write the corrections that came after a session's last look at them and before it released its lock.
+    """Write the corrections that came between a session's last look at them and the release of its lock.
 
-    Call it after the lock is released. People who answered before that left the files to the session; people who answer
-    after it write them. Errors are not reported here: `verify` and the next session report them.
+    Call it after the release: people who answered before that left the files to the session, and people who answer
+    later write them. Errors are not reported here: `verify` and the next session report them.
     """
     with suppress(LabelpipeError):
         if await _is_behind(run_dir):

@@ -1,4 +1,4 @@
-"""Computes from the ledger what a run has cost so far, in total and by lane, and what is left to pay."""
+"""Computes a run's cost so far from its ledger, in total and by lane, and what is left to pay."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
 
 
 async def ledger_facts(ledger: Ledger, price: Price | None) -> tuple[dict[str, Any], Totals]:
-    """Return what a ledger contains and has cost, named as in RunSummary, and its totals."""
+    """Return what a ledger contains and has cost, as in RunSummary; and its totals."""
     counts, rows, totals = await ledger.count_by_status(), await ledger.row_counts(), await paid_so_far(ledger, price)
     is_unknown = totals.unpriced and (price is None or not totals.cost_usd)
     facts = {
@@ -40,7 +40,7 @@ async def ledger_facts(ledger: Ledger, price: Price | None) -> tuple[dict[str, A
 
 
 def left_facts(total: float | None, done: int, totals: Totals, *, exact: bool) -> dict[str, Any]:
-    """Return how many of `total` records are left, and their estimated cost, from the cost of the records so far."""
+    """Return what is left of `total` records, and its cost estimated from the records so far."""
     spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
     left = estimate_remaining(None if total is None else max(0, round(total) - done), spent, done, exact=exact)
     more = left.more or Spend(None, None)
@@ -48,10 +48,10 @@ def left_facts(total: float | None, done: int, totals: Totals, *, exact: bool) -
 
 
 async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> dict[str, Any]:
-    """Return what the prompt cache saved, and what writing to it cost beyond the input price, named as in RunSummary.
+    """Return what the prompt cache saved, and what writing to it cost beyond the input price, as in RunSummary.
 
-    Answers count at the price of their lane. Those of batches were priced when they were read. The others count at
-    `price`, scaled to what they cost together, because the server may have used another tier.
+    Answers count at the price of their lane: those of batches as priced when they were read, and the others at `price`,
+    scaled to what they cost together, because the server may have used another tier.
     """
     if price is None:
         return {"saved_usd": None, "cache_write_usd": None}
@@ -70,14 +70,14 @@ async def _cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> d
 
 
 async def total_spend(ledger: Ledger, price: Price | None) -> tuple[float, int]:
-    """Return the most that the run may have cost so far, in US dollars and tokens, over all sessions."""
+    """Return the most that the run has cost so far, in US dollars and tokens, over all sessions."""
     totals = await paid_so_far(ledger, price)
     mark = codec.loads(await ledger.meta_get(BUDGET_KEY) or "{}")
     return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
 
 
 async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
-    """Return the totals of each cheaper lane over all sessions; see RunSummary."""
+    """Return the totals of each cheaper lane, over all sessions; see RunSummary."""
     text = await ledger.meta_get(FLEX_KEY)
     flex = {} if text is None else {"flex": codec.loads(text)}
     parts = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
@@ -103,7 +103,7 @@ async def _lanes(ledger: Ledger) -> dict[str, dict[str, Any]]:
 
 
 class FlexTotals:
-    """The totals of the flex lane, which the ledger saves along with the answers."""
+    """The totals of the flex lane, saved in the ledger with the answers."""
 
     def __init__(self, ledger: Ledger, stats: Stats) -> None:
         self._ledger = ledger

@@ -1,7 +1,7 @@
 """Renames labels in the ledger, the output files, and the user's own files, without a call.
 
-The manifest records the plan before anything changes, and the completion after everything has changed. A second call
-finishes what a kill has interrupted, and no session starts before that.
+The manifest records the plan before anything changes, and the completion after everything has. A second call finishes
+what a kill interrupted, and no session starts before that.
 """
 
 import hashlib
@@ -103,7 +103,7 @@ def refuse_half_renamed(run_dir: RunDir) -> None:
 
 
 def describe_half_renamed(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
-    """Return a message that says how to finish an interrupted rename."""
+    """Say how to finish an interrupted rename."""
     words = " ".join(f"{old}={new}" for old, new in entry["pairs"])
     return (
         f"{run_dir.path}: renaming labels was interrupted. Finish it first: "
@@ -161,7 +161,7 @@ async def _begin(
 
 
 def _refuse(field: LabelField, target: Rename, count: int) -> None:
-    """Raise ConfigError for names that are not possible; `count` is how many records of the run have an old one."""
+    """Raise ConfigError for impossible names; `count` is how many records of the run have an old one."""
     olds = [old for old, _ in target.pairs]
     if not olds:
         raise ConfigError("no labels are named; expected pairs such as account=login")
@@ -221,7 +221,7 @@ def _digest(data: bytes) -> str:
 
 
 async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
-    """Rename the labels in the ledger, and update the counts and request digests. Return how many records changed."""
+    """Rename in the ledger, and update its counts and request digests. Return how many records changed."""
     if (done := await ledger.meta_get(rename_key(step.rename))) is not None:
         return int(done)
     before, after = step.before, step.after
@@ -234,7 +234,7 @@ async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
 
 
 def _new_digest(before: Task, after: Task) -> NewDigest:
-    """Return a function that gives a record's new request digest. None with callbacks: their call keys use the old."""
+    """Return a function for a record's new request digest; None if a callback's keys depend on the old one."""
 
     def digest(outcome: Outcome) -> bytes | None:
         if before.has_callback and not outcome.record.is_canary:
@@ -305,7 +305,7 @@ def _result(
 
 
 def _notes(settings: Settings, rename: Rename) -> list[str]:
-    """Return notes about config texts with an old label. The user must change these: they are part of the request."""
+    """Return notes on config texts with an old label. Only the user may change these: they are part of the request."""
     task = settings.task
     texts = {"task.system": task.system, "task.prompt": task.prompt, "task.description": task.description}
     texts |= {f"task.validators, number {at}": one.expression for at, one in enumerate(task.validators, 1)}

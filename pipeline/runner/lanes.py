@@ -98,7 +98,7 @@ async def choose_batch_api(
 
 
 async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> int | None:
-    """Return how many records have no outcome; None unless all sources are local, or if counting takes too long."""
+    """Return how many records have no outcome; None if a source is not local, or counting takes too long."""
     if not all(is_local(source) for source in sources):
         return None
     began, count = time.monotonic(), 0
@@ -149,10 +149,10 @@ def lane_of(parts: SessionParts, stats: Stats) -> BatchLane | None:
 
 
 def lane_updater(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
-    """Return a function to call about once a second, with the end of the run, that updates the lane and the rules."""
+    """Return a function to call about once a second with the end of the run. It updates lane and rules."""
     live = rules_of(settings)
     flex = replace(live, flex_patience_s=settings.flex.patience_s, timeout_s=max(live.timeout_s, FLEX_TIMEOUT_S))
-    # A record that waited for flex must not time out because of that once calls are live.
+    # A record that waited for flex must not time out once calls are live.
     record_s = flex.deadline_of(settings.task.max_turns * settings.quality.size)
 
     def update(ends_at: datetime | None) -> None:

@@ -36,7 +36,7 @@ class DrainedError(LabelpipeError):
     code = "drained"
 
 
-#: Applies one part of a change. It cannot fail: everything that can fail is done before any action is called.
+#: Applies one part of a change. It cannot fail: whatever can fail is done before any action runs.
 Action = Callable[[], None]
 
 
@@ -91,7 +91,7 @@ class Controls:
         return [action(self, settings) for action, keys in _ACTIONS.items() if keys & changed]
 
     def describe(self, change: SettingChanges, source: str) -> Sequence[str]:
-        """Return lines with the old and new values, and what the number alone does not show."""
+        """Return the old and new values, and what these do not show."""
         ends_at, budget = self.ends_at(), self.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
         if budget is not None and budget.is_capped:
@@ -118,7 +118,7 @@ class ControlLoop:
         self._orders: dict[str, str] = {}
 
     def check(self) -> None:
-        """Apply everything that came since the last check."""
+        """Apply what came since the last check."""
         for order in self._inbox.read_new():
             ok, text = self._carry_out(order)
             self._inbox.answer(order, ok, text)
@@ -178,7 +178,7 @@ class ControlLoop:
         """Apply what may change. If it raises ConfigError, nothing has changed."""
         new = codec.flatten(settings.model_dump())
         changes = self._standing.applied_by(new)
-        # Prompt, model, and so on remain as they were at the start, whatever the file contains.
+        # Prompt, model, and so on are still those of the start, whatever the file contains.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
         actions = self._target.actions(changes, in_force)
         change = self._standing.take(new)

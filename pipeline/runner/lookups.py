@@ -1,4 +1,4 @@
-"""Compares records with the ledger as they are read: inputs that change, and those that can be read only once."""
+"""Compares inputs with the ledger as they are read: those that change, and those that can be read only once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from pipeline.store import Ledger, RunDir, Selection, renames_of
 from pipeline.task import Task, rename_answer
 from pipeline.threads import in_daemon
 
-#: How long remote inputs may take at the end to report whether they have changed.
+#: How long remote inputs may take to report at the end whether they changed.
 LAST_LOOK_S = 60.0
 
 
@@ -30,13 +30,13 @@ class ChangeDetector:
     stop: Callable[[LabelpipeError], None]
 
     async def done(self, records: Sequence[Record]) -> set[str]:
-        """Return the keys of the records that need no answer; those of all known records if the run stops."""
+        """Return the keys of those that need no answer; of all known ones if the run stops."""
         known = await self.parts.ledger.known([record.key for record in records])
         other = [record for record in records if record.key in known and known[record.key].digest != record.digest]
         return set(known) - await self._to_ask_again(other) if other else set(known)
 
     async def _to_ask_again(self, records: Sequence[Record]) -> set[str]:
-        """Archive the outcomes of records that must be asked again, and return their keys."""
+        """Archive those that must be asked again. Return their keys."""
         ledger, options = self.parts.ledger, self.parts.options
         has_key = self.parts.settings.input.key is not None
         before = await ledger.outcomes_of([record.key for record in records])
@@ -204,7 +204,7 @@ async def find_repeated(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
 async def stop_before_asking(
     items: AsyncGenerator[Job | Outcome, None], reason: LabelpipeError | None, stop: Callable[[LabelpipeError], None]
 ) -> AsyncGenerator[Job | Outcome, None]:
-    """Yield the items that need no call, and stop the run with this reason before one that does. None: yield all."""
+    """Yield what needs no call, and stop with this reason before anything else. None: yield all."""
     async with aclosing(items):
         async for item in items:
             if reason is not None and isinstance(item, Job):

@@ -1,4 +1,4 @@
-"""Notifies people once per event that needs them: what happened, and what to do about it."""
+"""Notifies people once per event that needs them: what happened, and what to do."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 from pipeline.units import duration
 
-#: What to do before the same command is run again, by the code of the error that stopped the run. A stop that the user
-#: asked for (a signal, `drain`, limits.stop_at) needs nobody.
+#: What to do before the command is run again, by the code of the error that stopped the run. A stop that the user asked
+#: for (a signal, `drain`, limits.stop_at) needs nobody.
 TO_DO: Mapping[str, str] = {
     "quota": "Add credit or raise the organisation's limit",
     "credentials": "Fix the key, its access, or model.name",
@@ -33,12 +33,12 @@ LONG_HOLD_S = 15 * 60.0
 
 
 class Notifications:
-    """Sends notifications about events that need somebody. `command` follows `labelpipe run` to continue the run."""
+    """Reports events that need somebody. `command` follows `labelpipe run` to resume the run."""
 
     def __init__(self, notifier: Notifier, command: str) -> None:
         self._notifier = notifier
         self.go_on = f"labelpipe run {command}".rstrip()
-        # Mutable state: the events that were reported and continue.
+        # Mutable state: reported events that continue.
         self._notified: set[str] = set()
 
     async def on_stop(self, reason: BaseException | None, facts: Mapping[str, Any], left: str = "") -> None:
@@ -52,7 +52,7 @@ class Notifications:
         self._notified.add("stopped")
         message = str(reason) if code != "error" else type(reason).__name__
         lines = [f"Stopped: {message}", left, f"{to_do}. Then: {self.go_on}"]
-        # The start of the outage was reported as "outage". That it ends the run is another event.
+        # The start was reported as "outage". That it ends the run is another event.
         event = "outage_limit" if code == "outage" else code
         await self._notifier.send(event, "\n".join(filter(None, lines)), facts)
 
@@ -67,7 +67,7 @@ class Notifications:
             log_event("the end cannot be told", level=logging.ERROR, error=repr(error))
 
     async def on_error(self, error: Exception, facts: Mapping[str, Any]) -> None:
-        """Report that an error ended the run, and that there is no summary."""
+        """Report that an error ended the run without a summary."""
         await self.on_stop(error, facts)
         message = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
         await self._notifier.send("end", f"Ended by an error: {message}\nTo continue: {self.go_on}", facts)

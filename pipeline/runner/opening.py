@@ -30,14 +30,14 @@ from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 #: How many records the estimate is based on.
 SAMPLE = 50
-#: For how long counting runs at full speed, and the share of the time that it takes after that, so the run can work.
+#: How long counting runs at full speed, and its share of the time after that, which leaves the run the rest.
 AT_ONCE_S, SHARE = 0.5, 0.2
 #: How long the opening lines wait for the count.
 PATIENCE_S = 1.0
 _BYTES_PER_TOKEN = 4
-#: The kinds of origins that are not visible in the config.
+#: Kinds of origins outside the config.
 _OUTSIDE = frozenset({"environment", ".env"})
-#: File formats whose records can be read twice at no cost.
+#: Formats whose records can be read twice at no cost.
 LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | FILE_FORMATS
 #: What happens to batches that are open shortly before `limits.stop_at`, by `batch.finish`.
 _AT_THE_END = {
@@ -76,7 +76,7 @@ async def print_opening(
     reading: ReadProgress,
     done: int,
 ) -> None:
-    """Print the opening lines. If the count takes longer, it follows later."""
+    """Print the opening lines, and later the count if it is slow."""
     first: list[Record] = []
     counting = asyncio.create_task(count(sources, settings, reading, first), name="counting")
     try:
@@ -95,7 +95,7 @@ async def print_opening(
 
 
 def is_local(source: Source) -> bool:
-    """Whether the source is on this machine, so that its records can be read twice at no cost."""
+    """Whether the source is on this machine, so reading it twice costs nothing."""
     return (
         not source.single_pass and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
     )
@@ -169,7 +169,7 @@ def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: i
 
 
 def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
-    """Return how long it takes at least because of the limits; 0 if there are none."""
+    """Return the least time that the limits allow; 0 without limits."""
     limits = settings.limits
     by_limit = [
         left / limits.requests_per_minute * 60 if limits.requests_per_minute else 0.0,
@@ -180,7 +180,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
 
 
 def describe_overrides(settings: Settings) -> str:
-    """Return what the file does not set, like `environment LABELPIPE_LIMITS__CONCURRENCY: limits.concurrency`."""
+    """Return what is set outside the file, like `environment LABELPIPE_LIMITS__CONCURRENCY: limits.concurrency`."""
     lines = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
     if settings.model.base_url is None and os.environ.get(BASE_URL):
         lines.append(f"environment {BASE_URL}: the address")

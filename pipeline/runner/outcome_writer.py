@@ -1,6 +1,6 @@
 """Writes the outcomes of a session: to the ledger first, then to the output files.
 
-An outcome that cannot become a row is replaced by one that reports this, before or after the ledger has it.
+An outcome that cannot become a row is replaced by one that reports it, before the ledger has it or after.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -166,7 +166,7 @@ class OutcomeWriter:
             return await work()
 
     async def _repair_ledger(self) -> int:
-        """Replace outcomes in the ledger that no file can have. Return how many."""
+        """Replace what the ledger contains and no file can. Return how many."""
         layout = layout_of(self._parts.settings, self._parts.task)
         seq, last, count = 0, await self._ledger.last_seq(), 0
         while seq < last and (block := await self._ledger.rows_after(seq)):
@@ -180,7 +180,7 @@ class OutcomeWriter:
         return len(replaced)
 
     def _replacements(self, outcomes: Sequence[Outcome], layout: Layout) -> list[Outcome]:
-        """Return replacements for those of the outcomes that cannot be rows."""
+        """Return replacements for outcomes that cannot be rows."""
         flaws = ((outcome, row_problem(outcome, layout)) for outcome in outcomes)
         return [
             _fit(outcome, self._report(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None

@@ -1,4 +1,4 @@
-"""Reads the stored answers again, with a fixed callback or other columns, and without a call."""
+"""Reads the stored answers again, with a fixed callback or other columns, without a call."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ async def replay(settings: Settings, *, after: ReportWriter | None = None) -> Ru
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         log_event("replay begins")
         moved = await move_changed_files(run_dir, ledger)
-        # From here on, the last session's counts differ from the ledger's, even if this process is killed.
+        # From here on, the last session's counts are not the ledger's, even after a kill.
         run_dir.clear_summary()
         panel = panel_of(settings, task)
         context = _context(task, panel, await ledger.run_id(), renames_of(run_dir.read_manifest()))

@@ -1,4 +1,4 @@
-"""Moves an old run aside before a fresh start. It is never deleted, because its answers were paid for."""
+"""Moves an old run aside, and never deletes it, because its answers were paid for."""
 
 import asyncio
 from datetime import datetime
@@ -53,11 +53,11 @@ def move_aside(settings: Settings) -> Path:
     with run_dir.open_for_writing() as lock, lock_shards(run_dir.path) as are_idle:
         if not are_idle:
             raise RunInUseError(f"{run_dir.path}: its shards are running. End them first: labelpipe drain {folder}")
-        # If this process ends here, the old run takes the table back in its next session and writes it again.
+        # After a kill here, the old run takes the table back in its next session and rebuilds it.
         if options is not None and run_dir.ledger.exists():
             release_table(options, run_dir.ledger)
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        # If two are moved in one second, the later one gets a number.
+        # The second one in a second gets a number.
         endings = chain([""], (f"-{number}" for number in count(2)))
         names = (run_dir.path.with_name(f"{run_dir.path.name}.{stamp}{ending}") for ending in endings)
         aside = next(name for name in names if not name.exists())

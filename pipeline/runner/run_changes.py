@@ -1,4 +1,4 @@
-"""Compares a run folder with the current settings and input, and reports changes before anything is spent."""
+"""Compares a run folder with the settings and the input, before anything is spent."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -38,12 +38,12 @@ _READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validat
 
 
 def stamps_of(sources: Sequence[Source]) -> list[Stamp | None]:
-    """Return what changes when the inputs do, without reading them."""
+    """Return what differs when the inputs do, without reading them."""
     return [source.stamp() for source in sources]
 
 
 def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return everything that decides the labels, in named parts that a person can read."""
+    """Return what decides the labels, in named, readable parts."""
     return {
         **task.fingerprint,
         **voters_of(settings, task),
@@ -85,7 +85,7 @@ def manifest_of(
 
 
 def job_digest(settings: Settings, task: Task, sources: Sequence[Source]) -> str:
-    """Return a digest that is equal if two shards ask the same about the same input."""
+    """Return a digest of what a shard asks, equal for all shards of a run."""
     return codec.digest128(codec.canonical(fingerprint_of(settings, task, sources))).hex()
 
 
@@ -111,7 +111,7 @@ class RunChanges:
     has_other_voters: bool = False
 
     def __bool__(self) -> bool:
-        """Whether the user must choose, because a label would be thrown away or paid for again."""
+        """Whether the user must choose: a label would be thrown away, or paid for again."""
         match = self.match or MatchCounts()
         # If a few records are gone, it is still the same input; if most are gone, it is another.
         is_other = bool(self.reading) or match.gone > match.stays + match.changed
@@ -123,7 +123,7 @@ class RunChanges:
         return bool(self.reading) and self.match is None
 
     def refuse(self, run_dir: RunDir, *, relabel: bool, keep: bool) -> None:
-        """Raise ChangedError if the user must choose and has not, or has chosen what is not possible."""
+        """Raise ChangedError if the user must choose and has not, or has chosen the impossible."""
         if not self or relabel or (keep and not self.cannot_match):
             return
         message = self.describe(run_dir)
@@ -135,7 +135,7 @@ class RunChanges:
         raise ChangedError(message)
 
     def describe(self, run_dir: RunDir) -> str:
-        """Describe the differences and the options, for a person."""
+        """Describe the differences and options."""
         match = self.match or MatchCounts()
         lines = [f"{run_dir.path} holds a run that was made with other settings:"]
         for part in (*self.parts, *self.reading):
@@ -235,7 +235,7 @@ async def find_changes(
 
 
 def _has_other_voters(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a saved vote may now belong to another voter. Voters at the end may be added or removed."""
+    """Whether a saved vote may now be another voter's. Voters at the end may come and go."""
     votes = [one.get("votes", {"votes": 1}) for one in (before, now)]
     old, new = (one.get("voters") or [None] * (one["votes"] - 1) for one in votes)
     return any(a != b for a, b in zip(old, new, strict=False))
@@ -260,7 +260,7 @@ async def _match(
     async with aclosing(read(sources, settings, every=True)) as batches:
         async for batch in batches:
             if settings.input.key is not None:
-                # If a key came before, the first record's outcome does not belong to the second.
+                # If a key came before, the first record's outcome is not the second's.
                 batch = renamed(batch, await find_repeated(ledger, batch))  # noqa: PLW2901
             await ledger.match_add(batch, trust=trust)
     await ledger.begin_pass()
@@ -278,9 +278,9 @@ async def _match(
 def _compare_block(
     block: Sequence[UnmatchedRecord], task: Task | None
 ) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
-    """Return which records match the outcome of their name, by fields or request, and the requests of the others.
+    """Return which records match the outcome of their name, by fields or request, and the others' requests.
 
-    Without a task, because that has changed, a record matches if it has at most additional fields.
+    Without a task, because that has changed, a record matches if it has only additional fields.
     """
     pairs, requests = [], []
     for one in block:

@@ -1,4 +1,4 @@
-"""Reads the status of a run: its counts, its costs, and how its last session ended."""
+"""Reads the status of a run: counts, costs, and how its last session ended."""
 
 import time
 from collections import Counter
@@ -68,11 +68,10 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
 
 
 def _ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, done: int) -> dict[str, Any]:
-    """Return the facts about the end of a session that is not running.
+    """Return how a session that is not running ended.
 
-    `ended` is the summary's; "killed" if a note of its process is left, which it removes whenever it ends by itself
-    (so: a kill, a power cut); "broke off" if there is neither: an error, reported on the screen. `last_alive_at` is in
-    seconds since 1970.
+    `ended` is the summary's; "killed" if a note of its process is left, which only a kill or a power cut leaves behind;
+    "broke off" if there is neither: an error, reported on the screen. `last_alive_at` is in seconds since 1970.
     """
     summary, owner = run_dir.read_summary(), _owner(run_dir)
     if owner is None and summary is not None:
@@ -128,7 +127,7 @@ def _with_shards(
     running = any(one["running"] for one in shards)
     return {
         **before,
-        # The ending of the session that distributed the records says nothing about the shards.
+        # The ending of the session that split the records says nothing about the shards.
         **_NO_ENDING,
         "next_step": "" if running else before["next_step"],
         "running": running,
@@ -164,7 +163,7 @@ def _labels(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[
 
 
 async def count_outcomes(ledgers: Iterable[Path]) -> Counter[Status]:
-    """Return how many outcomes those of these ledgers contain that exist."""
+    """Return how many outcomes these ledgers contain, if they exist."""
     counts: Counter[Status] = Counter()
     for path in filter(Path.exists, ledgers):
         async with await Ledger.open(path, read_only=True) as ledger:

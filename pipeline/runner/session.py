@@ -209,7 +209,7 @@ class Session:
         return self._asker.judge.flex.text(now) if self._lane is None else self._lane.waiting.text
 
     def _items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
-        """Return the items from the input, and those that have come back from batches."""
+        """Return the items from the input and from batches that have come back."""
         return producer.items() if self._lane is None else self._lane.items(producer, unfinished)
 
     async def _open(self, progress: Progress, done: int) -> None:

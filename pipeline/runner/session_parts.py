@@ -1,4 +1,4 @@
-"""Defines the options of a run, and the parts of one of its sessions."""
+"""Defines the options of a run, and the parts of one session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Makes a file from a summary, and returns its name and path. The summary lists it among its files.
 ReportWriter: TypeAlias = Callable[[RunSummary], Awaitable[tuple[str, str]]]
-#: What happens to corrections whose records are labeled again; "" if there is no choice yet.
+#: What happens to corrections whose records are labeled again; "": no choice yet.
 CorrectionsChoice: TypeAlias = Literal["", "keep", "drop"]
 
 

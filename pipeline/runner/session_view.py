@@ -33,7 +33,7 @@ LOOK_S = 1.0
 class SessionView:
     """Shows a session: snapshots for the screen, live.json, and lines and notifications about events.
 
-    Nothing depends on it. If it fails to show something, that is logged only once, and the run continues.
+    Nothing depends on it. What it cannot show is logged, only once, and the run continues.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class SessionView:
             progress.echo(f"labelpipe: {message}")
             limit_s = math.inf if self.supervisor is None else self.supervisor.settings.limits.outage_limit_s
             await self._notifications.on_outage(door.outage.reason, limit_s, self.facts())
-        # Reported after it has settled: an outage that begins again before that is the same one.
+        # Only after it has settled: one that begins again before is the same.
         is_over = door.outage is None and not self._admission.gate.is_settling(asyncio.get_running_loop().time())
         if is_over and self._in_outage:
             ended = self._admission.gate.outages[-1]
@@ -162,7 +162,7 @@ class SessionView:
         await self._notify_hold(door)
 
     async def _report_stop(self) -> None:
-        """Report a stop at once, because the calls in flight may take a while to end."""
+        """Report a stop at once: calls in flight may take time to end."""
         reason = self._admission.gate.stopped
         if reason is not None:
             await self._notifications.on_stop(reason, self.facts(), self.left_text())
@@ -194,7 +194,7 @@ class SessionView:
         self._hold_reason = hold_reason
 
     def facts(self) -> dict[str, Any]:
-        """Return the snapshot as plain values, and the facts behind it."""
+        """Return the snapshot as plain values, and facts behind it."""
         snapshot = self.snapshot()
         door, gate, stats, supervisor = self._admission.state(), self._admission.gate, self._stats, self.supervisor
         outage = door.outage
@@ -254,7 +254,7 @@ def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
 
 
 def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:
-    """Save the facts for a status from another terminal. Not synced: they are outdated after a second."""
+    """Save what a status from another terminal shows. Not synced: it is old in a second."""
     part = run_dir.path / "live.json.part"
     part.write_bytes(codec.pretty(facts))
     part.replace(run_dir.path / "live.json")
@@ -270,6 +270,6 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def report_reading(progress: Progress, text: str) -> None:
-    """Report what was detected in the input, or left out of it."""
+    """Report what was detected in the input or left out."""
     log_event("input", told=text)
     progress.echo(f"labelpipe: {text}")

@@ -16,7 +16,7 @@ from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, SqlPlace, SqlTarget, TableExport, export_table
 from pipeline.targets import run_and_manifest, run_origin_of
 
-#: How long a session waits before each new attempt to write the table. A database that restarts is back by then.
+#: The waits before a session tries again to write the table. A database that restarts is back by then.
 WAITS_S = (1.0, 5.0, 25.0)
 #: A SQLite URL whose path is relative.
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|\w:|file:)(.+)")
@@ -68,7 +68,7 @@ def url_of(place: SqlPlace, here: Path, config: Path | None = None) -> str | Non
 
 
 def _config_of(folder: Path) -> Path | None:
-    """Return the config that the run was started with, because there may be a .env next to it."""
+    """Return the config of the run, which may have a .env next to it."""
     with suppress(SetupError):
         return run_origin_of(folder).config
     return None

@@ -85,16 +85,16 @@ def run_sync(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) ->
 
 
 def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
-    """Return the result of `work`, run by a loop in its own thread. KeyboardInterrupt (a notebook's stop) is a Ctrl-C.
+    """Return the result of `work` from a loop in its own thread. KeyboardInterrupt, a notebook's stop, is a Ctrl-C.
 
-    It returns when the work ends: the first Ctrl-C lets the calls in flight end, and the second one cancels them.
+    It returns when the work ends: the first one lets calls in flight end, and the second one cancels them.
     """
     # A loop in this thread may handle signals in its own way, or not at all, so the switch receives them here.
     with switch.listening(), ThreadPoolExecutor(1, "labelpipe") as pool:
         future = pool.submit(asyncio.run, work)
         while not future.done():
             try:
-                wait([future], JOIN_S)  # with a timeout, because on some systems a wait cannot be interrupted
+                wait([future], JOIN_S)  # with a timeout: on some systems a wait cannot be interrupted
             except KeyboardInterrupt:
                 switch.press("SIGINT")
     return future.result()
@@ -108,13 +108,13 @@ def _with_records(options: RunOptions | None, records: RecordInput | None) -> Ru
 async def arun(
     settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None
 ) -> RunSummary:
-    """Run as `run` does, in a program that has an event loop."""
+    """Do what `run` does, in a running event loop."""
     switch = StopSwitch()
     return await under(switch, _label(settings, _with_records(options, records), switch))
 
 
 async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
-    """Run a session, and write what people answered in its last moments."""
+    """Run a session, and write what people answered at its end."""
     summary = await _in_session(settings, options, switch)
     await write_late(RunDir(Path(settings.output.dir)))
     return summary
@@ -181,7 +181,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
 
 
 async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:
-    """Whether the folder contains simulated answers, either written or only collected."""
+    """Whether there are simulated answers, written or only collected."""
     is_simulated = bool((run_dir.read_manifest() or {}).get("simulated"))
     return is_simulated and (await ledger.last_seq() > 0 or await ledger.has_answers())
 
@@ -197,7 +197,7 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
     if not await ledger.last_seq():
         run_dir.refuse_rows()
-    # After the ledger, so that a log without a ledger is never a run that was killed in its first moment.
+    # After the ledger, so a log without a ledger is never a run that was killed in its first moment.
     stack.enter_context(run_log(run_dir.log))
     return ledger
 
@@ -262,7 +262,7 @@ async def _admission_of(
 
 async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, SaveSpendBound]:
     """Return the budget, reduced by all that the run has cost so far, and a function that saves its use."""
-    # Also counted without a cap, because one may be set during the run.
+    # Also counted without a cap: one may be set during the run.
     spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING
     if has_bound(settings):
         price = price_for(settings)

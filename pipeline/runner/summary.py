@@ -1,4 +1,4 @@
-"""Builds the summary of a session: counts from the ledger, rates from this process, and what to do next."""
+"""Builds the summary of a session: counts from the ledger, rates from this process, and the next step."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ from pipeline.store import Layout, Ledger, RunDir
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
 EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
-#: The options of `labelpipe run` that retry and replay do not have.
+#: Options of `labelpipe run` that retry and replay lack.
 _WORDS_OF_RUN = re.compile(r" ?--(shards|engine)[= ]\S+")
 
 
@@ -57,7 +57,7 @@ async def summarise(
     unlabelled, problems, reason = facts["rejected"] + facts["failed"], facts["problems"], admission.gate.stopped
     done = facts["labelled"] + unlabelled
     ended, code = _ending(complete, reason, unlabelled, stats)
-    # What to change in the config, based on error messages and codes.
+    # What to change in the config, by messages and codes.
     advice = advise(advice_context(parts.settings), _advice_topics(reason, problems, done))
     return RunSummary(
         run_dir=str(run_dir.path),
@@ -89,14 +89,14 @@ async def summarise(
 
 
 def _outages(admission: Admission) -> dict[str, Any]:
-    """Return how many outages there were, and how many seconds they took in total."""
+    """Return how many outages there were, and their seconds in total."""
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
     now = asyncio.get_running_loop().time()  # an ongoing outage has no end yet
     return {"outages": len(outages), "outage_s": sum((outage.until or now) - outage.since for outage in outages)}
 
 
 def _left_out(reading: ReadProgress) -> dict[str, Any]:
-    """Return how many records were read and left out, and why."""
+    """Return how many records were left out, and why."""
     unclear = {"unclear": reading.unclear_count} if reading.unclear_count else {}
     return {"left_out": reading.excluded_counts.total(), "left_out_by": {**reading.excluded_counts, **unclear}}
 
@@ -111,7 +111,7 @@ async def recount_summary(run_dir: RunDir, ledger: Ledger, columns: Sequence[str
 
 
 async def _votes_of(ledger: Ledger) -> dict[str, Any] | None:
-    """Return the statistics of the votes on labels; None if the run has no votes."""
+    """Return statistics of the votes; None if one answer is enough."""
     layout = await ledger.meta_get("layout")
     if layout is None or not set(VOTE_COLUMNS) <= set(Layout.from_text(layout).labels):
         return None
@@ -163,7 +163,7 @@ def learned_of(admission: Admission) -> dict[str, Any]:
 
 
 def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
-    """Whether the config needs the limit: it is below the config's, or the config has none and calls were refused."""
+    """Whether the config should have the limit: it has a higher one, or none and calls were refused."""
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
@@ -203,7 +203,7 @@ def _next_step(
 
 
 def _after_the_end(codes: frozenset[str], command: str) -> str:
-    """Return what helps records without a label. If nothing was asked, asking again does not help."""
+    """Return what helps records without a label. Asking again does not if nothing was asked."""
     if not codes:
         return ""
     if codes <= UNASKED_CODES:

@@ -26,7 +26,7 @@ class DeadlineError(LabelpipeError):
     code = "deadline"
 
 
-#: How long nothing may move before run.log gets a report of what each worker waits for.
+#: How long nothing may move before run.log lists what each worker waits for.
 STALL_S = 120.0
 
 
@@ -57,7 +57,7 @@ class Supervisor:
         self._is_waiting = is_waiting
         self._update_lane = update_lane
         self._outages = OutageWatch(admission, stop)
-        # If a call may take longer, as with the flex tier, a stall must be at least that long.
+        # A call that may take longer, as at the flex tier, may stall as long.
         self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic())
         self.steering: ControlLoop | None = None
         # Mutable state, besides the parts: the settings in force, and when they end the run.
@@ -94,7 +94,7 @@ class Supervisor:
             self.ends_at = None
 
     async def _check_stall(self) -> None:
-        """Log what each worker waits for, and report it, if nothing moves without a known reason."""
+        """Report what each worker waits for if nothing moves and nothing explains it."""
         door, stats, now = self._admission.state(), self._stats, time.monotonic()
         self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records), now)
         if self._is_waiting() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
@@ -119,7 +119,7 @@ class OutageLimitError(LabelpipeError):
 
 
 class OutageWatch:
-    """Stops the run after an outage of `limit_s`. Call `check` about once a second."""
+    """Stops the run after an outage of `limit_s`. Call `check` about every second."""
 
     def __init__(self, admission: Admission, stop: Callable[[LabelpipeError], None]) -> None:
         self._admission = admission
@@ -148,7 +148,7 @@ class OutageWatch:
     def _count_refused(self, door: AdmissionState, now: float) -> None:
         """Add up the time since the first refusal after the last answer.
 
-        Time in which the run itself sent nothing, or the server had announced that it refuses, does not count.
+        Time in which the run itself sent nothing, or the server had announced its refusals, does not count.
         """
         since, rests = door.refused_since, door.resting or door.excused
         if since != self._since:

@@ -18,7 +18,7 @@ SHORTEST_S = 1.0
 
 
 def interval_s(elapsed_s: float) -> float:
-    """Return the length of a span that begins at this age of the session."""
+    """Return the length of a span that begins at this age."""
     return max(SHORTEST_S, elapsed_s * SHARE)
 
 
@@ -42,7 +42,7 @@ class Throughput:
         if self._stats.elapsed_s - self._at_s >= interval_s(self._at_s):
             self._write_counts()
         gate = self._admission.gate
-        # An outage that begins again before it has settled is the same one.
+        # One that begins again before it has settled is the same outage.
         self._write_outages(gate.outages[: -1 if gate.is_settling(asyncio.get_running_loop().time()) else None])
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Throughput:
         self._before, self._at_s = counts, elapsed_s
 
     def _write_outages(self, outages: Sequence[Outage]) -> None:
-        """Write those that are not written yet. An ongoing outage is written at the session's end."""
+        """Write new outages. An ongoing one is written at the session's end."""
         now = asyncio.get_running_loop().time()
         ahead_s = time.time() - now
         for outage in outages[self._outages :]:
@@ -89,7 +89,7 @@ class Throughput:
         line = codec.dumps({"session": self._session, **facts}) + b"\n"
         with self._path.open("a+b") as file:
             if not self._is_begun and file.tell() and not _ends_whole(file):
-                line = b"\n" + line  # a kill has cut off the last line of the last session
+                line = b"\n" + line  # a kill has cut off the last session's last line
             file.write(line)
         self._is_begun = True
 

@@ -23,8 +23,7 @@ from pipeline.targets import run_and_manifest
 async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = False) -> Report:
     """Verify a run from its files. With `read_input`, read the input again and account for every record.
 
-    Addresses and databases named in the run folder are only read with `remote`, because the folder may be someone
-    else's.
+    Addresses and databases in the run folder are read only with `remote`, because it may be somebody else's.
     """
     run_dir, manifest = run_and_manifest(folder)
     if shards := run_dir.shards():
@@ -54,7 +53,7 @@ def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
 
 
 def _is_local_table(place: SqlPlace) -> bool:
-    """Whether a run's table is in a file, or where the user's own environment variable points."""
+    """Whether a run's table is in a file, or where the user's own variable says."""
     return place.url is None or place.url.startswith("sqlite")
 
 
@@ -76,7 +75,7 @@ async def count_pending(run_dir: RunDir) -> int | None:
 async def _records_again(
     run_dir: RunDir, manifest: Mapping[str, Any], *, left_out: bool = False
 ) -> AsyncGenerator[list[Record], None]:
-    """Yield the records of the input, as the run names them; with `left_out`, also those that it leaves out."""
+    """Yield the records of the input, as the run names them; with `left_out`, also those left out."""
     reading = manifest["reading"]
     batches = read_again(run_dir, reading, left_out=left_out)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
