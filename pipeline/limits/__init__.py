@@ -1,7 +1,7 @@
-"""Limits: one door that every call passes, and what stands behind it (gate, resource, day, hours, budget, tuner).
+"""Limits every call: admission and its parts (gate, resource, day, hours, budget, tuner).
 
-"Worth 5 used" in these files: without it the share used falls by 5 points on the kind of server that needs it most.
-"Worth 5 refused": so many more of a hundred calls are refused. `python -m benchmarks ablation` measures both.
+"Worth 5 used" in these files: without it, the share used falls by 5 points on the kind of server that needs it most.
+"Worth 5 refused": 5 more of a hundred calls are refused. `python -m benchmarks ablation` measures both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one door that every call passes: gate, day, resource, budget; one waiter at a time, first come first served."""
+"""Admits calls through gate, day, resource, and budget: one waiter at a time, first come, first served."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipeline.records import ServerLimits, Usage
 
 @dataclass(frozen=True, slots=True)
 class AdmissionState:
-    """What can be seen of the door, for the progress line. `requests_per_minute` is the limit in force.
+    """The state of admission, for the progress line. `requests_per_minute` is the limit in force.
 
-    `asked_for_s` is how long the server asked to wait, however little of it is heard; `refused_since` since when it
-    refuses and answers nothing, by the run's clock. `resting`: nothing leaves by order, or by hours or a day's limit;
-    `excused`: the server named a moment, hours away, until which it refuses. `server_day_s`: how long its own day's
-    limit holds the run still.
+    `asked_for_s` is how long the server asked to wait, even if the run waits less. Since `refused_since`, by the run's
+    clock, it has refused calls and answered none. `resting`: a pause, the hours, or a daily limit lets nothing leave.
+    `excused`: the server named a time, hours away, until which it refuses. `server_day_s` is how long its own daily
+    limit holds the run.
     """
 
     in_flight: int
@@ -46,24 +46,24 @@ class AdmissionState:
 
     @property
     def waits_s(self) -> float:
-        """How long it is likely to wait: to the moment that was named, however often one call asks before it."""
+        """How long the run will probably wait: until the time that was named, even if single calls ask earlier."""
         return max(self.hold_s, self.server_day_s) if self.hold_s > 0 else 0.0
 
 
-#: Makes room in a budget that is a part of a larger one, for such a call.
+#: Makes room for such a call in a budget that is part of a larger one.
 TopUp = Callable[[Budget, TokenBound], Awaitable[None]]
-#: Keeps what a killed session may have spent, before it is spent.
+#: Saves what a killed session may have spent, before it is spent.
 SaveSpendBound = Callable[[Spend], Awaitable[None]]
 
 
 class DayLimitReachedError(LabelpipeError):
-    """The requests a day that the config, or the server, allows are used up."""
+    """The daily requests that the config or the server allows are used up."""
 
     code = "day_limit"
 
 
 class Permit:
-    """The right to one call. `settle` or `release` says what it came to; `close` must always follow."""
+    """The right to make one call. `settle` or `release` reports its result; `close` must always follow."""
 
     __slots__ = ("_admission", "_estimate", "_has_place", "_reservation", "_size", "sent_at")
 
@@ -84,19 +84,19 @@ class Permit:
         self.sent_at = sent_at
 
     def settle(self, usage: Usage, cost_usd: float | None = None) -> None:
-        """The call used this many tokens, and cost so much where that is known."""
-        if self._has_place:  # how long a word is says nothing of records
+        """Count the tokens that the call used, and its cost if that is known."""
+        if self._has_place:  # the size of a health check says nothing about records
             self._admission._settle(self._estimate, self._size, usage)
         if self._reservation is not None:
             self._reservation.settle(usage, cost_usd)
 
     def release(self) -> None:
-        """The server refused the call: nothing was used."""
+        """Free what is reserved: the server refused the call, so nothing was used."""
         if self._reservation is not None:
             self._reservation.release()
 
     def close(self) -> None:
-        """The call ended, however. What neither was settled nor refused may have been billed."""
+        """End the call. If it was neither settled nor released, it may have been billed."""
         if self._reservation is not None:
             self._reservation.close()
         if self._has_place:
@@ -104,16 +104,16 @@ class Permit:
 
 
 def _give_back(permit: Permit) -> None:
-    """Nobody uses it: the one who waited for it was cancelled."""
+    """Give back a permit whose waiter was canceled."""
     permit.release()
     permit.close()
 
 
 class Admission:
-    """Permits for calls, under every limit at once.
+    """Permits for calls, under all limits at once.
 
-    `resource` says what the server's limits let through and what refusals mean; None: one without a limit of the
-    config, which learns the server's.
+    `resource` decides what the server's limits let through and what refusals mean. None: one without a configured
+    limit, which learns the server's.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Admission:
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
         self._line: Line[Permit] = Line(_give_back)
-        # All state that changes, beside the parts above.
+        # Mutable state, in addition to the parts above.
         self.calls = 0
         self.refusals = 0
         self._tokens_ratio = 1.0
@@ -148,11 +148,11 @@ class Admission:
 
     @property
     def is_budget_shared(self) -> bool:
-        """Whether the budget is a part of a larger one, whose owner sets its caps."""
+        """Whether the budget is part of a larger one, whose owner sets its caps."""
         return self._top_up is not None
 
     async def acquire(self, size_tokens: int, most: TokenBound | None = None) -> Permit:
-        """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
+        """Return a permit for a call of about `size_tokens`, at most `most`. Raises StoppedError if the run stops."""
         return await self._line.wait(lambda: self._admit(size_tokens, most))
 
     async def _admit(self, size_tokens: int, most: TokenBound | None) -> Permit:
@@ -168,9 +168,9 @@ class Admission:
         return Permit(self, size_tokens, size, now, reservation)
 
     async def acquire_health_check(self, size_tokens: int, most: TokenBound) -> Permit | None:
-        """A permit for a word that is about no record, in the place of a call that has just failed; None: not now.
+        """Return a permit for a health check, in the place of a call that has just failed; None: not now.
 
-        It does not stand in line and passes in an outage, whose end it may tell; every other limit holds for it.
+        It skips the line and passes in an outage, because it may show the end of it. All other limits apply to it.
         """
         loop, gate = asyncio.get_running_loop(), self.gate
         now = loop.time()
@@ -189,7 +189,7 @@ class Admission:
         return Permit(self, size_tokens, size_tokens, loop.time(), reservation, has_place=False)
 
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> float:
-        """Wait for gate, hours, day and resource; once more for the gate, if it shut meanwhile. Gives the time then."""
+        """Wait for gate, hours, day, and resource, and again for a gate that shut meanwhile. Return the time then."""
         began = loop.time()
         while True:
             await self.gate.wait()
@@ -198,7 +198,7 @@ class Admission:
             if self._day is not None and not await self._take_day(self._day, loop):
                 continue
             break
-        self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
+        self._rests_until = float("-inf")  # the rest may end earlier than expected, because clocks are set
         self.resource.skip_pause(loop.time() - began)
         while True:
             await self.resource.acquire(size)
@@ -210,17 +210,17 @@ class Admission:
                 return loop.time()
 
     def _within(self, hours: Hours, now: float) -> bool:
-        """Whether calls may leave by the clock on the wall."""
+        """Whether calls may leave by the wall clock."""
         moment = datetime.now().astimezone()
         wait_s = hours.wait_s(moment)
         if wait_s > 0:
-            # Looked at again each minute: machines sleep, and clocks are set.
+            # Checked again each minute: machines sleep, and clocks are set.
             self._rest(now + wait_s, hours.waiting(moment), look_at=now + min(wait_s, 60.0))
             return False
         return True
 
     async def _reserve(self, budget: Budget, most: TokenBound) -> Reservation:
-        """Set the worst case of a call aside, once it fits; stops the run when it cannot fit any more."""
+        """Reserve the worst case of a call once it fits. Stop the run if it can no longer fit."""
         while True:
             if self._top_up is not None:
                 await self._top_up(budget, most)
@@ -230,7 +230,7 @@ class Admission:
             await self.gate.wait()
 
     async def _save_before_spending(self, budget: Budget, reservation: Reservation) -> Reservation:
-        """The reservation, once it is written down that it may be spent."""
+        """Return the reservation once it is saved that it may be spent."""
         try:
             bound = budget.bound_to_save()
             if bound is not None and self._save_spend_bound is not None:
@@ -258,7 +258,7 @@ class Admission:
         return False
 
     def _rest(self, until: float, reason: str, look_at: float | None = None) -> None:
-        """Nothing leaves by what the user wants. `look_at`: when to look again, where that is before the end."""
+        """Let nothing leave, by the user's settings. `look_at` is when to check again, if that is before the end."""
         self._rests_until = until
         self.gate.set_hold(until if look_at is None else look_at, reason)
 
@@ -267,14 +267,14 @@ class Admission:
         self.gate.release_hold()
 
     def set_day_limit(self, limit: int | None, *, stop: bool = False) -> None:
-        """Take over another limit a day (None: none), and whether the run stops at it. Today's calls count already."""
+        """Set another daily limit (None: none), and whether the run stops at it. Today's calls already count."""
         self._stop_at_day_limit = stop
         if self._day is not None:
             self._day.set_limit(limit)
         self._end_rest()
 
     def set_hours(self, hours: Hours | None) -> None:
-        """Take over other hours."""
+        """Set other hours."""
         self.hours = hours
         self._end_rest()
 
@@ -283,7 +283,7 @@ class Admission:
     def on_answer(
         self, usage: Usage, limits: ServerLimits | None, latency_s: float = 0.0, *, sent_at: float | None = None
     ) -> None:
-        """An answer came. `sent_at` is when its call passed the door; None: just now."""
+        """Note an answer. `sent_at` is when its call was admitted; None: just now."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
             self.tuner.on_answer(latency_s, now, self.gate.in_flight + self.gate.unwritten)
@@ -294,14 +294,14 @@ class Admission:
             self._stop_at_server_day(now)
 
     def _stop_at_server_day(self, now: float) -> None:
-        """The server's day is used up, and the run is to end then."""
+        """Stop the run at the server's daily limit, if it should end there."""
         if self._stop_at_day_limit and (reason := self.resource.state(now).day_reason):
             self.gate.stop(DayLimitReachedError(f"{reason}; the same command resumes then"))
 
     def on_refusal(self, error: RateLimitedError, sent_at: float) -> float:
-        """A 429 came: it means what the resource says.
+        """Note a 429 and apply what the resource decides.
 
-        Gives the seconds that its own record waits, where it says nothing to others.
+        Return the seconds that only its own record waits; 0 if it concerns all calls.
         """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
@@ -321,11 +321,11 @@ class Admission:
 
     @property
     def is_excused(self) -> bool:
-        """Whether being refused now says nothing: the server has named a moment, hours away, until which it refuses."""
+        """Whether a refusal now means nothing: the server has named a time, hours away, until which it refuses."""
         return self.resource.state(asyncio.get_running_loop().time()).excused
 
     def on_timeout(self, sent_at: float) -> None:
-        """No answer came in time."""
+        """Note that no answer came in time."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
             self.tuner.on_answer(now - sent_at, now, self.gate.in_flight + self.gate.unwritten)
@@ -340,12 +340,12 @@ class Admission:
         if not total:
             return
         self.resource.give_back(size - total)
-        # A slow average: one odd record must not bend the estimate for all.
+        # A slow average, so that one odd record does not distort the estimate for all.
         ratio = total / max(1, estimate)
         self._tokens_ratio += 0.05 * (min(max(ratio, 0.1), 10.0) - self._tokens_ratio)
 
     def state(self) -> AdmissionState:
-        """What the door looks like now."""
+        """Return the current state."""
         now = asyncio.get_running_loop().time()
         known = self.resource.state(now)
         return AdmissionState(
@@ -366,7 +366,7 @@ class Admission:
         )
 
     async def close(self) -> None:
-        """Give back what was reserved and not used; may be called twice."""
+        """Give back what was reserved and not used, and save what is spent. May be called twice."""
         if self._day is not None:
             await self._day.close()
         if self.budget is not None and self.budget.needs_saving and self._save_spend_bound is not None:

@@ -1,4 +1,4 @@
-"""How long nothing leaves after what a server says: as long as it asks, within bounds; without a word, ever longer."""
+"""Decides how long nothing leaves after a refusal: as the server asks, within bounds; if it does not, ever longer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from datetime import datetime, timedelta
 from pipeline.limits.resource import Hold, Verdict
 from pipeline.units import MINUTE_RESET_S
 
-#: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
-#: It is also all that is waited for after an answer that says "none left": its reset is when all of the limit is there
-#: again, and the next call may go long before that. Beside another client whoever waits for the reset gets nothing.
+#: The wait after a 429 that names none, doubled with each one in a row. Longer waits would miss the end by more. It is
+#: also the longest wait after an answer that says "none left": its reset is when the whole limit is back, and the next
+#: call may go long before that. With other clients on the key, whoever waits for the reset gets nothing.
 BLIND_WAIT_S = 0.2
 BLIND_WAIT_MAX_S = 4.0
-#: A server's wait is heard for so long at a time; then one call asks again. So a wait of hours costs four refused calls
-#: an hour, and one by mistake (of days, of thousands of years) no more than this.
+#: The longest wait that is obeyed at a time; then one call asks again. So a wait of hours costs four refused calls an
+#: hour, and a mistaken one (of days, of thousands of years) no more than this.
 HEARD_S = 15 * 60.0
-#: Who asks for so long, or longer, has a limit a day: it is told with its moment, and being refused until then is no
-#: outage. What lies further away than a day and an hour is no day's limit, and for longer than that nobody is excused.
+#: A server that asks for at least this long has a daily limit: it is shown with its time, and refusals until then are
+#: no outage. What is more than a day and an hour away is no daily limit, and no refusal is excused for longer.
 DAY_ASKED_S, DAY_MOST_S = 3600.0, 25 * 3600.0
-#: The same moment, told once more: servers round, and answers take their time.
+#: Times this close are the same one: servers round, and answers take time.
 SAME_MOMENT_S = 120.0
 
 
@@ -35,7 +35,7 @@ class _RequestedWait:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A limit a day of the server: until when it is used up, that moment in words, and the limit (200 requests)."""
+    """A daily limit of the server: until when it is used up, that time in words, and the limit (200 requests)."""
 
     until: float = float("-inf")
     moment: str = ""
@@ -48,14 +48,14 @@ class Day:
 
 
 class Backoff:
-    """Says until when everyone waits: worth 62 used, 67 refused. `now` is the run's clock in seconds.
+    """Decides until when all calls wait: worth 62 used, 67 refused. `now` is the run's clock in seconds.
 
-    That the window shrinks is worth 3 used, 8 refused.
+    Shrinking the window is worth 3 used, 8 refused.
     """
 
     def __init__(self) -> None:
-        # All state that changes: what the server asked for, heard or not, and the day's limit behind that; since when
-        # it refuses, answering nothing (None: it answers); and what the blind waits are made of.
+        # Mutable state: what the server asked for, obeyed or not, and the daily limit behind that; since when it has
+        # refused and not answered (None: it answers); and refusals minus answers since the last wait was set.
         self._requested_wait = _RequestedWait()
         self.day = Day()
         self.refused_since: float | None = None
@@ -63,11 +63,11 @@ class Backoff:
 
     @property
     def asked_until(self) -> float:
-        """Until when the server asked to wait, heard or not."""
+        """Until when the server asked to wait, obeyed or not."""
         return self._requested_wait.until
 
     def on_answer(self, sent_at: float) -> None:
-        """An answer came. One to a call that was sent after the server asked to wait says that the wait is over."""
+        """Note an answer. If its call was sent after the server asked to wait, the wait is over."""
         self.refused_since = None
         self._balance -= 1
         if self._requested_wait.at < sent_at and self._requested_wait.until > float("-inf"):
@@ -75,27 +75,27 @@ class Backoff:
             self.day = replace(self.day, until=float("-inf"))
 
     def on_none_left(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
-        """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests).
+        """Return the wait after an answer that says that no `what` is left; for a daily limit, until its end.
 
-        Worth 3 refused.
+        `limit` is that limit (200 requests). Worth 3 refused.
         """
         wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, BLIND_WAIT_S)
         return self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
 
     def is_excused(self, now: float) -> bool:
-        """Whether being refused now is only what the server announced: its moment, hours away, has not come yet."""
+        """Whether a refusal now is only what the server announced: its time, hours away, has not come yet."""
         since = self._requested_wait.hours_since
         return since is not None and now < min(self._requested_wait.hours_until, since + DAY_MOST_S)
 
     def wait_s(self, asked_s: float | None) -> float:
-        """Seconds that a refusal asks for, as far as they are heard. Without a word: twice the wait before."""
+        """Return the seconds to wait after a refusal, within bounds. If it names none: twice the wait before."""
         before_s = 0.0 if self.refused_since is None else self._requested_wait.until - self._requested_wait.at
         return min(asked_s or min(max(BLIND_WAIT_S, 2 * before_s), BLIND_WAIT_MAX_S), HEARD_S)
 
     def on_refusal(self, asked_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
-        """A 429 came. Of calls that were sent before the last one came only what they ask for is heard.
+        """Note a 429. If its call was sent before the last one came, only the wait that it asks for counts.
 
-        `limit` is the limit that is used up, as far as its headers say: 200 requests.
+        `limit` is the limit that is used up, if its headers name it: 200 requests.
         """
         asked_at, blind_s = self._requested_wait.at, self.wait_s(None)
         if self.refused_since is None:
@@ -128,6 +128,6 @@ class Backoff:
 
 
 def _moment(wait_s: float) -> str:
-    """The moment after a wait as the clock on the wall shows it."""
+    """Return the wall-clock time after a wait."""
     moment = (datetime.now().astimezone() + timedelta(seconds=wait_s)).astimezone()
     return f"{moment:%H:%M}" if wait_s < 24 * 3600 else f"{moment:%Y-%m-%d %H:%M}"

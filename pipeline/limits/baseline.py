@@ -1,7 +1,7 @@
-"""Refusals that come whatever the rate: some servers refuse a few calls in a hundred because they are busy.
+"""Measures refusals that come at any rate: some servers refuse a few calls in a hundred because they are busy.
 
-At one rate they look like those of a limit. They differ once the rate falls: below a limit nothing is refused any more,
-and of these as many as before. So each cut of the rate is a test as well, and one that shows no effect is taken back.
+At one rate they look like those of a limit. They differ once the rate falls: below a limit nothing is refused anymore,
+but a busy server refuses as many as before. So each cut of the rate is also a test, and one without effect is undone.
 Arithmetic only.
 """
 
@@ -10,23 +10,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: A larger share than this is a limit, or a server that is to be left alone; a smaller one than this is noise.
+#: A larger share means a limit, or a server to leave alone; a smaller one is noise.
 MOST_SHARE, NOISE_SHARE = 0.25, 0.015
-#: A test takes so many refusals; or so many calls that, by the share before, there should have been twice as many.
-#: A share is smaller below this part of the one before, and larger when so many standard deviations lie between.
+#: A test takes this many refusals, or so many calls that the earlier share would have refused twice as many. A share is
+#: smaller below this part of the earlier one, and larger if this many standard deviations lie between.
 ENOUGH_REFUSED, SMALLER, APART = 5, 0.6, 1.5
-#: What was found is half forgotten after so long. Then the next cut tests it again, which costs a few calls' time.
+#: A finding is half forgotten after this long. Then the next cut tests it again, which costs a few calls' time.
 HALF_LIFE_S = 300.0
-#: Where soon so many times as much is refused it was a limit after all: for a half-life no test is trusted. Worth 2
+#: If soon this many times as much is refused, it was a limit after all: for a half-life no test is trusted. Worth 2
 #: used, 6 refused.
 FAR_MORE = 2.5
 
 
 @dataclass(slots=True)
 class _Test:
-    """A cut: how many were sent and refused before it and since.
+    """A cut: how many calls were sent and refused before it and since.
 
-    A refusal comes sooner than an answer: the share is that of what was sent, not of what has come back.
+    Refusals come sooner than answers, so a share is that of calls sent, not of calls that came back.
     """
 
     refused_before: int
@@ -39,36 +39,36 @@ class _Test:
 
     @property
     def is_over(self) -> bool:
-        """Whether enough was refused since; the test before the next one, if the cut has not reached the limit."""
+        """Whether enough was refused since. If the cut has not reached the limit, the test stays until the next cut."""
         return self.refused >= ENOUGH_REFUSED and not self.is_less
 
     @property
     def is_less(self) -> bool:
-        """Whether a clearly smaller share is refused since."""
+        """Whether a clearly smaller share has been refused since."""
         return self.refused * self.sent_before < SMALLER * self.refused_before * self.sent
 
     @property
     def is_more(self) -> bool:
-        """Whether a clearly larger share is, or one that is no noise. Worth 5 refused."""
+        """Whether a clearly larger share has been, or one above MOST_SHARE. Worth 5 refused."""
         least, most = _bound(self.refused, -APART, self.sent), _bound(self.refused_before, APART, self.sent_before)
         return least > min(most, MOST_SHARE)
 
 
 class Baseline:
-    """How large a share of the calls is refused whatever the rate: worth 80 used. `now` and `sent_at` are its clock."""
+    """The share of calls that is refused at any rate: worth 80 used. `now` and `sent_at` are seconds of one clock."""
 
     def __init__(self) -> None:
-        # All state that changes.
+        # Mutable state: the share, when it was measured, and the test of the last cut.
         self._share, self._measured_at = 0.0, float("-inf")
         self._test: _Test | None = None
 
     def share(self, now: float) -> float:
-        """The share that is known of; 0 where there is none. That it is forgotten is worth 62 used, 5 refused."""
+        """Return the known share; 0 if there is none. Forgetting it is worth 62 used, 5 refused."""
         share: float = self._share * 0.5 ** ((now - self._measured_at) / HALF_LIFE_S)
         return share if share >= NOISE_SHARE else 0.0
 
     def test(self, rate: float | None, refused: int, sent: int, now: float) -> None:
-        """The rate falls, from this one, at which so many were sent and refused."""
+        """Note that the rate falls from this one, at which this many calls were refused and sent."""
         if 0 < FAR_MORE * self.share(now) < refused / max(1, sent):
             self._share, self._measured_at = 0.0, now
         is_distrusted = self._share == 0 and now < self._measured_at + HALF_LIFE_S
@@ -78,16 +78,16 @@ class Baseline:
 
     @property
     def is_testing(self) -> bool:
-        """Whether it is still open what the last cut has shown: another one would tell less. Worth 53 used."""
+        """Whether the effect of the last cut is still open, so that another one would show less. Worth 53 used."""
         return self._test is not None and not self._test.is_over
 
     def on_send(self) -> None:
-        """A call leaves."""
+        """Note that a call leaves."""
         if self._test is not None and not self._test.is_over:
             self._test.sent += 1
 
     def on_return(self, sent_at: float, now: float, *, refused: bool) -> tuple[float | None] | None:
-        """A call was answered or refused. If that shows that cuts had no effect: the rate before them, in a tuple."""
+        """Note an answer or a refusal. If it shows that cuts had no effect, return the rate before them, in a tuple."""
         test = self._test
         if test is None or test.is_over or sent_at <= test.at:
             return None
@@ -106,5 +106,5 @@ class Baseline:
 
 
 def _bound(count: int, deviations: float, of: int) -> float:
-    """The share that so many are, more or less so many standard deviations."""
+    """Return the share of this count plus this many standard deviations."""
     return (count + deviations * math.sqrt(count)) / max(1, of)

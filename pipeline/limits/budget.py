@@ -1,16 +1,16 @@
-"""A hard cap on what a run may cost, by reservation, over all its sessions. Arithmetic only.
+"""Caps what a run may cost over all its sessions, by reservation. Arithmetic only.
 
-Before a call is sent, the most that it can cost is set aside; its answer turns that into what it did cost. So spent +
-set aside never passes the cap, whatever the answers are:
+Before a call is sent, the most that it can cost is reserved; its answer replaces that with the true cost. So spent plus
+reserved never exceeds the cap, whatever the answers are:
 
-    reserve    the worst case is set aside (no cache discount, all of the prompt written to the cache where that is
-               dearer), or it does not fit: now, or at all
+    reserve    the worst case is reserved (no cache discount, all of the prompt written to the cache if that costs
+               more), or it does not fit: now, or at all
     settle     an answer came: its usage is spent
     release    the call was certainly not billed
     lose       nobody knows: the worst case stays counted
 
 Money is counted in whole picodollars and model tokens in ones, so that sums are exact. A call that uses more than was
-set aside for it is counted as it is, and from then on more is set aside for each, in flight or to come.
+reserved is counted in full, and from then on more is reserved for each call, in flight or to come.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from pipeline.limits.price import Price, split
 from pipeline.records import Usage
 from pipeline.units import exact_dollars
 
-#: US dollars a million tokens are picodollars a token, times this.
+#: US dollars per million tokens, times this, are picodollars per token.
 _PICO = 1_000_000
 PICO_PER_USD = _PICO**2
-#: What a server's chat template may add to a request that shows nowhere in its bytes: the preamble for tools (up to
-#: some 350 tokens where it is published) and a system text of its own.
+#: What a server's chat template may add to a request beyond its bytes: the preamble for tools (up to about 350 tokens
+#: where it is published) and a system text of its own.
 FRAMING_TOKENS = 512
-#: A call that used more than was set aside for it: so much more than that is set aside from then on.
+#: If a call used more than was reserved, this many times its use is reserved from then on.
 SAFETY = 1.1
-#: How far ahead the count is written down: this share of the cap is the most that a killed process counts for nothing.
+#: How far ahead the count is saved: this share of the cap is the most that a killed process counts in vain.
 AHEAD_SHARE = 0.005
 
 
 def prompt_bound(request_bytes: int) -> int:
-    """The most prompt tokens that a request can have whose messages and tools are so many bytes of JSON in UTF-8.
+    """Return the most prompt tokens of a request whose messages and tools are this many bytes of JSON in UTF-8.
 
-    A token of a byte-level vocabulary stands for at least one byte. The two to four tokens that frame a message are
-    fewer than the bytes of its JSON (`{"role":"user","content":""}` has 28); what is there once a request is
-    FRAMING_TOKENS. Holds for text; an image that is only named by its address costs what its bytes here do not show.
+    A token of a byte-level vocabulary has at least one byte. The two to four tokens that frame a message are fewer than
+    the bytes of its JSON (`{"role":"user","content":""}` has 28); FRAMING_TOKENS covers what is added once per request.
+    This holds for text; the bytes here do not show the cost of an image that is only named by its address.
     """
     return request_bytes + FRAMING_TOKENS
 
@@ -49,7 +49,7 @@ def prompt_bound(request_bytes: int) -> int:
 class BudgetReachedError(LabelpipeError):
     """The budget is used up.
 
-    `key` is the setting that holds the cap; `cap`, `spent` and `needed` are in its unit, US dollars or tokens.
+    `key` is the setting with the cap; `cap`, `spent`, and `needed` are in its unit, US dollars or tokens.
     """
 
     code = "budget"
@@ -61,7 +61,7 @@ class BudgetReachedError(LabelpipeError):
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """An amount of money and of model tokens. None where it is unknown or not limited."""
+    """An amount of money and of model tokens. None: unknown, or not limited."""
 
     usd: float | None
     tokens: int | None
@@ -72,7 +72,7 @@ NOTHING = Spend(0.0, 0)
 
 @dataclass(frozen=True, slots=True)
 class TokenBound:
-    """The most that calls can use: the bound of their prompts, and the room for their answers, in tokens."""
+    """The most tokens that calls can use: the bound of their prompts, and the room for their answers."""
 
     prompt: int
     output: int
@@ -85,7 +85,7 @@ class TokenBound:
 
 
 class Reservation:
-    """What is set aside for one call. It ends once: settled, released or lost; `close` may always follow."""
+    """What is reserved for one call. It ends once: settled, released, or lost; `close` may always follow."""
 
     __slots__ = ("_budget", "_ended", "most")
 
@@ -95,9 +95,9 @@ class Reservation:
         self.most = most
 
     def settle(self, usage: Usage, cost_usd: float | None = None) -> None:
-        """An answer came and used this. An answer that tells no usage is counted as lost.
+        """Count what the answer used. An answer without usage counts as lost.
 
-        `cost_usd` is what it cost, where that is known; None: by the budget's own price.
+        `cost_usd` is its cost, if that is known; None: by the budget's own price.
         """
         if not usage.total:
             self.lose()
@@ -106,16 +106,16 @@ class Reservation:
         self._budget._settle(self.most, usage, cost_usd)
 
     def release(self) -> None:
-        """The call was certainly not billed: refused, or never sent."""
+        """Free it: the call was certainly not billed (refused, or never sent)."""
         self._end()
 
     def lose(self) -> None:
-        """No answer came; it may have been billed."""
+        """Count it as perhaps spent: no answer came."""
         self._end()
         self._budget._lose(self.most)
 
     def close(self) -> None:
-        """Lose it, unless it has ended: for a `finally`."""
+        """Lose it unless it has ended; for a `finally`."""
         if not self._ended:
             self.lose()
 
@@ -129,9 +129,9 @@ class Reservation:
 class Budget:
     """Caps in US dollars and in model tokens; None: no cap. `spent_*` is what earlier sessions of the run have cost.
 
-    `maybe` is the part of it that no kept answer tells of: calls without an answer, or what a kill cut off.
+    `maybe` is the part of it without a saved answer: calls that were not answered, or what a kill cut off.
 
-    Raises ConfigError for a cap in US dollars where no price is known.
+    Raises ConfigError for a cap in US dollars if no price is known.
     """
 
     def __init__(
@@ -148,9 +148,9 @@ class Budget:
         self._priced = price is not None
         self._maybe_before = maybe
         self.set_caps(usd=usd, tokens=tokens)
-        # All state that changes: the caps; spent (picodollars and tokens) and perhaps spent, the worst case of what is
-        # in flight and of the batches at the server (picodollars and tokens), what is written down, and how many times
-        # the worst case of prompt and output was used at most.
+        # Mutable state: the caps; spent (picodollars and tokens) and perhaps spent; the worst case of what is in flight
+        # and of the batches at the server (picodollars and tokens); what is saved; and the most times that the worst
+        # case of prompt and output was used.
         self._spent = (math.ceil(spent_usd * PICO_PER_USD), spent_tokens)
         self._maybe = self._reserved = TokenBound(0, 0)
         self._queued = (0, 0)
@@ -158,7 +158,7 @@ class Budget:
         self._factors = (1.0, 1.0)
 
     def set_caps(self, *, usd: float | None, tokens: int | None) -> None:
-        """Take over other caps. A cap below what is spent lets no further call through."""
+        """Set other caps. A cap below what is spent lets no further call through."""
         if usd is not None and not self._priced:
             raise ConfigError(
                 f"limits.budget_usd = {plain(usd)}, but the price of the model is unknown; set model.price (input and "
@@ -167,44 +167,44 @@ class Budget:
         self._caps = (None if usd is None else math.floor(usd * PICO_PER_USD), tokens)
 
     def set_exact_caps(self, caps: tuple[int | None, int | None]) -> None:
-        """Take over caps in picodollars and tokens: the part of a budget that this process may spend."""
+        """Set caps in picodollars and tokens: the part of a budget that this process may spend."""
         self._caps = caps if self._priced else (None, caps[1])
 
     @property
     def _usd(self) -> float:
-        """The cap in US dollars as it was given, 0 where there is none."""
+        """The cap in US dollars as it was given; 0 if there is none."""
         return round((self._caps[0] or 0) / PICO_PER_USD, 11)
 
     def fits(self, most: TokenBound, *, alone: bool = False) -> bool:
-        """Whether so much can be set aside; with `alone`, once nothing is in flight."""
+        """Whether this much can be reserved; with `alone`, once nothing is in flight."""
         reserved = TokenBound(0, 0) if alone else self._reserved
         return not any(self._passes(self._plus_queued(self._count(reserved + self._maybe + most)), self._caps))
 
     def exactly(self, most: TokenBound | None = None) -> tuple[int, int]:
-        """What is spent and in flight, with the worst case of one more call: picodollars and tokens."""
+        """Return what is spent and in flight plus the worst case of one more call, in picodollars and tokens."""
         return self._plus_queued(self._count(self._reserved + self._maybe + (most or TokenBound(0, 0))))
 
     @property
     def holds(self) -> bool:
-        """Whether something is set aside for calls in flight or for batches, which may cost less."""
+        """Whether something is reserved for calls in flight or for batches, which may cost less."""
         return self._reserved != TokenBound(0, 0) or self._queued != (0, 0)
 
     @property
     def is_capped(self) -> bool:
-        """Whether there is a cap. Without one it only counts, so that a cap can begin in mid-run."""
+        """Whether there is a cap. Without one the budget only counts, so that a cap can begin in mid-run."""
         return self._caps != (None, None)
 
     @property
     def needs_saving(self) -> bool:
-        """Whether the next session is to know what was counted: there is a cap, or was."""
+        """Whether the next session needs the count: there is a cap, or was one."""
         return self.is_capped or self._saved_bound[1] >= 0
 
-    # -- setting aside -------------------------------------------------------------------------------------------
+    # -- reserving -----------------------------------------------------------------------------------------------
 
     def reserve(self, prompt_tokens_most: int, output_tokens_most: int) -> Reservation | None:
-        """Set the worst case of a call aside. None: it fits once something in flight has ended; wait for that.
+        """Reserve the worst case of a call. None: it fits once something in flight has ended; wait for that.
 
-        Raises BudgetReachedError where it would not fit with nothing in flight either.
+        Raises BudgetReachedError if it would not fit even with nothing in flight.
         """
         most = TokenBound(prompt_tokens_most, output_tokens_most)
         dear, long = self._passes(self._count(self._maybe + most), self._caps)
@@ -218,16 +218,16 @@ class Budget:
         return Reservation(self, most)
 
     def has_room(self, usd: float, tokens: int) -> bool:
-        """Whether so much more fits beside all that is spent, in flight and queued."""
+        """Whether this much fits in addition to all that is spent, in flight, and queued."""
         return not any(self._passes(self.exactly_beside(usd, tokens), self._caps))
 
     def exactly_beside(self, usd: float, tokens: int) -> tuple[int, int]:
-        """What is spent, in flight and queued, with so much more: picodollars and tokens."""
+        """Return what is spent, in flight, and queued plus this much, in picodollars and tokens."""
         pico, counted = self.exactly()
         return pico + math.ceil(usd * PICO_PER_USD), counted + tokens
 
     def reached(self, usd: float, tokens: int) -> BudgetReachedError:
-        """The error for a batch that can cost so much, and does not fit."""
+        """Return the error for a batch that can cost this much and does not fit."""
         spent, left = self.spent, self.left()
         if left.usd is not None and usd > left.usd:
             key, cap, was, needed = "limits.budget_usd", self._usd, spent.usd or 0.0, usd
@@ -238,11 +238,11 @@ class Budget:
         return BudgetReachedError(f"{key} = {plain(cap)}: {message}", key=key, cap=cap, spent=was, needed=needed)
 
     def set_queued(self, usd: float, tokens: int) -> None:
-        """Batches at the server can cost so much at most. The ledger knows them, so no saved bound counts it."""
+        """Set the most that batches at the server can cost. The ledger knows them, so no saved bound counts it."""
         self._queued = (math.ceil(usd * PICO_PER_USD), tokens)
 
     def add_batch_answer(self, usage: Usage, cost_usd: float | None) -> None:
-        """An answer of a batch came. What it could cost at most is taken out of what is queued by `set_queued`."""
+        """Count an answer of a batch. `set_queued` takes the most that it could cost out of what is queued."""
         pico = self._pico_of(usage) if cost_usd is None else round(cost_usd * PICO_PER_USD)
         self._spent = (self._spent[0] + pico, self._spent[1] + usage.total)
 
@@ -250,7 +250,7 @@ class Budget:
         return count[0] + self._queued[0], count[1] + self._queued[1]
 
     def _passes(self, count: tuple[int, int], bounds: tuple[int | None, int | None]) -> tuple[bool, bool]:
-        """Whether a count of picodollars, and one of tokens, passes a bound; only what is capped can."""
+        """Whether a count of picodollars, and one of tokens, exceeds its bound; only what is capped can."""
         pico, tokens = (
             cap is not None and bound is not None and one > bound
             for cap, one, bound in zip(self._caps, count, bounds, strict=True)
@@ -258,7 +258,7 @@ class Budget:
         return pico, tokens
 
     def _worst(self, most: TokenBound) -> tuple[int, int]:
-        """The most that so many tokens can come to: picodollars and tokens."""
+        """Return the most that these tokens can come to, in picodollars and tokens."""
         prompt, output = math.ceil(most.prompt * self._factors[0]), math.ceil(most.output * self._factors[1])
         return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
@@ -296,25 +296,25 @@ class Budget:
         prompt = fresh * self._input + cached * self._cached + written * self._written
         return prompt + usage.completion * self._output
 
-    # -- what it comes to ----------------------------------------------------------------------------------------
+    # -- totals --------------------------------------------------------------------------------------------------
 
     @property
     def spent(self) -> Spend:
-        """What the run has cost in all sessions, with what it perhaps has. `usd` is None where no price is known."""
+        """What the run has cost in all sessions, with what is perhaps spent. `usd` is None if no price is known."""
         return self._as_spend(self._count(self._maybe))
 
     @property
     def maybe_usd(self) -> float:
-        """What the lost calls of this session have cost at most; 0 where no price is known."""
+        """The most that the lost calls of this session have cost; 0 if no price is known."""
         return self._worst(self._maybe)[0] / PICO_PER_USD
 
     @property
     def counted(self) -> Spend:
-        """What the run can have cost at most, with all that is in flight."""
+        """The most that the run can have cost, with all that is in flight."""
         return self._as_spend(self._plus_queued(self._count(self._reserved + self._maybe)))
 
     def left(self) -> Spend:
-        """What may still be set aside, never below 0; None where there is no cap."""
+        """Return what may still be reserved, never below 0; None: there is no cap."""
         pico, tokens = self._plus_queued(self._count(self._reserved + self._maybe))
         most_pico, most_tokens = self._caps
         return Spend(
@@ -323,7 +323,7 @@ class Budget:
         )
 
     def _count(self, open_calls: TokenBound) -> tuple[int, int]:
-        """What is spent, with the worst case of these calls. Rounded as one, so that losing one adds nothing."""
+        """Return what is spent plus the worst case of these calls, rounded once, so that losing one adds nothing."""
         (spent_pico, spent_tokens), (pico, tokens) = self._spent, self._worst(open_calls)
         return spent_pico + pico, spent_tokens + tokens
 
@@ -331,10 +331,10 @@ class Budget:
         return Spend(count[0] / PICO_PER_USD if self._priced else None, count[1])
 
     def bound_to_save(self) -> Spend | None:
-        """What has to be in the ledger before the next call leaves, or None where what is there is enough.
+        """Return what must be in the ledger before the next call leaves; None if what is there is enough.
 
-        A killed process cannot say what it had in flight. So the count is written down ahead, a small share of the
-        cap at a time, and the next session begins with it; a clean end writes `spent` over it.
+        A killed process cannot report what it had in flight. So the count is saved ahead, a small share of the cap at a
+        time, and the next session begins with it; a clean end overwrites it with `spent`.
         """
         count = self._count(self._reserved + self._maybe)
         if not any(self._passes(count, self._saved_bound)):
@@ -344,7 +344,7 @@ class Budget:
 
 
 def _pico_rates(price: Price | None) -> tuple[int, int, int, int]:
-    """Picodollars a token: fresh prompt, cached prompt, prompt written to the cache, output."""
+    """Return picodollars per token: fresh prompt, cached prompt, prompt written to the cache, output."""
     if price is None:
         return 0, 0, 0, 0
     rates = (price.input, price.cached_input, price.written, price.output)
@@ -353,16 +353,16 @@ def _pico_rates(price: Price | None) -> tuple[int, int, int, int]:
 
 
 def _learned(factor: float, used: int, most: int) -> float:
-    """The factor on the worst case, after a call that used so much of its own."""
+    """Return the factor on the worst case after a call that used this much of its own."""
     ratio = used / max(1, most)
     return factor if ratio <= factor else ratio * SAFETY
 
 
 def _ahead(count: int, cap: int | None) -> int:
-    """A count to write down, with some room, but not beyond the cap for the room's sake."""
+    """Return a count to save, with some room; the room itself does not exceed the cap."""
     return count if cap is None else max(count, min(cap, count + math.floor(AHEAD_SHARE * cap)))
 
 
 def plain(number: float) -> str:
-    """A number as a person writes it: 0.00001, not 1e-05."""
+    """Return a number as a person writes it: 0.00001, not 1e-05."""
     return f"{Decimal(repr(number)).normalize():f}"

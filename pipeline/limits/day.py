@@ -1,4 +1,4 @@
-"""Requests a day, kept across restarts: calls are taken from leases that are written down before they are used."""
+"""Limits requests per day, across restarts: calls are taken from leases that are saved before they are used."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Add = Callable[[str, int], Awaitable[None]]
 
 
 def count_midnights(now: datetime, seconds: float) -> int:
-    """How many UTC days begin within so many seconds."""
+    """Return how many UTC days begin within this many seconds."""
     now = now.astimezone(UTC)
     return ((now + timedelta(seconds=seconds)).date() - now.date()).days
 
 
 class DayMeter:
-    """At most `limit` requests in a UTC day; None: they are counted only, for a limit that is set later.
+    """At most `limit` requests in a UTC day; None: they are only counted, for a limit that is set later.
 
-    `used(day)` and `add(day, n)` keep the count (the ledger does). A lease is added before its first call leaves, so a
-    killed process can only have counted too many, never too few. Without a limit nothing waits for the disk: what was
-    counted goes with a write that happens anyhow (`take_uncounted`), and a kill may lose what came since the last one.
+    `used(day)` and `add(day, n)` keep the count (in the ledger). A lease is added before its first call leaves, so a
+    killed process can only have counted too many, never too few. Without a limit nothing waits for the disk: the count
+    is saved with a write that happens anyway (`take_uncounted`), and a kill may lose what came since the last one.
     `wall` is seconds since 1970-01-01 UTC.
     """
 
     def __init__(self, limit: int | None, *, used: Used, add: Add, wall: Callable[[], float]) -> None:
         self._used, self._add, self._wall = used, add, wall
-        # All state that changes: the limit; and by day, what is left of the lease, what is not written yet, what of
-        # it is on its way, and what this process knows of the rest.
+        # Mutable state: the limit; and by day, what is left of the lease, what is not saved yet, what is being saved,
+        # and what no lease has taken, as far as this process knows.
         self.limit = limit
         self._lease: Counter[str] = Counter()
         self._uncounted: Counter[str] = Counter()
@@ -40,14 +40,14 @@ class DayMeter:
 
     @property
     def left_today(self) -> int | None:
-        """Requests that may still leave today, as far as this process knows; None before the first."""
+        """Requests that may still leave today, as far as this process knows; None: no limit, or nothing known yet."""
         if self.limit is None or not self._unleased:
             return None
         today = self._today()
         return self._unleased.get(today, self.limit) + self._lease[today]
 
     def room(self, seconds: float = 0.0) -> int | None:
-        """Requests that may leave within so many seconds, as far as this process knows; None without a limit."""
+        """Return how many requests may leave within this many seconds, as far as is known; None without a limit."""
         today = self.left_today
         if self.limit is None or today is None:
             return None
@@ -59,13 +59,13 @@ class DayMeter:
             await self._free(self._today(), self.limit)
 
     def set_limit(self, limit: int | None) -> None:
-        """Take over another limit. All calls of the day count for it, whatever the limit was when they left."""
+        """Set another limit. All calls of the day count toward it, whatever the limit was when they left."""
         self._give_back()
         self.limit = limit
         self._unleased.clear()
 
     async def take(self) -> float:
-        """Take one request: 0.0, or the seconds until the day's count begins anew."""
+        """Take one request. Return 0.0, or the seconds until the day's count starts again."""
         day = self._today()
         if self.limit is None:
             self._uncounted[day] += 1
@@ -76,11 +76,11 @@ class DayMeter:
         return 0.0
 
     def return_unused(self, count: int) -> None:
-        """So many that were taken will not leave."""
+        """Give back this many requests that were taken and will not leave."""
         self._uncounted[self._today()] -= count
 
     async def take_many(self, count: int) -> float:
-        """Count so many requests at once, which leave as a batch: 0.0, or how long until they fit, in seconds."""
+        """Count this many requests at once, which leave as a batch. Return 0.0, or the seconds until they fit."""
         self._give_back()
         await self._write_uncounted()
         day = self._today()
@@ -92,8 +92,8 @@ class DayMeter:
         return 0.0
 
     async def _free(self, day: str, limit: int) -> int:
-        """What no lease of the day has taken."""
-        # Looked at first: if it arrives meanwhile it is counted twice for now, else it would be missed.
+        """Return what no lease of the day has taken."""
+        # Read first: what arrives meanwhile is then counted twice for now, and would otherwise be missed.
         on_the_way = self._on_the_way[day]
         self._unleased[day] = max(0, limit - await self._used(day) - on_the_way)
         return self._unleased[day]
@@ -104,30 +104,30 @@ class DayMeter:
         if free <= 0:
             return False
         lease = min(max(1, min(100, limit // 100)), free)
-        # Only then: a lease whose writing was cancelled may count too many, but is not used.
+        # Only now: a lease whose write was canceled may count too many, but is not used.
         await self._add(day, lease)
         self._lease[day] = lease
         self._unleased[day] = free - lease
         return True
 
     def _give_back(self) -> None:
-        """What of the lease was not used."""
+        """Give back the unused part of the lease."""
         self._uncounted.subtract(self._lease)
         self._lease.clear()
 
-    # -- what is not written yet ---------------------------------------------------------------------------------
+    # -- what is not saved yet -----------------------------------------------------------------------------------
 
     def take_uncounted(self) -> Mapping[str, int]:
-        """What is to be added to the count, by day. `written` must follow."""
+        """Take what must be added to the count, by day. `on_written` must follow."""
         counts = Counter({day: count for day, count in self._uncounted.items() if count})
         self._uncounted.clear()
         self._on_the_way.update(counts)
         return counts
 
     def on_written(self, counts: Mapping[str, int], *, ok: bool = True) -> None:
-        """It was added; or not, and it stays to be added. A write that was cut off may have been done all the same.
+        """Note that it was added, or still must be. A write that was cut off may have been done anyway.
 
-        So what would be given back is not given back once more: too many may be counted, never too few.
+        So what would be given back is not given back again: too many may be counted, never too few.
         """
         self._on_the_way.subtract(counts)
         if not ok:
@@ -143,7 +143,7 @@ class DayMeter:
                 self.on_written({day: count}, ok=ok)
 
     async def close(self) -> None:
-        """Give back what of the lease was not used, and write down the rest; may be called twice."""
+        """Give back the unused part of the lease, and save the rest. May be called twice."""
         self._give_back()
         await self._write_uncounted()
 
@@ -163,5 +163,5 @@ class DayMeter:
 
 @lru_cache(maxsize=2)
 def _name_of_day(days: int) -> str:
-    """The day that is so many days after 1970-01-01, as 2026-12-01."""
+    """Return the day this many days after 1970-01-01, as 2026-12-01."""
     return (date(1970, 1, 1) + timedelta(days=days)).isoformat()

@@ -1,14 +1,14 @@
-"""How many calls may be under way, and whether any may leave at all.
+"""Decides how many calls may be in flight, and whether any may leave at all.
 
-States, one at a time, in this order of rank:
+States, one at a time, the highest rank first:
     stopped       for good: every waiter gets the reason
-    paused        by somebody's order, until they say go on
-    held          until a moment: a 429's Retry-After, the day's limit
-    outage        calls fail for everyone: one probe at a time, with backoff, opens it
+    paused        by a person's order, until they resume
+    held          until a time: a 429's Retry-After, a daily limit
+    outage        calls fail for everyone: one probe at a time, with backoff, ends it
     ramping       after the start or an outage: the window grows with answers
     open          up to `concurrency` in flight
 
-All methods but `wait` are synchronous and take no time. `wait` serves one waiter (the door is a lock).
+All methods but the asynchronous ones return at once. `wait` serves one waiter: admission passes one call at a time.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pipeline.limits.resource import Hold
 #: Distinct records that must fail in a row, with no answer between, before it is an outage. Worth 19 refused.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
-#: What begins so soon after an outage's end, while the window is ramping, goes on with it; later in the first second.
+#: Failures this soon after an outage's end continue it while the window is ramping; after that, in the first second.
 SETTLE_S = 10.0
-#: So few records that all fail may each be at fault: after so long an outage they are charged for it, and the run ends.
+#: If all of a few records fail, each may be at fault: after an outage this long they are charged, and the run ends.
 FEW_PATIENCE_S = 600.0
-#: A record is to blame for its failures when so many others were answered since they began, or as many as are failing
-#: where those are fewer. One lucky answer in the middle of an outage blames nobody.
+#: A record is to blame for its failures if this many others were answered since they began, or as many as are failing
+#: if those are fewer. One lucky answer during an outage blames nobody.
 BLAME_ANSWERS = 10
-#: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
-#: a few more follow. Worth 11 used, 13 refused.
+#: The first call of a run goes alone, so a wrong key costs one call, not a full window. If it is silent for this
+#: long, a few more follow. Worth 11 used, 13 refused.
 ALONE_S = 1.0
-#: The same where the server keeps the prompts' beginning: those that leave before it is read pay for it once more.
+#: The same if the server caches the beginning of prompts: calls that leave before it is read pay for it again.
 WARM_UP_S = 15.0
 
 NOT_HELD = Hold(float("-inf"), "")
@@ -42,9 +42,10 @@ NOT_HELD = Hold(float("-inf"), "")
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which calls failed for everyone. Times are the run's clock; `until` is None while it lasts.
+    """A time in which calls failed for everyone. Times are on the run's clock; `until` is None while it lasts.
 
-    What begins again before it has settled is the same one, so there may be answers in it: it last began at `shut_at`.
+    An outage that begins again before it has settled is the same one, so it may contain answers. It last began at
+    `shut_at`.
     """
 
     since: float
@@ -61,7 +62,7 @@ class Gate:
         self.concurrency = concurrency
         self.probe_max_s = probe_max_s
         self._alone_s = alone_s
-        # All state that changes.
+        # Mutable state.
         self.in_flight = 0
         self.unwritten = 0
         self._outages: list[Outage] = []
@@ -81,17 +82,17 @@ class Gate:
 
     @property
     def outage(self) -> Outage | None:
-        """The outage that lasts; None: there is none."""
+        """The current outage; None: there is none."""
         return self._outages[-1] if self._outages and self._outages[-1].until is None else None
 
     @property
     def outages(self) -> list[Outage]:
-        """Those that have ended."""
+        """The outages that have ended."""
         return [outage for outage in self._outages if outage.until is not None]
 
     @property
     def state(self) -> str:
-        """The state it is in, by the words of the list above."""
+        """The current state, by its name in the list above."""
         is_held = asyncio.get_running_loop().time() < self.current_hold.until
         known = {"stopped": self._stopped is not None, "paused": self.paused, "held": is_held}
         known |= {"outage": self.outage is not None, "ramping": self._window < self.concurrency}
@@ -116,38 +117,38 @@ class Gate:
         return self._delay_s(now) <= 0
 
     async def changed(self) -> None:
-        """Return when a call has ended, or anything else has changed. One waiter, as for `wait`."""
+        """Return when a call has ended or anything else has changed. Serves one waiter, like `wait`."""
         self._changed.clear()
         if self._stopped is None:
             await self._changed.wait()
 
     def enter(self, now: float) -> None:
-        """A call leaves."""
+        """Note that a call leaves."""
         self.in_flight += 1
         if self.outage is not None:
-            # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
+            # A silent probe must not keep the gate shut: the next one may follow after the longest wait.
             self._opens_at = now + self.probe_max_s
 
     def leave(self) -> None:
-        """A call ended, however."""
+        """Note that a call has ended."""
         self.in_flight -= 1
         self.wake()
 
     def on_answer_queued(self) -> None:
-        """An answer waits to be written. Until then it keeps its place, so a kill costs no more than `concurrency`."""
+        """Note that an answer waits to be written. It keeps its place, so a kill costs at most `concurrency`."""
         self.unwritten += 1
 
     def on_answers_written(self, count: int) -> None:
-        """So many answers are in the ledger."""
+        """Note that this many answers are in the ledger."""
         self.unwritten -= count
         self.wake()
 
     def wake(self) -> None:
-        """Let the waiter look again."""
+        """Let the waiter check again."""
         self._changed.set()
 
     def _delay_s(self, now: float) -> float:
-        """Seconds to wait before looking again; 0 when open; infinite when only an event can open it."""
+        """Return the seconds until the next check; 0 if open; infinity if only an event can open it."""
         if self._stopped is not None:
             raise StoppedError(str(self._stopped)) from self._stopped
         if self.paused:
@@ -169,24 +170,24 @@ class Gate:
         return self._ramp_delay_s(now)
 
     def _ramp_delay_s(self, now: float) -> float:
-        """While the first answers are awaited the window grows by time too, so that one silent call stops nobody."""
+        """Return the delay of a ramping window. It also grows with time, so that one silent call stops nobody."""
         if self._opens_at is None:
             self._opens_at = now + (ALONE_S if self.answers else self._alone_s)
         if now < self._opens_at:
             return self._opens_at - now
         self._window *= 4
-        self._opens_at = now + PROBE_FIRST_S  # after that silence it is no wrong key: faster
+        self._opens_at = now + PROBE_FIRST_S  # after such a silence the key is not wrong: faster
         return self._place_delay_s(now)
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
     def on_answer(self, now: float, sent_at: float | None = None) -> None:
-        """The model answered: nothing is wrong for everyone. `sent_at` is when the call left; None: just now."""
+        """Note an answer: nothing is wrong for everyone. `sent_at` is when the call left; None: just now."""
         self.answers += 1
         if self._evidence:
             self._evidence.clear()
         if self._window < self.concurrency:
-            # The first answer of a run opens it wide; after an outage the window doubles with each round.
+            # The first answer of a run opens the window fully; after an outage it doubles with each round.
             first = self.last_success_at == float("-inf")
             self._window = self.concurrency if first else self._window + 1
         self.last_success_at = now
@@ -195,14 +196,14 @@ class Gate:
         self.wake()
 
     def on_health_check(self, now: float, sent_at: float) -> None:
-        """A health check was answered, which left at `sent_at`: nothing is wrong for everyone."""
+        """Note that a health check sent at `sent_at` was answered: nothing is wrong for everyone."""
         self.passed_at = max(self.passed_at, sent_at)
         self._evidence.clear()
         if self.outage is not None:
             self._end_outage(now)
 
     def set_hold(self, until: float, reason: str, *, then_one: bool = False) -> None:
-        """Nothing leaves before `until`. An earlier end than one already set changes nothing.
+        """Let nothing leave before `until`. An end before the current one changes nothing.
 
         `then_one`: after it one call goes first, as at the start.
         """
@@ -210,37 +211,37 @@ class Gate:
             self.current_hold = Hold(until, reason, then_one)
 
     def set_paused(self, paused: bool) -> None:
-        """Let nothing leave, by somebody's order; or go on."""
+        """Let nothing leave, by a person's order; or resume."""
         self.paused = paused
         self.wake()
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Take over another limit of calls in flight. The window opens with it, unless it is still ramping."""
+        """Set another limit of calls in flight. The window opens with it, unless it is still ramping."""
         if self._window >= self.concurrency:
             self._window = float(max(concurrency, self._window))
         self.concurrency = concurrency
         self.wake()
 
     def set_probe_max(self, seconds: float) -> None:
-        """Take over another longest wait between two probes."""
+        """Set another longest wait between two probes."""
         self.probe_max_s = seconds
 
     def release_hold(self) -> None:
-        """Forget the time until which nothing leaves: the limit behind it has changed."""
+        """End the hold, because the limit behind it has changed."""
         self.current_hold = NOT_HELD
         self.wake()
 
     def shrink(self) -> None:
-        """More was refused than answered of late: half of what is in flight, then more with each answer."""
+        """Halve the calls in flight, because more were refused than answered lately. Answers open the window again."""
         if self.outage is None:
             self._window, self._opens_at = max(1.0, min(self._window, self.in_flight) // 2), None
 
     def on_refusal(self, now: float, sent_at: float | None = None) -> None:
-        """A 429, or a 400 about one record: the server is up, and nothing more is known."""
+        """Note a 429, or a 400 about one record: the server is up, and nothing more is known."""
         self._is_up(now, sent_at)
 
     def is_settling(self, now: float) -> bool:
-        """Whether failures would be the last outage going on: it is over so lately, or nothing was answered since."""
+        """Whether failures would continue the last outage: it ended recently, or nothing was answered since."""
         last = self._outages[-1] if self._outages else None
         if last is None or last.until is None:
             return False
@@ -249,9 +250,9 @@ class Gate:
         return now - last.until < (SETTLE_S if self._window < self.concurrency else ALONE_S)
 
     def _is_up(self, now: float, sent_at: float | None) -> None:
-        """Somebody is there. A call that left before the outage may have been served before it, while others fail.
+        """Note that the server is up. It may have served a call that left before the outage while others fail.
 
-        So it only brings the next probe forward: a true end is seen as soon as that is answered.
+        So such a call only brings the next probe forward: a true end is seen as soon as that is answered.
         """
         if self.outage is None:
             return
@@ -264,18 +265,18 @@ class Gate:
     def on_failure(
         self, key: str, *, sent_at: float, answers_before: int, failing: int, others: int, reason: str, now: float
     ) -> bool:
-        """A call failed in a way that may be the provider's. True: it is this record's own failure.
+        """Note a failure that may be the provider's. Return whether it is this record's own.
 
         `answers_before` is what `answers` was when the first failed call of this record was sent; `failing` is how many
-        other records are failing too; `others` is how many are being worked on. A record is to blame when enough
-        others were answered since then. Failures that nothing explains are evidence: enough of them from different
-        records in a row make an outage.
+        other records are failing too; `others` is how many others are in work. A record is to blame if enough others
+        were answered since then. Unexplained failures are evidence: enough of them from different records in a row make
+        an outage.
         """
         if self.outage is not None:
             self._on_probe_failure(self.outage, sent_at, now)
             return others + 1 < EVIDENCE and now - self.outage.shut_at > FEW_PATIENCE_S
         if self._outages and sent_at < (self._outages[-1].until or now):
-            return False  # it left in the outage that is over: nobody is to blame, and nothing is wrong now
+            return False  # it left during the outage that is over: nobody is to blame, and nothing is wrong now
         if self.blames(answers_before, failing):
             return True
         self._evidence.add(key)
@@ -284,7 +285,7 @@ class Gate:
         return False
 
     def is_doubtful(self, key: str, others: int) -> bool:
-        """Whether calls fail for everyone, or do with one more failure, of this record; `others` as for `failed`."""
+        """Whether calls fail for everyone, or do after one more failure of this record; `others` as in `on_failure`."""
         return self.outage is not None or self._is_enough(self._evidence | {key}, others)
 
     @staticmethod
@@ -292,17 +293,17 @@ class Gate:
         return len(evidence) >= max(2, min(EVIDENCE, others + 1))
 
     def blames(self, answers_before: int, failing: int) -> bool:
-        """Whether enough others were answered since a record's failures began that they are its own."""
+        """Whether a record's failures are its own, because enough others were answered since they began."""
         return self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS))
 
     def _begin_outage(self, reason: str, now: float) -> None:
         again = self._outages.pop() if self.is_settling(now) else None
         self._outages.append(replace(again or Outage(now, reason), until=None, shut_at=now))
-        # Also where it begins again: its first probe is not to wait as long as the last one before did.
+        # Also if it begins again: its first probe must not wait as long as the last one before.
         self._opens_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 
     def _on_probe_failure(self, outage: Outage, sent_at: float, now: float) -> None:
-        """The wait for the next one doubles; one that left before the outage was known is none."""
+        """Double the wait for the next probe. A call that left before the outage was known is no probe."""
         if sent_at > outage.shut_at:
             self._outages[-1] = replace(outage, probes=outage.probes + 1)
             self._opens_at = now + min(PROBE_FIRST_S * 2.0 ** min(outage.probes + 1, 20), self.probe_max_s)
@@ -343,5 +344,5 @@ class Gate:
 
     @property
     def stopped(self) -> Exception | None:
-        """Why it is shut for good, or None."""
+        """Why the gate is shut for good, or None."""
         return self._stopped

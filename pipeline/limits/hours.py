@@ -1,8 +1,8 @@
-"""When calls may leave by the clock on the wall: `run_between` and `stop_at`. Arithmetic only.
+"""Decides when calls may leave by the wall clock: `run_between` and `stop_at`. Arithmetic only.
 
-Inside means: the local clock shows a time within the hours. So where clocks are put forward or back, the hours are what
-the clock says, not a number of hours: a window that begins in the hour that is skipped begins where the clock goes on.
-Moments are datetimes with a zone; what lies between two of them is measured in real seconds.
+Calls may leave while the local clock shows a time within the hours. If clocks are put forward or back, the clock
+counts, not a number of hours: a window that begins in the hour that is skipped begins where the clock goes on.
+Moments are datetimes with a zone; the time between two of them is measured in real seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 
 
 class Hours:
-    """The hours of a run. `run_between` is (from, to), over midnight where `to` is the earlier one.
+    """The hours of a run. `run_between` is (from, to), over midnight if `to` is the earlier one.
 
-    `zone` is whose clock it is; None: this machine's. `now` may be in any zone. Raises ConfigError for a time that is
-    none.
+    `zone` is the zone of the clock; None: this machine's. `now` may be in any zone. Raises ConfigError for an invalid
+    time.
     """
 
     def __init__(self, run_between: tuple[str, str] | None, stop_at: str | None, *, zone: tzinfo | None = None) -> None:
@@ -35,13 +35,13 @@ class Hours:
         return self._shows_open(self._clock_s(now.astimezone(UTC)))
 
     def wait_s(self, now: datetime) -> float:
-        """Seconds until calls may leave; 0 inside the hours."""
+        """Return the seconds until calls may leave; 0 inside the hours."""
         if self._between is None or self.is_open(now):
             return 0.0
         return self._until_s(now, self._between[0], lambda _, __, after: self._shows_open(after))
 
     def closes_in_s(self, now: datetime) -> float:
-        """Seconds until no call may leave any more; 0 outside the hours, infinite where they never end."""
+        """Return the seconds until no more calls may leave; 0 outside the hours, infinity if they never end."""
         if not self.is_open(now):
             return 0.0
         if self._between is None or self._between == (0, DAY_S):
@@ -49,7 +49,7 @@ class Hours:
         return self._until_s(now, self._between[1] % DAY_S, lambda _, __, after: not self._shows_open(after))
 
     def ends_at(self, started: datetime) -> datetime | None:
-        """The next time after the start that the clock shows `stop_at`, or goes past it; None without one."""
+        """Return the next time after the start that the clock shows or passes `stop_at`; None without one."""
         mark = self._stop_at_s
         if mark is None:
             return None
@@ -57,7 +57,7 @@ class Hours:
         return (started.astimezone(UTC) + timedelta(seconds=seconds)).astimezone(self._zone)
 
     def spans(self, now: datetime, until_s: float) -> list[tuple[float, float]]:
-        """When calls may leave in so many seconds from now: from and to, in seconds from now."""
+        """Return when calls may leave within this many seconds: from and to, in seconds from now."""
         found, at_s = list[tuple[float, float]](), 0.0
         while True:
             at_s += math.ceil(self.wait_s(now + timedelta(seconds=at_s)))  # up, so that it is open by then
@@ -72,7 +72,7 @@ class Hours:
     # -- for a person --------------------------------------------------------------------------------------------
 
     def waiting(self, now: datetime) -> str:
-        """Why nothing leaves, and until when by the clock; empty inside the hours."""
+        """Return why nothing leaves, and until when by the clock; empty inside the hours."""
         wait_s = self.wait_s(now)
         if self._between is None or not wait_s:
             return ""
@@ -81,7 +81,7 @@ class Hours:
         return f"outside the hours {hours}, until {opens:%H:%M}"
 
     def ending(self, now: datetime, ends_at: datetime) -> str:
-        """When the run ends by `stop_at`, and how long that is."""
+        """Return when the run ends by `stop_at`, and how long that is."""
         left_s = (ends_at.astimezone(UTC) - now.astimezone(UTC)).total_seconds()
         end_time = f"{ends_at.astimezone(self._zone):%H:%M}"
         return f"stops at {end_time} (in {duration(left_s)})" if left_s > 0 else f"stop_at {end_time} is reached"
@@ -89,7 +89,7 @@ class Hours:
     # -- the clock -----------------------------------------------------------------------------------------------
 
     def _clock_s(self, moment: datetime) -> float:
-        """What the clock shows, in seconds since its midnight."""
+        """Return what the clock shows, in seconds since its midnight."""
         local = moment.astimezone(self._zone)
         return local.hour * 3600 + local.minute * 60 + local.second + local.microsecond / 1e6
 
@@ -100,9 +100,9 @@ class Hours:
         return begin <= clock_s < end if begin < end else clock_s >= begin or clock_s < end
 
     def _until_s(self, now: datetime, mark_s: int, reached: Callable[[float, float, float], bool]) -> float:
-        """Seconds until the clock shows `mark_s`, or is put forward or back so that it is reached.
+        """Return the seconds until the clock shows `mark_s`, or is put forward or back so that it is reached.
 
-        Between two changes of the clock time just passes, so the way is walked from change to change. `reached` gets
+        Between two changes of the clock, time just passes, so the search goes from change to change. `reached` gets
         what the clock would have shown at a change, the seconds it is put forward, and what it shows.
         """
         begin = here = now.astimezone(UTC)
@@ -122,7 +122,7 @@ class Hours:
         return moment.astimezone(self._zone).utcoffset() or timedelta()
 
     def _change(self, early: datetime, late: datetime) -> datetime:
-        """The moment between the two from which on the clock is another; whole seconds since 1970."""
+        """Return when the clock changes between the two, in whole seconds since 1970."""
         low, high, first = math.floor(early.timestamp()), math.ceil(late.timestamp()), self._offset(early)
         while high - low > 1:
             middle = (low + high) // 2
@@ -144,7 +144,7 @@ def _window(begin: str, end: str) -> tuple[int, int]:
 
 
 def _seconds(text: str, key: str) -> int:
-    """Seconds since midnight."""
+    """Return the seconds since midnight."""
     if not _TIME.fullmatch(text):
         raise ConfigError(f'{key}: got "{text}"; expected a time of day from 00:00 to 24:00, like 22:00 or 7:30')
     hours, minutes = text.split(":")

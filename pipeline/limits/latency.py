@@ -1,8 +1,8 @@
-"""What a number of calls in flight achieves, measured so that a tenth of slow calls decides nothing. Arithmetic only.
+"""Measures what a number of calls in flight achieves, unaffected by a tenth of slow calls. Arithmetic only.
 
-Throughput is that of Little's law, calls in flight / typical latency, where the typical latency is the mean of the
-middle half of a window's answers. A plain mean costs 3 points of the share used where a tenth of the calls is slow;
-counting answers instead would let a few slow calls, or a pause, decide.
+Throughput is that of Little's law, calls in flight / typical latency. The typical latency is the mean of the middle
+half of a window's answers. A plain mean costs 3 points of the share used if a tenth of the calls is slow; counting
+answers instead would let a few slow calls, or a pause, decide.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: The deviation of a normal distribution beside the width of its middle half, for which 1.35 of them stand; and as much
-#: more as the mean of that half scatters than that of all.
+#: The deviation of a normal distribution per width of its middle half, which is 1.35 deviations; times 1.1, because the
+#: mean of that half scatters more than the mean of all.
 _OF_HALF_WIDTH = 1.1 / 1.35
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What was measured. `scatter` is the deviation of single latencies, as a share of the typical one."""
+    """A measurement. `scatter` is the deviation of single latencies, as a share of the typical one."""
 
     in_flight: float
     latency_s: float
@@ -27,7 +27,7 @@ class Level:
 
     @property
     def throughput(self) -> float:
-        """Answers a second, by Little's law."""
+        """Answers per second, by Little's law."""
         return self.in_flight / self.latency_s
 
     @property
@@ -37,23 +37,23 @@ class Level:
 
 
 class Window:
-    """The answers from a moment on."""
+    """The answers since a moment."""
 
     __slots__ = ("answers", "began_at")
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
-        # All state that changes: the latency of each, and the calls that were in flight at its end.
+        # Mutable state: the latency of each, and the calls in flight at its end.
         self.answers: list[tuple[float, int]] = []
 
     def level(self) -> Level:
-        """The level of the answers so far; there must be some."""
+        """Return the level of the answers so far, of which there must be some."""
         latencies, in_flight = zip(*self.answers, strict=True)
         return measure(latencies, math.fsum(in_flight) / len(latencies))
 
 
 def measure(latencies: Sequence[float], in_flight: float) -> Level:
-    """The level of these latencies: mean and scatter of their middle half."""
+    """Return the level of these latencies: mean and scatter of their middle half."""
     ordered = sorted(latencies)
     quarter = len(ordered) // 4
     middle = ordered[quarter : len(ordered) - quarter]
@@ -63,7 +63,7 @@ def measure(latencies: Sequence[float], in_flight: float) -> Level:
 
 
 def pooled(levels: Iterable[Level]) -> Level:
-    """Several windows at one limit as one."""
+    """Return several windows at one limit as one."""
     known = list(levels)
     answers = sum(level.answers for level in known)
     share = [level.answers / answers for level in known]
@@ -76,12 +76,12 @@ def pooled(levels: Iterable[Level]) -> Level:
 
 
 def follows(base: Level, trial: Level) -> float:
-    """How far throughput follows the calls in flight: 1 in full, 0 not at all, below 0 it goes the other way."""
+    """Return how far throughput follows the calls in flight: 1 fully, 0 not at all, below 0 inversely."""
     step = math.log(trial.in_flight / base.in_flight)
     return math.log(trial.throughput / base.throughput) / step if step else 0.0
 
 
 def doubt(base: Level, trial: Level) -> float:
-    """The standard error of `follows`."""
+    """Return the standard error of `follows`."""
     step = abs(math.log(trial.in_flight / base.in_flight))
     return math.hypot(base.error, trial.error) / step if step else math.inf

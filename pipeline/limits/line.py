@@ -1,4 +1,4 @@
-"""A line of waiters, served by one task: first come, first served."""
+"""Serves a line of waiters in one task: first come, first served."""
 
 import asyncio
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-#: Waiters that are served in one turn of the event loop. With all in one, calls would come and go in waves.
+#: Waiters that are served in one turn of the event loop. If it served all, calls would come and go in waves.
 MOST_IN_A_TURN = 16
 _T = TypeVar("_T")
 
@@ -15,17 +15,17 @@ class Line(Generic[_T]):
     """Serves one waiter at a time, and many that need not wait in the same turn of the event loop.
 
     An `asyncio.Lock` would wake one waiter in each turn, and a turn costs CPU. `give_back` takes what was made for a
-    waiter that was cancelled at that moment.
+    waiter that was canceled at that moment.
     """
 
     def __init__(self, give_back: Callable[[_T], None]) -> None:
         self._give_back = give_back
-        # All state that changes: what each waiter waits for and how it is made, and the task that makes it.
+        # Mutable state: what each waiter waits for and how it is made, and the task that makes it.
         self._waiters: deque[tuple[asyncio.Future[_T], Callable[[], Coroutine[Any, Any, _T]]]] = deque()
         self._server: asyncio.Task[None] | None = None
 
     async def wait(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """What `make` gives once all that came before are served. Raises what it raises."""
+        """Return what `make` returns, once all earlier waiters are served. Raises what it raises."""
         result: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         waiter = (result, make)
         self._waiters.append(waiter)
@@ -47,7 +47,7 @@ class Line(Generic[_T]):
             raise
 
     def _start_server(self, _ended: object = None) -> None:
-        """Serve whoever waits. A server that was cancelled has let everything go before the next one begins."""
+        """Serve whoever waits. A canceled server has released everything before the next one begins."""
         self._server = None
         if self._waiters:
             self._server = asyncio.create_task(self._serve(), name="line")

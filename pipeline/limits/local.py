@@ -1,4 +1,4 @@
-"""A resource that only this process uses: it keeps the config's caps, and learns the rest from the server's answers."""
+"""Limits a single process: keeps the config's caps, and learns the rest from the server's answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.units import MINUTE_RESET_S, duration
 
 
 class LocalResource:
-    """Two meters at the rates that are learned, and what refusals ask for. None: the config has no limit."""
+    """Two meters at the learned rates, and the waits that refusals ask for. None: the config has no limit."""
 
     def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
-        # All state that changes is in these parts.
+        # Mutable state: these parts.
         self._request_pace = Pace(requests_per_minute)
         self._token_pace = Pace(tokens_per_minute)
         self._requests = Meter(requests_per_minute)
@@ -33,23 +33,23 @@ class LocalResource:
             await self._tokens.acquire(tokens)
 
     def give_back(self, tokens: int) -> None:
-        """Put an estimate right."""
+        """Correct an estimate."""
         self._tokens.refund(tokens)
 
     def skip_pause(self, seconds: float) -> bool:
-        """The meters do not catch it up. What was acquired does not expire."""
+        """Exclude a pause, so that the meters do not catch it up. Returns True: what was acquired does not expire."""
         self._requests.skip(seconds)
         self._tokens.skip(seconds)
         return True
 
     def on_send(self, now: float, in_flight: int) -> None:
-        """A call leaves."""
+        """Note that a call leaves."""
         self._request_pace.on_send(now)
         self._token_pace.on_send(now)
         self._scope.on_send(now, in_flight)
 
     def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
-        """Learn from an answer, and from its headers."""
+        """Learn from an answer and its headers. Return what all calls must wait for."""
         self._backoff.on_answer(sent_at)
         self._scope.on_answer()
         self._request_pace.on_answer(1, now, sent_at)
@@ -57,12 +57,12 @@ class LocalResource:
         return None if limits is None else self.on_headers(limits, now)
 
     def return_unused(self, requests: int, tokens: int) -> None:
-        """So many requests with so many tokens were acquired and will not be sent."""
+        """Give back requests and tokens that were acquired and will not be sent."""
         self._requests.refund(requests)
         self._tokens.refund(tokens)
 
     def on_headers(self, limits: ServerLimits, now: float) -> Hold | None:
-        """Take over what the headers of an answer say. Gives what everyone has to wait for."""
+        """Apply the headers of an answer. Return what all calls must wait for."""
         requests, tokens = self._request_pace, self._token_pace
         requests.on_headers(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests)
         tokens.on_headers(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens)
@@ -78,34 +78,34 @@ class LocalResource:
         return hold
 
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
-        """Everyone waits as long as the server says, and without a word longer each time, unless that is of no use."""
+        """Return the verdict: all wait as long as the server asks, or else ever longer, unless that is useless."""
         pace = self._token_pace if error.scope == "tokens" else self._request_pace
         wait_s = self._backoff.wait_s(error.retry_after_s)
         is_for_all = self._scope.is_for_all(wait_s, sent_at, now, in_flight)
-        # A longer wait is about no rate a minute.
+        # A longer wait is not about a rate per minute.
         is_baseline = wait_s <= MINUTE_RESET_S and pace.on_refusal(now, sent_at, wait_s)
         if is_baseline or not is_for_all:
             return Verdict(alone_s=wait_s)
         return self._backoff.on_refusal(error.retry_after_s, sent_at, now, error.day_limit)
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """Take over other caps from the config."""
+        """Set other caps from the config."""
         self._request_pace.configured = requests_per_minute
         self._token_pace.configured = tokens_per_minute
         self._set_meters()
 
     def _set_meters(self) -> None:
-        """The meters follow the paces, for a call too that already waits at one."""
+        """Set the meters to the rates of the paces, also for a call that already waits."""
         self._requests.set_limit(self._request_pace.per_minute)
         self._tokens.set_limit(self._token_pace.per_minute)
 
     def release(self) -> None:
-        """Let whoever waits go."""
+        """Let all waiters go."""
         self._requests.release()
         self._tokens.release()
 
     def state(self, now: float) -> ResourceState:
-        """What is known now."""
+        """Return what is known now."""
         backoff = self._backoff
         day_s = max(0.0, backoff.day.until - now)
         return ResourceState(

@@ -1,9 +1,9 @@
-"""Requests or tokens a minute, evenly spread: asyncio-throttle's log of stamps, cut in short slices and steered.
+"""Spreads requests or tokens per minute evenly: asyncio-throttle's log of timestamps, in short slices and steered.
 
 `asyncio_throttle.Throttler` lets `rate_limit` acquisitions through in any `period`, and a waiter polls. Used plainly
-(a period of a minute) a whole window leaves in one burst; with a slice of a few milliseconds the polling loses most of
-the rate. So here a slice is one acquisition that stands for 10 ms of the rate, one waiter polls (the door in
-`admission` sees to that), and the period is shortened by what the polling lost, so that the long-run rate is met.
+(a period of a minute), a whole window leaves in one burst; with a slice of a few milliseconds, polling loses most of
+the rate. So here a slice is one acquisition for 10 ms of the rate, one waiter polls (`admission` ensures that), and the
+period is shortened by what polling lost, so that the long-run rate is met.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import math
 
 from asyncio_throttle.throttler import Throttler
 
-#: Length of a slice where the rate gives at least one unit to each. What is in one slice leaves at once, and a server
-#: that counts a second to the call refuses all of it that is too much: so it is short, at least five looks.
+#: Length of a slice, if the rate gives each at least one unit. A slice leaves at once, and a server that counts
+#: strictly by the second refuses all that is too much, so it is short: five polls.
 SLICE_S = 0.01
-#: How often the one waiter looks; that takes 2 to 3 % of a core.
+#: How often the one waiter polls; that takes 2 to 3 % of a core.
 POLL_S = 0.002
 #: The share of a limit that is aimed at. The rest absorbs jitter on the way: servers count arrivals, not departures.
 #: Worth 64 used, 29 refused.
 HEADROOM = 0.99
-#: Time lost to polling or a busy loop is caught up, at once but only this much of it. Idle time beyond it is forgotten,
-#: so that a pause is never followed by a burst; pauses that are known are taken out to the last moment (`skip`).
+#: At most this much time that polling or a busy loop lost is caught up, at once. Idle time beyond it is forgotten, so
+#: that no burst follows a pause; known pauses are excluded to the last moment (`skip`).
 CATCH_UP_S = 0.25
 
 
 class Meter:
-    """Grants units at `per_minute`, smoothly. None: no limit. One waiter at a time."""
+    """Grants units at `per_minute`, smoothly. None: no limit. Serves one waiter at a time."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._throttler = Throttler(rate_limit=1, period=1.0, retry_interval=POLL_S)
-        # All state that changes: the rate (0: no limit; infinite: none any more), what was granted and not used, and
-        # the moment at which the next grant is due on the line that it is steered along.
+        # Mutable state: the rate (0: no limit; infinity: none anymore), what was granted and not used, and when the
+        # next grant is due at a steady rate.
         self._per_s = 0.0
         self._credit = 0.0
         self._due_at: float | None = None
@@ -40,25 +40,25 @@ class Meter:
 
     @property
     def is_limited(self) -> bool:
-        """Whether anything has to be waited for."""
+        """Whether there is anything to wait for."""
         return 0 < self._per_s < math.inf
 
     @property
     def _quantum(self) -> float:
-        """What a slice grants: a call, or as much as 10 ms give."""
+        """What a slice grants: one call, or what 10 ms give."""
         return max(1.0, self._per_s * SLICE_S)
 
     def set_limit(self, per_minute: float | None) -> None:
-        """Take over another limit at once, for whoever waits too; what was granted already still counts.
+        """Set another limit at once, also for a current waiter. What was already granted still counts.
 
-        A rate that is so near to the one before stays: to begin anew would cost more than it gives.
+        A rate this near to the current one is ignored: starting again would cost more than it gives.
         """
         per_s = 0.0 if per_minute is None else per_minute * HEADROOM / 60
         if self._per_s < math.inf and abs(per_s - self._per_s) > 0.005 * self._per_s:
             self._set(per_s)
 
     def release(self) -> None:
-        """Let whoever waits go at once: the run is stopping, and nothing is sent any more."""
+        """Let the waiter go at once: the run is stopping, and nothing more is sent."""
         self._set(math.inf)
 
     def _set(self, per_s: float) -> None:
@@ -82,12 +82,12 @@ class Meter:
             raise
 
     def _steer(self, seconds: float, now: float) -> None:
-        """Shorten the period of a slice by what was lost against the straight line of the rate."""
+        """Shorten the period of a slice by what was lost against the steady rate."""
         self._due_at = now if self._due_at is None else max(self._due_at, now - CATCH_UP_S)
         self._throttler.period = max(seconds / 8, seconds - max(0.0, now - self._due_at))
 
     def _grant(self) -> None:
-        """A slice was given; by the limit that is in force by now."""
+        """Add a slice, by the limit now in force."""
         if not self.is_limited:
             return
         if self._due_at is not None:  # else another limit came meanwhile, and counts from now on
@@ -95,16 +95,16 @@ class Meter:
         self._credit += self._quantum
 
     def skip(self, pause_s: float) -> None:
-        """For so long nothing could have left anyway (the gate was shut): no time was lost, none is caught up.
+        """Exclude time in which nothing could leave anyway (the gate was shut), so that it is not caught up.
 
-        A server that counts a second to the call would refuse the burst, and its wait would bring on the next one.
+        A server that counts strictly by the second would refuse the burst, and its wait would cause the next one.
         Worth 20 used, 20 refused.
         """
         if self._due_at is not None:
             self._due_at += pause_s
 
     def refund(self, units: float) -> None:
-        """Give back what was estimated too much (negative: take what was estimated too little)."""
+        """Give back what was estimated too high (negative: take what was estimated too low)."""
         if self.is_limited:
-            # At most a second's worth is kept: a refund must not become a burst.
+            # At most a second's worth is kept, so that a refund does not become a burst.
             self._credit = min(self._credit + units, self._per_s)

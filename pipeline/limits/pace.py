@@ -1,9 +1,9 @@
-"""The limit that really holds: the config's, cut by what the server's headers and refusals teach. Arithmetic only.
+"""Finds the limit that really holds: the config's, cut by what headers and refusals teach. Arithmetic only.
 
-The config is a cap that is never passed. A server that says less (`x-ratelimit-limit-*`) is believed at once. A server
-that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what
-passes. Then it grows with the answers: slowly as long as it is near that rate, and faster beyond. A few refusals among
-many answers cut nothing, and their Retry-After is obeyed anyway.
+The config is a cap that is never exceeded. A server that reports less (`x-ratelimit-limit-*`) is believed at once. The
+limit of a server that only refuses (429) is learned: if more than a few of the latest calls were refused, the rate
+falls to what passes. Then it grows with the answers, slowly near that rate and faster beyond. A few refusals among
+many answers cut nothing; their Retry-After is obeyed anyway.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from pipeline.limits.baseline import NOISE_SHARE, Baseline
 from pipeline.limits.other_clients import OtherClients
 from pipeline.units import MINUTE_RESET_S
 
-#: How much is remembered: so many steps of a second in which something came back. At low rates that is longer. So many
-#: calls that passed are also enough to measure what does.
+#: How much is remembered: this many steps of a second in which something came back. At low rates that is longer. As
+#: many calls that passed are also enough to measure what does.
 STEPS = ENOUGH_PASSED = 20
 #: Fewer refusals than these are noise, which is worth 67 used and 22 refused; and in fewer answers in a row a lower
 #: limit may be a slip, which is worth 97 used.
 NOISE_COUNT = SLIP_ANSWERS = 3
-#: The accepted rate is measured over at least so many answers and seconds.
+#: The accepted rate is measured over at least this many answers and seconds.
 MEASURE_ANSWERS, MEASURE_S = 6, 2.0
-#: Or, of what was sent since the refusals began, over this many seconds and times what the server asked to wait. They
-#: begin anew after as long without any as the other measurement takes.
+#: Or over what was sent since the refusals began, for this many seconds and times the wait that the server asked for
+#: (of at most SINCE_MOST calls). They begin again after as long without any as the other measurement takes.
 SINCE_S, SINCE_WAITS, SINCE_MOST = 0.5, 3.0, 1000
-#: The share of the accepted rate that is aimed at after a cut (worth 57 used); the deepest cut at once, near the rate
-#: of the last one, and of a rate that was only guessed.
+#: The share of the accepted rate that is aimed at after a cut (worth 57 used); and the share that a single cut leaves
+#: at least: far from the last cut, near it, and of a guessed rate.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
-#: Below so many times what passed at the last cut, and for the time of so many answers after it, the rate grows slowly,
-#: and a further cut is gentle.
+#: Below this many times what passed at the last cut, and for the time of this many answers after it, the rate grows
+#: slowly, and a further cut is gentle.
 NEAR, NEAR_ANSWERS = 1.05, 400
-#: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
-#: So many times as much far from the last cut, and as many times that while the rate is only guessed.
+#: Growth per second and, at most, per answer: at a low rate each refusal weighs more, so it must come less often. This
+#: many times as much far from the last cut, and that many times again while the rate is only guessed.
 GROW, GROW_MOST, FASTER = 0.002, 0.0005, 10
 
 
 @dataclass(slots=True)
 class _Step:
-    """What came back within a time, and how many were sent in it. All of it changes but `since`."""
+    """What came back within a time, and how many calls were sent in it. Mutable state: all but `since`."""
 
     since: float
     units: float = 0.0
@@ -52,41 +52,41 @@ class _Step:
 
     @property
     def calls(self) -> int:
-        """A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back."""
+        """Calls sent or returned. Refusals come before answers: of long calls, few of those sent have come back."""
         return max(self.sent, self.refused + self.answers)
 
     def per_minute(self, now: float) -> float:
-        """Units that were accepted."""
+        """Return the units per minute that were accepted."""
         return self.units / (now - self.since) * 60
 
 
 class _Refusing:
-    """How many passed of the calls that were sent since refusals began. What there was in store is gone by then.
+    """Measures how many calls passed of those sent since refusals began. Any burst allowance is used up by then.
 
-    Those are what was sent and not refused: a refusal comes at once, an answer may take long.
+    Passed means sent and not refused: a refusal comes at once, an answer may take long.
     """
 
     def __init__(self, now: float) -> None:
         self._began_at = now
-        # All state that changes: the latest refusal, the longest wait that was asked for, and the slowest refusal.
+        # Mutable state: the latest refusal, the longest wait asked for, the slowest refusal, and when calls were sent.
         self.refused_at = now
         self.wait_s = self._slowest_s = 0.0
         self.sent_at: deque[float] = deque(maxlen=SINCE_MOST)
         self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
 
     def on_refusal(self, now: float, sent_at: float, wait_s: float) -> None:
-        """One more."""
+        """Note one more refusal."""
         self.refused_at = now
         self.wait_s, self._slowest_s = max(self.wait_s, wait_s), max(self._slowest_s, now - sent_at)
         if sent_at >= self._began_at:
             self._refused_sent_at.append(sent_at)
 
     def is_young(self, now: float) -> bool:
-        """Refusals have only begun, and the server asks for moments."""
+        """Whether refusals have only begun, and the server asks for short waits."""
         return SINCE_WAITS * self.wait_s < MEASURE_S and now - self._began_at < MEASURE_S
 
     def passed_per_s(self, now: float, enough: int) -> float | None:
-        """Of those that were sent so long ago that a refusal would be there; None while less than enough passed."""
+        """Return the rate that passed, of calls old enough to be refused by now; None: too few passed so far."""
         since = self._began_at if len(self.sent_at) < SINCE_MOST else self.sent_at[0]
         until = now - self._slowest_s
         sent = sum(sent_at <= until for sent_at in self.sent_at)
@@ -97,15 +97,15 @@ class _Refusing:
 
 
 class Pace:
-    """Units a minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds.
+    """Units per minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds.
 
-    `configured` is what the config says; None: no limit.
+    `configured` is the config's limit; None: no limit.
     """
 
     def __init__(self, configured: float | None) -> None:
-        # All state that changes: beside the parts, the calls sent before the first step, the rate that refusals
-        # teach, what passed when it was last cut (None: it is only guessed), the refusals under way, and the moments of
-        # the last cut, guess, and growth.
+        # Mutable state: the parts; the calls sent before the first step; the rate that refusals teach; what passed when
+        # it was last cut (None: it is only guessed); the current refusals; and when it was last cut, guessed, and
+        # grown.
         self.configured = configured
         self._limits: deque[float] = deque(maxlen=SLIP_ANSWERS)
         self._others = OtherClients(0.0)
@@ -127,20 +127,20 @@ class Pace:
 
     @property
     def _server_limit(self) -> float | None:
-        """What the server says. One answer that says less may be a slip."""
+        """What the server reports. One answer that reports less may be a slip."""
         return max(self._limits) if self._limits else None
 
     @property
     def learned(self) -> float | None:
-        """The limit of the server as far as it is known: what it says, or what passed when it was met; None if neither.
+        """The server's limit as far as it is known: what it reports, or what passed when it was met; None if neither.
 
-        Other users' share of it, and what a rate has grown to since, are no part of that.
+        Other users' share of it, and later growth of the rate, are not part of that.
         """
         return self._server_limit or self._passed
 
     @property
     def is_estimate(self) -> bool:
-        """Whether no header states the limit that was learned: it was estimated from refusals."""
+        """Whether the learned limit was estimated from refusals, because no header states it."""
         return not self._limits and self._passed is not None
 
     @property
@@ -155,7 +155,7 @@ class Pace:
         return self._rate < NEAR * self._passed or now - self._cut_at < NEAR_ANSWERS * 60 * units / self._rate
 
     def on_headers(self, limit: int | None, reset_s: float | None, left: int | None = None) -> None:
-        """Take over what the headers of an answer say: worth 11 refused. Limits a day are none of this meter's."""
+        """Apply the headers of an answer: worth 11 refused. Daily limits are ignored here."""
         if limit is None or limit <= 0 or (reset_s is not None and reset_s > MINUTE_RESET_S):
             return
         self._limits.append(float(limit))
@@ -165,7 +165,7 @@ class Pace:
             self._others.on_headers(left, reset_s)
 
     def on_send(self, now: float) -> None:
-        """A call leaves."""
+        """Note that a call leaves."""
         self._baseline.on_send()
         if self._steps:
             self._steps[-1].sent += 1
@@ -175,7 +175,7 @@ class Pace:
             self._refusing.sent_at.append(now)
 
     def on_answer(self, units: float, now: float, sent_at: float | None = None) -> None:
-        """An answer came: `units` passed the server's limit."""
+        """Note an answer: `units` passed the server's limit."""
         step = self._step(now)
         step.units += units
         step.answers += 1
@@ -185,14 +185,14 @@ class Pace:
             self._grow(self._rate, units, now)
 
     def on_refusal(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
-        """A 429 came. True: such come whatever the rate, so it says nothing to other calls."""
+        """Note a 429. Return whether such come at any rate, so that it does not concern other calls."""
         if self._on_return(sent_at, now, refused=True):
             return True
         share = self._baseline.share(now)
         return not self._is_cut(now, sent_at, wait_s, share) and share > 0
 
     def _on_return(self, sent_at: float, now: float, *, refused: bool) -> bool:
-        """True: the last cut has not helped, and is taken back."""
+        """Note a call that came back. Return whether it undoes a useless cut."""
         before = self._baseline.on_return(sent_at, now, refused=refused)
         if before is None:
             return False
@@ -203,9 +203,9 @@ class Pace:
         return True
 
     def _is_cut(self, now: float, sent_at: float, wait_s: float, share: float) -> bool:
-        """Whether the refusal is one of those that a limit makes; the rate falls when there are enough of them.
+        """Whether the refusal is one of those that a limit makes. The rate falls if there are enough of them.
 
-        Those of calls that were sent before the last cut are its reason once more. Worth 40 used, 60 refused.
+        Refusals of calls that were sent before the last cut are its reason once more. Worth 40 used, 60 refused.
         """
         if sent_at <= self._cut_at:
             return False
@@ -224,9 +224,9 @@ class Pace:
         return is_much
 
     def _guess(self, now: float) -> None:
-        """No limit is known, but there is one: until it is measured, half of what was accepted, evenly.
+        """Guess an unknown limit: until it is measured, send half of what was accepted, evenly.
 
-        Else all that wait would leave at once after each moment of waiting. Worth 7 used, 24 refused.
+        Otherwise all waiting calls would leave at once after each short wait. Worth 7 used, 24 refused.
         """
         total = _sum(self._steps)
         if total.units and now > total.since:
@@ -234,12 +234,12 @@ class Pace:
             self._guessed_at = now
 
     def _guess_lower(self, now: float) -> None:
-        """Since the last guess more is refused than answered: what is in store was counted too. Worth 14 refused."""
+        """Lower a guess after which more is refused than answered: it counted a burst allowance. Worth 14 refused."""
         steps = [step for step in self._steps if step.since >= self._guessed_at]
         total = _sum(steps)
         if self._rate is not None and max(2 * NOISE_COUNT, total.sent) <= 2 * total.refused and total.answers:
             self._rate, self._guessed_at = max(1.0, DEEPEST_CUT * self._rate), now
-            self._steps.clear()  # what was in store is in them
+            self._steps.clear()  # they contain the burst allowance
 
     def _step(self, now: float) -> _Step:
         if not self._steps or now - self._steps[-1].since >= 1.0:
@@ -255,7 +255,7 @@ class Pace:
             return
         accepted = (exact or latest.per_minute(now)) / (1 - self._baseline.share(now))
         if exact is None and (self._is_guess or self.per_minute is None):
-            # A window that was used up in a burst: of late little was sent, and no limit says how little is too little.
+            # A window was used up in a burst: little was sent lately, and no limit shows how little is too little.
             accepted = max(accepted, _sum(self._steps).per_minute(now))
         current = self.per_minute or exact or accepted * (latest.answers + latest.refused) / latest.answers
         deepest = self._deepest(latest, now) / CUT_TO * current
@@ -268,16 +268,16 @@ class Pace:
         self._steps.clear()
 
     def _fall_to(self, rate: float, passed: float | None, now: float) -> None:
-        """The rate falls; whether that helps is tested."""
+        """Lower the rate, and test whether that helps."""
         total = _sum(self._steps)
         self._baseline.test(self._rate, total.refused, total.sent, now)
         self._rate, self._passed = max(1.0, rate), passed
         self._refusing, self._grown_at = None, now
 
     def _exact(self, refusing: _Refusing, latest: _Step, now: float) -> float | None:
-        """What passes now that nothing is in store. The first time it has to be known soon, then without much noise.
+        """Return what passes without a burst allowance: the first time soon, later without much noise; None: unknown.
 
-        Worth 5 used, 8 refused. If nothing was answered of late, it means nothing.
+        Worth 5 used, 8 refused. If nothing was answered lately, it means nothing.
         """
         per_s = refusing.passed_per_s(now, ENOUGH_PASSED if self._passed is None else 3 * ENOUGH_PASSED)
         if per_s is None or not latest.answers:
@@ -286,21 +286,21 @@ class Pace:
         return per_s * 60 * total.units / total.answers
 
     def _is_soon_known(self, now: float, refusing: _Refusing) -> bool:
-        """The first such measurement is about to come. Until then steps would count what was in store.
+        """Whether the first such measurement is about to come. Until then, steps would count the burst allowance.
 
         Worth 22 refused.
         """
         return self._passed is None and refusing.is_young(now)
 
     def _deepest(self, latest: _Step, now: float) -> float:
-        """The share of the rate that is left by a cut, whatever was accepted: worth 75 used, and if gentle 3."""
+        """Return the share of the rate that a cut leaves at least: worth 75 used, and if gentle 3."""
         if self._is_guess:
             return GUESS_CUT
         is_most_refused = latest.refused >= 2 * latest.answers
         return DEEPEST_CUT if is_most_refused or not self._is_near(latest.units / latest.answers, now) else GENTLE_CUT
 
     def _latest(self, now: float) -> _Step:
-        """The latest steps: as many as a measurement needs, no more."""
+        """Return the latest steps as one, only as many as a measurement needs."""
         answers = 0
 
         def wanted(step: _Step) -> bool:
@@ -311,16 +311,16 @@ class Pace:
         return _sum(takewhile(wanted, reversed(self._steps)))
 
     def _faster(self, units: float, now: float) -> int:
-        """How many times as fast it grows: far from the last cut worth 24 used, after a guess 83."""
+        """Return how many times as fast it grows: far from the last cut worth 24 used, after a guess 83."""
         if self._is_guess:
             return FASTER**2
         return 1 if self._is_near(units, now) else FASTER
 
     def _grow(self, rate: float, units: float, now: float) -> None:
-        """With each answer; so neither while the gate is shut nor in an outage. Worth 83 used."""
+        """Grow with each answer; so neither while the gate is shut nor in an outage. Worth 83 used."""
         passed_s, self._grown_at = now - self._grown_at, now
         grown = rate * (1 + self._faster(units, now) * min(GROW * passed_s, GROW_MOST))
-        # Without a cap a limit that was not met for long is forgotten when it is out of reach.
+        # Without a cap, a limit that was not met for long is forgotten when it is out of reach.
         if grown < (_least(self.configured, self._server_limit) or 1e9):
             self._rate = grown
         else:
@@ -328,7 +328,7 @@ class Pace:
 
 
 def _sum(steps: Iterable[_Step]) -> _Step:
-    """Steps as one."""
+    """Return several steps as one."""
     known = list(steps)
     since = min((step.since for step in known), default=0.0)
     units, answers = sum(step.units for step in known), sum(step.answers for step in known)

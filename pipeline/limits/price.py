@@ -1,4 +1,4 @@
-"""What a usage costs: by the config's price or by genai-prices. An unknown model has no price, never 0."""
+"""Prices usage by the config's price or by genai-prices. An unknown model has no price, never 0."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pipeline.records import Usage
 
 _MILLION = 1_000_000
-#: Service tiers whose prices are remembered.
+#: The most service tiers whose prices are remembered.
 MOST_TIERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars a million tokens. `origin` says who says so.
+    """US dollars per million tokens. `origin` names the source.
 
     `cache_write` is the price of a prompt token that is written to the server's prompt cache; None: that of `input`.
     """
@@ -27,11 +27,11 @@ class Price:
 
     @property
     def written(self) -> float:
-        """US dollars a million prompt tokens that are written to the cache."""
+        """US dollars per million prompt tokens that are written to the cache."""
         return self.input if self.cache_write is None else self.cache_write
 
     def times(self, share: float) -> Price:
-        """The price of what costs this share of it, in each kind of token."""
+        """Return this share of the price, for each kind of token."""
         return replace(
             self,
             input=self.input * share,
@@ -41,25 +41,25 @@ class Price:
         )
 
     def cost_usd(self, usage: Usage) -> float:
-        """The cost of one usage, in US dollars."""
+        """Return the cost of one usage, in US dollars."""
         cached, written, fresh = split(usage)
         prompt = fresh * self.input + cached * self.cached_input + written * self.written
         return (prompt + usage.completion * self.output) / _MILLION
 
     def saved_usd(self, usage: Usage) -> float:
-        """What the cached tokens would have cost more if they had not been cached, in US dollars."""
+        """Return how much more the cached tokens would have cost without the cache, in US dollars."""
         return split(usage)[0] * (self.input - self.cached_input) / _MILLION
 
     def cache_write_usd(self, usage: Usage) -> float:
-        """What writing to the cache cost beyond the price of the same tokens as input, in US dollars."""
+        """Return what writing to the cache cost beyond the price of the same tokens as input, in US dollars."""
         return split(usage)[1] * (self.written - self.input) / _MILLION
 
 
 class Tariff:
-    """What answers cost, each by the service tier that the server says it used.
+    """What answers cost, each by the service tier that the server reports.
 
-    `price` is that of what was asked for, None: unknown. `of_tier` gives that of another tier; without it all have the
-    same. `others` are the tariffs of further models that the run asks.
+    `price` is that of the requested tier; None: unknown. `of_tier` returns that of another tier; without it all have
+    the same. `others` are the tariffs of further models that the run asks.
     """
 
     def __init__(
@@ -71,40 +71,40 @@ class Tariff:
         self.price = price
         self._of_tier = of_tier
         self._others = others or {}
-        # All state that changes: the prices of the tiers that were seen.
+        # Mutable state: the prices of the tiers seen so far.
         self._prices: dict[str, Price | None] = {}
 
     def at(self, tier: str | None) -> Price | None:
-        """The price at a tier; None names none, and is what was asked for."""
+        """Return the price of a tier; None: the requested one."""
         if tier is None or self._of_tier is None:
             return self.price
         if tier not in self._prices:
-            # A server's word: no more of them than there can be are remembered.
+            # The server chooses the names, so only as many as there can be are remembered.
             if len(self._prices) >= MOST_TIERS:
                 return self.price
             self._prices[tier] = self._of_tier(tier)
         return self._prices[tier]
 
     def cost_usd(self, usage: Usage, tier: str | None = None, model: str = "") -> float | None:
-        """US dollars of one answer; None where nobody knows: no price, or an answer that does not tell its usage.
+        """Return the US dollars of one answer; None if unknown: no price, or an answer without usage.
 
-        `model` is the one that was asked, where the run asks several.
+        `model` is the one that was asked, if the run asks several.
         """
         price = self._others.get(model, self).at(tier)
         return None if price is None or not usage.total else price.cost_usd(usage)
 
 
 def split(usage: Usage) -> tuple[int, int, int]:
-    """The prompt's tokens: read from the cache, written to it, neither. Never more than the prompt has."""
+    """Return the prompt's tokens: read from the cache, written to it, neither. Never more than the prompt has."""
     cached = min(usage.cached, usage.prompt)
     written = min(usage.cache_write, usage.prompt - cached)
     return cached, written, usage.prompt - cached - written
 
 
 def price_of(model: str, *, service_tier: str | None = None, batch: bool = False) -> Price | None:
-    """The base price of a model by genai-prices (no tiers of length), or None where it is unknown.
+    """Return the base price of a model by genai-prices (no tiers of length); None if it is unknown.
 
-    Where the list has no price of its own for the service tier or for batches, it is that of an ordinary call.
+    If the list has no price of its own for the service tier or for batches, it is that of an ordinary call.
 
     Its price of a cache write is 1.25 times that of input from gpt-5.6 on, as OpenAI's guide to prompt caching says
     (developers.openai.com/api/docs/guides/prompt-caching, read in November 2026), and that of input before.

@@ -1,4 +1,4 @@
-"""What is left to do, and what it would cost, for a person and as numbers."""
+"""Estimates what is left to do and what it would cost, as text and as numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pipeline.units import exact_dollars
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left to do. `more` is what it would cost at what the records done cost so far.
+    """What is left to do. `more` is what it would cost at the average so far.
 
-    `records` is None where nobody knows; `exact` is false where the input was not read to its end. `more` is then, or
-    where no record is done, None.
+    `records` is None if unknown; `exact` is false if the input was not read to its end. `more` is None if `records` is,
+    or if no record is done.
     """
 
     records: int | None
@@ -23,7 +23,7 @@ class Remaining:
 
 
 def estimate_remaining(records: int | None, spent_so_far: Spend, records_done: int, *, exact: bool = True) -> Remaining:
-    """What is left to do, and what it would cost; as numbers and for a person."""
+    """Return what is left to do and what it would cost, as numbers and as text."""
     more = None
     if records is not None and records_done > 0:
         share = records / records_done
@@ -35,7 +35,7 @@ def estimate_remaining(records: int | None, spent_so_far: Spend, records_done: i
 
 
 def describe_remaining(records_left: int | None, spent_so_far: Spend, records_done: int) -> str:
-    """What is left to do and what it would cost, for a person. None: the input was not read to its end."""
+    """Return what is left to do and what it would cost, as text. None: the input was not read to its end."""
     if records_left == 0:
         return "no record is left"
     left = "how many records are left is not known" if records_left is None else f"{_records(records_left)} left"
@@ -60,5 +60,5 @@ def _amount(spend: Spend, times: float) -> str:
 
 
 def format_spent(spend: Spend) -> str:
-    """What is spent, for a person."""
+    """Return what is spent, as text."""
     return f"{_amount(spend, 1.0)} are spent"

@@ -1,7 +1,7 @@
-"""What the door asks about the server's limits, whoever knows the answers: this process, or a coordinator of several.
+"""Defines what admission asks about a server's limits, whether this process answers or a coordinator of several.
 
-A resource is what one limit is about, such as one key at one server. It answers two questions: how much may be sent
-now, and what a refusal means. It never touches the gate: the door puts its answers into force.
+A resource is the subject of one limit, such as one key at one server. It answers two questions: how much may be sent
+now, and what a refusal means. It never touches the gate: admission applies its answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.records import ServerLimits
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Everyone waits: nothing leaves before `until`, by the run's clock. `then_one`: after it, one call goes first."""
+    """A wait of all calls: nothing leaves before `until`, on the run's clock. `then_one`: then one call goes first."""
 
     until: float
     reason: str
@@ -26,8 +26,8 @@ class Hold:
 class Verdict:
     """What a refusal means.
 
-    `alone_s`: only the call's own record waits, for so many seconds; 0: it is about everyone.
-    `hold`: until when everyone waits; None: nothing is to be waited for that is not waited for already.
+    `alone_s`: only the call's own record waits, for this many seconds; 0: it concerns all calls.
+    `hold`: until when all calls wait; None: no new wait.
     `shrink`: more is refused than answered, so fewer calls should be in flight.
     """
 
@@ -38,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Units a minute: the limit in force, what the config says, and what was learned of the server. None: no limit.
+    """Units per minute: the limit in force, the config's, and the server's as it was learned. None: no limit.
 
     `is_estimate`: no header states what was learned; it was estimated from refusals.
     """
@@ -51,11 +51,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class ResourceState:
-    """What is known of the server's limits.
+    """What is known about the server's limits.
 
-    `asked_for_s` is how long the server asked to wait, however little of it is heard; `refused_since` is the moment
-    since when it refuses and answers nothing. `excused`: it named a moment, hours away, until which it refuses.
-    `day_s` is how long its own limit a day holds the run still, and `day_reason` says so with the moment.
+    `asked_for_s` is how long the server asked to wait, even if the run waits less. Since `refused_since` it has refused
+    calls and answered none. `excused`: it named a time, hours away, until which it refuses. `day_s` is how long its own
+    daily limit holds the run, and `day_reason` reports that with the time.
     """
 
     requests: Rate = field(default_factory=Rate)
@@ -68,50 +68,50 @@ class ResourceState:
 
 
 class Resource(Protocol):
-    """Says how much may be sent, and what refusals mean. `now` and `sent_at` are the run's clock in seconds.
+    """Decides how much may be sent, and what refusals mean. `now` and `sent_at` are the run's clock in seconds.
 
-    For each call the door awaits `acquire`, then reports `sent`, then `answered` or `refused` where it came to that,
+    For each call admission awaits `acquire`, then calls `on_send`, then `on_answer` or `on_refusal` if it came to that,
     and `give_back` once its tokens are known. All methods but `acquire` return at once.
     """
 
     async def acquire(self, tokens: int) -> None:
-        """Return when one more call of about `tokens` may leave. Calls that come later wait behind it.
+        """Return when one more call of about `tokens` may leave. Later calls wait behind it.
 
-        After `release` it returns at once. If it is cancelled while it waits, nothing is taken.
+        After `release` it returns at once. If it is canceled while it waits, nothing is taken.
         """
         ...
 
     def give_back(self, tokens: int) -> None:
-        """A call used so many tokens less than it acquired; a negative number: so many more."""
+        """Give back the tokens that a call acquired and did not use; a negative number: take that many more."""
         ...
 
     def skip_pause(self, seconds: float) -> bool:
-        """For so long nothing could leave for other reasons, so that time is not to be made up for.
+        """Exclude time in which nothing could leave for other reasons, so that it is not caught up.
 
-        Gives whether what was acquired before may still be sent. If it may not, the door acquires again.
+        Return whether what was acquired before may still be sent. If not, admission acquires again.
         """
         ...
 
     def on_send(self, now: float, in_flight: int) -> None:
-        """A call leaves; `in_flight` calls are under way, this one included."""
+        """Note that a call leaves. `in_flight` includes it."""
         ...
 
     def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
-        """An answer came that used `tokens`; `limits` is what its headers say. Gives what everyone has to wait for."""
+        """Note an answer that used `tokens`; `limits` is from its headers. Return what all calls must wait for."""
         ...
 
     def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
-        """A 429 came. Gives who has to wait, and for how long."""
+        """Note a 429. Return who must wait, and for how long."""
         ...
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """The config has other caps now (None: none). They hold for a call too that already waits in `acquire`."""
+        """Set other caps from the config (None: none). They also apply to a call that already waits in `acquire`."""
         ...
 
     def release(self) -> None:
-        """The run is stopping: whoever waits in `acquire` returns, and nothing is sent any more."""
+        """Let all waiters in `acquire` go: the run is stopping, and nothing more is sent."""
         ...
 
     def state(self, now: float) -> ResourceState:
-        """What is known now, for the screen, the summary, and the outage limit."""
+        """Return what is known now, for the screen, the summary, and the outage limit."""
         ...

@@ -1,4 +1,4 @@
-"""Whether what a refusal asks for holds for other calls too: that is tried out, for some servers refuse single ones."""
+"""Tests whether the wait that a refusal asks for applies to other calls: some servers refuse single ones."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pipeline.limits.baseline import MOST_SHARE
 from pipeline.units import MINUTE_RESET_S
 
-#: A shorter wait is not worth a trial; a longer one than MINUTE_RESET_S is about no rate a minute.
+#: A shorter wait is not worth a trial; one longer than MINUTE_RESET_S is not about a rate per minute.
 LEAST_WAIT_S = 0.1
-#: A trial begins at a refusal that comes after so many answers in a row: a limit that is used up refuses more than one.
+#: A trial begins at a refusal after this many answers in a row: a limit that is used up refuses more than one call.
 ANSWERS_BEFORE = 5
-#: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
-#: few calls more than so many. After so many calls it ends well, and the next one begins.
+#: A trial fails if more than MOST_SHARE of what it sent is refused, or of what was in flight when it began; of few
+#: calls, more than this many. After this many calls it succeeds, and the next one begins.
 MOST_OF_FEW, ENOUGH_SENT = 2, 50
-#: From the beginning of one that ended badly, the next is this far. Worth 9 used, 18 refused.
+#: Seconds from the beginning of a failed trial to the next one. Worth 9 used, 18 refused.
 NEXT_TRIAL_S = 60.0
 
 
 @dataclass(slots=True)
 class _Trial:
-    """What came of calls that left after a refusal, against its word; and of those that were in flight by then."""
+    """The results of calls that left after a refusal and despite it, and of those in flight at that time."""
 
     begun_at: float
     in_flight: int
@@ -35,20 +35,20 @@ class _Trial:
 
 
 class RetryScope:
-    """Says of each refusal whether all have to wait: worth 18 used. `now` and `sent_at` are the run's clock in seconds.
+    """Decides by refusal whether all calls wait: worth 18 used. `now` and `sent_at` are seconds of the run's clock.
 
-    Where a limit is used up, what is sent before the wait is over is refused as well. Where it is answered, the server
-    is only busy, or asks for too much: to wait with all calls for each refusal would cost most of the time.
+    If a limit is used up, what is sent before the wait is over is refused too. If that is answered, the server is only
+    busy, or asks for too much: to wait with all calls for each refusal would cost most of the time.
     """
 
     def __init__(self) -> None:
-        # All state that changes: the last trial (one after the other as long as they end well), and the answers since
-        # the last refusal.
+        # Mutable state: the last trial (one follows another while they succeed), and the answers since the last
+        # refusal.
         self._trial: _Trial | None = None
         self._answers = 0
 
     def on_send(self, now: float, in_flight: int) -> None:
-        """A call leaves."""
+        """Note that a call leaves."""
         trial = self._trial
         if trial is not None and not trial.is_bad:
             if trial.sent >= ENOUGH_SENT:
@@ -56,11 +56,11 @@ class RetryScope:
             trial.sent += 1
 
     def on_answer(self) -> None:
-        """An answer came."""
+        """Note an answer."""
         self._answers += 1
 
     def is_for_all(self, wait_s: float, sent_at: float, now: float, in_flight: int) -> bool:
-        """A 429 came that asks for this wait: whether everyone has to."""
+        """Note a 429 that asks for this wait. Return whether all calls must wait."""
         answers, self._answers = self._answers, 0
         if not LEAST_WAIT_S <= wait_s <= MINUTE_RESET_S:
             return True

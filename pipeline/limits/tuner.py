@@ -1,9 +1,9 @@
-"""How many calls in flight serve best, found while they run: `concurrency = "auto"`. Arithmetic only.
+"""Finds during a run how many calls in flight serve best: `concurrency = "auto"`. Arithmetic only.
 
-The limit stays at a base while that is measured, then tries a little more or less. A trial up stays where throughput
-follows it, a trial down where throughput does not: fewer calls in flight then do the same with shorter waits. A trial
-that succeeds is followed at once by one twice as wide, so a run begins by doubling. Trials that bring nothing get
-smaller, then rarer.
+The limit stays at a base while that is measured, then tries a little more or less. A trial up stays if throughput
+follows it, a trial down if throughput does not: fewer calls in flight then do the same with shorter waits. A success
+is followed at once by a trial twice as wide, so a run begins by doubling. Trials without success get smaller, then
+rarer.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import math
 
 from pipeline.limits.latency import Level, Window, doubt, follows, pooled
 
-#: A window has at least this many answers (and half of the limit), and so many windows are enough of a trial or a base.
+#: A window has at least this many answers (and half of the limit). As many windows are enough for a trial or a base.
 ENOUGH = 16
-#: A window lasts this many typical latencies. As long a time is left out after a change of the limit, whose answers
-#: belong to both. That is worth 50 used.
+#: A window lasts this many typical latencies. The same time is left out after a change of the limit, because its
+#: answers belong to both. That is worth 50 used.
 WINDOW_LATENCIES = 2.0
-#: With less of the limit in flight than this, something else is the bottleneck: the window says nothing.
+#: If less of the limit is in flight, something else is the bottleneck, and the window shows nothing.
 IN_USE = 0.75
-#: A throughput that is this share of another has not fallen. A latency at this share of the timeout: most time out.
+#: A throughput that is this share of another has not fallen. At a latency of this share of the timeout, most time out.
 NEARLY = 0.9
-#: The share of a step in which throughput must follow it up, or may follow it down; and the largest standard error that
-#: a trial ends with.
+#: The share of a step that throughput must follow up, or may follow down; and the largest standard error that a trial
+#: ends with.
 FOLLOWS = 0.25
-#: Steps as shares of the base: a doubling (down: half of that), and after a trial that failed; half of that is the
-#: smallest, and worth 9 used.
+#: Steps as shares of the base: a doubling (down: half of that), and after a failed trial. Half of that is the smallest,
+#: and worth 9 used.
 STEP_WIDE, STEP_FIRST = 1.0, 0.25
-#: Typical latencies between trials: first, and after many that brought nothing. Worth 12 used.
+#: Typical latencies between trials: at first, and after many failures. Worth 12 used.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
-#: What lies so many standard errors apart is not the same by chance.
+#: Values this many standard errors apart do not differ by chance.
 SIGMAS = 2.0
 
 
 class Tuner:
-    """The limit of calls in flight, between `lowest` and `highest`. `now` is seconds of any clock that only goes on.
+    """The limit of calls in flight, between `lowest` and `highest`. `now` is seconds of any monotonic clock.
 
-    `timeout_s` is how long a call may take: where latency already grows, it is not driven towards that.
+    `timeout_s` is how long a call may take. If latency already grows, it is not driven toward that.
     """
 
     def __init__(self, *, lowest: int, highest: int, start: int = 8, timeout_s: float = math.inf) -> None:
         self._lowest, self._highest = lowest, max(lowest, highest)
         self._timeout_s = timeout_s
-        # All state that changes: the limit, the base that it is or is tried against, the window that is looked at,
+        # Mutable state: the limit, the base that it is or is tried against, the current window, and its latency;
         self.limit = self._base = self._bounded(start)
         self._window: Window | None = None
         self._latency_s = 0.0
-        # what is known of the base and of the trial,
+        # what is known about the base and the trial;
         self._known: list[Level] = []
         self._trial: list[Level] = []
-        # and the next trial: its step, below 0 for less; how many have failed since one succeeded; when it may begin.
+        # and the next trial: its step (below 0: fewer calls), the failures since a success, and when it may begin.
         self._step = STEP_WIDE
         self._failures = 0
         self._next_trial_at = -math.inf
 
     def on_answer(self, latency_s: float, now: float, in_flight: int) -> None:
-        """A call ended, with an answer or because its time was over; `in_flight` counts it too."""
+        """Note that a call ended, with an answer or a timeout. `in_flight` includes it."""
         window = self._window or self._open(now)
         if now < window.began_at:
             return
@@ -69,7 +69,7 @@ class Tuner:
         return self._window
 
     def _go(self, limit: int, now: float) -> None:
-        """Go to a limit, and look at it once it is settled."""
+        """Set the limit, and measure it once it has settled."""
         if limit != self.limit:
             self.limit = limit
             now += WINDOW_LATENCIES * self._latency_s
@@ -98,12 +98,12 @@ class Tuner:
             self._begin_trial(now)
 
     def _is_ready(self, base: Level) -> bool:
-        """Whether the base is known, and binds: else it is left as it is, with room for what varies."""
+        """Whether the base is known, and binds. Otherwise it is left as it is, with room for what varies."""
         is_known = len(self._known) >= ENOUGH or base.error <= FOLLOWS * abs(self._step)
         return is_known and base.in_flight >= NEARLY * self._base
 
     def _begin_trial(self, now: float) -> None:
-        """Trials are worth 74 used, and those of fewer calls 11."""
+        """Begin the next trial. Trials are worth 74 used, and those of fewer calls 11."""
         self._trial = []
         if self._stepped() == self._base and self._failures % 2 == 0:
             self._failures, self._step = self._failures + 1, -self._step
@@ -113,7 +113,7 @@ class Tuner:
             self._go(self._stepped(), now)
 
     def _stepped(self) -> int:
-        """The limit of the next trial."""
+        """Return the limit of the next trial."""
         limit = round(self._base * (1 + self._step))
         return self._bounded(max(self._base + 1, limit) if self._step > 0 else min(self._base - 1, limit))
 
@@ -136,19 +136,19 @@ class Tuner:
             self._fail(now)
 
     def _may_look_behind(self, base: Level, trial: Level) -> bool:
-        """Servers that work in batches stand still and then rise again; but what falls is left. Worth 51 used."""
+        """Whether to try more: servers that work in batches level off, then rise; not after a fall. Worth 51 used."""
         has_not_fallen = self.limit == 2 * self._base and trial.throughput >= NEARLY * base.throughput
         return has_not_fallen and 4 * trial.latency_s <= self._timeout_s
 
     def _succeed(self, now: float) -> None:
-        """The base moves, and the next step, twice as wide, follows at once."""
+        """Move the base, and begin the next trial, twice as wide, at once."""
         self._base, self._known = self.limit, self._trial
         self._failures = 1
         self._step = max(-STEP_WIDE / 2, min(2 * self._step, STEP_WIDE))
         self._begin_trial(now)
 
     def _fail(self, now: float) -> None:
-        """Back at the base; the other direction is next, and after both a smaller step, and then a longer pause."""
+        """Return to the base. The other direction is next; after both a smaller step, and then a longer pause."""
         self._failures += 1
         size = min(abs(self._step), STEP_FIRST) if self._failures % 2 else STEP_FIRST / 2
         self._step = math.copysign(size, -self._step)
