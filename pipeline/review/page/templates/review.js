@@ -7,7 +7,7 @@ const KEYS = [..."123456789", ..."abcdeijkmopqrtvwxyz"];
 const TYPING = "input:not([type=checkbox]), textarea, select";
 const AHEAD = 5, KEPT = 60, RETRY_MS = 500, RETRY_MOST_MS = 5000, LOOK_MS = 250;
 
-// All state that changes: the draw as the server told it, the records that were fetched, what is filled in and not
+// Mutable state: the draw as the server told it, the records that were fetched, what is filled in and not
 // sent, what is being sent, and what is looked at.
 let draw = null;
 const records = new Map(), drafts = new Map(), queue = [];
