@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, SetupError
 from pipeline.settings import Settings
-from pipeline.store import RunDir
+from pipeline.store import Ledger, RunDir
 from pipeline.units import shorten_list
 
 #: A config is a page or two. A larger file that is not named *.toml is data.
@@ -200,6 +200,19 @@ def run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
     manifest = run_dir.read_manifest()
     if manifest is None:
         raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
+    return run_dir, manifest
+
+
+async def merged_run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
+    """Do the same as `run_and_manifest`, but raise SetupError if all outcomes are in shards that were not merged."""
+    run_dir, manifest = run_and_manifest(named)
+    if run_dir.has_shards:
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            if not await ledger.last_seq():
+                raise SetupError(
+                    f"{run_dir.path} is in shards, and their labels are not merged yet. Merge them first, also while "
+                    f"they run: labelpipe merge {run_dir.path}"
+                )
     return run_dir, manifest
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import SetupError
 from pipeline.records import Outcome
 from pipeline.show import numbers_in_order
 from pipeline.store import CorrectionSet, Layout, Ledger, RunDir, read_corrections, rows_of
-from pipeline.targets import run_and_manifest
+from pipeline.targets import merged_run_and_manifest
 from pipeline.task import LabelColumn, fields_in_prompt, label_columns
 
 #: More distinct numbers than this are a quantity, not classes.
@@ -63,7 +63,7 @@ class ExportedRun:
 
 async def open_run(run: str | Path | None, stack: AsyncExitStack) -> ExportedRun:
     """Open a run for reading, until the stack closes. Raises SetupError if no row was written yet."""
-    run_dir, manifest = run_and_manifest(run)
+    run_dir, manifest = await merged_run_and_manifest(run)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
     text, asked_text = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
     if text is None and asked_text is None:

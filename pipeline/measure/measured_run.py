@@ -12,7 +12,7 @@ from pipeline.labelfields import Rename
 from pipeline.readers import key_from_value
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, renames_of
-from pipeline.targets import run_and_manifest
+from pipeline.targets import merged_run_and_manifest
 from pipeline.task import fields_in_prompt
 
 #: How many labels to sample for the kind of a field, if its schema does not show it.
@@ -89,7 +89,7 @@ class MeasuredRun:
 @asynccontextmanager
 async def open_measured_run(named: str | Path | None, ordered: Sequence[str] = ()) -> AsyncGenerator[MeasuredRun, None]:
     """Open the named run, and find out what must be known before its labels are read. Raises SetupError."""
-    run_dir, manifest = run_and_manifest(named)
+    run_dir, manifest = await merged_run_and_manifest(named)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         yield await _measured_run(run_dir, manifest, ledger, ordered)
 

@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir
-from pipeline.targets import run_and_manifest
+from pipeline.targets import merged_run_and_manifest
 
 #: The suffix of a trial's folder, if the config would write into the run that it is compared with.
 SUFFIX = "-try"
@@ -58,7 +58,7 @@ async def try_config(
     the old run's, in a folder next to it. `tell` receives a message at the start. Raises SetupError.
     """
     options = options or TryOptions()
-    old, manifest = run_and_manifest(against)
+    old, manifest = await merged_run_and_manifest(against)
     settings = _with_own_folder(settings, old)
     validate_settings(settings)
     validate_prompt(task_of(settings))

@@ -18,6 +18,7 @@ from pipeline.report.label_quality import quality_of
 from pipeline.show import SIMULATED, plain
 from pipeline.stats import RunSummary
 from pipeline.store import STEP_S, RunDir
+from pipeline.targets import merged_run_and_manifest
 from pipeline.terminal import printable
 from pipeline.threads import in_daemon
 from pipeline.version import __version__
@@ -121,6 +122,7 @@ async def write_report(folder: Path, to: Path | None = None) -> ReportFile:
 
     Raises SetupError if there is no run or the file cannot be written.
     """
+    await merged_run_and_manifest(folder)
     report = await load_report_data(folder)
     path = await in_daemon(lambda: _write(to or RunDir(folder).report, render(report)))
     return ReportFile(str(path), path.stat().st_size, bool(report.state["simulated"]))

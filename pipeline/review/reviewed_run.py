@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
 from pipeline.store import Answer, Layout, Ledger, RunDir, label_digest
-from pipeline.targets import run_and_manifest
+from pipeline.targets import merged_run_and_manifest
 from pipeline.task import LabelColumn, label_columns
 
 #: The column of a draw that names the record, if no field does.
@@ -49,7 +49,7 @@ class ReviewedRun:
 
 async def load_reviewed_run(run: str | Path | None) -> ReviewedRun:
     """Return the run in this folder, or of this config. Raises SetupError if there is no run, or no label yet."""
-    run_dir, manifest = run_and_manifest(run)
+    run_dir, manifest = await merged_run_and_manifest(run)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         text = await ledger.meta_get("layout") or await ledger.meta_get("layout_asked")
     if text is None:

@@ -14,7 +14,7 @@ from pipeline.runlog import log_event
 from pipeline.settings import TABLE_WANTED, Settings, is_table_name, variable
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, SqlPlace, SqlTarget, TableExport, export_table
-from pipeline.targets import run_and_manifest, run_origin_of
+from pipeline.targets import merged_run_and_manifest, run_origin_of
 
 #: The waits before a session tries again to write the table. A database that restarts is back by then.
 WAITS_S = (1.0, 5.0, 25.0)
@@ -28,7 +28,7 @@ async def export(run: str | Path | None = None, to: str | None = None, *, table:
     `to` is an SQLAlchemy URL; without it, the database and the table are those of the run's [output.sql]. Raises
     SetupError, StoreError.
     """
-    run_dir, manifest = run_and_manifest(run)
+    run_dir, manifest = await merged_run_and_manifest(run)
     target = await _target(run_dir, run_dir.path / manifest["reading"]["base"], to, table)
     whole = not run_dir.is_running()
     done = await asyncio.to_thread(export_table, target, run_dir.ledger, whole=whole)

@@ -130,9 +130,14 @@ class RunDir:
             return []
         return [RunDir(one) for one in sorted(folders) if (one / "ledger.db").exists()]
 
+    @property
+    def has_shards(self) -> bool:
+        """Whether the run is in shards, some of which may have outcomes that the run's own ledger lacks."""
+        return (self.path / "shards" / "plan.json").exists()
+
     def refuse_shards(self) -> None:
         """Raise SetupError if the run has shards, which would ask for the same records."""
-        if (self.path / "shards" / "plan.json").exists():
+        if self.has_shards:
             advice = "is in shards. Go on with run --shards and the same number, or put them together first:"
             raise SetupError(f"{self.path} {advice} labelpipe merge {self.path}")
 

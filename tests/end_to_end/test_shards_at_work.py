@@ -47,6 +47,12 @@ def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints
     assert "--shards 2" in user.do("run", "job.toml", "--shards", "3").expect(2).err
     for words in (["run", "job.toml"], ["retry", "run"], ["replay", "run"], ["rename", "run", "label", "c01=c1"]):
         assert "labelpipe merge" in user.do(*words).expect(2).err
+    # It has labels, but the run's own ledger is empty: no command may say that there are none.
+    of_labels = [["evaluate", "run", "--gold", "none.csv"], ["review", "run", "--sample", "3", "--to", "draw.csv"]]
+    of_labels += [["certify", "run"], ["show", "run", "1"], ["baseline", "run"], ["report", "run"]]
+    of_labels += [["export", "run", "--to", to] for to in ("data", "sqlite:///labels.db")]
+    for words in of_labels:
+        assert "labelpipe merge run" in user.do(*words).expect(2).err, words
     wait_until(lambda: not processes_of(user))  # they end with their parent
     one = user.run_dir / "shards" / "01"
     (one / "lock.owner").write_text(json.dumps({"pid": os.getpid(), "host": "another"}), encoding="utf-8")
