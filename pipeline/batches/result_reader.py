@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,19 +152,21 @@ class ResultReader:
 
 async def _blocks(path: Path) -> AsyncIterator[list[bytes]]:
     """Yield the lines of a file in blocks, however long it is."""
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        while block := await asyncio.to_thread(_next_lines, file):
-            yield block
-    finally:
-        file.close()
+    block, offset = await asyncio.to_thread(_lines_from, path, 0)
+    while block:
+        yield block
+        block, offset = await asyncio.to_thread(_lines_from, path, offset)
 
 
-def _next_lines(file: Iterator[bytes]) -> list[bytes]:
+def _lines_from(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """Return the lines of the block that begins at `offset`, and where the next one begins.
+
+    The file is opened for each block, so that a cancel or an error between two blocks leaves none open.
+    """
     lines: list[bytes] = []
-    for line in file:
-        if line.strip():
-            lines.append(line)
-        if len(lines) >= BLOCK:
-            break
-    return lines
+    with path.open("rb") as file:
+        file.seek(offset)
+        while len(lines) < BLOCK and (line := file.readline()):
+            if line.strip():
+                lines.append(line)
+        return lines, file.tell()
