@@ -192,7 +192,7 @@ def watch(
             print_json({"address": address})
         else:
             print_text(f"The report of {run_dir}: {address}")
-            echo("It renews itself, for a browser on this machine only. Ctrl-C ends it.")
+            echo("The page updates itself. Only browsers on this machine can open it. Ctrl-C ends it.")
 
     def ended() -> None:
         echo("The run has ended. The page is served until Ctrl-C.")

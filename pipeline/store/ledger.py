@@ -179,7 +179,6 @@ class Ledger:
         return run_id
 
     keep_answers = _writing(writes.atomic(storedturns.keep))
-    forget_answers = _writing(writes.atomic(storedturns.forget))
     invalidate_canaries = _writing(writes.invalidate_canaries)
     keep_canaries = _writing(writes.keep_canaries)
     add_requests = _writing(writes.atomic(writes.add_requests))
